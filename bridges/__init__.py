@@ -1,0 +1,35 @@
+"""Stochastic bridges as running costs for language models.
+
+`get` builds a bridge by name, `RunningCost` turns it into a cost on hidden states, `GaussianBridge` is
+what a new process subclasses.
+"""
+
+from bridges.base import Bridge, GaussianBridge
+from bridges.brownian import BrownianBridge
+from bridges.errors import BadInput
+from bridges.fitting import FitResult
+from bridges.latent import EndPoints, LatentMap
+from bridges.model_spec import ModelSpec
+from bridges.ou import OUBridge
+from bridges.registry import BridgeInfo, available, get, info, parse
+from bridges.running_cost import RunningCost
+from bridges.trajectory import Trajectory
+
+__all__ = [
+    "BadInput",
+    "Bridge",
+    "BridgeInfo",
+    "BrownianBridge",
+    "EndPoints",
+    "FitResult",
+    "GaussianBridge",
+    "LatentMap",
+    "ModelSpec",
+    "OUBridge",
+    "RunningCost",
+    "Trajectory",
+    "available",
+    "get",
+    "info",
+    "parse",
+]

@@ -1,0 +1,253 @@
+"""The running cost: latent map, end points and bridge, made for one model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bridges import registry
+from bridges.base import Bridge
+from bridges.errors import BadInput
+from bridges.fitting import FitResult, fit
+from bridges.latent import EndPoints, LatentMap, default_widths
+from bridges.model_spec import ModelSpec, pretrained_model
+from bridges.storage import new_folder, versions
+from bridges.trajectory import Trajectory
+
+FORMAT = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class RunningCost(nn.Module):
+    """How far the output tokens' path through depth is from a bridge that ends at their label.
+
+    Build one with `for_model`, fit its latent map with `fit`, keep it with `save_pretrained`. All its
+    parameters are frozen outside `fit`: gradients pass through it to the hidden states.
+
+    Args:
+        spec: the model it belongs to.
+        bridge: the process.
+        latent_map: g.
+        end_points: [V, d].
+    """
+
+    def __init__(
+        self, spec: ModelSpec, bridge: Bridge, latent_map: LatentMap, end_points: EndPoints
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.bridge = bridge
+        self.latent_map = latent_map
+        self.end_points = end_points
+        self.fit_record: dict[str, Any] | None = None
+        self.requires_grad_(False)
+
+    @classmethod
+    def for_model(
+        cls,
+        model: nn.Module,
+        bridge: str | Bridge = "brownian",
+        *,
+        latent_dim: int | None = None,
+        widths: Sequence[int] | None = None,
+        seed: int = 0,
+    ) -> RunningCost:
+        """A cost for ``model``, its latent map not fitted yet.
+
+        Args:
+            model: a transformers masked or causal language model, plain or wrapped.
+            bridge: a registered name, or a bridge.
+            latent_dim: d; by default the rule of `bridges.latent.default_widths`.
+            widths: all widths of g, instead of the rule; the last is d.
+            seed: of g's initial weights; the global generator is left alone.
+
+        Raises:
+            BadInput: for an unknown bridge, a model that cannot carry a cost, or sizes out of range.
+        """
+        spec = ModelSpec.of(model)
+        if isinstance(bridge, str):
+            bridge = registry.parse(bridge)
+        if widths is None:
+            widths = default_widths(spec.hidden_size, latent_dim)
+        elif latent_dim is not None and latent_dim != widths[-1]:
+            raise BadInput(f"latent_dim={latent_dim} but widths end in {widths[-1]}: give one of them")
+        embeddings = pretrained_model(model).get_input_embeddings().weight
+        end_points = EndPoints.from_embeddings(embeddings, widths[-1])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            latent_map = LatentMap(spec.hidden_size, widths)
+        return cls(spec, bridge, latent_map, end_points).to(embeddings.device)
+
+    def check_model(self, model: nn.Module) -> None:
+        """Refuse any other model than the one the cost was made for.
+
+        Raises:
+            BadInput: naming everything that differs.
+        """
+        found = self.spec.differences(ModelSpec.of(model))
+        if found:
+            raise BadInput(
+                f"this cost was made for {self.spec.name!r} and does not fit the model: "
+                f"{'; '.join(found)}. Fit a cost for this model"
+            )
+
+    def forward(
+        self,
+        hidden_states: Sequence[Tensor],
+        targets: Tensor,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """The running cost, mean over layers and target tokens: a scalar.
+
+        A masked LM is read at the target's own position, a causal LM at the position before it, as
+        transformers shifts its labels. The context is the mean state over attended positions; in a
+        causal LM only over those before the first target, else the answer would be part of it.
+
+        Args:
+            hidden_states: L+1 tensors [B, S, H], as transformers returns them.
+            targets: token ids [B, S], -100 where there is no target.
+            attention_mask: [B, S], 0 at padding; default all attended.
+
+        Raises:
+            BadInput: for a wrong number or shape of hidden states, no target at all, a target at a
+                position that is not attended, or a target outside the vocabulary.
+        """
+        trajectory, tokens = self.trajectory(hidden_states, targets, attention_mask)
+        return self.bridge.cost(self.latent_map, trajectory, self.end_points(tokens))
+
+    def trajectory(
+        self,
+        hidden_states: Sequence[Tensor],
+        targets: Tensor,
+        attention_mask: Tensor | None = None,
+    ) -> tuple[Trajectory, Tensor]:
+        """The targets' trajectories and their tokens [N]; arguments and errors as `forward`."""
+        spec = self.spec
+        expected = (*targets.shape, spec.hidden_size)
+        if len(hidden_states) != spec.num_layers + 1 or hidden_states[0].shape != expected:
+            raise BadInput(
+                f"got {len(hidden_states)} hidden states of shape {tuple(hidden_states[0].shape)}: "
+                f"expected {spec.num_layers + 1} of shape {expected} for targets "
+                f"{tuple(targets.shape)}"
+            )
+        if attention_mask is None:
+            mask = torch.ones_like(targets, dtype=torch.bool)
+        elif attention_mask.shape != targets.shape:
+            raise BadInput(
+                f"attention_mask {tuple(attention_mask.shape)} and targets {tuple(targets.shape)} "
+                "must have the same shape [B, S]"
+            )
+        else:
+            mask = attention_mask.bool()
+        is_target = targets != -100
+        if spec.causal:
+            is_target[:, 0] = False  # nothing comes before the first token to predict it
+        if (is_target & ~mask).any():
+            raise BadInput(
+                f"{int((is_target & ~mask).sum())} targets are at positions that the attention mask "
+                "leaves out: set their labels to -100 or attend to them"
+            )
+        rows, columns = is_target.nonzero(as_tuple=True)
+        if not len(rows):
+            raise BadInput("the batch has no target: every label is -100")
+        tokens = targets[rows, columns]
+        if ((tokens < 0) | (tokens >= spec.vocab_size)).any():
+            raise BadInput(
+                f"targets from {int(tokens.min())} to {int(tokens.max())}: expected token ids from 0 "
+                f"to {spec.vocab_size - 1}, or -100"
+            )
+        if spec.causal:
+            columns = columns - 1
+            mask = mask & (is_target.cumsum(1) == 0)
+        return Trajectory.gather(hidden_states, mask, rows, columns), tokens
+
+    def fit(self, model: nn.Module, tokenizer: Any, texts: Iterable[str], **options: Any) -> FitResult:
+        """Fit the latent map on text with the model frozen; see `bridges.fitting.fit`."""
+        return fit(self, model, tokenizer, texts, **options)
+
+    def config(self) -> dict[str, Any]:
+        """Everything but the weights, JSON-able."""
+        return {
+            "format": FORMAT,
+            "model": dataclasses.asdict(self.spec),
+            "bridge": {
+                "name": self.bridge.registered_name,
+                "parameters": self.bridge.hyperparameters,
+            },
+            "widths": [len(bias) for bias in self.latent_map.biases],
+            "fit": self.fit_record,
+            "versions": versions(),
+        }
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write config.json and model.safetensors into ``folder``, both or neither.
+
+        Raises:
+            BadInput: if the bridge has no registered name, or the folder holds something else.
+        """
+        if self.bridge.registered_name is None:
+            raise BadInput(
+                f"{type(self.bridge).__name__} has no registered name, so it could not be loaded "
+                'again: write class X(GaussianBridge, name="x")'
+            )
+        target = Path(folder)
+        others = [p.name for p in target.iterdir()] if target.is_dir() else []
+        if others and CONFIG_FILE not in others or target.is_file():
+            raise BadInput(f"{target} exists and holds no saved cost: choose another folder")
+        with new_folder(target) as new:
+            tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+            save_file(tensors, new / WEIGHTS_FILE)
+            (new / CONFIG_FILE).write_text(json.dumps(self.config(), indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> RunningCost:
+        """Read a cost that `save_pretrained` wrote; every weight must be there and nothing else.
+
+        Raises:
+            BadInput: if files are missing or broken, the bridge is not registered here, or weights
+                do not fit.
+        """
+        source = Path(folder)
+        config = _read_config(source)
+        spec = ModelSpec.from_dict(config["model"])
+        bridge = registry.get(config["bridge"]["name"], **config["bridge"]["parameters"])
+        widths = config["widths"]
+        try:
+            tensors = load_file(source / WEIGHTS_FILE)
+        except (OSError, SafetensorError) as error:
+            raise BadInput(f"{source / WEIGHTS_FILE} cannot be read: {error}") from error
+        end_points = EndPoints(torch.empty(spec.vocab_size, widths[-1]))
+        cost = cls(spec, bridge, LatentMap(spec.hidden_size, widths), end_points)
+        try:
+            cost.load_state_dict(tensors, strict=True)
+        except RuntimeError as error:
+            message = " ".join(str(error).split())
+            raise BadInput(f"{source / WEIGHTS_FILE} does not fit its config: {message}") from error
+        cost.fit_record = config["fit"]
+        return cost
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{folder} holds no saved cost: {path.name} cannot be read ({error})") from error
+    found = config.get("format") if isinstance(config, dict) else None
+    if found != FORMAT:
+        raise BadInput(f"{path} has format {found!r}, expected {FORMAT}: was it written by this project?")
+    missing = {"model", "bridge", "widths", "fit"} - config.keys()
+    if missing:
+        raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")
+    return dict(config)
+

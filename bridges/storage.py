@@ -1,0 +1,130 @@
+"""Files that are whole or absent: folders, texts and snapshots of a run, never pickles."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bridges.errors import BadInput
+
+
+@contextmanager
+def new_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder that takes the place of ``target`` when the block ends without an error.
+
+    Until then an older ``target`` stays as it was; an error or an interrupt leaves it untouched.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
+        new = Path(temporary) / "new"
+        new.mkdir()
+        yield new
+        if target.exists():
+            target.rename(Path(temporary) / "old")
+        new.rename(target)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the file's content in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+class Snapshot:
+    """The state of an unfinished run: named tensors and JSON-able facts in one safetensors file.
+
+    Args:
+        path: the file.
+        identity: what the run is made of. A snapshot of another identity is refused, so that a run
+            is never continued with other settings.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self.path = path
+        self.identity = json.loads(json.dumps(identity))
+
+    def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Write atomically; the previous snapshot stays until the new one is whole."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f".{self.path.name}.new")
+        whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        metadata = {"identity": json.dumps(self.identity), "facts": json.dumps(facts)}
+        save_file(whole, temporary, metadata=metadata)
+        temporary.replace(self.path)
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and facts, or None if there is no snapshot.
+
+        Raises:
+            BadInput: if the file is broken or belongs to a run with other settings.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            identity, facts = json.loads(metadata["identity"]), json.loads(metadata["facts"])
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise BadInput(f"{self.path} is no snapshot of a run ({error}): delete it") from error
+        changed = [k for k in {**identity, **self.identity} if identity.get(k) != self.identity.get(k)]
+        if changed:
+            raise BadInput(
+                f"{self.path} is from a run with another {', '.join(sorted(changed))}: "
+                "use the same settings to go on, or another folder"
+            )
+        return tensors, facts
+
+    def remove(self) -> None:
+        """Delete the file, and its folder if nothing else is in it."""
+        self.path.unlink(missing_ok=True)
+        if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
+            shutil.rmtree(self.path.parent)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimizer's state as flat named tensors ``optimizer.<parameter>.<key>``."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"optimizer.{index}.{key}": value
+        for index, entry in state.items()
+        for key, value in entry.items()
+    }
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Inverse of `optimizer_tensors`; entries under other names are left alone."""
+    whole = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+
+
+def versions() -> dict[str, str]:
+    """Versions a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in ("bridge-pets", "torch", "transformers", "peft"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,46 @@
+"""The trajectory of the output tokens through depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kernels.pooling import pool_trajectory
+
+
+def layer_times(num_states: int, *, device: torch.device | None = None) -> Tensor:
+    """Times ``t_i = i / (L + 2)``, i = 1..L+1, of L+1 hidden states: [L+1] in float64.
+
+    t = 0 is a virtual zero start, t = 1 the label; neither is a hidden state (arXiv 2305.17670).
+    """
+    steps = torch.arange(1, num_states + 1, dtype=torch.float64, device=device)
+    return steps / (num_states + 1)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What a running cost sees of a batch.
+
+    Attributes:
+        states: [L+1, N, H], the hidden states of each target token through all layers.
+        context: [L+1, B, H], the mean state of each sequence through all layers.
+        rows: int64 [N], the sequence each target belongs to.
+    """
+
+    states: Tensor
+    context: Tensor
+    rows: Tensor
+
+    @classmethod
+    def gather(
+        cls, hidden_states: Sequence[Tensor], mask: Tensor, rows: Tensor, columns: Tensor
+    ) -> Trajectory:
+        """Read a trajectory out of L+1 hidden states [B, S, H]; see `pool_trajectory`."""
+        return cls(*pool_trajectory(hidden_states, mask, rows, columns), rows)
+
+    def times(self) -> Tensor:
+        """Times of the layers, [L+1] in float64."""
+        return layer_times(len(self.states), device=self.states.device)

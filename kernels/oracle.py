@@ -1,0 +1,60 @@
+"""The truth every other implementation is measured against: plain loops, any dtype, no tricks.
+
+Run it in float64. It materialises everything, says each formula once, and is never fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def pool_trajectory(
+    hidden_states: Sequence[Tensor], mask: Tensor, rows: Tensor, columns: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Masked mean per layer and sequence, and the states at the targets.
+
+    See `kernels.pooling.pool_trajectory` for the shapes.
+    """
+    states, contexts = [], []
+    for hidden in hidden_states:
+        states.append(torch.stack([hidden[r, c] for r, c in zip(rows, columns, strict=True)])
+                      if rows.numel() else hidden.new_zeros(0, hidden.shape[-1]))
+        sequences = []
+        for sequence, keep in zip(hidden, mask.bool(), strict=True):
+            attended = sequence[keep]
+            sequences.append(attended.mean(0) if len(attended) else torch.zeros_like(sequence[0]))
+        contexts.append(torch.stack(sequences))
+    return torch.stack(states), torch.stack(contexts)
+
+
+def bridge_nll(
+    states: Tensor,
+    context: Tensor,
+    rows: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    end: Tensor,
+    carry: Tensor,
+    mean: Tensor,
+    precision: Tensor,
+) -> Tensor:
+    """Mean over layers and tokens of ``sum_d precision_i (z_i - carry_i z_{i-1} - mean_i v)^2 / 2``.
+
+    See `kernels.bridge_nll.bridge_nll` for the shapes.
+    """
+    total = states.new_zeros(())
+    layers, tokens = states.shape[:2]
+    for n in range(tokens):
+        previous = torch.zeros_like(end[n])
+        for i in range(layers):
+            x = torch.cat([context[i, rows[n]], states[i, n]])
+            for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+                x = weight @ (F.gelu(x) if k else x) + bias
+            residual = x - carry[i] * previous - mean[i] * end[n]
+            total = total + precision[i] * residual.square().sum() / 2
+            previous = x
+    return total / max(layers * tokens, 1)

@@ -1,0 +1,52 @@
+"""Trajectory pooling: what the running cost reads of the hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kernels.dispatch import choose
+
+
+def pool_trajectory(
+    hidden_states: Sequence[Tensor], mask: Tensor, rows: Tensor, columns: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The states at the targets and the mean state of each sequence, for every layer.
+
+    Args:
+        hidden_states: L+1 tensors [B, S, H] of one floating dtype; read where they lie, never stacked.
+        mask: bool [B, S], the positions the mean runs over; a row without any has mean zero.
+        rows, columns: int64 [N], sequence and position of every target; N may be 0.
+
+    Returns:
+        states [L+1, N, H] and context [L+1, B, H], in float32 (float64 for float64 input).
+
+    Differentiable once, with respect to the hidden states. The result does not depend on an enclosing
+    autocast.
+
+    Raises:
+        ValueError: for shapes or dtypes that do not fit together.
+    """
+    if not hidden_states:
+        raise ValueError("hidden_states is empty: expected L+1 tensors [B, S, H]")
+    first = hidden_states[0]
+    if first.dim() != 3:
+        raise ValueError(f"hidden_states[0] has shape {tuple(first.shape)}: expected [B, S, H]")
+    for i, hidden in enumerate(hidden_states):
+        if hidden.shape != first.shape or hidden.dtype != first.dtype:
+            raise ValueError(
+                f"hidden_states[{i}] is {hidden.dtype} {tuple(hidden.shape)}, hidden_states[0] is "
+                f"{first.dtype} {tuple(first.shape)}: all layers must be alike"
+            )
+    if mask.shape != first.shape[:2] or mask.dtype != torch.bool:
+        raise ValueError(
+            f"mask is {mask.dtype} {tuple(mask.shape)}: expected bool {tuple(first.shape[:2])}"
+        )
+    if rows.shape != columns.shape or rows.dim() != 1:
+        raise ValueError(
+            f"rows {tuple(rows.shape)} and columns {tuple(columns.shape)}: expected two vectors [N]"
+        )
+    with torch.autocast(first.device.type, enabled=False):
+        return choose(first.device).pool_trajectory(hidden_states, mask, rows, columns)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from bridges.errors import BadInput
 from bridges.model_spec import pretrained_model
 from bridges.storage import Snapshot, load_optimizer_tensors, optimizer_tensors
-from bridges.text import Batch, batches, causal_batch, generator, masked_batch, token_rows
+from bridges.text import Batch, batches, causal_batch, generator, masked_batch, max_positions, token_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,7 +128,7 @@ def fit(
     cost.check_model(model)
     encoder = pretrained_model(model).base_model
     texts = [text for text in texts if text.strip()]
-    limit = _max_length(encoder.config, chosen.max_length)
+    limit = min(chosen.max_length, max_positions(encoder.config) or chosen.max_length)
     most = chosen.max_steps * chosen.batch_size + chosen.held_out
     rows = token_rows(tokenizer, texts, max_length=limit, most=most, seed=chosen.seed)
     # Held-out rows are the first ones, so at most one text has rows on both sides.
@@ -299,12 +299,6 @@ def _settings(given: dict[str, Any]) -> FitSettings:
     if unknown:
         raise BadInput(f"fit takes no {', '.join(unknown)}; it takes {', '.join(known)}")
     return FitSettings(**given)
-
-
-def _max_length(config: Any, wanted: int) -> int:
-    """Tokens a row: no more than the model has positions for."""
-    positions = getattr(config, "max_position_embeddings", None)
-    return wanted if positions is None else min(wanted, positions)
 
 
 def _batch_maker(

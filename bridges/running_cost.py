@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,7 @@ from bridges.fitting import FitResult, fit
 from bridges.latent import EndPoints, LatentMap, default_widths
 from bridges.model_spec import ModelSpec, pretrained_model
 from bridges.storage import new_folder, versions
+from bridges.text import IGNORED
 from bridges.trajectory import Trajectory
 
 FORMAT = 1
@@ -149,7 +151,7 @@ class RunningCost(nn.Module):
             )
         else:
             mask = attention_mask.bool()
-        is_target = targets != -100
+        is_target = targets != IGNORED
         if spec.causal:
             is_target[:, 0] = False  # nothing comes before the first token to predict it
         if (is_target & ~mask).any():
@@ -188,6 +190,14 @@ class RunningCost(nn.Module):
             "fit": self.fit_record,
             "versions": versions(),
         }
+
+    def digest(self) -> str:
+        """A hash of everything the value depends on: bridge, latent map and end points."""
+        digest = hashlib.sha256(json.dumps(self.config()["bridge"], sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write config.json and model.safetensors into ``folder``, both or neither.

@@ -14,7 +14,25 @@ from bridges.errors import BadInput
 
 logger = logging.getLogger(__name__)
 
-IGNORED = -100
+IGNORED = -100  # the label of every position that is no target
+
+# Model types whose position ids start at pad_token_id + 1.
+_PADDED_POSITIONS = frozenset(
+    {
+        "camembert",
+        "data2vec-text",
+        "ibert",
+        "longformer",
+        "luke",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    }
+)
+
 _MIN_TOKENS = 4  # a row needs a few words around the masked one
 _BUCKET = 32  # batches whose rows are sorted by length together
 _CAUSAL_PREFIX = 0.25  # least share of a causal row that is context
@@ -35,6 +53,16 @@ def generator(*seeds: int) -> torch.Generator:
     for seed in seeds:
         mixed = (mixed * 1_000_003 + seed + 0x9E3779B9) % 2**63
     return torch.Generator().manual_seed(mixed)
+
+
+def max_positions(config: Any) -> int | None:
+    """How many positions the model of this config has; None when its config sets no limit."""
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is None or positions < 1:
+        return None
+    if config.model_type in _PADDED_POSITIONS:
+        return positions - int(config.pad_token_id) - 1
+    return positions
 
 
 def token_rows(

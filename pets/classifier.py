@@ -1,0 +1,86 @@
+"""Prompt-based classification: a masked LM read at [MASK], its answer one of the label words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.utils import ModelOutput
+
+from bridges.errors import BadInput
+from bridges.model_spec import pretrained_model
+from pets.prompts import IGNORED
+
+
+@dataclass
+class PromptOutput(ModelOutput):  # type: ignore[misc]
+    """Output of `PromptClassifier`.
+
+    Attributes:
+        loss: cross-entropy over the vocabulary at the targets, mean.
+        logits: [N, C], of the label words at the targets.
+        running_cost: where one is plugged in.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    running_cost: Tensor | None = None
+
+
+class PromptClassifier(nn.Module):
+    """A masked LM that answers at its target positions, with the head evaluated only there.
+
+    The head over all positions is most of a small model's step; here its input is narrowed to the
+    targets. The language model stays in eval mode in training too: the published protocol tunes
+    without dropout.
+
+    Args:
+        model: a masked LM, plain or with a PET.
+        word_ids: the C label words' tokens.
+
+    Raises:
+        BadInput: if the model has no vocabulary head.
+    """
+
+    def __init__(self, model: nn.Module, word_ids: Sequence[int]) -> None:
+        super().__init__()
+        plm = pretrained_model(model)
+        head = plm.get_output_embeddings()
+        if head is None:
+            raise BadInput(f"{type(plm).__name__} has no vocabulary head to read label words from")
+        self.model = model
+        self.register_buffer("word_ids", torch.tensor(word_ids), persistent=False)
+        self._targets: tuple[Tensor, ...] | None = None
+        self._hook = head.register_forward_pre_hook(self._narrow)
+        self.train(self.training)
+
+    def remove(self) -> None:
+        """Give the model back without the narrowed head."""
+        self._hook.remove()
+
+    def train(self, mode: bool = True) -> PromptClassifier:
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    def _narrow(self, head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if self._targets is None:
+            return None
+        hidden, *rest = args
+        return hidden[self._targets], *rest
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> PromptOutput:
+        """Loss and label-word logits of prompts [B, S]; labels [B, S] are -100 but at N targets."""
+        self._targets = (labels != IGNORED).nonzero(as_tuple=True)
+        try:
+            scores = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+            if scores.dim() == 3:  # a head that does not end in its output embeddings
+                scores = scores[self._targets]
+            loss = F.cross_entropy(scores.float(), labels[self._targets])
+        finally:
+            self._targets = None
+        return PromptOutput(loss=loss, logits=scores[:, self.word_ids])

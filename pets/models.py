@@ -1,0 +1,94 @@
+"""Loading pretrained models, their tokenizers and saved PETs, with nothing missing unnoticed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
+
+from bridges.errors import BadInput
+
+logger = logging.getLogger(__name__)
+
+PET_WEIGHTS = "adapter_model.safetensors"
+
+
+def load_plm(name: str, *, causal: bool = False) -> tuple[PreTrainedModel, Any]:
+    """A masked language model (float32) and its tokenizer.
+
+    Weights that the checkpoint lacks are random after loading; a warning names them.
+
+    Args:
+        name: a Hugging Face name or a local folder.
+        causal: also accept a causal language model where there is no masked-LM head.
+
+    Raises:
+        BadInput: if the model cannot be found or read, or has no such head.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"model {name!r} cannot be loaded: {_first_line(error)}") from error
+    auto: Any = AutoModelForMaskedLM
+    if config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        if not causal or config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            raise BadInput(
+                f"model {name!r} ({config.model_type}) has no masked-LM head: choose a masked "
+                "language model such as BERT or RoBERTa"
+            )
+        auto = AutoModelForCausalLM
+    try:
+        model, info = auto.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"model {name!r} cannot be loaded: {_first_line(error)}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        logger.warning(
+            "%s: the checkpoint has no weights for %s; they are random, so predictions are "
+            "meaningless until they are trained",
+            name,
+            ", ".join(missing),
+        )
+    return model, tokenizer
+
+
+def load_pet(plm: PreTrainedModel, folder: str | os.PathLike[str]) -> PeftModel:
+    """A PET that ``save_pretrained`` wrote, on its base model; strict: every weight, no other.
+
+    Raises:
+        BadInput: if the folder holds no PET, or a weight is missing, unknown or of another shape.
+    """
+    path = Path(folder) / PET_WEIGHTS
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        model = PeftModel.from_pretrained(plm, folder)
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise BadInput(f"{folder} holds no PET for this model: {_first_line(error)}") from error
+    expected = {key: tuple(v.shape) for key, v in get_peft_model_state_dict(model).items()}
+    wrong = sorted(stored.items() ^ expected.items())
+    if wrong:
+        names = ", ".join(sorted({key for key, _ in wrong})[:5])
+        raise BadInput(f"{path} does not fit the PET it describes, weight by weight: {names}")
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

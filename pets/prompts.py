@@ -1,0 +1,189 @@
+"""The prompt `[CLS] [MASK] text [SEP]`, label words, and batches of both."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from bridges.errors import BadInput
+from bridges.text import IGNORED
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_log = logging.getLogger(__name__)
+
+
+class Row(NamedTuple):
+    """Token ids of one prompt, without padding, and the index of [MASK] among them."""
+
+    input_ids: list[int]
+    mask_position: int
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Encoded prompts, and how many of their texts were cut to fit."""
+
+    rows: tuple[Row, ...]
+    truncated: int
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Prompts:
+    """Lay every text out as special prefix, [MASK], text, special suffix.
+
+    A special token spelled out in a text stays plain text. A text that is too long loses its end;
+    such texts are counted, and one warning says how many there were.
+
+    Args:
+        max_length: tokens per prompt, special tokens and [MASK] included.
+
+    Raises:
+        BadInput: the tokenizer has no mask token, `max_length` leaves no room for a text, or
+            there are no texts.
+    """
+    if not texts:
+        raise BadInput("there are no texts to encode; expected at least one")
+    before, after = _shell(tokenizer)
+    room = max_length - len(before) - len(after)
+    if room < 1:
+        raise BadInput(
+            f"max_length {max_length} leaves no room for a text; expected at least "
+            f"{len(before) + len(after) + 1}"
+        )
+    tokens = _token_ids(tokenizer, texts)
+    truncated = sum(len(ids) > room for ids in tokens)
+    if truncated:
+        _log.warning(
+            "%d of %d texts were longer than %d tokens and were cut (max_length %d)",
+            truncated,
+            len(tokens),
+            room,
+            max_length,
+        )
+    rows = tuple(Row([*before, *ids[:room], *after], len(before) - 1) for ids in tokens)
+    return Prompts(rows, truncated)
+
+
+def collate(
+    rows: Sequence[tuple[Row, int]], label_ids: Sequence[int], pad_id: int
+) -> dict[str, torch.Tensor]:
+    """A batch, padded on the right to its longest row.
+
+    Args:
+        rows: B pairs of an encoded prompt and its class index.
+        label_ids: the token id of every class, as `label_token_ids` returns them.
+        pad_id: the tokenizer's `pad_token_id`.
+
+    Returns:
+        int64 tensors: "input_ids", "attention_mask" and "labels", [B, S] each, and "class_labels",
+        [B]. "labels" holds the class's token id at [MASK] and -100 everywhere else.
+    """
+    length = max(len(row.input_ids) for row, _ in rows)
+    input_ids = torch.full((len(rows), length), pad_id)
+    attention_mask = torch.zeros_like(input_ids)
+    labels = torch.full_like(input_ids, IGNORED)
+    for index, (row, label) in enumerate(rows):
+        input_ids[index, : len(row.input_ids)] = torch.tensor(row.input_ids)
+        attention_mask[index, : len(row.input_ids)] = 1
+        labels[index, row.mask_position] = label_ids[label]
+    return {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "labels": labels,
+        "class_labels": torch.tensor([label for _, label in rows]),
+    }
+
+
+def label_token_ids(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[int]:
+    """The token id of every label word, in order.
+
+    A word counts in its form after a space (" yes", what byte-level and sentencepiece vocabularies
+    store for whole words), else in its bare form.
+
+    Raises:
+        BadInput: a word is empty or not a single token of the vocabulary, or two words share one.
+    """
+    ids: list[int] = []
+    for word in words:
+        if not word.strip():
+            raise BadInput(f"label word {word!r} is empty; expected a word of the vocabulary")
+        token = _single_token(tokenizer, " " + word)
+        if token is None:
+            token = _single_token(tokenizer, word)
+        if token is None:
+            raise BadInput(_not_one_token(tokenizer, word))
+        if token in ids:
+            other = words[ids.index(token)]
+            raise BadInput(
+                f"label words {other!r} and {word!r} are the same token (id {token}); "
+                "choose two different words"
+            )
+        ids.append(token)
+    return ids
+
+
+def _shell(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """The ids up to and including [MASK], and those after the text."""
+    if tokenizer.mask_token is None:
+        raise BadInput(
+            f"tokenizer {tokenizer.name_or_path!r} has no mask token; expected one of a masked "
+            "language model such as BERT or RoBERTa"
+        )
+    ids: list[int] = tokenizer(tokenizer.mask_token)["input_ids"]
+    after_mask = ids.index(tokenizer.mask_token_id) + 1
+    return ids[:after_mask], ids[after_mask:]
+
+
+def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of plain texts: a special token spelled out in one is text, not the special token."""
+    ids = _split_ids(tokenizer, texts)
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    leaked = special.intersection(itertools.chain.from_iterable(ids))
+    # Unigram vocabularies (XLM-R, ALBERT) list the special tokens as pieces that match text, even
+    # with split_special_tokens. Spelling these in two parts keeps them plain.
+    parts: dict[int, list[int]] = {}
+    for token in leaked:
+        written = str(tokenizer.convert_ids_to_tokens(token))
+        first, rest = _split_ids(tokenizer, [written[:1], written[1:]])
+        parts[token] = first + rest
+    return [[part for token in row for part in parts.get(token, [token])] for row in ids]
+
+
+def _split_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    # verbose=False: lengths are this module's business, the tokenizer need not warn about them.
+    ids: list[list[int]] = tokenizer(
+        list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+    )["input_ids"]
+    return ids
+
+
+def _single_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
+    (ids,) = _token_ids(tokenizer, [text])
+    if len(ids) != 1 or ids[0] in tokenizer.all_special_ids:
+        return None
+    return ids[0]
+
+
+def _not_one_token(tokenizer: PreTrainedTokenizerBase, word: str) -> str:
+    (ids,) = _token_ids(tokenizer, [" " + word])
+    pieces = " ".join(tokenizer.convert_ids_to_tokens(ids))
+    # Tokens in their written form; fragments of words fall out below, where each is encoded again.
+    written = {
+        tokenizer.convert_tokens_to_string([token]).strip() for token in tokenizer.get_vocab()
+    }
+    similar = difflib.get_close_matches(
+        word, sorted(text for text in written if text.isalpha()), n=100, cutoff=0.4
+    )
+    proposals = [text for text in similar if _single_token(tokenizer, " " + text) is not None][:4]
+    advice = f", for example {', '.join(proposals)}" if proposals else "; no similar one is known"
+    return (
+        f"label word {word!r} is not a single token of this vocabulary (its pieces: {pieces!r}); "
+        f"choose a word that is one{advice}"
+    )

@@ -1,0 +1,169 @@
+"""The plug: a running cost added to a model's loss, in anybody's training loop."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bridges import BadInput, RunningCost
+from bridges.model_spec import pretrained_model
+
+_MARK = "_bridge_pets_regularizer"
+_TRAINER_FLAG = "accepts_loss_kwargs"
+
+
+class Regularizer:
+    """Handle of a running cost that is plugged into a model; see `regularize`.
+
+    Attributes:
+        weight: factor of the running cost in the loss; may be changed between steps.
+    """
+
+    def __init__(self, model: nn.Module, cost: RunningCost, weight: float, in_eval: bool) -> None:
+        self.weight = weight
+        self._model, self._cost, self._in_eval = model, cost, in_eval
+        self._plm = pretrained_model(model)
+        self._encoder = self._plm.base_model
+        self._signature = inspect.signature(self._encoder.forward)
+        self._active = self._wants_states = False
+        self._kept: tuple[tuple[Tensor, ...], Tensor | None] | None = None
+        self._hooks = [
+            model.register_forward_pre_hook(self._before, with_kwargs=True),
+            model.register_forward_hook(self._after, with_kwargs=True),
+            self._encoder.register_forward_pre_hook(self._before_encoder, with_kwargs=True),
+            self._encoder.register_forward_hook(self._after_encoder, with_kwargs=True),
+        ]
+        # Without this the Trainer believes the loss is already divided by the number of tokens of
+        # all accumulated batches, and scales the gradients by the number of accumulation steps.
+        self._flags = [(m, m.__dict__.get(_TRAINER_FLAG)) for m in {model, self._plm}]
+        for module, _ in self._flags:
+            setattr(module, _TRAINER_FLAG, False)
+        setattr(self._plm, _MARK, self)
+
+    def remove(self) -> None:
+        """Unplug the cost; the model is as it was before. A second call does nothing."""
+        for hook in self._hooks:
+            hook.remove()
+        for module, before in self._flags:
+            if before is None:
+                module.__dict__.pop(_TRAINER_FLAG, None)
+            else:
+                setattr(module, _TRAINER_FLAG, before)
+        self._hooks, self._flags = [], []
+        self._plm.__dict__.pop(_MARK, None)
+
+    def __enter__(self) -> Regularizer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.remove()
+
+    def _before(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self._kept = None
+        self._active = model.training or self._in_eval
+        if not self._active:
+            return
+        if kwargs.get("labels") is None:
+            raise BadInput(
+                "a running cost needs labels: call model(..., labels=labels), or model.eval() first"
+            )
+        if kwargs.get("num_items_in_batch") is not None:
+            raise BadInput(
+                "num_items_in_batch was passed: the Trainer was built before pets.regularize; "
+                "call pets.regularize(model, ...) first, then build the Trainer"
+            )
+        self._wants_states = bool(
+            kwargs.get("output_hidden_states") or self._plm.config.output_hidden_states
+        )
+
+    def _before_encoder(self, encoder: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        if not self._active:
+            return None
+        return args, {**kwargs, "output_hidden_states": True, "return_dict": True}
+
+    def _after_encoder(
+        self, encoder: nn.Module, args: Any, kwargs: dict[str, Any], output: Any
+    ) -> None:
+        if not self._active:
+            return
+        # The mask the encoder really used, however the caller passed it.
+        bound = self._signature.bind_partial(*args, **kwargs).arguments
+        mask = bound.get("attention_mask", bound.get("kwargs", {}).get("attention_mask"))
+        self._kept = tuple(output.hidden_states), mask
+        if not self._wants_states:
+            # Taken out here, they are neither returned nor copied to fp32 by Accelerate.
+            output.hidden_states = None
+
+    def _after(self, model: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        if not self._active:
+            return
+        self._active = False
+        kept, self._kept = self._kept, None
+        if kept is None:
+            raise BadInput(
+                f"{type(model).__name__} did not call its encoder {type(self._encoder).__name__}: "
+                "no hidden states to regularise"
+            )
+        loss = None if isinstance(output, tuple) else getattr(output, "loss", None)
+        if loss is None:
+            raise BadInput(
+                f"{type(model).__name__} returned no .loss to add the running cost to: use a model "
+                "with a head that computes the loss, and return_dict=True"
+            )
+        hidden, mask = kept
+        self._check_gradient(model, hidden)
+        if self._cost.end_points.vectors.device != hidden[0].device:
+            self._cost.to(hidden[0].device)
+        value = self._cost(hidden, kwargs["labels"].to(hidden[0].device), mask)
+        output["loss"] = loss + self.weight * value.to(loss.device, loss.dtype)
+        output["running_cost"] = value.detach()
+
+    def _check_gradient(self, model: nn.Module, hidden: tuple[Tensor, ...]) -> None:
+        if not (model.training and torch.is_grad_enabled()):
+            return
+        if not any(h.requires_grad for h in hidden):
+            raise BadInput(
+                "the hidden states carry no gradient, so the running cost would train nothing: "
+                "either no parameter below the last layer is trainable, or gradient checkpointing "
+                "cuts the graph (use gradient_checkpointing_kwargs={'use_reentrant': False})"
+            )
+
+
+def regularize(
+    model: nn.Module, cost: RunningCost, weight: float = 1.0, *, in_eval: bool = False
+) -> Regularizer:
+    """From now on ``model(**batch).loss`` includes ``weight * running cost``.
+
+    ``model(**batch).running_cost`` reports the cost beside the loss, without the weight. Works for a
+    plain transformers model, a peft model and wrappers around either; labels are the targets. Call it
+    before a Trainer is built. The cost's own parameters stay frozen and outside the model.
+
+    Args:
+        model: the module whose forward is called in training.
+        cost: made for this model.
+        weight: not negative; 0 only reports.
+        in_eval: also add the cost in eval mode; by default that costs nothing.
+
+    Returns:
+        A handle: ``handle.remove()`` unplugs, or use it as a context manager.
+
+    Raises:
+        BadInput: if the cost does not fit the model, the weight is not a finite number of at least
+            0, or the model already has a running cost.
+    """
+    if not isinstance(weight, (int, float)) or not math.isfinite(weight) or weight < 0:
+        raise BadInput(f"weight={weight!r}: expected a finite number, 0 or more")
+    cost.check_model(model)
+    if hasattr(pretrained_model(model), _MARK):
+        raise BadInput("this model already has a running cost: call remove() on its handle first")
+    return Regularizer(model, cost, weight, in_eval)

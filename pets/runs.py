@@ -1,0 +1,81 @@
+"""Run folders: one run each, whole or resumable, never overwritten."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bridges.errors import BadInput
+from bridges.storage import Snapshot, write_text
+
+CONFIG_FILE = "run.json"
+RESULT_FILE = "result.json"
+TIMING_FILE = "timing.json"
+STATE_FILE = "state.safetensors"
+PET_FOLDER = "pet"
+
+
+class RunFolder:
+    """A folder that holds one run.
+
+    ``run.json`` says what the run is made of; while it lasts ``state.safetensors`` holds how far it
+    has come; at its end there is ``result.json``, a single JSON line. Times are kept apart in
+    ``timing.json``, so that equal runs have equal results, byte for byte.
+
+    Args:
+        folder: new, empty, or one of the same run.
+        identity: everything the result depends on, JSON-able.
+
+    Raises:
+        BadInput: if the folder holds another run, or anything else.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], identity: Mapping[str, Any]) -> None:
+        self.path = Path(folder)
+        identity = json.loads(json.dumps(identity))
+        config = self.path / CONFIG_FILE
+        if config.exists():
+            found = _read(config)
+            changed = sorted(k for k in {**found, **identity} if found.get(k) != identity.get(k))
+            if changed:
+                details = "; ".join(_difference(k, found.get(k), identity.get(k)) for k in changed)
+                raise BadInput(f"{self.path} holds another run ({details}): choose another folder")
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise BadInput(f"{self.path} exists and holds no run: choose another folder")
+        else:
+            write_text(config, json.dumps(identity, indent=2) + "\n")
+        self.snapshot = Snapshot(self.path / STATE_FILE, identity)
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The finished run's result, or None."""
+        path = self.path / RESULT_FILE
+        return _read(path) if path.exists() else None
+
+    @property
+    def pet(self) -> Path:
+        """Where the tuned PET is."""
+        return self.path / PET_FOLDER
+
+    def finish(self, result: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
+        """Write the result line; the state of the unfinished run goes."""
+        write_text(self.path / TIMING_FILE, json.dumps(timing) + "\n")
+        write_text(self.path / RESULT_FILE, json.dumps(result) + "\n")
+        self.snapshot.remove()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise BadInput(f"{path} cannot be read: {error}") from error
+
+
+def _difference(key: str, there: Any, here: Any) -> str:
+    if isinstance(there, dict) and isinstance(here, dict):
+        inner = sorted(k for k in {**there, **here} if there.get(k) != here.get(k))
+        return ", ".join(_difference(k, there.get(k), here.get(k)) for k in inner)
+    return f"{key} {there!r} there, {here!r} here"

@@ -1,0 +1,197 @@
+"""The GLUE tasks: their columns, the words that name their classes, their metric."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bridges.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class of a task.
+
+    Attributes:
+        name: the class name in GLUE, e.g. "entailment".
+        word: the verbalizer, the word that is predicted at [MASK].
+        tsv: the value of the label column in the original tsv files.
+        hub: the integer in the hub's `nyu-mll/glue`.
+    """
+
+    name: str
+    word: str
+    tsv: str
+    hub: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """One GLUE task; class index k is `labels[k]` everywhere.
+
+    Attributes:
+        name: the configuration name on the hub, e.g. "sst2".
+        folder: the folder of the original tsv files, e.g. "SST-2".
+        labels: the classes in index order.
+        tsv_texts: the one or two text columns of the tsv files.
+        tsv_label: the label column of the tsv files.
+        hub_texts: the text columns on the hub, in the order of `tsv_texts`.
+        metric: the main metric, "accuracy", "matthews" or "f1_macro".
+        tsv_columns: the columns of a tsv file without a header line; None when it has one.
+        train_file, reported_file: file names; the reported one is the GLUE dev set.
+        reported_split: the split on the hub that equals `reported_file`.
+        skips_broken_rows: the original file holds rows broken by newlines inside a text.
+    """
+
+    name: str
+    folder: str
+    labels: tuple[Label, ...]
+    tsv_texts: tuple[str, ...]
+    tsv_label: str
+    hub_texts: tuple[str, ...]
+    metric: str = "accuracy"
+    tsv_columns: tuple[str, ...] | None = None
+    train_file: str = "train.tsv"
+    reported_file: str = "dev.tsv"
+    reported_split: str = "validation"
+    skips_broken_rows: bool = False
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The label words in class order."""
+        return tuple(label.word for label in self.labels)
+
+    def with_words(self, words: Sequence[str]) -> Task:
+        """The same task with other label words, one per class in class order.
+
+        Raises:
+            BadInput: the number of words is not the number of classes.
+        """
+        if isinstance(words, str) or len(words) != len(self.labels):
+            order = ", ".join(label.name for label in self.labels)
+            raise BadInput(
+                f"label words {words!r}: task {self.name} needs {len(self.labels)} words, "
+                f"in the class order {order}"
+            )
+        pairs = zip(self.labels, words, strict=True)
+        return replace(self, labels=tuple(replace(label, word=word) for label, word in pairs))
+
+
+@dataclass(frozen=True)
+class Example:
+    """One text (a pair is joined by one space) and its class index."""
+
+    text: str
+    label: int
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task's examples.
+
+    `reported` is the GLUE dev set: it is scored once, at the end, and no selection may see it.
+    """
+
+    task: Task
+    train: tuple[Example, ...]
+    reported: tuple[Example, ...]
+
+
+_TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            "sst2",
+            "SST-2",
+            (Label("negative", "negative", "0", 0), Label("positive", "positive", "1", 1)),
+            tsv_texts=("sentence",),
+            tsv_label="label",
+            hub_texts=("sentence",),
+        ),
+        Task(
+            "mnli",
+            "MNLI",
+            (
+                Label("neutral", "maybe", "neutral", 1),
+                Label("contradiction", "no", "contradiction", 2),
+                Label("entailment", "yes", "entailment", 0),
+            ),
+            tsv_texts=("sentence1", "sentence2"),
+            tsv_label="gold_label",
+            hub_texts=("premise", "hypothesis"),
+            reported_file="dev_matched.tsv",
+            reported_split="validation_matched",
+        ),
+        Task(
+            "cola",
+            "CoLA",
+            (Label("unacceptable", "no", "0", 0), Label("acceptable", "yes", "1", 1)),
+            tsv_texts=("sentence",),
+            tsv_label="label",
+            hub_texts=("sentence",),
+            metric="matthews",
+            tsv_columns=("source", "label", "star", "sentence"),
+        ),
+        Task(
+            "rte",
+            "RTE",
+            (
+                Label("not_entailment", "no", "not_entailment", 1),
+                Label("entailment", "yes", "entailment", 0),
+            ),
+            tsv_texts=("sentence1", "sentence2"),
+            tsv_label="label",
+            hub_texts=("sentence1", "sentence2"),
+        ),
+        Task(
+            "qnli",
+            "QNLI",
+            (
+                Label("not_entailment", "no", "not_entailment", 1),
+                Label("entailment", "yes", "entailment", 0),
+            ),
+            tsv_texts=("question", "sentence"),
+            tsv_label="label",
+            hub_texts=("question", "sentence"),
+        ),
+        Task(
+            "mrpc",
+            "MRPC",
+            (Label("not_equivalent", "different", "0", 0), Label("equivalent", "same", "1", 1)),
+            tsv_texts=("#1 String", "#2 String"),
+            tsv_label="Quality",
+            hub_texts=("sentence1", "sentence2"),
+            metric="f1_macro",
+        ),
+        Task(
+            "qqp",
+            "QQP",
+            (Label("not_duplicate", "different", "0", 0), Label("duplicate", "same", "1", 1)),
+            tsv_texts=("question1", "question2"),
+            tsv_label="is_duplicate",
+            hub_texts=("question1", "question2"),
+            metric="f1_macro",
+            skips_broken_rows=True,
+        ),
+    )
+}
+
+
+def available() -> list[str]:
+    """The names of all tasks, sorted."""
+    return sorted(_TASKS)
+
+
+def get(name: str) -> Task:
+    """The task of that name; case, dashes and underscores do not matter ("SST-2" is "sst2").
+
+    Raises:
+        BadInput: there is no such task.
+    """
+    key = name.lower().replace("-", "").replace("_", "")
+    if key not in _TASKS:
+        near = difflib.get_close_matches(key, _TASKS, n=1, cutoff=0.0)[0]
+        known = ", ".join(available())
+        raise BadInput(f"task {name!r} is unknown; expected one of {known}; nearest is {near!r}")
+    return _TASKS[key]

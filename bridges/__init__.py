@@ -7,7 +7,7 @@ what a new process subclasses.
 from bridges.base import Bridge, GaussianBridge
 from bridges.brownian import BrownianBridge
 from bridges.errors import BadInput
-from bridges.fitting import FitResult
+from bridges.fit_loop import FitResult, FitSettings
 from bridges.latent import EndPoints, LatentMap
 from bridges.model_spec import ModelSpec
 from bridges.ou import OUBridge
@@ -22,6 +22,7 @@ __all__ = [
     "BrownianBridge",
     "EndPoints",
     "FitResult",
+    "FitSettings",
     "GaussianBridge",
     "LatentMap",
     "ModelSpec",

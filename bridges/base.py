@@ -51,9 +51,7 @@ class Bridge(nn.Module, ABC):
         """Variance of each dimension at times t [T]: [T]."""
 
     @abstractmethod
-    def sample(
-        self, t: Tensor, end: Tensor, *, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, t: Tensor, end: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Joint samples at increasing times t [T] for end points [N, d]: [T, N, d]."""
 
     @abstractmethod
@@ -98,9 +96,7 @@ class GaussianBridge(Bridge):
     def variance(self, t: Tensor) -> Tensor:
         return self.marginal(check_times(t))[1]
 
-    def sample(
-        self, t: Tensor, end: Tensor, *, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, t: Tensor, end: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Exact joint samples, [T, N, d]; times must increase strictly. 0 and 1 are the pinned ends.
 
         The dtype is that of ``end``; the law is computed in float64.

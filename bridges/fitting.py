@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import logging
 import os
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import nn
 
 from bridges.errors import BadInput
+from bridges.fit_loop import FitLoop, FitResult, FitSettings
 from bridges.model_spec import pretrained_model
-from bridges.storage import Snapshot, load_optimizer_tensors, optimizer_tensors
-from bridges.text import Batch, batches, causal_batch, generator, masked_batch, max_positions, token_rows
+from bridges.storage import Snapshot
+from bridges.text import Batch, causal_batch, masked_batch, max_positions, token_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,72 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "fit-state.safetensors"
-_MIN_GAIN = 1e-3  # less of a gain does not count against patience
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How the latent map is fitted. Published optimiser (arXiv 2305.17670, appendix), smaller scale.
-
-    Attributes:
-        max_steps: optimiser steps at most.
-        batch_size: rows a step.
-        max_length: tokens a row at most.
-        learning_rate: peak of AdamW's; linear warm-up, then linear decay to 0 at max_steps.
-        warmup: share of max_steps.
-        mask_share: share of a masked-LM row's words that are targets.
-        held_out: rows kept for the held-out cost.
-        eval_every: steps between looks at the held-out cost.
-        patience: looks without a gain of 0.1 % before the fit stops early.
-        seed: of order and masks.
-    """
-
-    max_steps: int = 2000
-    batch_size: int = 32
-    max_length: int = 128
-    learning_rate: float = 1e-3
-    warmup: float = 0.05
-    mask_share: float = 0.15
-    held_out: int = 256
-    eval_every: int = 50
-    patience: int = 6
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "held_out", "eval_every", "patience"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name}={getattr(self, name)}: expected a whole number above 0")
-        if self.max_length < 8:
-            raise BadInput(f"max_length={self.max_length}: expected at least 8 tokens")
-        if not 0 < self.learning_rate < 1:
-            raise BadInput(f"learning_rate={self.learning_rate}: expected a number in (0, 1)")
-        for name in ("warmup", "mask_share"):
-            if not 0 < getattr(self, name) < 1:
-                raise BadInput(f"{name}={getattr(self, name)}: expected a share in (0, 1)")
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a fit did.
-
-    Attributes:
-        steps: optimiser steps taken.
-        best_step: the step whose latent map was kept.
-        held_out: (step, held-out cost) pairs; the first is the random map's.
-        training: (step, mean training cost since the pair before) pairs.
-        stopped_early: whether patience ran out before max_steps.
-    """
-
-    steps: int
-    best_step: int
-    held_out: tuple[tuple[int, float], ...]
-    training: tuple[tuple[int, float], ...]
-    stopped_early: bool
-
-    @property
-    def best(self) -> float:
-        """The lowest held-out cost."""
-        return min(value for _, value in self.held_out)
 
 
 def fit(
@@ -115,8 +47,9 @@ def fit(
         model: frozen and in eval mode throughout; left as it was.
         tokenizer: a fast tokenizer of the model.
         texts: one text an item; blank ones are left out.
-        folder: where the state of the unfinished fit is kept. A fit that was interrupted goes on from
-            there, to the same result; a state of other settings or text is refused.
+        folder: where the state of the fit is kept. A fit that was interrupted goes on from there, to
+            the same result; a state of other settings or text is refused. The state stays until you
+            delete it: do so once the cost is saved.
         progress: show a progress bar.
         **settings: fields of `FitSettings`.
 
@@ -136,7 +69,7 @@ def fit(
     if len(rows) < 2:
         raise BadInput("the text makes a single row of tokens: fitting needs at least two")
     make = _batch_maker(cost, tokenizer, chosen)
-    fitting = _Fit(cost, encoder, rows[kept_out:], rows[:kept_out], make, chosen)
+    loop = FitLoop(cost, encoder, rows[kept_out:], rows[:kept_out], make, chosen)
     identity = {
         "settings": dataclasses.asdict(chosen),
         "cost": {k: v for k, v in cost.config().items() if k in ("model", "bridge", "widths")},
@@ -144,153 +77,13 @@ def fit(
     }
     snapshot = Snapshot(Path(folder) / STATE_FILE, identity) if folder is not None else None
     with _frozen(encoder), _trainable(cost.latent_map):
-        result = fitting.run(snapshot, progress=progress)
+        result = loop.run(snapshot, progress=progress)
     cost.fit_record = {
         "settings": dataclasses.asdict(chosen),
         **dataclasses.asdict(result),
         "text_sha256": identity["text"],
     }
     return result
-
-
-class _Fit:
-    """One fit: its data, its optimiser and how far it has come."""
-
-    def __init__(
-        self,
-        cost: RunningCost,
-        encoder: nn.Module,
-        rows: list[list[int]],
-        held_out: list[list[int]],
-        make: Callable[[list[list[int]], torch.Generator], Batch],
-        settings: FitSettings,
-    ) -> None:
-        self.cost, self.encoder, self.rows, self.make = cost, encoder, rows, make
-        self.settings = settings
-        self.device = next(encoder.parameters()).device
-        held_out = sorted(held_out, key=len)
-        size = settings.batch_size
-        self.held_out = [
-            make(held_out[i : i + size], generator(settings.seed, -1, i))
-            for i in range(0, len(held_out), size)
-        ]
-        parameters = list(cost.latent_map.parameters())
-        self.optimizer = torch.optim.AdamW(
-            parameters, lr=settings.learning_rate, weight_decay=0.0, foreach=False
-        )
-        self.best = {k: v.detach().clone() for k, v in cost.latent_map.state_dict().items()}
-        self.history: dict[str, list[tuple[int, float]]] = {"held_out": [], "training": []}
-
-    def run(self, snapshot: Snapshot | None, *, progress: bool) -> FitResult:
-        settings = self.settings
-        step = self._resume(snapshot)
-        stream = batches(self.rows, settings.batch_size, seed=settings.seed, start=step)
-        bar = tqdm(
-            total=settings.max_steps, initial=step, disable=not progress, desc="fit", unit="step"
-        )
-        losses: list[float] = []
-        if step == 0:
-            self._look(0, losses, bar)
-        while step < settings.max_steps and not self._is_stale():
-            for number, rows in itertools.islice(stream, settings.eval_every):
-                if step == settings.max_steps:
-                    break
-                losses.append(self._step(number, rows))
-                step += 1
-                bar.update()
-            self._look(step, losses, bar)
-            if snapshot is not None:
-                self._save(snapshot, step)
-        bar.close()
-        self.cost.latent_map.load_state_dict(self.best)
-        if snapshot is not None:
-            snapshot.remove()
-        held_out = tuple(map(tuple, self.history["held_out"]))
-        return FitResult(
-            steps=step,
-            best_step=min(held_out, key=lambda pair: pair[1])[0],
-            held_out=held_out,
-            training=tuple(map(tuple, self.history["training"])),
-            stopped_early=step < settings.max_steps,
-        )
-
-    def _step(self, number: int, rows: list[list[int]]) -> float:
-        settings = self.settings
-        warmup = max(1, round(settings.warmup * settings.max_steps))
-        rate = min(
-            (number + 1) / warmup, (settings.max_steps - number) / (settings.max_steps - warmup + 1)
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * rate
-        loss = self._cost(self.make(rows, generator(settings.seed, 0, number)))
-        if not loss.isfinite():
-            raise BadInput(
-                f"the running cost became {loss.item()} at step {number}: lower learning_rate "
-                f"({settings.learning_rate})"
-            )
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.cost.latent_map.parameters(), 1.0)
-        self.optimizer.step()
-        return loss.item()
-
-    def _cost(self, batch: Batch) -> Tensor:
-        mask = batch.attention_mask.to(self.device)
-        with torch.no_grad():
-            hidden = self.encoder(
-                input_ids=batch.input_ids.to(self.device),
-                attention_mask=mask,
-                output_hidden_states=True,
-                return_dict=True,
-            ).hidden_states
-        value: Tensor = self.cost(hidden, batch.targets.to(self.device), mask)
-        return value
-
-    def _look(self, step: int, losses: list[float], bar: Any) -> None:
-        """Held-out cost, mean over target tokens; the best map so far is kept."""
-        total, tokens = 0.0, 0
-        with torch.no_grad():
-            for batch in self.held_out:
-                count = int((batch.targets >= 0).sum())
-                total += self._cost(batch).item() * count
-                tokens += count
-        value = total / tokens
-        if not self.history["held_out"] or value < min(v for _, v in self.history["held_out"]):
-            self.best = {k: v.detach().clone() for k, v in self.cost.latent_map.state_dict().items()}
-        self.history["held_out"].append((step, value))
-        if losses:
-            self.history["training"].append((step, sum(losses) / len(losses)))
-            losses.clear()
-        bar.set_postfix_str(f"held-out cost {value:.4g}")
-
-    def _is_stale(self) -> bool:
-        """Whether the last ``patience`` looks brought no gain worth the time."""
-        values = [value for _, value in self.history["held_out"]]
-        before = values[: -self.settings.patience]
-        return bool(before) and min(values) > min(before) * (1 - _MIN_GAIN)
-
-    def _save(self, snapshot: Snapshot, step: int) -> None:
-        tensors = {f"map.{k}": v for k, v in self.cost.latent_map.state_dict().items()}
-        tensors |= {f"best.{k}": v for k, v in self.best.items()}
-        snapshot.save(
-            tensors | optimizer_tensors(self.optimizer), {"step": step, "history": self.history}
-        )
-
-    def _resume(self, snapshot: Snapshot | None) -> int:
-        loaded = snapshot.load() if snapshot is not None else None
-        if loaded is None:
-            return 0
-        tensors, facts = loaded
-        self.cost.latent_map.load_state_dict(_under("map.", tensors))
-        self.best = {k: v.to(self.device) for k, v in _under("best.", tensors).items()}
-        load_optimizer_tensors(self.optimizer, tensors)
-        self.history = {k: [(s, v) for s, v in pairs] for k, pairs in facts["history"].items()}
-        logger.info("going on from step %d", facts["step"])
-        return int(facts["step"])
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _settings(given: dict[str, Any]) -> FitSettings:

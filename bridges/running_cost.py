@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from bridges import registry
 from bridges.base import Bridge
 from bridges.errors import BadInput
-from bridges.fitting import FitResult, fit
+from bridges.fit_loop import FitResult
+from bridges.fitting import fit
 from bridges.latent import EndPoints, LatentMap, default_widths
 from bridges.model_spec import ModelSpec, pretrained_model
 from bridges.storage import new_folder, versions
@@ -212,7 +213,7 @@ class RunningCost(nn.Module):
             )
         target = Path(folder)
         others = [p.name for p in target.iterdir()] if target.is_dir() else []
-        if others and CONFIG_FILE not in others or target.is_file():
+        if (others and CONFIG_FILE not in others) or target.is_file():
             raise BadInput(f"{target} exists and holds no saved cost: choose another folder")
         with new_folder(target) as new:
             tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
@@ -255,9 +256,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise BadInput(f"{folder} holds no saved cost: {path.name} cannot be read ({error})") from error
     found = config.get("format") if isinstance(config, dict) else None
     if found != FORMAT:
-        raise BadInput(f"{path} has format {found!r}, expected {FORMAT}: was it written by this project?")
+        raise BadInput(
+            f"{path} has format {found!r}, expected {FORMAT}: was it written by this project?"
+        )
     missing = {"model", "bridge", "widths", "fit"} - config.keys()
     if missing:
         raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")
     return dict(config)
-

@@ -131,9 +131,7 @@ def batches(
                 yield number, [rows[j] for j in chosen[which]]
 
 
-def masked_batch(
-    rows: list[list[int]], tokenizer: Any, *, share: float, rng: torch.Generator
-) -> Batch:
+def masked_batch(rows: list[list[int]], tokenizer: Any, *, share: float, rng: torch.Generator) -> Batch:
     """Masked-LM batch: ``share`` of each row's words (at least one) are targets.
 
     As in BERT, 80 % of the targets are shown as the mask token, 10 % as a random token, 10 % as they

@@ -55,9 +55,7 @@ def bridge_nll(
             f"the first weight is {tuple(weights[0].shape)}: expected [*, {2 * width}] for H={width}"
         )
     if end.shape != (tokens, weights[-1].shape[0]):
-        raise ValueError(
-            f"end {tuple(end.shape)}: expected {(tokens, weights[-1].shape[0])}, [N, d]"
-        )
+        raise ValueError(f"end {tuple(end.shape)}: expected {(tokens, weights[-1].shape[0])}, [N, d]")
     for name, vector in (("carry", carry), ("mean", mean), ("precision", precision)):
         if vector is not None and vector.shape != (layers,):
             raise ValueError(f"{name} {tuple(vector.shape)}: expected {(layers,)}, one per layer")

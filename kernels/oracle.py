@@ -21,8 +21,11 @@ def pool_trajectory(
     """
     states, contexts = [], []
     for hidden in hidden_states:
-        states.append(torch.stack([hidden[r, c] for r, c in zip(rows, columns, strict=True)])
-                      if rows.numel() else hidden.new_zeros(0, hidden.shape[-1]))
+        states.append(
+            torch.stack([hidden[r, c] for r, c in zip(rows, columns, strict=True)])
+            if rows.numel()
+            else hidden.new_zeros(0, hidden.shape[-1])
+        )
         sequences = []
         for sequence, keep in zip(hidden, mask.bool(), strict=True):
             attended = sequence[keep]

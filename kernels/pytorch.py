@@ -45,7 +45,7 @@ class _PoolTrajectory(torch.autograd.Function):
         return states, context
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_states, grad_context = grads
         weights, scale, rows, columns = ctx.saved_tensors

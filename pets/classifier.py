@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 
 from bridges.errors import BadInput
 from bridges.model_spec import pretrained_model
-from pets.prompts import IGNORED
+from bridges.text import IGNORED
 
 
 @dataclass
@@ -45,6 +45,8 @@ class PromptClassifier(nn.Module):
     Raises:
         BadInput: if the model has no vocabulary head.
     """
+
+    word_ids: Tensor
 
     def __init__(self, model: nn.Module, word_ids: Sequence[int]) -> None:
         super().__init__()

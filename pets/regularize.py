@@ -91,9 +91,7 @@ class Regularizer:
             return None
         return args, {**kwargs, "output_hidden_states": True, "return_dict": True}
 
-    def _after_encoder(
-        self, encoder: nn.Module, args: Any, kwargs: dict[str, Any], output: Any
-    ) -> None:
+    def _after_encoder(self, encoder: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         if not self._active:
             return
         # The mask the encoder really used, however the caller passed it.

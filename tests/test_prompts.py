@@ -32,8 +32,9 @@ from transformers import (
 )
 
 from bridges.errors import BadInput
+from bridges.text import IGNORED, max_positions
 from pets import tasks
-from pets.prompts import IGNORED, Row, collate, encode, label_token_ids, max_positions
+from pets.prompts import Row, collate, encode, label_token_ids
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]
 WORDS = "yes no maybe great terrible terribly positive negative same different film plot".split()  # noqa: SIM905

@@ -1,0 +1,225 @@
+"""The loop that tunes a PET: settings, steps, selection, state."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from bridges import BadInput
+from bridges.storage import load_optimizer_tensors, optimizer_tensors
+from bridges.text import generator
+from pets import metrics, prompts
+from pets.classifier import PromptClassifier
+from pets.runs import RunFolder
+from pets.tasks import TaskData
+
+logger = logging.getLogger(__name__)
+
+Rows = list[tuple[prompts.Row, int]]
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """How a PET is tuned; the defaults are the published few-shot protocol for LoRA.
+
+    Attributes:
+        pet: method name, see `pets.get`.
+        pet_options: options of the method.
+        weight: of the running cost.
+        shots: K examples per class for training and K for selection; None for the full train set, of
+            which a tenth selects.
+        seed: of split, initialisation and order.
+        max_steps: optimiser steps.
+        batch_size: examples a step.
+        learning_rate: of AdamW, constant.
+        weight_decay: not on biases and layer norms.
+        eval_every: steps between looks at the selection split.
+        max_length: tokens a prompt.
+    """
+
+    pet: str = "lora"
+    pet_options: dict[str, Any] = field(default_factory=dict)
+    weight: float = 0.5
+    shots: int | None = 16
+    seed: int = 42
+    max_steps: int = 1000
+    batch_size: int = 2
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    eval_every: int = 50
+    max_length: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "batch_size", "eval_every"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name}={getattr(self, name)}: expected a whole number above 0")
+        if not 0 < self.learning_rate < 1:
+            raise BadInput(f"learning_rate={self.learning_rate}: expected a number in (0, 1)")
+        if not 0 <= self.weight_decay < 1:
+            raise BadInput(f"weight_decay={self.weight_decay}: expected a number in [0, 1)")
+
+
+class TuningLoop:
+    """One run: its data, its optimiser and how far it has come."""
+
+    def __init__(
+        self,
+        classifier: PromptClassifier,
+        encoded: dict[str, tuple[Rows, int]],
+        data: TaskData,
+        settings: TuneSettings,
+        word_ids: list[int],
+        pad_id: int,
+    ) -> None:
+        self.classifier, self.data, self.settings = classifier, data, settings
+        self.rows = {name: rows for name, (rows, _) in encoded.items()}
+        self.word_ids, self.pad_id = word_ids, pad_id
+        self.device: torch.device = classifier.word_ids.device
+        named = [(n, p) for n, p in classifier.named_parameters() if p.requires_grad]
+        if not named:
+            raise BadInput(f"PET {settings.pet!r} has no trainable parameter on this model")
+        self.named = dict(named)
+        # By the shape: biases and layer norms are the vectors.
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in self.named.values() if p.dim() > 1]},
+            {"params": [p for p in self.named.values() if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=False
+        )
+        self.curves: list[dict[str, Any]] = []
+        self.best = self._tensors()
+        self.seconds = 0.0
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return list(self.named.values())
+
+    def run(self, run: RunFolder, *, progress: bool) -> None:
+        """All steps, with the best checkpoint loaded at the end."""
+        settings = self.settings
+        step = self._resume(run)
+        bar = tqdm(
+            total=settings.max_steps, initial=step, disable=not progress, desc="tune", unit="step"
+        )
+        if step == 0:
+            self._look(0, [], bar)
+        while step < settings.max_steps:
+            pairs = []
+            started = time.perf_counter()
+            for _ in range(min(settings.eval_every, settings.max_steps - step)):
+                pairs.append(self._step(step))
+                step += 1
+                bar.update()
+            self.seconds += time.perf_counter() - started
+            self._look(step, pairs, bar)
+            self._save(run, step)
+        bar.close()
+        self._load(self.best)
+
+    def evaluate(self, split: str) -> tuple[dict[str, float], float]:
+        """Metrics and mean task loss of the present PET; the running cost plays no part."""
+        rows = self.rows[split]
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i][0].input_ids))
+        predictions, total = [0] * len(rows), 0.0
+        self.classifier.eval()
+        with torch.no_grad():
+            for start in range(0, len(order), 32):
+                chosen = order[start : start + 32]
+                output = self._forward([rows[i] for i in chosen])
+                total += output.loss.item() * len(chosen)
+                for i, answer in zip(chosen, output.logits.argmax(1).tolist(), strict=True):
+                    predictions[i] = answer
+        self.classifier.train()
+        labels = [label for _, label in rows]
+        return metrics.score(self.data.task, predictions, labels), total / len(rows)
+
+    def best_entry(self) -> dict[str, Any]:
+        """The selected entry of the curves: best metric, then lowest loss, then earliest."""
+        metric = self.data.task.metric
+        return max(self.curves, key=lambda e: (e["dev"][metric], -e["dev_loss"], -e["step"]))
+
+    def _forward(self, rows: Sequence[tuple[prompts.Row, int]]) -> Any:
+        batch = prompts.collate(rows, self.word_ids, self.pad_id)
+        inputs = {k: v.to(self.device) for k, v in batch.items() if k != "class_labels"}
+        return self.classifier(**inputs)
+
+    def _step(self, step: int) -> tuple[float, float | None]:
+        output = self._forward(self._batch(step))
+        if not output.loss.isfinite():
+            raise BadInput(
+                f"the loss became {output.loss.item()} at step {step}: lower learning_rate "
+                f"({self.settings.learning_rate}) or weight ({self.settings.weight})"
+            )
+        self.optimizer.zero_grad()
+        output.loss.backward()
+        if step == 0:
+            idle = [name for name, p in self.named.items() if p.grad is None]
+            if idle:
+                raise BadInput(
+                    f"{len(idle)} trainable parameters got no gradient, among them {idle[0]}: the "
+                    f"model ignores PET {self.settings.pet!r} there"
+                )
+        self.optimizer.step()
+        cost = output.running_cost
+        return output.loss.item(), None if cost is None else cost.item()
+
+    def _batch(self, step: int) -> Rows:
+        """The examples of one step: epochs of random order, a function of seed and step alone."""
+        rows, size = self.rows["train"], self.settings.batch_size
+        chosen: Rows = []
+        for position in range(step * size, (step + 1) * size):
+            epoch, k = divmod(position, len(rows))
+            if not chosen or k == 0:
+                order = torch.randperm(len(rows), generator=generator(self.settings.seed, epoch))
+            chosen.append(rows[int(order[k])])
+        return chosen
+
+    def _look(self, step: int, pairs: list[tuple[float, float | None]], bar: Any) -> None:
+        dev, dev_loss = self.evaluate("dev")
+        costs = [cost for _, cost in pairs if cost is not None]
+        self.curves.append(
+            {
+                "step": step,
+                "loss": sum(loss for loss, _ in pairs) / len(pairs) if pairs else None,
+                "running_cost": sum(costs) / len(costs) if costs else None,
+                "dev": dev,
+                "dev_loss": dev_loss,
+            }
+        )
+        if self.best_entry()["step"] == step:
+            self.best = self._tensors()
+        bar.set_postfix_str(f"dev {self.data.task.metric} {dev[self.data.task.metric]:.3f}")
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in self.named.items()}
+
+    def _load(self, tensors: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.named.items():
+                parameter.copy_(tensors[name])
+
+    def _save(self, run: RunFolder, step: int) -> None:
+        tensors = {f"now.{k}": v for k, v in self._tensors().items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        facts = {"step": step, "curves": self.curves, "seconds": self.seconds}
+        run.snapshot.save(tensors | optimizer_tensors(self.optimizer), facts)
+
+    def _resume(self, run: RunFolder) -> int:
+        loaded = run.snapshot.load()
+        if loaded is None:
+            return 0
+        tensors, facts = loaded
+        self._load({name: tensors[f"now.{name}"].to(self.device) for name in self.named})
+        self.best = {name: tensors[f"best.{name}"].to(self.device) for name in self.named}
+        load_optimizer_tensors(self.optimizer, tensors)
+        self.curves, self.seconds = facts["curves"], facts["seconds"]
+        logger.info("%s: going on from step %d", run.path, facts["step"])
+        return int(facts["step"])

@@ -1,0 +1,41 @@
+"""Test-wide settings: offline, few threads, our `kernels` found beside another one, no stray seeds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import kernels
+import pytest
+import torch
+from tiny import tiny_bert, tiny_llama, tiny_tokenizer
+from transformers import BertForMaskedLM, LlamaForCausalLM, PreTrainedTokenizerFast
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# In a bare checkout a package `kernels` that is installed for transformers hides this namespace portion.
+if str(REPOSITORY / "kernels") not in list(kernels.__path__):
+    kernels.__path__.append(str(REPOSITORY / "kernels"))
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def bert() -> BertForMaskedLM:
+    return tiny_bert()
+
+
+@pytest.fixture
+def llama() -> LlamaForCausalLM:
+    return tiny_llama()
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return tiny_tokenizer()

@@ -1,7 +1,7 @@
 """English text that is on every machine: the docstrings of the Python standard library.
 
-`corpus` is the text a tiny language model is pretrained on, `areas` a few-shot task made of it: which
-area of the library does this docstring belong to? Nothing is imported, only parsed.
+`corpus` is the text a tiny language model is pretrained on, `areas` a few-shot task made of the same
+source: which area of the library does this docstring belong to? Nothing is imported, only parsed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from bridges.errors import BadInput
 logger = logging.getLogger(__name__)
 
 # Area -> its top-level modules. The name of the area is the word that stands for it in the prompt.
-# Only what CPython 3.10 to 3.14 all have; a module that was renamed is listed under both names.
+# Only what CPython 3.10 to 3.14 have; the parts of a package that moved are listed in both places.
 AREAS: dict[str, tuple[str, ...]] = {
     "network": (
-        "asyncio", "ftplib", "http", "imaplib", "ipaddress", "poplib", "smtplib", "socket",
-        "socketserver", "ssl", "urllib", "wsgiref", "xmlrpc",
+        "ftplib", "http", "imaplib", "ipaddress", "poplib", "smtplib", "socket", "socketserver",
+        "ssl", "urllib", "wsgiref", "xmlrpc",
     ),
     "file": (
-        "_compression", "_pyio", "bz2", "filecmp", "fileinput", "fnmatch", "genericpath", "glob",
+        "_compression", "bz2", "compression", "filecmp", "fileinput", "genericpath", "glob",
         "gzip", "lzma", "ntpath", "os", "pathlib", "posixpath", "shutil", "stat", "tarfile",
         "tempfile", "zipfile",
     ),
@@ -40,37 +40,77 @@ _SKIPPED = {
     "dist-packages", "ensurepip", "idlelib", "lib2to3", "site-packages", "test", "tests",
     "tkinter", "turtledemo",
 }  # fmt: skip
-_MIN_TEXTS = 2000  # a full library has about 6000; fewer means that most of its source is missing
-_MIN_WORDS = 3  # "Ditto." teaches nothing
+_CORPUS_WORDS = 3  # "Ditto." teaches nothing
+_CORPUS_TEXTS = 2000  # a full library has about 6000; fewer: most of its source is missing
 _TASK_WORDS = 8  # shorter docstrings ("Return a copy.") could come from any area
-_POOL = 60  # texts of every area in either pool, at the least
+_POOL = 60  # texts of every area in the reported pool; the train pool has no fewer
 
 
 def corpus() -> list[str]:
-    """Return the docstrings of the standard library of the running Python, in a fixed order.
+    """Return text to pretrain on: one docstring of the standard library each, in a fixed order.
 
-    Every text is one whole docstring with its white space collapsed; test suites, texts of one or two
-    words and exact duplicates are left out. The reported pool of `areas` is left out as well.
+    White space is collapsed; test suites, texts of one or two words, exact duplicates and the
+    reported pool of `areas` are left out. Every text begins with the name of its top-level module,
+    as in "smtplib Send a mail ...": a mask in front of a text then asks what the text is about.
 
     Raises:
         BadInput: The source of the standard library is missing or mostly missing.
     """
-    return [text for _, text in _docstrings()]
+    reported = {text for text, _ in areas()[1]}
+    return [
+        f"{_top(path).strip('_')} {text}" for path, text in _docstrings() if text not in reported
+    ]
 
 
 def areas() -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
-    raise NotImplementedError
+    """Return the train pool and the reported pool of the task: (text, place of its area in AREAS).
+
+    The reported pool has 60 texts of every area, the train pool all others. No text is in both; the
+    two share modules, because some areas are little more than one large module. Which pool a text
+    goes to depends on the text alone, so that it is much the same from one Python to the next.
+
+    Raises:
+        BadInput: The source of the standard library is missing or mostly missing.
+    """
+    train: list[tuple[str, int]] = []
+    reported: list[tuple[str, int]] = []
+    for label, (area, modules) in enumerate(AREAS.items()):
+        texts = [
+            text
+            for path, text in _docstrings()
+            if _top(path) in modules and len(text.split()) >= _TASK_WORDS
+        ]
+        if len(texts) < 2 * _POOL:
+            raise BadInput(
+                f"only {len(texts)} docstrings for the area {area!r} in {_root()}, {2 * _POOL} are "
+                "needed; install the full standard library (on Debian: libpython3-stdlib)"
+            )
+        texts.sort(key=lambda text: sha256(text.encode()).digest())
+        reported += [(text, label) for text in texts[:_POOL]]
+        train += [(text, label) for text in texts[_POOL:]]
+    return train, reported
+
+
+def _root() -> Path:
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def _top(path: str) -> str:
+    """Return the top-level module of a path relative to the library."""
+    return path.split("/")[0].removesuffix(".py")
+
+
+def _docstrings() -> tuple[tuple[str, str], ...]:
+    return _read(_root())
 
 
 @cache
-def _docstrings() -> tuple[tuple[str, str], ...]:
-    """Return (path of the module relative to the library, text) of all docstrings, without duplicates."""
-    root = Path(sysconfig.get_path("stdlib"))
+def _read(root: Path) -> tuple[tuple[str, str], ...]:
+    """Return (path of the file relative to `root`, docstring), without duplicates, by path."""
     found: dict[str, str] = {}
     unreadable = 0
-    paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.py"))
-    for path in paths:
-        if _SKIPPED.intersection(path.split("/")):
+    for path in sorted(file.relative_to(root).as_posix() for file in root.rglob("*.py")):
+        if not _SKIPPED.isdisjoint(path.split("/")):
             continue
         try:
             tree = ast.parse((root / path).read_bytes())
@@ -80,7 +120,12 @@ def _docstrings() -> tuple[tuple[str, str], ...]:
         for text in _texts(tree):
             found.setdefault(text, path)
     if unreadable:
-        logger.warning("%d files of the standard library in %s are unreadable", unreadable, root)
+        logger.warning("skipped %d unreadable files of the library in %s", unreadable, root)
+    if len(found) < _CORPUS_TEXTS:
+        raise BadInput(
+            f"only {len(found)} docstrings in the standard library in {root}; its .py files are "
+            "missing (a zipped or compiled-only Python?), use a Python installed with its source"
+        )
     return tuple((path, text) for text, path in found.items())
 
 
@@ -88,5 +133,5 @@ def _texts(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = " ".join((ast.get_docstring(node, clean=False) or "").split())
-            if len(text.split()) >= _MIN_WORDS:
+            if len(text.split()) >= _CORPUS_WORDS:
                 yield text

@@ -1,42 +1,245 @@
-"""A tiny masked language model, pretrained on the spot."""
+"""A tiny BERT, pretrained on the spot on whatever text is at hand, and cached in a folder.
+
+It exists so that the demonstration and the tests can tune a language model that knows something
+without a download: a WordPiece vocabulary learnt from the texts and some hundred steps of masked
+language modelling, about a minute on two CPU cores.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
-from tokenizers.processors import TemplateProcessing
-from tokenizers.trainers import WordPieceTrainer
-from torch import Tensor
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
-from tokenizers.decoders import WordPiece as WordPieceDecoder
 
-_SPECIAL = {
-    "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-}  # fmt: skip
+from bridges.errors import BadInput
+
+_RECORD = "tiny_lm.json"
+_PAD, _UNK, _CLS, _SEP, _MASK = range(5)
+_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # their ids are their places
 
 
-def _tokenizer(texts: Sequence[str], words: Sequence[str], vocab_size: int, length: int):
-    special = list(_SPECIAL.values())
-    learner = Tokenizer(WordPiece(unk_token="[UNK]"))
-    learner.normalizer = BertNormalizer(lowercase=True)
-    learner.pre_tokenizer = BertPreTokenizer()
-    trainer = WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, limit_alphabet=100, show_progress=False)
+@dataclass(frozen=True)
+class Settings:
+    """Size of the model and length of its pretraining; the defaults suit about 400 000 tokens."""
+
+    vocabulary: int = 4000
+    hidden: int = 128
+    layers: int = 2
+    heads: int = 4
+    length: int = 128  # tokens of a window, [CLS] and [SEP] included; also the longest input
+    steps: int = 1500
+    batch: int = 16  # windows
+    learning_rate: float = 2e-3
+    warm_up: float = 0.1  # share of the steps
+    held_out: float = 0.04  # share of the texts
+
+
+_DEFAULTS = Settings()
+
+
+def tiny_lm(
+    folder: str | Path,
+    texts: Sequence[str],
+    words: Sequence[str],
+    *,
+    seed: int = 0,
+    settings: Settings = _DEFAULTS,
+) -> tuple[BertForMaskedLM, PreTrainedTokenizerFast]:
+    """Return a tiny masked language model of `texts` (in eval mode, on the CPU) and its tokenizer.
+
+    The first call trains and writes `folder`, complete or not at all; later calls with the same
+    texts, words, seed and settings load it, others train anew and replace it. The same arguments
+    give the same model on the same machine; the caller's random state is left alone.
+
+    Args:
+        folder: Where the model lives, in the format of `save_pretrained`.
+        texts: The text to learn from, any length each; longer ones are cut into windows.
+        words: Label words; each becomes one token of the vocabulary.
+        seed: Seed of the weights, the masks and the order.
+        settings: Size and length of the training.
+
+    Raises:
+        BadInput: Fewer than two texts, a label word that is not one plain word, or a `folder`
+            that holds something else.
+    """
+    folder = Path(folder)
+    if len(texts) < 2:
+        raise BadInput(f"a language model needs at least 2 texts to learn from, not {len(texts)}")
+    record = {
+        "texts": hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest(),
+        "words": list(words),
+        "seed": seed,
+        "settings": asdict(settings),
+    }
+    if _is_current(folder, record):
+        cached = PreTrainedTokenizerFast.from_pretrained(folder)
+        return BertForMaskedLM.from_pretrained(folder).eval(), cached
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer = _tokenizer(texts, words, settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # of the CPU only: that is what is restored
+        model = _pretrain(_windows(tokenizer, texts, settings), tokenizer, seed, settings)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        new = Path(scratch, "new")
+        model.save_pretrained(new)
+        tokenizer.save_pretrained(new)
+        (new / _RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        if folder.exists():
+            folder.rename(Path(scratch, "old"))
+        new.rename(folder)
+    return model, tokenizer
+
+
+def _is_current(folder: Path, record: dict[str, Any]) -> bool:
+    """Whether `folder` holds the model that `record` describes; says so where it holds another."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    try:
+        found = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise BadInput(
+            f"{folder} exists and is not a model written by tiny_lm; name another folder or remove it"
+        ) from None
+    differs = [key for key, value in record.items() if found.get(key) != value]
+    if differs:
+        tqdm.write(f"{folder} was trained with other {', '.join(differs)}: training it anew")
+    return not differs
+
+
+def _tokenizer(
+    texts: Sequence[str], words: Sequence[str], settings: Settings
+) -> PreTrainedTokenizerFast:
+    """Learn a lower-cased WordPiece vocabulary, the same at every call."""
+    learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    learner.normalizer = normalizers.BertNormalizer(lowercase=True)
+    learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    # The trainer numbers characters inside words in the order of a randomly seeded hash map and
+    # breaks ties by these numbers. Naming them (and the label words) first fixes the outcome.
+    lowered = [word.lower() for word in words]
+    inside = sorted({f"##{c}" for text in texts for c in learner.normalizer.normalize_str(text)})
+    first = [*_SPECIAL, *inside, *(word for word in lowered if word not in inside)]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=settings.vocabulary, special_tokens=first, show_progress=False
+    )
     learner.train_from_iterator(texts, trainer)
-    pieces = sorted(set(learner.get_vocab()).union(words).difference(special))
-    learner.model = WordPiece({p: i for i, p in enumerate(special + pieces)}, unk_token="[UNK]")
-    learner.decoder = WordPieceDecoder()
-    learner.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[(t, special.index(t)) for t in ("[CLS]", "[SEP]")])
-    return PreTrainedTokenizerFast(tokenizer_object=learner, model_max_length=length, **_SPECIAL)
+    pieces = learner.get_vocab()
+    # A fresh tokenizer over the same vocabulary: in `learner` all of `first` are special tokens.
+    final = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
+    final.normalizer = learner.normalizer
+    final.pre_tokenizer = learner.pre_tokenizer
+    final.decoder = decoders.WordPiece()
+    final.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", _CLS), ("[SEP]", _SEP)],
+    )
+    for word in lowered:
+        if final.encode(word, add_special_tokens=False).tokens != [word]:
+            raise BadInput(f"the label word {word!r} is not one plain word; choose another")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=final,
+        model_max_length=settings.length,
+        **{f"{name[1:-1].lower()}_token": name for name in _SPECIAL},
+    )
+
+
+def _windows(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], settings: Settings
+) -> list[list[Tensor]]:
+    """Return the windows [S <= length] of every text."""
+    size = settings.length - 2
+    encoded = tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    return [
+        [
+            torch.tensor([_CLS, *text.ids[start : start + size], _SEP])
+            for start in range(0, len(text.ids), size)
+        ]
+        for text in encoded
+    ]
+
+
+def _pretrain(
+    windows: Sequence[Sequence[Tensor]],
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    settings: Settings,
+) -> BertForMaskedLM:
+    draw = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(windows), generator=draw).tolist()
+    cut = max(1, round(settings.held_out * len(windows)))
+    held_out = [window for i in order[:cut] for window in windows[i]]
+    train = [window for i in order[cut:] for window in windows[i]]
+    model = BertForMaskedLM(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=settings.hidden,
+            num_hidden_layers=settings.layers,
+            num_attention_heads=settings.heads,
+            intermediate_size=4 * settings.hidden,
+            max_position_embeddings=settings.length,
+            # So few steps underfit: dropout would only slow them down.
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        )
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=0.01)
+    rise = max(1, round(settings.warm_up * settings.steps))
+    fall = max(1, settings.steps - rise)
+    schedule = LambdaLR(optimizer, lambda s: min((s + 1) / rise, (settings.steps - s) / fall))
+    batches = _batches(train, settings.batch, draw)
+    model.train()
+    bar = tqdm(range(settings.steps), desc="pretraining a tiny language model", unit="step")
+    for step in bar:
+        loss = _loss(model, next(batches), draw)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 20 == 0:
+            bar.set_postfix(loss=f"{loss.item():.2f}")
+    model.eval()
+    with torch.no_grad():
+        parts = [held_out[i : i + 64] for i in range(0, len(held_out), 64)]
+        mean = sum(_loss(model, part, draw).item() * len(part) for part in parts) / len(held_out)
+    tqdm.write(f"held-out masked-LM loss {mean:.2f} nats per token")
+    return model
+
+
+def _batches(windows: Sequence[Tensor], size: int, draw: torch.Generator) -> Iterator[list[Tensor]]:
+    """Yield batches of windows of similar length, for ever; every pass is in a new random order."""
+    while True:
+        order = torch.randperm(len(windows), generator=draw).tolist()
+        for start in range(0, len(order), 16 * size):
+            bucket = sorted(order[start : start + 16 * size], key=lambda i: len(windows[i]))
+            starts = torch.arange(0, len(bucket), size)
+            for at in starts[torch.randperm(len(starts), generator=draw)].tolist():
+                yield [windows[i] for i in bucket[at : at + size]]
+
+
+def _loss(model: BertForMaskedLM, windows: Sequence[Tensor], draw: torch.Generator) -> Tensor:
+    """Masked-LM loss of a batch, a scalar: 15 % of the tokens, of these 80/10/10 masked/random/kept."""
+    ids = nn.utils.rnn.pad_sequence(list(windows), batch_first=True, padding_value=_PAD)  # [B, S]
+    ordinary = (ids != _PAD) & (ids != _CLS) & (ids != _SEP)
+    chance = torch.rand(ids.shape, generator=draw).masked_fill(~ordinary, 1.0)
+    # The smallest draw is always taken, so that a batch of a few tokens has a loss at all.
+    chosen = chance <= chance.min().clamp(min=0.15)
+    fate = torch.rand(ids.shape, generator=draw)
+    random = torch.randint(len(_SPECIAL), model.config.vocab_size, ids.shape, generator=draw)
+    seen = torch.where(chosen & (fate < 0.8), _MASK, ids)
+    seen = torch.where(chosen & (fate >= 0.9), random, seen)
+    states = model.bert(seen, attention_mask=(ids != _PAD).long()).last_hidden_state  # [B, S, H]
+    # Only the chosen places are scored: the head over the vocabulary is most of so small a model.
+    return nn.functional.cross_entropy(model.cls(states[chosen]), ids[chosen])

@@ -58,6 +58,10 @@ def tune(
     Raises:
         BadInput: for anything that does not fit: label words, shots, cost, folder.
     """
+    # Everything that can be refused is, before anything is written.
+    methods.get(settings.pet, **settings.pet_options)
+    if cost is not None:
+        cost.check_model(plm)
     word_ids = prompts.label_token_ids(tokenizer, data.task.words)
     if settings.shots is None:
         train, dev = splits.hold_out(data.train, data.task, settings.seed)

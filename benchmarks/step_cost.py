@@ -1,0 +1,184 @@
+"""What the running cost adds to a LoRA training step: time and peak memory, beside the vanilla step.
+
+    python -m benchmarks.step_cost --model ../shared/models/minilm-l6-mlm
+
+Time: vanilla and regularised steps alternate in one process, so both see the same machine; the ratio is
+that of the medians, with its interval over blocks of steps. Memory: each arm runs in a process of its
+own that reports its peak resident size. Both are preceded by a check that the cost is right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import click
+import torch
+from peft import get_peft_model
+from torch import Tensor, nn
+
+import bridges
+import pets
+from benchmarks.environment import RESULTS, environment
+from bridges import RunningCost
+from bridges.storage import write_text
+from bridges.trajectory import layer_times
+from kernels import oracle
+from pets.classifier import PromptClassifier
+from pets.models import load_plm
+
+WARM_UP = 3
+
+
+def check(cost: RunningCost, hidden: tuple[Tensor, ...], labels: Tensor, mask: Tensor) -> None:
+    """The timed cost equals the float64 oracle's, or nothing is timed."""
+    rows, columns = (labels != -100).nonzero(as_tuple=True)
+    states, context = oracle.pool_trajectory([h.double() for h in hidden], mask, rows, columns)
+    bridge = cost.bridge
+    assert isinstance(bridge, bridges.GaussianBridge)
+    mean, variance = bridge.marginal(layer_times(len(hidden)))
+    g = cost.latent_map
+    expected = oracle.bridge_nll(
+        states,
+        context,
+        rows,
+        [w.double() for w in g.weights],
+        [b.double() for b in g.biases],
+        cost.end_points(labels[rows, columns]).double(),
+        torch.zeros_like(mean),
+        mean,
+        1 / variance,
+    )
+    value = cost(hidden, labels, mask)
+    torch.testing.assert_close(value.double(), expected, rtol=1e-4, atol=0)
+
+
+class Workload:
+    """LoRA on a model, one batch of [MASK] prompts, one optimiser step at a time."""
+
+    def __init__(self, name: str, batch: int, length: int) -> None:
+        plm, tokenizer = load_plm(name)
+        torch.manual_seed(0)
+        self.plm = plm
+        model = get_peft_model(plm, pets.get("lora"))
+        self.classifier = PromptClassifier(model, [10, 11]).train()
+        ids = torch.randint(1000, plm.config.vocab_size, (batch, length))
+        ids[:, 1] = tokenizer.mask_token_id
+        labels = torch.full_like(ids, -100)
+        labels[:, 1] = torch.randint(10, 12, (batch,))
+        self.inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+        self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+
+    def check(self, cost: RunningCost) -> None:
+        ids, labels = self.inputs["input_ids"], self.inputs["labels"]
+        with torch.no_grad():
+            encoder: nn.Module = self.plm.base_model
+            hidden = encoder(input_ids=ids, output_hidden_states=True).hidden_states
+            check(cost, hidden, labels, torch.ones_like(ids, dtype=torch.bool))
+
+    def step(self, cost: RunningCost | None = None) -> float:
+        """One optimiser step; seconds it took, plugging not counted."""
+        plug = pets.regularize(self.classifier, cost, 0.5) if cost else contextlib.nullcontext()
+        with plug:
+            start = time.perf_counter()
+            loss = self.classifier(**self.inputs).loss
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            return time.perf_counter() - start
+
+
+def measure_time(work: Workload, cost: RunningCost, steps: int) -> dict[str, Any]:
+    """Alternating steps; quantiles of each arm and of the paired ratio."""
+    arms: dict[str, list[float]] = {"vanilla": [], "regularised": []}
+    for k in range(WARM_UP + steps):
+        # Each comes first every other time, so neither profits from the other's warm caches.
+        order = ("vanilla", "regularised") if k % 2 else ("regularised", "vanilla")
+        for arm in order:
+            taken = work.step(cost if arm == "regularised" else None)
+            if k >= WARM_UP:
+                arms[arm].append(taken)
+    ratios = [b / a for a, b in zip(arms["vanilla"], arms["regularised"], strict=True)]
+    return {
+        "steps": steps,
+        "milliseconds": {
+            arm: dict(zip(("p20", "p50", "p80"), _quantiles(times, 1e3), strict=True))
+            for arm, times in arms.items()
+        },
+        "ratio": dict(zip(("p20", "p50", "p80"), _quantiles(ratios, 1), strict=True)),
+        "ratio_of_medians": statistics.median(arms["regularised"]) / statistics.median(arms["vanilla"]),
+    }
+
+
+def _quantiles(values: list[float], scale: float) -> list[float]:
+    table = torch.tensor(values, dtype=torch.float64) * scale
+    return [
+        round(float(x), 4) for x in table.quantile(torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64))
+    ]
+
+
+def peak_mebibytes(options: list[str]) -> float:
+    """Peak resident size of a process that runs three steps."""
+    command = [sys.executable, "-m", "benchmarks.step_cost", *options, "--peak"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+@click.command()
+@click.option("--model", required=True)
+@click.option("--bridge", default="brownian", show_default=True)
+@click.option("--batch", default=16, show_default=True)
+@click.option("--length", default=128, show_default=True)
+@click.option("--steps", default=30, show_default=True)
+@click.option("--out", help="Name of the result file; none is written by default.")
+@click.option("--peak", is_flag=True, hidden=True, help="Worker: print this process's peak memory.")
+@click.option("--cost", hidden=True, help="Worker: a saved cost to regularise with.")
+def main(
+    model: str,
+    bridge: str,
+    batch: int,
+    length: int,
+    steps: int,
+    out: str | None,
+    peak: bool,
+    cost: str | None,
+) -> None:
+    """Print the added time and peak memory of the running cost."""
+    work = Workload(model, batch, length)
+    if peak:
+        loaded = RunningCost.from_pretrained(cost) if cost else None
+        for _ in range(3):
+            work.step(loaded)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    made = RunningCost.for_model(work.plm, bridge)
+    work.check(made)
+    options = ["--model", model, "--batch", str(batch), "--length", str(length)]
+    memory = {"vanilla": peak_mebibytes(options)}
+    with tempfile.TemporaryDirectory() as folder:
+        made.save_pretrained(f"{folder}/cost")
+        memory["regularised"] = peak_mebibytes([*options, "--cost", f"{folder}/cost"])
+    timing = measure_time(work, made, steps)
+    added = memory["regularised"] / memory["vanilla"] - 1
+    times = timing["milliseconds"]
+    print(f"LoRA step, {model.rsplit('/', 1)[-1]}, {bridge}, batch {batch} x {length}")
+    for arm in memory:
+        print(f"  {arm:12} p50 {times[arm]['p50']:8.1f} ms   peak memory {memory[arm]:7.0f} MiB")
+    print(
+        f"  added        {100 * (timing['ratio_of_medians'] - 1):+7.1f} %               {100 * added:+7.1f} %"
+    )
+    if out:
+        shape = {"model": model.rsplit("/", 1)[-1], "bridge": bridge, "batch": batch, "length": length}
+        record = {"environment": environment(), **shape, "time": timing, "peak_mebibytes": memory}
+        write_text(RESULTS / out, json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

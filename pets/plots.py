@@ -1,0 +1,146 @@
+"""Pictures: where the trajectories run, and where the bridge says they should."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bridges import BadInput, GaussianBridge, RunningCost
+from bridges.model_spec import pretrained_model
+from bridges.trajectory import layer_times
+from pets import prompts
+
+_LINES = 12  # single trajectories drawn for each label
+_LABELS = 40  # trajectories a label's mean runs over
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of trajectories against a bridge.
+
+    Attributes:
+        title: above the panel.
+        bridge: whose mean and two-sigma tube are drawn.
+        progress: label word -> [n, L+1], each trajectory's component along its own end point. Under
+            the bridge it is normal with mean m(t) and variance s2(t).
+    """
+
+    title: str
+    bridge: GaussianBridge
+    progress: dict[str, Tensor]
+
+
+def progress_by_label(
+    model: nn.Module,
+    tokenizer: Any,
+    cost: RunningCost,
+    rows: Sequence[tuple[prompts.Row, int]],
+    words: Sequence[str],
+) -> dict[str, Tensor]:
+    """Each example's latent trajectory along the end point of its own label, by label word.
+
+    Args:
+        model: a masked LM, plain or with a PET.
+        tokenizer: its tokenizer.
+        cost: a cost made for it.
+        rows: encoded prompts with class indices.
+        words: label words in class order.
+
+    Returns:
+        word -> [n, L+1]; the first forty examples of each label count.
+    """
+    word_ids = prompts.label_token_ids(tokenizer, words)
+    encoder = pretrained_model(model).base_model
+    found = {}
+    for label, word in enumerate(words):
+        chosen = [row for row in rows if row[1] == label][:_LABELS]
+        batch = prompts.collate(chosen, word_ids, tokenizer.pad_token_id)
+        with torch.no_grad():
+            hidden = encoder(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                output_hidden_states=True,
+            ).hidden_states
+            trajectory, tokens = cost.trajectory(hidden, batch["labels"], batch["attention_mask"])
+            latent = cost.latent_map(trajectory)
+            found[word] = (latent * cost.end_points(tokens)).sum(-1).T
+    return found
+
+
+def plot_trajectories(path: str | os.PathLike[str], panels: Sequence[Sequence[Panel]]) -> None:
+    """Draw a grid of panels into a PNG file.
+
+    Raises:
+        BadInput: if matplotlib is not installed.
+    """
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(
+        len(panels),
+        len(panels[0]),
+        figsize=(5.2 * len(panels[0]), 3.7 * len(panels)),
+        squeeze=False,
+        sharex=True,
+        sharey="row",
+        layout="constrained",
+    )
+    for line, row in zip(axes, panels, strict=True):
+        for axis, panel in zip(line, row, strict=True):
+            _draw(axis, panel)
+        line[0].set_ylabel("progress towards the label's end point")
+    for axis in axes[-1]:
+        axis.set_xlabel("depth t  (0: start, 1: label)")
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.new.png")
+    figure.savefig(temporary, dpi=130)
+    pyplot.close(figure)
+    temporary.replace(target)
+
+
+def _draw(axis: Any, panel: Panel) -> None:
+    smooth = torch.linspace(0, 1, 201, dtype=torch.float64)
+    mean, variance = panel.bridge.marginal(smooth)
+    spread = 2 * variance.sqrt()
+    axis.fill_between(smooth, mean - spread, mean + spread, color="0.9", label="bridge, mean ± 2 sd")
+    axis.plot(smooth, mean, color="0.35", linestyle="--", linewidth=1.2, label="bridge, mean")
+    for k, (word, progress) in enumerate(panel.progress.items()):
+        times = layer_times(progress.shape[1])
+        color = f"C{k}"
+        axis.plot(times, progress[:_LINES].T, color=color, linewidth=0.5, alpha=0.3)
+        axis.plot(
+            times, progress.mean(0), color=color, linewidth=2.2, marker="o", markersize=4, label=word
+        )
+    axis.set_title(panel.title, fontsize=11)
+    axis.set_xlim(0, 1)
+    axis.grid(alpha=0.3)
+
+
+def require() -> None:
+    """Refuse early, before long work whose picture could not be drawn.
+
+    Raises:
+        BadInput: if matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise BadInput(
+            "pictures need matplotlib, which is not installed: pip install 'bridge-pets[report]'"
+        )
+
+
+def _pyplot() -> Any:
+    require()
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

@@ -1,0 +1,179 @@
+"""Loading: what is missing, unknown or broken is said, never passed over."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from peft import get_peft_model
+from safetensors.torch import load_file, save_file
+from tiny import tiny_bert
+from torch import Tensor
+from transformers import BertForMaskedLM, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+import pets
+from bridges import BadInput
+from pets.models import load_pet, load_plm
+
+
+@pytest.fixture
+def saved(tmp_path: Path, bert: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A folder with the tiny BERT and its tokenizer."""
+    return save(bert, tokenizer, tmp_path / "plm")
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def pet(tmp_path: Path) -> tuple[Path, Tensor]:
+    """A saved LoRA that changes the logits, and the logits of the tuned model."""
+    model = get_peft_model(tiny_bert(), pets.get("lora", init_lora_weights=False)).eval()
+    model.save_pretrained(tmp_path / "pet")
+    return tmp_path / "pet", model(input_ids=IDS).logits.detach()
+
+
+IDS = torch.arange(5, 14).repeat(2, 1)
+
+
+def test_a_whole_model_loads_as_it_was_without_a_warning(
+    saved: Path, bert: BertForMaskedLM, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="pets"):
+        plm, tokenizer = load_plm(str(saved))
+    assert not caplog.records
+    assert not plm.training
+    assert torch.equal(plm(input_ids=IDS).logits, bert(input_ids=IDS).logits)
+    assert tokenizer("good [MASK]")["input_ids"] == [2, 5, 4, 3]
+
+
+def test_a_half_precision_checkpoint_is_loaded_in_float32(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    save(tiny_bert().to(torch.bfloat16), tokenizer, tmp_path / "half")
+    plm, _ = load_plm(str(tmp_path / "half"))
+    assert {p.dtype for p in plm.parameters()} == {torch.float32}
+
+
+def test_missing_head_weights_are_named(
+    saved: Path, bert: BertForMaskedLM, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = (saved / "config.json").read_text()  # says BertForMaskedLM
+    bert.bert.save_pretrained(saved)  # the encoder's weights alone
+    (saved / "config.json").write_text(config)
+    with caplog.at_level(logging.WARNING, logger="pets"):
+        load_plm(str(saved))
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "cls.predictions.transform.dense.weight" in message
+    assert "random" in message
+    assert "bert.encoder" not in message
+
+
+def test_a_causal_model_is_taken_only_when_asked_for(
+    tmp_path: Path, llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    folder = save(llama, tokenizer, tmp_path / "llama")
+    with pytest.raises(BadInput, match=r"\(llama\) has no masked-LM head"):
+        load_plm(str(folder))
+    plm, _ = load_plm(str(folder), causal=True)
+    assert torch.equal(plm(input_ids=IDS).logits, llama(input_ids=IDS).logits)
+
+
+def test_causal_still_prefers_the_masked_head(saved: Path) -> None:
+    assert isinstance(load_plm(str(saved), causal=True)[0], BertForMaskedLM)
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "no/such-model", "nosuch"])
+def test_a_model_that_is_not_there_is_one_line(name: str) -> None:
+    with pytest.raises(BadInput, match=f"^model '{name}' cannot be loaded: ") as caught:
+        load_plm(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", b"{"),
+        ("config.json", b"{}"),
+        ("model.safetensors", b"no weights"),
+        ("model.safetensors", None),
+        ("tokenizer.json", b"{"),
+    ],
+)
+def test_a_broken_model_folder_is_one_line(saved: Path, file: str, content: bytes | None) -> None:
+    if content is None:
+        (saved / file).unlink()
+    else:
+        (saved / file).write_bytes(content)
+    with pytest.raises(BadInput, match="cannot be loaded: .") as caught:
+        load_plm(str(saved))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_other_shapes_are_refused(saved: Path) -> None:
+    config = saved / "config.json"
+    config.write_text(config.read_text().replace('"intermediate_size": 48', '"intermediate_size": 40'))
+    with pytest.raises(BadInput, match="cannot be loaded"):
+        load_plm(str(saved))
+
+
+def test_a_pet_comes_back_bit_for_bit(pet: tuple[Path, Tensor], bert: BertForMaskedLM) -> None:
+    folder, logits = pet
+    assert not torch.equal(bert(input_ids=IDS).logits, logits)
+    assert torch.equal(load_pet(bert, folder).eval()(input_ids=IDS).logits, logits)
+
+
+FIRST = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"
+
+
+def less(tensors: dict[str, Tensor]) -> None:
+    del tensors[FIRST]
+
+
+def more(tensors: dict[str, Tensor]) -> None:
+    tensors[FIRST.replace("query", "key")] = tensors[FIRST].clone()
+
+
+def other(tensors: dict[str, Tensor]) -> None:
+    tensors[FIRST] = tensors[FIRST][:4].clone()
+
+
+@pytest.mark.parametrize(("change", "named"), [(less, FIRST), (more, "key"), (other, "")])
+def test_a_pet_must_fit_weight_by_weight(
+    pet: tuple[Path, Tensor], bert: BertForMaskedLM, change: object, named: str
+) -> None:
+    path = pet[0] / "adapter_model.safetensors"
+    tensors = load_file(path)
+    change(tensors)  # type: ignore[operator]
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(BadInput, match=named) as caught:
+        load_pet(bert, pet[0])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_config.json"])
+@pytest.mark.parametrize("content", [None, b"broken"], ids=["missing", "corrupt"])
+def test_a_pet_folder_with_a_bad_file_is_refused(
+    pet: tuple[Path, Tensor], bert: BertForMaskedLM, file: str, content: bytes | None
+) -> None:
+    (pet[0] / file).unlink()
+    if content is not None:
+        (pet[0] / file).write_bytes(content)
+    with pytest.raises(BadInput, match="holds no PET for this model") as caught:
+        load_pet(bert, pet[0])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_not_there_holds_no_pet(tmp_path: Path, bert: BertForMaskedLM) -> None:
+    with pytest.raises(BadInput, match="nowhere holds no PET"):
+        load_pet(bert, tmp_path / "nowhere")
+
+
+def test_a_pet_of_a_wider_model_is_refused(pet: tuple[Path, Tensor]) -> None:
+    with pytest.raises(BadInput, match="holds no PET for this model"):
+        load_pet(tiny_bert(hidden_size=64), pet[0])

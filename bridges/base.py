@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from bridges.errors import BadInput
 from bridges.latent import LatentMap
-from bridges.registry import register
+from bridges.registry import constructor_defaults, register
 from bridges.trajectory import Trajectory
 from kernels.bridge_nll import bridge_nll
 
@@ -37,7 +36,7 @@ class Bridge(nn.Module, ABC):
     @property
     def hyperparameters(self) -> dict[str, Any]:
         """The constructor's arguments with their present values."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return {name: getattr(self, name) for name in constructor_defaults(type(self))}
 
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value}" for key, value in self.hyperparameters.items())
@@ -117,6 +116,8 @@ class GaussianBridge(Bridge):
         )
         path = self.mean(exact, end.to(torch.float64))
         path[free] += torch.tensordot(root, noise, 1)
+        path[exact == 0] = 0
+        path[exact == 1] = end.to(torch.float64)  # a mean factor of 1 up to rounding is not enough
         return path.to(end.dtype)
 
     def log_prob(self, z: Tensor, t: Tensor, end: Tensor) -> Tensor:

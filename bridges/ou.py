@@ -40,11 +40,15 @@ class OUBridge(GaussianBridge, name="ou"):
 
     def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
         # sinh(theta t) / sinh(theta) with the growing exponentials divided out
-        rise = torch.expm1(-2 * self.theta * t) / math.expm1(-2 * self.theta)
-        return torch.exp(-self.theta * (1 - t)) * rise, self.covariance(t, t)
+        exact = t.to(torch.float64)  # theta t may underflow in t's own dtype
+        rise = torch.expm1(-2 * self.theta * exact) / math.expm1(-2 * self.theta)
+        factor = torch.exp(-self.theta * (1 - exact)) * rise
+        return factor.to(t.dtype), self.covariance(t, t)
 
     def covariance(self, s: Tensor, t: Tensor) -> Tensor:
-        early, late = torch.minimum(s, t), torch.maximum(s, t)
+        exact = s.to(torch.float64), t.to(torch.float64)
+        early, late = torch.minimum(*exact), torch.maximum(*exact)
         rise = torch.expm1(-2 * self.theta * early) / math.expm1(-2 * self.theta)
         fall = torch.expm1(-2 * self.theta * (1 - late)) / (-2 * self.theta)
-        return self.sigma**2 * torch.exp(self.theta * (early - late)) * rise * fall
+        value = self.sigma**2 * torch.exp(self.theta * (early - late)) * rise * fall
+        return value.to(torch.promote_types(s.dtype, t.dtype))

@@ -98,6 +98,13 @@ def _lookup(name: str) -> type[Bridge]:
     return _REGISTRY[name]
 
 
+def constructor_defaults(cls: type[Bridge]) -> dict[str, Any]:
+    """The constructor's arguments with their defaults; none for a class that defines no constructor."""
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    arguments = inspect.signature(cls).parameters.values()
+    return {p.name: p.default for p in arguments if p.kind not in variadic}
+
+
 def info(name: str) -> BridgeInfo:
     """The record of a registered bridge.
 
@@ -106,13 +113,12 @@ def info(name: str) -> BridgeInfo:
     """
     cls = _lookup(name)
     doc = inspect.getdoc(cls) or ""
-    arguments = inspect.signature(cls).parameters.values()
     return BridgeInfo(
         name=name,
         cls=cls,
         description=doc.partition("\n")[0],
         formula=cls.formula,
-        defaults=MappingProxyType({p.name: p.default for p in arguments}),
+        defaults=MappingProxyType(constructor_defaults(cls)),
     )
 
 

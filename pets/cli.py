@@ -129,9 +129,8 @@ def fit(
     cost.save_pretrained(out)
     shutil.rmtree(unfinished, ignore_errors=True)
     first = result.held_out[0][1]
-    click.echo(
-        f"held-out cost {first:.4f} -> {result.best:.4f} (best at step {result.best_step} of {result.steps})"
-    )
+    steps_taken = f"best at step {result.best_step} of {result.steps}"
+    click.echo(f"held-out cost {first:.4f} -> {result.best:.4f} ({steps_taken})")
     click.echo(f"wrote {out}")
 
 
@@ -299,6 +298,9 @@ def main(args: list[str] | None = None) -> Any:
         click.echo(f"error: {error.format_message()}{where}", err=True)
         sys.exit(2)
     except BadInput as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):

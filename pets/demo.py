@@ -81,10 +81,12 @@ def run(folder: Path, seeds: int) -> dict[str, list[float]]:
     write_text(folder / "table.md", table + "\n")
     picture = folder / "trajectories.png"
     plots.plot_trajectories(picture, _panels(plm, tokenizer, data, costs, folder))
+    words = ", ".join(data.task.words)
     chance = 1 / len(data.task.labels)
     _say(
-        f"\nWhich area of the standard library does a docstring belong to ({', '.join(data.task.words)})?\n"
-        f"{TUNING['shots']} examples a class, {len(data.reported)} scored, chance {chance:.2f}\n\n{table}\n\n"
+        f"\nWhich area of the standard library does a docstring belong to ({words})?\n"
+        f"{TUNING['shots']} examples a class, {len(data.reported)} scored, chance {chance:.2f}\n\n"
+        f"{table}\n\n"
         f"wrote {picture} and {folder / 'table.md'}, {time.perf_counter() - started:.0f} s"
     )
     return accuracies

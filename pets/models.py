@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def load_plm(name: str, *, causal: bool = False) -> tuple[PreTrainedModel, Any]:
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise BadInput(f"model {name!r} cannot be loaded: {_first_line(error)}") from error
+        raise BadInput(f"model {name!r} cannot be loaded: {_one_line(error)}") from error
     auto: Any = AutoModelForMaskedLM
     if config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         if not causal or config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
@@ -56,8 +57,8 @@ def load_plm(name: str, *, causal: bool = False) -> tuple[PreTrainedModel, Any]:
     try:
         model, info = auto.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"model {name!r} cannot be loaded: {_first_line(error)}") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise BadInput(f"model {name!r} cannot be loaded: {_one_line(error)}") from error
     missing = sorted(info["missing_keys"])
     if missing:
         logger.warning(
@@ -81,7 +82,7 @@ def load_pet(plm: PreTrainedModel, folder: str | os.PathLike[str]) -> PeftModel:
             stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
         model = PeftModel.from_pretrained(plm, folder)
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise BadInput(f"{folder} holds no PET for this model: {_first_line(error)}") from error
+        raise BadInput(f"{folder} holds no PET for this model: {_one_line(error)}") from error
     expected = {key: tuple(v.shape) for key, v in get_peft_model_state_dict(model).items()}
     wrong = sorted(stored.items() ^ expected.items())
     if wrong:
@@ -90,5 +91,5 @@ def load_pet(plm: PreTrainedModel, folder: str | os.PathLike[str]) -> PeftModel:
     return model
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+def _one_line(error: Exception) -> str:
+    return textwrap.shorten(str(error), 400, placeholder=" ...")

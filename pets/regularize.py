@@ -34,9 +34,9 @@ class Regularizer:
         self._kept: tuple[tuple[Tensor, ...], Tensor | None] | None = None
         self._hooks = [
             model.register_forward_pre_hook(self._before, with_kwargs=True),
-            model.register_forward_hook(self._after, with_kwargs=True),
             self._encoder.register_forward_pre_hook(self._before_encoder, with_kwargs=True),
             self._encoder.register_forward_hook(self._after_encoder, with_kwargs=True),
+            model.register_forward_hook(self._after, with_kwargs=True),
         ]
         # Without this the Trainer believes the loss is already divided by the number of tokens of
         # all accumulated batches, and scales the gradients by the number of accumulation steps.
@@ -129,9 +129,11 @@ class Regularizer:
     def _check_gradient(self, model: nn.Module, hidden: tuple[Tensor, ...]) -> None:
         if not (model.training and torch.is_grad_enabled()):
             return
-        if not any(h.requires_grad for h in hidden):
+        carries = [h.requires_grad for h in hidden]
+        # A state without gradient above one with: a reentrant checkpoint hides the layers between.
+        if not any(carries) or carries != sorted(carries):
             raise BadInput(
-                "the hidden states carry no gradient, so the running cost would train nothing: "
+                "hidden states carry no gradient, so the running cost would train nothing there: "
                 "either no parameter below the last layer is trainable, or gradient checkpointing "
                 "cuts the graph (use gradient_checkpointing_kwargs={'use_reentrant': False})"
             )

@@ -68,7 +68,7 @@ def test_missing_head_weights_are_named(
     (saved / "config.json").write_text(config)
     with caplog.at_level(logging.WARNING, logger="pets"):
         load_plm(str(saved))
-    (message,) = [record.getMessage() for record in caplog.records]
+    (message,) = [r.getMessage() for r in caplog.records if r.name == "pets.models"]
     assert "cls.predictions.transform.dense.weight" in message
     assert "random" in message
     assert "bert.encoder" not in message
@@ -110,7 +110,7 @@ def test_a_broken_model_folder_is_one_line(saved: Path, file: str, content: byte
         (saved / file).unlink()
     else:
         (saved / file).write_bytes(content)
-    with pytest.raises(BadInput, match="cannot be loaded: .") as caught:
+    with pytest.raises(BadInput, match=r"cannot be loaded: \w") as caught:
         load_plm(str(saved))
     assert "\n" not in str(caught.value)
 
@@ -143,7 +143,9 @@ def other(tensors: dict[str, Tensor]) -> None:
     tensors[FIRST] = tensors[FIRST][:4].clone()
 
 
-@pytest.mark.parametrize(("change", "named"), [(less, FIRST), (more, "key"), (other, "")])
+@pytest.mark.parametrize(
+    ("change", "named"), [(less, FIRST), (more, "key"), (other, "layer.0.attention.self.query.lora_A")]
+)
 def test_a_pet_must_fit_weight_by_weight(
     pet: tuple[Path, Tensor], bert: BertForMaskedLM, change: object, named: str
 ) -> None:

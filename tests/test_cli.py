@@ -1,0 +1,249 @@
+"""The command line as a user meets it: good runs, and one clear line with exit code 2 for bad input."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from tiny import TEXTS, tiny_bert, tiny_llama, tiny_tokenizer
+from transformers import PreTrainedModel
+
+import bridges
+from pets.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+SHORT = ["--steps", "4", "--batch-size", "4"]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Call the command line in ``tmp_path``: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            main([str(a) for a in args])
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def saved(model: PreTrainedModel, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return saved(tiny_bert(), tmp_path / "model")
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n".join(TEXTS * 3), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def glue(tmp_path: Path) -> Path:
+    """SST-2 as the original files are, in words the tiny tokenizer knows."""
+    folder = tmp_path / "glue" / "SST-2"
+    folder.mkdir(parents=True)
+    rows = [f"{line} {'good' if k % 2 else 'bad'} \t{k % 2}" for k, line in enumerate(TEXTS)]
+    for name, part in (("train.tsv", rows[:44]), ("dev.tsv", rows[44:])):
+        (folder / name).write_text("\n".join(["sentence\tlabel", *part]) + "\n", encoding="utf-8")
+    return folder.parent
+
+
+@pytest.fixture
+def tune(run: Run, model: Path, glue: Path) -> Run:
+    """A short tuning run; later arguments win over earlier ones."""
+
+    def call(*args: object) -> tuple[int, str, str]:
+        base = ["--model", model, "--task", "sst2", "--data", glue, "--shots", 4, "--eval-every", 2]
+        return run("tune", *base, *SHORT, *args)
+
+    return call
+
+
+def refused(result: tuple[int, str, str], *parts: str) -> None:
+    """Exit code 2, nothing on standard output, one error line that names all the parts."""
+    code, out, err = result
+    lines = [line for line in err.splitlines() if line.startswith("error:")]
+    assert (code, out) == (2, "")
+    assert len(lines) == 1
+    assert "Traceback" not in err
+    for part in parts:
+        assert part in lines[0]
+
+
+def test_fit_then_tune_with_and_without_the_cost(run: Run, model: Path, text: Path, tune: Run) -> None:
+    for bridge in ("brownian", "ou:theta=2"):
+        out = f"cost-{bridge[:2]}"
+        code, shown, _ = run(
+            "fit", "--model", model, "--bridge", bridge, "--text", text, "--out", out, *SHORT
+        )
+        assert code == 0
+        assert f"wrote {out}" in shown
+        assert not Path(f"{out}.partial").exists()
+    lines = {}
+    for name, extra in (("vanilla", []), ("br", ["--cost", "cost-br"]), ("ou", ["--cost", "cost-ou"])):
+        code, shown, _ = tune("--out", name, *extra)
+        assert code == 0
+        lines[name] = json.loads(shown)
+        stored = (Path(name) / "result.json").read_text()
+        assert stored.count("\n") == 1
+        result = json.loads(stored)
+        assert {k: v for k, v in result.items() if k != "curves"} == lines[name]
+        assert [entry["step"] for entry in result["curves"]] == [0, 2, 4]
+        assert (result["curves"][1]["running_cost"] is None) == (name == "vanilla")
+    assert lines["vanilla"]["bridge"] is None
+    assert lines["ou"]["bridge"] == {"name": "ou", "parameters": {"theta": 2.0, "sigma": 1.0}}
+    assert lines["br"]["settings"]["seed"] == 42
+    assert lines["br"]["versions"]["torch"]
+
+
+def test_a_finished_run_is_shown_again_and_another_one_refused(tune: Run) -> None:
+    first = tune("--out", "r")
+    written = (Path("r") / "result.json").stat().st_mtime_ns
+    again = tune("--out", "r")
+    assert again[:2] == first[:2]
+    assert (Path("r") / "result.json").stat().st_mtime_ns == written
+    refused(tune("--out", "r", "--seed", 43), "r holds another run", "seed 42 there, 43 here")
+
+
+def test_several_texts_after_one_option(run: Run, model: Path, text: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("the dog runs and the cat sleeps\n" * 30, encoding="utf-8")
+    args = ("fit", "--model", model, "--out", "a", *SHORT, "--text", text, other)
+    assert run(*args)[0] == 0
+    one = bridges.RunningCost.from_pretrained("a").fit_record
+    assert run("fit", "--model", model, "--out", "b", *SHORT, "--text", text)[0] == 0
+    two = bridges.RunningCost.from_pretrained("b").fit_record
+    assert one is not None
+    assert two is not None
+    assert one["text_sha256"] != two["text_sha256"]
+
+
+def test_fit_takes_a_causal_model(run: Run, tmp_path: Path, text: Path) -> None:
+    folder = saved(tiny_llama(), tmp_path / "llama")
+    assert run("fit", "--model", folder, "--text", text, "--out", "c", *SHORT)[0] == 0
+    assert bridges.RunningCost.from_pretrained("c").spec.causal
+
+
+def test_fit_refusals(run: Run, model: Path, text: Path, tmp_path: Path) -> None:
+    base = ("fit", "--model", model, "--out", "c", *SHORT)
+    blank = tmp_path / "blank.txt"
+    blank.write_text(" \n\n")
+    latin = tmp_path / "latin.txt"
+    latin.write_bytes("caf\u00e9".encode("latin-1"))
+    refused(run(*base, "--text", text, "--bridge", "brownan"), "'brownan'", "did you mean 'brownian'")
+    refused(run(*base, "--text", text, "--bridge", "ou:theta=-1"), "theta=-1.0", "above 0")
+    refused(run(*base, "--text", text, "--bridge", "ou:zeta=1"), "'zeta'", "theta, sigma")
+    refused(run(*base, "--text", blank), "the text is empty")
+    refused(run(*base, "--text", "absent.txt"), "absent.txt", "No such file")
+    refused(run(*base, "--text", latin), "latin.txt", "not UTF-8")
+    refused(run(*base, "--text", text, "--latent-dim", 1000), "latent_dim=1000")
+    refused(
+        run("fit", "--model", "nowhere", "--text", text, "--out", "c"), "'nowhere'", "cannot be loaded"
+    )
+    refused(run("fit", "--model", model, "--text", text), "--out")
+    assert not Path("c").exists()
+    assert run(*base, "--text", text)[0] == 0
+    refused(run(*base, "--text", text), "c exists", "never overwritten")
+
+
+def test_tune_refusals(tune: Run, run: Run, tmp_path: Path, text: Path) -> None:
+    refused(tune("--task", "sst3"), "'sst3'", "nearest is 'sst2'")
+    refused(tune("--pet", "lara"), "'lara'", "did you mean 'lora'")
+    refused(tune("--shots", 30), "'negative'", "22 examples", "need 60")
+    refused(tune("--label-words", "goodness", "bad"), "'goodness'", "not a single token", "good")
+    refused(tune("--label-words", "good"), "needs 2 words")
+    refused(tune("--data", "absent"), "absent is not a folder")
+    refused(tune("--lr", "-1"), "learning_rate=-1.0")
+    refused(tune("--steps", "many"), "'many'")
+    refused(tune("--cost", "absent"), "absent holds no saved cost")
+    llama = saved(tiny_llama(), tmp_path / "llama")
+    refused(tune("--model", llama), "(llama) has no masked-LM head")
+    wide = saved(tiny_bert(hidden_size=48), tmp_path / "wide")
+    assert run("fit", "--model", wide, "--text", text, "--out", "wide-cost", *SHORT)[0] == 0
+    refused(tune("--cost", "wide-cost"), "'wide'", "hidden_size is 48 in the cost, 32 in the model")
+    twin = saved(tiny_bert(seed=1), tmp_path / "twin")
+    refused(tune("--model", twin, "--cost", "wide-cost"), "hidden_size is 48")
+    assert run("fit", "--model", twin, "--text", text, "--out", "twin-cost", *SHORT)[0] == 0
+    refused(tune("--cost", "twin-cost"), "the word embeddings differ")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "parts"),
+    [
+        ("no label here", ("row 4", "1 tab-separated fields, expected 2")),
+        ("three\tfields\t1", ("row 4", "3 tab-separated fields, expected 2")),
+        ("fine\t7", ("row 4", "label '7'", "'0', '1'")),
+        (" \t1", ("row 4", "empty")),
+    ],
+)
+def test_malformed_rows_are_named(tune: Run, glue: Path, row: str, parts: tuple[str, ...]) -> None:
+    path = glue / "SST-2" / "train.tsv"
+    lines = path.read_text().split("\n")
+    lines[3] = row
+    path.write_text("\n".join(lines))
+    refused(tune(), "train.tsv", *parts)
+
+
+def test_a_random_head_is_named_in_a_warning(
+    tune: Run, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = load_file(model / "model.safetensors")
+    kept = {k: v for k, v in weights.items() if not k.startswith("cls.predictions.transform")}
+    save_file(kept, model / "model.safetensors", metadata={"format": "pt"})
+    with caplog.at_level(logging.WARNING):
+        assert tune("--out", "r")[0] == 0
+    (warning,) = [
+        r.getMessage() for r in caplog.records if "checkpoint has no weights" in r.getMessage()
+    ]
+    assert "cls.predictions.transform.dense.weight" in warning
+    assert "random" in warning
+
+
+def test_texts_longer_than_the_positions_are_cut_and_counted(
+    tune: Run, glue: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = glue / "SST-2" / "dev.tsv"
+    path.write_text(path.read_text() + "the good dog " * 50 + "\t1\n")  # the model has 40 positions
+    with caplog.at_level(logging.WARNING):
+        code, shown, _ = tune("--out", "r")
+    assert code == 0
+    assert json.loads(shown)["truncated"] == {"train": 0, "dev": 0, "reported": 1}
+    assert any("1 of 17 texts were longer" in r.getMessage() for r in caplog.records)
+
+
+def test_zoo_lists_every_bridge(run: Run) -> None:
+    code, shown, _ = run("zoo")
+    assert code == 0
+    for name in bridges.available():
+        assert f"{name}\n" in shown
+    assert "s2(t) = sigma^2 t (1 - t)" in shown
+    assert "theta=1.0, sigma=1.0" in shown
+
+
+def test_help_teaches(run: Run) -> None:
+    assert "bridge-pets demo" in run("--help")[1]
+    for command in ("fit", "tune", "demo", "zoo"):
+        code, shown, _ = run(command, "--help")
+        assert code == 0
+        assert "Usage: bridge-pets" in shown
+    assert run()[0] == 2
+    refused(run("fot"), "'fot'")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy import stats
@@ -61,7 +61,7 @@ def paired(values: Sequence[float], baseline: Sequence[float]) -> Summary:
     return summarise([a - b for a, b in zip(values, baseline, strict=True)])
 
 
-def markdown_table(arms: dict[str, Sequence[float]], baseline: str, metric: str) -> str:
+def markdown_table(arms: Mapping[str, Sequence[float]], baseline: str, metric: str) -> str:
     """A Markdown table: each arm's summary and its paired difference to the baseline arm."""
     lines = [f"| arm | {metric}: mean ± 95 % (sd, n) | paired difference to {baseline} |"]
     lines.append("| --- | --- | --- |")

@@ -83,7 +83,7 @@ def test_every_kind_of_import_is_declared() -> None:
     declared |= {"matplotlib"}  # the extra `report`
     names = {"scikit-learn": "sklearn"}
     known = {names.get(d, d) for d in declared} | {"bridges", "kernels", "pets", "tokenizers"}
-    outside = {n for n in imports("bridges") | imports("kernels") | imports("pets")}
+    outside = imports("bridges") | imports("kernels") | imports("pets")
     assert outside - set(sys.stdlib_module_names) <= known
 
 

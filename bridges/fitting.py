@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -78,11 +79,12 @@ def fit(
     snapshot = Snapshot(Path(folder) / STATE_FILE, identity) if folder is not None else None
     with _frozen(encoder), _trainable(cost.latent_map):
         result = loop.run(snapshot, progress=progress)
-    cost.fit_record = {
+    record = {
         "settings": dataclasses.asdict(chosen),
         **dataclasses.asdict(result),
         "text_sha256": identity["text"],
     }
+    cost.fit_record = json.loads(json.dumps(record))  # the same before saving and after loading
     return result
 
 

@@ -24,7 +24,7 @@ def default_widths(hidden_size: int, latent_dim: int | None = None) -> tuple[int
     that would be narrower.
     """
     first, second, last = PAPER_WIDTHS
-    dim = latent_dim or min(last, hidden_size, max(16, hidden_size // 8))
+    dim = min(last, hidden_size, max(16, hidden_size // 8)) if latent_dim is None else latent_dim
     return min(first, hidden_size), max(min(second, hidden_size // 4), dim), dim
 
 

@@ -137,9 +137,11 @@ class RunningCost(nn.Module):
         """The targets' trajectories and their tokens [N]; arguments and errors as `forward`."""
         spec = self.spec
         expected = (*targets.shape, spec.hidden_size)
-        if len(hidden_states) != spec.num_layers + 1 or hidden_states[0].shape != expected:
+        shapes = [tuple(hidden.shape) for hidden in hidden_states]
+        if shapes != [expected] * (spec.num_layers + 1):
+            found = " and ".join(str(shape) for shape in dict.fromkeys(shapes))
             raise BadInput(
-                f"got {len(hidden_states)} hidden states of shape {tuple(hidden_states[0].shape)}: "
+                f"got {len(shapes)} hidden states of shape {found or 'none'}: "
                 f"expected {spec.num_layers + 1} of shape {expected} for targets "
                 f"{tuple(targets.shape)}"
             )
@@ -160,6 +162,8 @@ class RunningCost(nn.Module):
                 f"{int((is_target & ~mask).sum())} targets are at positions that the attention mask "
                 "leaves out: set their labels to -100 or attend to them"
             )
+        if spec.causal:  # nor before the first attended one, when the padding is on the left
+            is_target[:, 1:] &= mask[:, :-1]
         rows, columns = is_target.nonzero(as_tuple=True)
         if not len(rows):
             raise BadInput("the batch has no target: every label is -100")
@@ -212,9 +216,8 @@ class RunningCost(nn.Module):
                 'again: write class X(GaussianBridge, name="x")'
             )
         target = Path(folder)
-        others = [p.name for p in target.iterdir()] if target.is_dir() else []
-        if (others and CONFIG_FILE not in others) or target.is_file():
-            raise BadInput(f"{target} exists and holds no saved cost: choose another folder")
+        if target.exists() and not _is_replaceable(target):
+            raise BadInput(f"{target} exists and is not just a saved cost: choose another folder")
         with new_folder(target) as new:
             tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
             save_file(tensors, new / WEIGHTS_FILE)
@@ -246,6 +249,19 @@ class RunningCost(nn.Module):
             raise BadInput(f"{source / WEIGHTS_FILE} does not fit its config: {message}") from error
         cost.fit_record = config["fit"]
         return cost
+
+
+def _is_replaceable(target: Path) -> bool:
+    """Whether nothing but a saved cost is lost with it; a model's folder has files of the same names."""
+    if not target.is_dir():
+        return False
+    names = {path.name for path in target.iterdir()}
+    if names:
+        try:
+            _read_config(target)
+        except BadInput:
+            return False
+    return names <= {CONFIG_FILE, WEIGHTS_FILE}
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """English text that is on every machine: the docstrings of the Python standard library.
 
-`corpus` is the text a tiny language model is pretrained on, `areas` a few-shot task made of the same
+`corpus` is the text a tiny language model is pretrained on, `areas` a few-shot task of the same
 source: which area of the library does this docstring belong to? Nothing is imported, only parsed.
 """
 
@@ -50,24 +50,20 @@ def corpus() -> list[str]:
     """Return text to pretrain on: one docstring of the standard library each, in a fixed order.
 
     White space is collapsed; test suites, texts of one or two words, exact duplicates and the
-    reported pool of `areas` are left out. Every text begins with the name of its top-level module,
-    as in "smtplib Send a mail ...": a mask in front of a text then asks what the text is about.
+    reported pool of `areas` are left out.
 
     Raises:
         BadInput: The source of the standard library is missing or mostly missing.
     """
     reported = {text for text, _ in areas()[1]}
-    return [
-        f"{_top(path).strip('_')} {text}" for path, text in _docstrings() if text not in reported
-    ]
+    return [text for _, text in _docstrings() if text not in reported]
 
 
 def areas() -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
     """Return the train pool and the reported pool of the task: (text, place of its area in AREAS).
 
-    The reported pool has 60 texts of every area, the train pool all others. No text is in both; the
-    two share modules, because some areas are little more than one large module. Which pool a text
-    goes to depends on the text alone, so that it is much the same from one Python to the next.
+    The pools share no module, hence no text. The reported one has 60 texts of every area, the
+    train pool at least 60. What goes where depends on nothing but the names and the texts.
 
     Raises:
         BadInput: The source of the standard library is missing or mostly missing.
@@ -75,20 +71,30 @@ def areas() -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
     train: list[tuple[str, int]] = []
     reported: list[tuple[str, int]] = []
     for label, (area, modules) in enumerate(AREAS.items()):
-        texts = [
-            text
-            for path, text in _docstrings()
-            if _top(path) in modules and len(text.split()) >= _TASK_WORDS
-        ]
-        if len(texts) < 2 * _POOL:
+        files: dict[str, list[str]] = {}
+        for path, text in _docstrings():
+            if _top(path) in modules and len(text.split()) >= _TASK_WORDS:
+                files.setdefault(path, []).append(text)
+        left = sum(map(len, files.values()))
+        aside: list[str] = []
+        for path in sorted(files, key=_digest):
+            if len(aside) < _POOL <= left - len(files[path]):
+                left -= len(files[path])
+                aside += files.pop(path)
+        if len(aside) < _POOL:
             raise BadInput(
-                f"only {len(texts)} docstrings for the area {area!r} in {_root()}, {2 * _POOL} are "
-                "needed; install the full standard library (on Debian: libpython3-stdlib)"
+                f"too few docstrings for the area {area!r} in {_root()}: {left + len(aside)}, and "
+                f"two sets of modules with {_POOL} each are needed; install the full standard "
+                "library (on Debian: libpython3-stdlib)"
             )
-        texts.sort(key=lambda text: sha256(text.encode()).digest())
-        reported += [(text, label) for text in texts[:_POOL]]
-        train += [(text, label) for text in texts[_POOL:]]
+        reported += [(text, label) for text in sorted(aside, key=_digest)[:_POOL]]
+        train += [(text, label) for texts in files.values() for text in texts]
     return train, reported
+
+
+def _digest(text: str) -> bytes:
+    """Return a key that sorts as if at random, the same on every machine."""
+    return sha256(text.encode()).digest()
 
 
 def _root() -> Path:

@@ -45,9 +45,12 @@ class RunFolder:
                 raise BadInput(f"{self.path} holds another run ({details}): choose another folder")
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise BadInput(f"{self.path} exists and holds no run: choose another folder")
-        else:
-            write_text(config, json.dumps(identity, indent=2) + "\n")
+        self.identity = identity
         self.snapshot = Snapshot(self.path / STATE_FILE, identity)
+
+    def start(self) -> None:
+        """Make the folder and say in it what the run is made of; until then nothing is written."""
+        write_text(self.path / CONFIG_FILE, json.dumps(self.identity, indent=2) + "\n")
 
     @property
     def result(self) -> dict[str, Any] | None:

@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
@@ -38,9 +46,10 @@ class Settings:
     layers: int = 2
     heads: int = 4
     length: int = 128  # tokens of a window, [CLS] and [SEP] included; also the longest input
-    steps: int = 1500
+    steps: int = 1200
     batch: int = 16  # windows
     learning_rate: float = 2e-3
+    initial: float = 0.07  # standard deviation of the first weights: about 1 / sqrt(hidden)
     warm_up: float = 0.1  # share of the steps
     held_out: float = 0.04  # share of the texts
 
@@ -110,7 +119,7 @@ def _is_current(folder: Path, record: dict[str, Any]) -> bool:
         found = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise BadInput(
-            f"{folder} exists and is not a model written by tiny_lm; name another folder or remove it"
+            f"{folder} exists and was not written by tiny_lm; name another folder or remove it"
         ) from None
     differs = [key for key, value in record.items() if found.get(key) != value]
     if differs:
@@ -192,8 +201,13 @@ def _pretrain(
             # So few steps underfit: dropout would only slow them down.
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
+            initializer_range=settings.initial,
         )
     )
+    vectors = _word_vectors(train, len(tokenizer), settings.hidden)
+    with torch.no_grad():
+        words = model.bert.embeddings.word_embeddings.weight  # [V, H], also the output embedding
+        words[len(_SPECIAL) :] = settings.initial * vectors[len(_SPECIAL) :]
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=0.01)
     rise = max(1, round(settings.warm_up * settings.steps))
     fall = max(1, settings.steps - rise)
@@ -204,7 +218,7 @@ def _pretrain(
     for step in bar:
         loss = _loss(model, next(batches), draw)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -216,6 +230,26 @@ def _pretrain(
         mean = sum(_loss(model, part, draw).item() * len(part) for part in parts) / len(held_out)
     tqdm.write(f"held-out masked-LM loss {mean:.2f} nats per token")
     return model
+
+
+def _word_vectors(windows: Sequence[Tensor], vocabulary: int, size: int) -> Tensor:
+    """Return word vectors [V, H] of unit standard deviation: which tokens share a window?
+
+    The positive pointwise mutual information of all pairs, factorised. It takes seconds, and gives
+    the embedding what the short training is too short to find: which words are about one subject.
+    """
+    occurs = torch.zeros(len(windows), vocabulary)
+    for row, window in zip(occurs, windows, strict=True):
+        row[window] = 1.0
+    count = occurs.sum(0).clamp(min=1.0)
+    together = occurs.T @ occurs
+    information = (together * len(windows) / count / count[:, None]).clamp(min=1.0).log()
+    information[together < 2] = 0.0  # once is chance
+    information.fill_diagonal_(0.0)
+    rank = min(size, vocabulary)
+    left, strength, _ = torch.svd_lowrank(information, q=rank, niter=3)
+    vectors = nn.functional.pad(left * strength.sqrt(), (0, size - rank))
+    return vectors / vectors.std().clamp(min=1e-6)
 
 
 def _batches(windows: Sequence[Tensor], size: int, draw: torch.Generator) -> Iterator[list[Tensor]]:
@@ -230,7 +264,7 @@ def _batches(windows: Sequence[Tensor], size: int, draw: torch.Generator) -> Ite
 
 
 def _loss(model: BertForMaskedLM, windows: Sequence[Tensor], draw: torch.Generator) -> Tensor:
-    """Masked-LM loss of a batch, a scalar: 15 % of the tokens, of these 80/10/10 masked/random/kept."""
+    """Return the masked-LM loss of a batch: 15 % of the tokens, 80/10/10 masked/random/kept."""
     ids = nn.utils.rnn.pad_sequence(list(windows), batch_first=True, padding_value=_PAD)  # [B, S]
     ordinary = (ids != _PAD) & (ids != _CLS) & (ids != _SEP)
     chance = torch.rand(ids.shape, generator=draw).masked_fill(~ordinary, 1.0)

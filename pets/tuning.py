@@ -14,7 +14,7 @@ import torch
 from peft import get_peft_model
 from transformers import PreTrainedModel
 
-from bridges import BadInput, RunningCost
+from bridges import BadInput, ModelSpec, RunningCost
 from bridges.storage import new_folder, versions
 from bridges.text import max_positions
 from pets import methods, prompts, splits
@@ -78,6 +78,7 @@ def tune(
     }
     with _classifier(plm, settings, word_ids, cost) as classifier:
         loop = TuningLoop(classifier, encoded, data, settings, word_ids, tokenizer.pad_token_id)
+        run.start()
         loop.run(run, progress=progress)
         with new_folder(run.pet) as new:
             classifier.model.save_pretrained(new)  # type: ignore[operator]
@@ -116,14 +117,14 @@ def _classifier(
             model = get_peft_model(plm, config)
         except ValueError as error:
             raise BadInput(f"PET {settings.pet!r} on {type(plm).__name__}: {error}") from error
-    classifier = PromptClassifier(model, word_ids).to(plm.device)
     try:
         with contextlib.ExitStack() as stack:
+            classifier = PromptClassifier(model, word_ids).to(plm.device)
+            stack.callback(classifier.remove)
             if cost is not None:
                 stack.enter_context(regularize(classifier, cost, settings.weight))
             yield classifier
     finally:
-        classifier.remove()
         model.unload()
         plm.train(mode)
         for parameter, flag in trainable.items():
@@ -140,6 +141,7 @@ def _identity(
     plm: PreTrainedModel, data: TaskData, settings: TuneSettings, cost: RunningCost | None
 ) -> dict[str, Any]:
     """Everything the result depends on."""
+    spec = ModelSpec.of(plm)
     digest = hashlib.sha256()
     for part in (data.train, data.reported):
         for example in part:
@@ -149,7 +151,8 @@ def _identity(
     if cost is None:
         settings_used.pop("weight")  # plays no part
     return {
-        "model": os.path.basename(os.path.normpath(str(plm.config.name_or_path))),
+        "model": spec.name,
+        "model_sha256": hashlib.sha256(repr(spec).encode()).hexdigest(),
         "task": dataclasses.asdict(data.task),
         "data_sha256": digest.hexdigest(),
         "cost": None if cost is None else {"digest": cost.digest(), **cost.config()["bridge"]},

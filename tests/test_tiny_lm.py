@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from bridges.errors import BadInput
 from pets import tiny_lm as module
@@ -24,7 +26,7 @@ SMALL = Settings(vocabulary=150, hidden=32, layers=1, heads=2, length=16, steps=
 
 
 def weights(folder: Path, seed: int = 0) -> dict[str, torch.Tensor]:
-    return tiny_lm(folder, TEXTS, WORDS, seed=seed, settings=SMALL)[0].state_dict()
+    return dict(tiny_lm(folder, TEXTS, WORDS, seed=seed, settings=SMALL)[0].state_dict())
 
 
 def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
@@ -57,9 +59,9 @@ def test_second_call_loads_what_the_first_one_wrote(
     ],
 )
 def test_anything_else_trains_anew_and_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, object], named: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, Any], named: str
 ) -> None:
-    arguments = {"texts": TEXTS, "words": WORDS, "seed": 0, "settings": SMALL}
+    arguments: dict[str, Any] = {"texts": TEXTS, "words": WORDS, "seed": 0, "settings": SMALL}
     tiny_lm(tmp_path / "lm", **arguments)
     assert "anew" not in capsys.readouterr().out
     tiny_lm(tmp_path / "lm", **(arguments | changed))
@@ -79,7 +81,7 @@ def test_interrupted_training_leaves_nothing_and_spares_the_old_model(
             with pytest.raises(KeyboardInterrupt):
                 weights(tmp_path / name, seed)
     with monkeypatch.context() as patch:  # the weights are written, the rest is not
-        patch.setattr(module.PreTrainedTokenizerFast, "save_pretrained", lambda *_: 1 / 0)
+        patch.setattr(PreTrainedTokenizerFast, "save_pretrained", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             weights(tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
@@ -96,11 +98,11 @@ def test_same_seed_same_model_whatever_the_global_state(tmp_path: Path) -> None:
 
 
 def test_global_random_state_is_untouched(tmp_path: Path) -> None:
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    before = torch.get_rng_state(), random.getstate(), repr(np.random.get_state())
     weights(tmp_path / "lm")
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
-    assert np.array_equal(np.random.get_state()[1], before[2])
+    assert repr(np.random.get_state()) == before[2]
 
 
 def test_tokenizer_is_bert_like_and_knows_the_label_words(tmp_path: Path) -> None:
@@ -149,6 +151,6 @@ def test_bad_input(tmp_path: Path, texts: list[str], words: list[str], message: 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(BadInput, match="not a model written by tiny_lm"):
+    with pytest.raises(BadInput, match="was not written by tiny_lm"):
         tiny_lm(tmp_path, TEXTS, WORDS, settings=SMALL)
     assert (tmp_path / "thesis.tex").exists()

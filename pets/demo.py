@@ -41,7 +41,7 @@ def cache_folder() -> Path:
 
 def task_data() -> TaskData:
     """The few-shot task: which area of the library does this docstring belong to?"""
-    words = docstrings.AREAS
+    words = tuple(docstrings.AREAS)
     labels = tuple(Label(word, word, word, k) for k, word in enumerate(words))
     task = Task("docstrings", "docstrings", labels, ("text",), "area", ("text",))
     train, reported = docstrings.areas()
@@ -63,7 +63,7 @@ def run(folder: Path, seeds: int) -> dict[str, list[float]]:
     started = time.perf_counter()
     plots.require()
     data = task_data()
-    _say(f"1. a tiny language model, from {docstrings.source()}")
+    _say("1. a tiny language model, pretrained on the docstrings of the standard library")
     plm, tokenizer = tiny_lm(cache_folder() / "tiny-lm", docstrings.corpus(), data.task.words)
     costs: dict[str, RunningCost | None] = {"vanilla": None}
     for text in BRIDGES:
@@ -132,7 +132,7 @@ def _panels(
             progress = plots.progress_by_label(model, tokenizer, cost, rows, data.task.words)
             line.append(plots.Panel(f"{name} bridge: {title}", cost.bridge, progress))
             if arm is not None:
-                model.unload()  # type: ignore[operator]
+                model.unload()
         panels.append(line)
     return panels
 

@@ -35,9 +35,7 @@ def score(task: Task, predictions: Sequence[int], labels: Sequence[int]) -> dict
         BadInput: the lengths differ, or there is nothing to score.
     """
     if len(predictions) != len(labels):
-        raise BadInput(
-            f"{len(predictions)} predictions for {len(labels)} labels; expected one for each"
-        )
+        raise BadInput(f"{len(predictions)} predictions for {len(labels)} labels; expected one for each")
     if not len(labels):
         raise BadInput(f"task {task.name}: no predictions to score; expected at least one")
     names = dict.fromkeys(("accuracy", task.metric))

@@ -175,9 +175,7 @@ def _not_one_token(tokenizer: PreTrainedTokenizerBase, word: str) -> str:
     (ids,) = _token_ids(tokenizer, [" " + word])
     pieces = " ".join(tokenizer.convert_ids_to_tokens(ids))
     # Tokens in their written form; fragments of words fall out below, where each is encoded again.
-    written = {
-        tokenizer.convert_tokens_to_string([token]).strip() for token in tokenizer.get_vocab()
-    }
+    written = {tokenizer.convert_tokens_to_string([token]).strip() for token in tokenizer.get_vocab()}
     similar = difflib.get_close_matches(
         word, sorted(text for text in written if text.isalpha()), n=100, cutoff=0.4
     )

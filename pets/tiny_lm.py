@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,8 @@ from tqdm import tqdm
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from bridges.errors import BadInput
+from bridges.storage import new_folder
+from bridges.text import IGNORED, batches, masked_batch
 
 _RECORD = "tiny_lm.json"
 _PAD, _UNK, _CLS, _SEP, _MASK = range(5)
@@ -43,10 +44,10 @@ class Settings:
 
     vocabulary: int = 4000
     hidden: int = 128
-    layers: int = 2
+    layers: int = 4
     heads: int = 4
     length: int = 128  # tokens of a window, [CLS] and [SEP] included; also the longest input
-    steps: int = 1200
+    steps: int = 800
     batch: int = 16  # windows
     learning_rate: float = 2e-3
     initial: float = 0.07  # standard deviation of the first weights: about 1 / sqrt(hidden)
@@ -95,19 +96,14 @@ def tiny_lm(
         cached = PreTrainedTokenizerFast.from_pretrained(folder)
         return BertForMaskedLM.from_pretrained(folder).eval(), cached
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(texts, words, settings)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # of the CPU only: that is what is restored
         model = _pretrain(_windows(tokenizer, texts, settings), tokenizer, seed, settings)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-        new = Path(scratch, "new")
+    with new_folder(folder) as new:
         model.save_pretrained(new)
         tokenizer.save_pretrained(new)
         (new / _RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
-        if folder.exists():
-            folder.rename(Path(scratch, "old"))
-        new.rename(folder)
     return model, tokenizer
 
 
@@ -166,21 +162,18 @@ def _tokenizer(
 
 def _windows(
     tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], settings: Settings
-) -> list[list[Tensor]]:
-    """Return the windows [S <= length] of every text."""
+) -> list[list[list[int]]]:
+    """Return the windows of every text, token ids of at most ``length`` each."""
     size = settings.length - 2
     encoded = tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
     return [
-        [
-            torch.tensor([_CLS, *text.ids[start : start + size], _SEP])
-            for start in range(0, len(text.ids), size)
-        ]
+        [[_CLS, *text.ids[start : start + size], _SEP] for start in range(0, len(text.ids), size)]
         for text in encoded
     ]
 
 
 def _pretrain(
-    windows: Sequence[Sequence[Tensor]],
+    windows: Sequence[list[list[int]]],
     tokenizer: PreTrainedTokenizerFast,
     seed: int,
     settings: Settings,
@@ -212,11 +205,11 @@ def _pretrain(
     rise = max(1, round(settings.warm_up * settings.steps))
     fall = max(1, settings.steps - rise)
     schedule = LambdaLR(optimizer, lambda s: min((s + 1) / rise, (settings.steps - s) / fall))
-    batches = _batches(train, settings.batch, draw)
+    stream = batches(train, settings.batch, seed=seed)
     model.train()
     bar = tqdm(range(settings.steps), desc="pretraining a tiny language model", unit="step")
     for step in bar:
-        loss = _loss(model, next(batches), draw)
+        loss = _loss(model, tokenizer, next(stream)[1], draw)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -227,12 +220,12 @@ def _pretrain(
     model.eval()
     with torch.no_grad():
         parts = [held_out[i : i + 64] for i in range(0, len(held_out), 64)]
-        mean = sum(_loss(model, part, draw).item() * len(part) for part in parts) / len(held_out)
-    tqdm.write(f"held-out masked-LM loss {mean:.2f} nats per token")
+        total = sum(_loss(model, tokenizer, part, draw).item() * len(part) for part in parts)
+    tqdm.write(f"held-out masked-LM loss {total / len(held_out):.2f} nats per token")
     return model
 
 
-def _word_vectors(windows: Sequence[Tensor], vocabulary: int, size: int) -> Tensor:
+def _word_vectors(windows: Sequence[list[int]], vocabulary: int, size: int) -> Tensor:
     """Return word vectors [V, H] of unit standard deviation: which tokens share a window?
 
     The positive pointwise mutual information of all pairs, factorised. It takes seconds, and gives
@@ -252,28 +245,15 @@ def _word_vectors(windows: Sequence[Tensor], vocabulary: int, size: int) -> Tens
     return vectors / vectors.std().clamp(min=1e-6)
 
 
-def _batches(windows: Sequence[Tensor], size: int, draw: torch.Generator) -> Iterator[list[Tensor]]:
-    """Yield batches of windows of similar length, for ever; every pass is in a new random order."""
-    while True:
-        order = torch.randperm(len(windows), generator=draw).tolist()
-        for start in range(0, len(order), 16 * size):
-            bucket = sorted(order[start : start + 16 * size], key=lambda i: len(windows[i]))
-            starts = torch.arange(0, len(bucket), size)
-            for at in starts[torch.randperm(len(starts), generator=draw)].tolist():
-                yield [windows[i] for i in bucket[at : at + size]]
-
-
-def _loss(model: BertForMaskedLM, windows: Sequence[Tensor], draw: torch.Generator) -> Tensor:
-    """Return the masked-LM loss of a batch: 15 % of the tokens, 80/10/10 masked/random/kept."""
-    ids = nn.utils.rnn.pad_sequence(list(windows), batch_first=True, padding_value=_PAD)  # [B, S]
-    ordinary = (ids != _PAD) & (ids != _CLS) & (ids != _SEP)
-    chance = torch.rand(ids.shape, generator=draw).masked_fill(~ordinary, 1.0)
-    # The smallest draw is always taken, so that a batch of a few tokens has a loss at all.
-    chosen = chance <= chance.min().clamp(min=0.15)
-    fate = torch.rand(ids.shape, generator=draw)
-    random = torch.randint(len(_SPECIAL), model.config.vocab_size, ids.shape, generator=draw)
-    seen = torch.where(chosen & (fate < 0.8), _MASK, ids)
-    seen = torch.where(chosen & (fate >= 0.9), random, seen)
-    states = model.bert(seen, attention_mask=(ids != _PAD).long()).last_hidden_state  # [B, S, H]
+def _loss(
+    model: BertForMaskedLM,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: list[list[int]],
+    draw: torch.Generator,
+) -> Tensor:
+    """Return the masked-LM loss of a batch of windows."""
+    batch = masked_batch(rows, tokenizer, share=0.15, rng=draw)
+    states = model.bert(batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
+    chosen = batch.targets != IGNORED
     # Only the chosen places are scored: the head over the vocabulary is most of so small a model.
-    return nn.functional.cross_entropy(model.cls(states[chosen]), ids[chosen])
+    return nn.functional.cross_entropy(model.cls(states[chosen]), batch.targets[chosen])

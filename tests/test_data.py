@@ -140,9 +140,7 @@ def test_the_reported_file_is_checked_too(tmp_path: Path) -> None:
 def test_missing_folder_and_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="nowhere is not a folder; pass the one with the original"):
         data.load(tasks.get("sst2"), tmp_path / "nowhere")
-    with pytest.raises(
-        BadInput, match=r"train\.tsv cannot be read \(No such file.*dev_matched\.tsv"
-    ):
+    with pytest.raises(BadInput, match=r"train\.tsv cannot be read \(No such file.*dev_matched\.tsv"):
         data.load(tasks.get("mnli"), tmp_path)
 
 
@@ -275,7 +273,6 @@ def test_real_first_rows() -> None:
     assert tasks.get("cola").labels[cola.label].name == "acceptable"
     rte = data.load(tasks.get("rte"), shared("data", "glue")).train[0]
     assert rte.text == (
-        "No Weapons of Mass Destruction Found in Iraq Yet. "
-        "Weapons of Mass Destruction Found in Iraq."
+        "No Weapons of Mass Destruction Found in Iraq Yet. Weapons of Mass Destruction Found in Iraq."
     )
     assert tasks.get("rte").labels[rte.label].name == "not_entailment"

@@ -207,6 +207,23 @@ def test_learning_rate_rises_to_its_peak_and_falls_in_straight_lines(
     assert rates == pytest.approx(up + down, rel=1e-12)
 
 
+def test_gradients_are_clipped_to_norm_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small sigma makes them thousands; 1e-4 is what float32 leaves of the norm."""
+    norms: list[float] = []
+    original = FitLoop._step
+
+    def watched(self: FitLoop, number: int, rows: list[list[int]]) -> float:
+        loss = original(self, number, rows)
+        grads = [p.grad for p in self.cost.latent_map.parameters() if p.grad is not None]
+        norms.append(torch.cat([g.flatten() for g in grads]).norm().item())
+        return loss
+
+    monkeypatch.setattr(FitLoop, "_step", watched)
+    model = tiny_bert()
+    fit(new_cost(model, "brownian:sigma=0.01"), model, max_steps=3)
+    assert norms == pytest.approx([1.0] * 3, abs=1e-4)
+
+
 def test_the_record_says_what_was_done_and_survives_saving(tmp_path: Path) -> None:
     model = tiny_bert()
     cost = new_cost(model)

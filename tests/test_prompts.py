@@ -162,9 +162,7 @@ def test_encode_refuses_what_it_cannot_lay_out() -> None:
         encode(tiny("bytes"), [], 8)
     backend = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
     bare = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
-    with pytest.raises(
-        BadInput, match="has no mask token; expected one of a masked language model"
-    ):
+    with pytest.raises(BadInput, match="has no mask token; expected one of a masked language model"):
         encode(bare, ["yes"], 8)
 
 
@@ -213,9 +211,7 @@ def test_label_words_of_one_token_clash() -> None:
 
 
 @given(
-    rows=st.lists(
-        st.tuples(st.lists(st.integers(5, 99), max_size=9), st.integers(0, 1)), min_size=1
-    ),
+    rows=st.lists(st.tuples(st.lists(st.integers(5, 99), max_size=9), st.integers(0, 1)), min_size=1),
     pad=st.integers(0, 3),
 )
 def test_collate(rows: list[tuple[list[int], int]], pad: int) -> None:

@@ -16,7 +16,7 @@ from tiny import tiny_bert, tiny_llama
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import BertModel, PreTrainedModel, Trainer, TrainingArguments
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions, MaskedLMOutput
 
 import pets
 from bridges import BadInput, RunningCost
@@ -193,6 +193,26 @@ def test_the_mask_counts_however_it_is_passed(kind: str) -> None:
         otherwise = setup.model(ids, mask, labels=labels).running_cost
     assert torch.equal(by_keyword, by_position)
     assert not torch.allclose(otherwise, by_keyword)
+
+
+class PositionalHead(nn.Module):
+    """A model of the user's own that gives the encoder its mask by position."""
+
+    def __init__(self, plm: PreTrainedModel) -> None:
+        super().__init__()
+        self.plm = plm
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> MaskedLMOutput:
+        scores = self.plm.cls(self.plm.bert(input_ids, attention_mask).last_hidden_state)
+        return MaskedLMOutput(loss=nn.functional.cross_entropy(scores.mT, labels))
+
+
+def test_the_mask_counts_where_the_encoder_gets_it_by_position() -> None:
+    setup, batch = build("bert"), make_batch()
+    model = PositionalHead(setup.plm).train()
+    with pets.regularize(model, setup.cost):
+        reported = model(**batch).running_cost
+    assert torch.equal(reported, cost_by_hand(setup, batch))
 
 
 @every_kind

@@ -129,9 +129,7 @@ def test_hold_out_fraction_is_checked(fraction: float) -> None:
 
 
 def test_hold_out_size_is_checked() -> None:
-    with pytest.raises(
-        BadInput, match=r"dev size 2 is too small; .* each of the 3 classes of mnli"
-    ):
+    with pytest.raises(BadInput, match=r"dev size 2 is too small; .* each of the 3 classes of mnli"):
         hold_out(examples(9, 9, 9), MNLI, 0, most=2)
 
 

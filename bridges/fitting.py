@@ -73,12 +73,12 @@ def fit(
     loop = FitLoop(cost, encoder, rows[kept_out:], rows[:kept_out], make, chosen)
     identity = {
         "settings": dataclasses.asdict(chosen),
-        "cost": {k: v for k, v in cost.config().items() if k in ("model", "bridge", "widths")},
+        "cost": cost.digest(),
         "text": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
     }
     snapshot = Snapshot(Path(folder) / STATE_FILE, identity) if folder is not None else None
     with _frozen(encoder), _trainable(cost.latent_map):
-        result = loop.run(snapshot, progress=progress)
+        result = _undone_on_error(cost.latent_map, lambda: loop.run(snapshot, progress=progress))
     record = {
         "settings": dataclasses.asdict(chosen),
         **dataclasses.asdict(result),
@@ -86,6 +86,16 @@ def fit(
     }
     cost.fit_record = json.loads(json.dumps(record))  # the same before saving and after loading
     return result
+
+
+def _undone_on_error(module: nn.Module, run: Callable[[], FitResult]) -> FitResult:
+    """An interrupted fit leaves the map as it was, so that the same call can go on from its state."""
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    try:
+        return run()
+    except BaseException:
+        module.load_state_dict(before)
+        raise
 
 
 def _settings(given: dict[str, Any]) -> FitSettings:

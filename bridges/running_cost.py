@@ -7,28 +7,22 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bridges import registry
 from bridges.base import Bridge
+from bridges.cost_files import FORMAT, load_cost, refusing_misfit, save_cost
 from bridges.errors import BadInput
 from bridges.fit_loop import FitResult
 from bridges.fitting import fit
 from bridges.latent import EndPoints, LatentMap, default_widths
 from bridges.model_spec import ModelSpec, pretrained_model
-from bridges.storage import new_folder, versions
+from bridges.storage import versions
 from bridges.text import IGNORED
 from bridges.trajectory import Trajectory
-
-FORMAT = 1
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 
 
 class RunningCost(nn.Module):
@@ -82,6 +76,8 @@ class RunningCost(nn.Module):
             bridge = registry.parse(bridge)
         if widths is None:
             widths = default_widths(spec.hidden_size, latent_dim)
+        elif not widths:
+            raise BadInput("widths is empty: expected the widths of g's layers, the last one d")
         elif latent_dim is not None and latent_dim != widths[-1]:
             raise BadInput(f"latent_dim={latent_dim} but widths end in {widths[-1]}: give one of them")
         embeddings = pretrained_model(model).get_input_embeddings().weight
@@ -201,7 +197,7 @@ class RunningCost(nn.Module):
         digest = hashlib.sha256(json.dumps(self.config()["bridge"], sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -210,18 +206,7 @@ class RunningCost(nn.Module):
         Raises:
             BadInput: if the bridge has no registered name, or the folder holds something else.
         """
-        if self.bridge.registered_name is None:
-            raise BadInput(
-                f"{type(self.bridge).__name__} has no registered name, so it could not be loaded "
-                'again: write class X(GaussianBridge, name="x")'
-            )
-        target = Path(folder)
-        if target.exists() and not _is_replaceable(target):
-            raise BadInput(f"{target} exists and is not just a saved cost: choose another folder")
-        with new_folder(target) as new:
-            tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-            save_file(tensors, new / WEIGHTS_FILE)
-            (new / CONFIG_FILE).write_text(json.dumps(self.config(), indent=2) + "\n")
+        save_cost(self, folder)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> RunningCost:
@@ -231,51 +216,15 @@ class RunningCost(nn.Module):
             BadInput: if files are missing or broken, the bridge is not registered here, or weights
                 do not fit.
         """
-        source = Path(folder)
-        config = _read_config(source)
-        spec = ModelSpec.from_dict(config["model"])
-        bridge = registry.get(config["bridge"]["name"], **config["bridge"]["parameters"])
-        widths = config["widths"]
-        try:
-            tensors = load_file(source / WEIGHTS_FILE)
-        except (OSError, SafetensorError) as error:
-            raise BadInput(f"{source / WEIGHTS_FILE} cannot be read: {error}") from error
-        end_points = EndPoints(torch.empty(spec.vocab_size, widths[-1]))
-        cost = cls(spec, bridge, LatentMap(spec.hidden_size, widths), end_points)
-        try:
+        config, tensors = load_cost(folder)
+        with refusing_misfit(folder):
+            spec = ModelSpec.from_dict(config["model"])
+            bridge = registry.get(config["bridge"]["name"], **config["bridge"]["parameters"])
+            end_points = EndPoints(torch.empty(spec.vocab_size, config["widths"][-1]))
+            with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
+                cost = cls(spec, bridge, LatentMap(spec.hidden_size, config["widths"]), end_points)
+            for tensor in tensors.values():
+                cost.to(tensor.dtype)  # as it was saved; otherwise loading would cast
             cost.load_state_dict(tensors, strict=True)
-        except RuntimeError as error:
-            message = " ".join(str(error).split())
-            raise BadInput(f"{source / WEIGHTS_FILE} does not fit its config: {message}") from error
-        cost.fit_record = config["fit"]
+            cost.fit_record = config["fit"]
         return cost
-
-
-def _is_replaceable(target: Path) -> bool:
-    """Whether nothing but a saved cost is lost with it; a model's folder has files of the same names."""
-    if not target.is_dir():
-        return False
-    names = {path.name for path in target.iterdir()}
-    if names:
-        try:
-            _read_config(target)
-        except BadInput:
-            return False
-    return names <= {CONFIG_FILE, WEIGHTS_FILE}
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{folder} holds no saved cost: {path.name} cannot be read ({error})") from error
-    found = config.get("format") if isinstance(config, dict) else None
-    if found != FORMAT:
-        raise BadInput(
-            f"{path} has format {found!r}, expected {FORMAT}: was it written by this project?"
-        )
-    missing = {"model", "bridge", "widths", "fit"} - config.keys()
-    if missing:
-        raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")
-    return dict(config)

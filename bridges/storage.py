@@ -33,9 +33,15 @@ def new_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         new = Path(temporary) / "new"
         new.mkdir()
         yield new
-        if target.exists():
-            target.rename(Path(temporary) / "old")
-        new.rename(target)
+        old = Path(temporary) / "old"
+        try:
+            if target.exists():
+                target.rename(old)
+            new.rename(target)
+        except BaseException:
+            if old.exists() and not target.exists():
+                old.rename(target)
+            raise
 
 
 def write_text(path: Path, text: str) -> None:

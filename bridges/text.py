@@ -70,8 +70,8 @@ def token_rows(
 ) -> list[list[int]]:
     """Rows of at most ``max_length`` tokens, special ones included, from the texts in random order.
 
-    Longer texts are cut into several rows, so nothing of them is lost; texts are read until there are
-    ``most`` rows. Rows of fewer than four words' tokens are left out and counted in the log.
+    Longer texts are cut into several rows; texts are read until there are ``most`` rows. Rows of fewer
+    than four words' tokens, ends of long texts among them, are left out and counted in the log.
 
     Raises:
         BadInput: if there is no text, or none long enough.

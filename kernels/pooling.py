@@ -18,6 +18,7 @@ def pool_trajectory(
     Args:
         hidden_states: L+1 tensors [B, S, H] of one floating dtype; read where they lie, never stacked.
         mask: bool [B, S], the positions the mean runs over; a row without any has mean zero.
+            States at other positions have no influence, but must be finite.
         rows, columns: int64 [N], sequence and position of every target; N may be 0.
 
     Returns:

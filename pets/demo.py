@@ -27,8 +27,10 @@ logger = logging.getLogger(__name__)
 BRIDGES = ("brownian", "ou:theta=3")
 WEIGHT = 1.0
 FIRST_SEED = 42
-MAX_LENGTH = 64
-TUNING = {"shots": 16, "max_steps": 150, "batch_size": 16, "learning_rate": 3e-3, "eval_every": 25}
+MAX_LENGTH = 128  # positions of the tiny model
+TEXT_WORDS = 20  # of a docstring; the first words say what it is about
+FITTING = {"max_steps": 250, "max_length": 64, "learning_rate": 3e-3}
+TUNING = {"shots": 16, "max_steps": 150, "batch_size": 8, "learning_rate": 5e-3, "eval_every": 25}
 
 
 def cache_folder() -> Path:
@@ -47,9 +49,13 @@ def task_data() -> TaskData:
     train, reported = docstrings.areas()
     return TaskData(
         task,
-        tuple(Example(text, label) for text, label in train),
-        tuple(Example(text, label) for text, label in reported),
+        tuple(Example(_start(text), label) for text, label in train),
+        tuple(Example(_start(text), label) for text, label in reported),
     )
+
+
+def _start(text: str) -> str:
+    return " ".join(text.split()[:TEXT_WORDS])
 
 
 def run(folder: Path, seeds: int) -> dict[str, list[float]]:
@@ -98,9 +104,7 @@ def _fitted(plm: PreTrainedModel, tokenizer: Any, bridge: str, folder: Path) -> 
         cost.check_model(plm)
         return cost
     cost = RunningCost.for_model(plm, bridge)
-    cost.fit(
-        plm, tokenizer, docstrings.corpus(), max_steps=400, max_length=MAX_LENGTH, learning_rate=3e-3
-    )
+    cost.fit(plm, tokenizer, docstrings.corpus(), **FITTING)
     cost.save_pretrained(folder)
     return cost
 

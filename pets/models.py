@@ -45,7 +45,8 @@ def load_plm(name: str, *, causal: bool = False) -> tuple[PreTrainedModel, Any]:
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise BadInput(f"model {name!r} cannot be loaded: {_one_line(error)}") from error
+        where = "" if Path(name).exists() else "it is no folder here, and "
+        raise BadInput(f"model {name!r} cannot be loaded: {where}{_one_line(error)}") from error
     auto: Any = AutoModelForMaskedLM
     if config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         if not causal or config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
@@ -59,6 +60,8 @@ def load_plm(name: str, *, causal: bool = False) -> tuple[PreTrainedModel, Any]:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadInput(f"model {name!r} cannot be loaded: {_one_line(error)}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise BadInput(f"model {name!r} comes without a tokenizer: put its tokenizer files beside it")
     missing = sorted(info["missing_keys"])
     if missing:
         logger.warning(
@@ -86,6 +89,7 @@ def load_pet(plm: PreTrainedModel, folder: str | os.PathLike[str]) -> PeftModel:
     expected = {key: tuple(v.shape) for key, v in get_peft_model_state_dict(model).items()}
     wrong = sorted(stored.items() ^ expected.items())
     if wrong:
+        model.unload()
         names = ", ".join(sorted({key for key, _ in wrong})[:5])
         raise BadInput(f"{path} does not fit the PET it describes, weight by weight: {names}")
     return model

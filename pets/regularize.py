@@ -75,7 +75,8 @@ class Regularizer:
             return
         if kwargs.get("labels") is None:
             raise BadInput(
-                "a running cost needs labels: call model(..., labels=labels), or model.eval() first"
+                "a running cost needs labels: call model(..., labels=labels), or model.eval() first "
+                "(the Trainer's label_smoothing_factor takes the labels away: leave it at 0)"
             )
         if kwargs.get("num_items_in_batch") is not None:
             raise BadInput(

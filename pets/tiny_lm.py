@@ -44,10 +44,10 @@ class Settings:
 
     vocabulary: int = 4000
     hidden: int = 128
-    layers: int = 4
+    layers: int = 3
     heads: int = 4
     length: int = 128  # tokens of a window, [CLS] and [SEP] included; also the longest input
-    steps: int = 800
+    steps: int = 1200
     batch: int = 16  # windows
     learning_rate: float = 2e-3
     initial: float = 0.07  # standard deviation of the first weights: about 1 / sqrt(hidden)

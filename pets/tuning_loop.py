@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -184,6 +185,11 @@ class TuningLoop:
 
     def _look(self, step: int, pairs: list[tuple[float, float | None]], bar: Any) -> None:
         dev, dev_loss = self.evaluate("dev")
+        if not math.isfinite(dev_loss):
+            raise BadInput(
+                f"the loss on the selection split became {dev_loss} at step {step}: lower learning_rate "
+                f"({self.settings.learning_rate})"
+            )
         costs = [cost for _, cost in pairs if cost is not None]
         self.curves.append(
             {

@@ -8,11 +8,12 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import kernels
 import pytest
 import torch
 from tiny import tiny_bert, tiny_llama, tiny_tokenizer
 from transformers import BertForMaskedLM, LlamaForCausalLM, PreTrainedTokenizerFast
+
+import kernels
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
 
 import bridges
-from bridges import BadInput, RunningCost, registry, running_cost
+from bridges import BadInput, RunningCost, cost_files, registry
 
 LENGTHS = (9, 6, 4)
 WIDTHS = (8, 6, 5)
@@ -519,7 +519,7 @@ def test_a_save_that_fails_leaves_the_old_cost(
         path.write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(running_cost, "save_file", broken)
+    monkeypatch.setattr(cost_files, "save_file", broken)
     with pytest.raises(type(error)):
         saved(tmp_path / "cost", seed=1)
     assert RunningCost.from_pretrained(tmp_path / "cost").digest() == old.digest()

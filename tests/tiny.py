@@ -17,11 +17,12 @@ from transformers import (
 )
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = (
+_SENTENCE = (
     "good bad fine poor yes no maybe same different negative positive the a film book story was is "
     "very not and or of in on at to it this that we they saw read liked hated quick slow dog cat bird "
     "runs sleeps sings red green blue house tree river day night sun moon star rain snow wind"
-).split()
+)
+WORDS = _SENTENCE.split()
 VOCABULARY = SPECIAL + WORDS
 TEXTS = [
     " ".join(WORDS[(7 * i + 3 * j + i * j) % len(WORDS)] for j in range(5 + i % 9)) for i in range(60)

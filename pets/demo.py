@@ -99,11 +99,17 @@ def run(folder: Path, seeds: int) -> dict[str, list[float]]:
 
 
 def _fitted(plm: PreTrainedModel, tokenizer: Any, bridge: str, folder: Path) -> RunningCost:
-    if folder.exists():
-        cost = RunningCost.from_pretrained(folder)
-        cost.check_model(plm)
-        return cost
     cost = RunningCost.for_model(plm, bridge)
+    if folder.exists():
+        found = RunningCost.from_pretrained(folder)
+        found.check_model(plm)
+        settings = (found.fit_record or {}).get("settings", {})
+        if (
+            found.config()["bridge"] != cost.config()["bridge"]
+            or not FITTING.items() <= settings.items()
+        ):
+            raise bridges.BadInput(f"{folder} was fitted with other settings: choose another --out")
+        return found
     cost.fit(plm, tokenizer, docstrings.corpus(), **FITTING)
     cost.save_pretrained(folder)
     return cost
@@ -117,26 +123,22 @@ def _panels(
     folder: Path,
 ) -> list[list[plots.Panel]]:
     """A row for each bridge: without tuning, with vanilla LoRA, with the bridge; the first seed."""
+
+    def pet(arm: str) -> Path:
+        return folder / "runs" / f"{arm}-{FIRST_SEED}" / "pet"
+
     encoded = prompts.encode(tokenizer, [e.text for e in data.reported], MAX_LENGTH)
     rows = [(row, e.label) for row, e in zip(encoded.rows, data.reported, strict=True)]
     panels = []
     for name, cost in costs.items():
         if cost is None:
             continue
-        assert isinstance(cost.bridge, bridges.GaussianBridge)
-        line = []
-        for title, arm in (
-            ("frozen model", None),
-            ("LoRA, vanilla", "vanilla"),
-            (f"LoRA + {name}", name),
-        ):
-            model = (
-                plm if arm is None else load_pet(plm, folder / "runs" / f"{arm}-{FIRST_SEED}" / "pet")
-            )
-            progress = plots.progress_by_label(model, tokenizer, cost, rows, data.task.words)
-            line.append(plots.Panel(f"{name} bridge: {title}", cost.bridge, progress))
-            if arm is not None:
-                model.unload()
+        words = data.task.words
+        line = [plots.make_panel(f"{name} bridge: frozen model", plm, tokenizer, cost, rows, words)]
+        for title, arm in (("LoRA, vanilla", "vanilla"), (f"LoRA + {name}", name)):
+            model = load_pet(plm, pet(arm))
+            line.append(plots.make_panel(f"{name} bridge: {title}", model, tokenizer, cost, rows, words))
+            model.unload()
         panels.append(line)
     return panels
 

@@ -31,7 +31,7 @@ PET_WEIGHTS = "adapter_model.safetensors"
 
 
 def load_plm(name: str, *, causal: bool = False) -> tuple[PreTrainedModel, Any]:
-    """A masked language model (float32) and its tokenizer.
+    """A masked language model (float32, on the GPU where there is one) and its tokenizer.
 
     Weights that the checkpoint lacks are random after loading; a warning names them.
 
@@ -70,7 +70,7 @@ def load_plm(name: str, *, causal: bool = False) -> tuple[PreTrainedModel, Any]:
             name,
             ", ".join(missing),
         )
-    return model, tokenizer
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
 
 def load_pet(plm: PreTrainedModel, folder: str | os.PathLike[str]) -> PeftModel:

@@ -37,31 +37,38 @@ class Panel:
     progress: dict[str, Tensor]
 
 
-def progress_by_label(
+def make_panel(
+    title: str,
     model: nn.Module,
     tokenizer: Any,
     cost: RunningCost,
     rows: Sequence[tuple[prompts.Row, int]],
     words: Sequence[str],
-) -> dict[str, Tensor]:
+) -> Panel:
     """Each example's latent trajectory along the end point of its own label, by label word.
 
+    The first forty examples of each label count; their mean running cost is put under the title.
+
     Args:
+        title: what the panel shows.
         model: a masked LM, plain or with a PET.
         tokenizer: its tokenizer.
-        cost: a cost made for it.
+        cost: a cost made for it, with a Gaussian bridge.
         rows: encoded prompts with class indices.
         words: label words in class order.
 
-    Returns:
-        word -> [n, L+1]; the first forty examples of each label count.
+    Raises:
+        BadInput: if the bridge has no mean and variance to draw.
     """
+    if not isinstance(cost.bridge, GaussianBridge):
+        raise BadInput(f"{type(cost.bridge).__name__} is not Gaussian: there is no tube to draw")
     word_ids = prompts.label_token_ids(tokenizer, words)
     encoder = pretrained_model(model).base_model
-    found = {}
+    found, costs = {}, []
     for label, word in enumerate(words):
         chosen = [row for row in rows if row[1] == label][:_LABELS]
         batch = prompts.collate(chosen, word_ids, tokenizer.pad_token_id)
+        batch = {name: tensor.to(cost.end_points.vectors.device) for name, tensor in batch.items()}
         with torch.no_grad():
             hidden = encoder(
                 input_ids=batch["input_ids"],
@@ -70,8 +77,10 @@ def progress_by_label(
             ).hidden_states
             trajectory, tokens = cost.trajectory(hidden, batch["labels"], batch["attention_mask"])
             latent = cost.latent_map(trajectory)
-            found[word] = (latent * cost.end_points(tokens)).sum(-1).T
-    return found
+            found[word] = (latent * cost.end_points(tokens)).sum(-1).T.cpu()
+            costs.append(cost.bridge.cost(cost.latent_map, trajectory, cost.end_points(tokens)).item())
+    mean = sum(costs) / len(costs)
+    return Panel(f"{title}\nrunning cost {mean:.3f}", cost.bridge, found)
 
 
 def plot_trajectories(path: str | os.PathLike[str], panels: Sequence[Sequence[Panel]]) -> None:

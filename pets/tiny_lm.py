@@ -92,10 +92,21 @@ def tiny_lm(
         "seed": seed,
         "settings": asdict(settings),
     }
-    if _is_current(folder, record):
-        cached = PreTrainedTokenizerFast.from_pretrained(folder)
-        return BertForMaskedLM.from_pretrained(folder).eval(), cached
+    if not _is_current(folder, record):
+        _write(folder, texts, words, seed, settings, record)
+    # Read back in any case: a fresh model and a cached one are the same, down to their name.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    return BertForMaskedLM.from_pretrained(folder).eval(), tokenizer
 
+
+def _write(
+    folder: Path,
+    texts: Sequence[str],
+    words: Sequence[str],
+    seed: int,
+    settings: Settings,
+    record: dict[str, Any],
+) -> None:
     tokenizer = _tokenizer(texts, words, settings)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # of the CPU only: that is what is restored
@@ -104,7 +115,6 @@ def tiny_lm(
         model.save_pretrained(new)
         tokenizer.save_pretrained(new)
         (new / _RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
-    return model, tokenizer
 
 
 def _is_current(folder: Path, record: dict[str, Any]) -> bool:

@@ -67,9 +67,11 @@ def tune(
         train, dev = splits.hold_out(data.train, data.task, settings.seed)
     else:
         train, dev = splits.few_shot(data.train, data.task, settings.shots, settings.seed)
-    run = RunFolder(folder, _identity(plm, data, settings, cost))
+    identity = _identity(plm, data, settings, cost)
+    run = RunFolder(folder, identity)
     if run.result is not None:
         logger.info("%s is finished; nothing to do", run.path)
+        run.snapshot.remove()  # a kill right after the result was written leaves it behind
         return run.result
     limit = min(settings.max_length, max_positions(plm.config) or settings.max_length)
     encoded = {
@@ -77,7 +79,7 @@ def tune(
         for name, examples in (("train", train), ("dev", dev), ("reported", data.reported))
     }
     with _classifier(plm, settings, word_ids, cost) as classifier:
-        loop = TuningLoop(classifier, encoded, data, settings, word_ids, tokenizer.pad_token_id)
+        loop = TuningLoop(classifier, encoded, data, settings, word_ids, tokenizer.pad_token_id or 0)
         run.start()
         loop.run(run, progress=progress)
         with new_folder(run.pet) as new:
@@ -89,7 +91,7 @@ def tune(
             "metric": data.task.metric,
             "pet": settings.pet,
             "bridge": cost.config()["bridge"] if cost is not None else None,
-            "settings": dataclasses.asdict(settings),
+            "settings": identity["settings"],
             "versions": versions(),
             "reported": reported,
             "dev": best["dev"],
@@ -111,7 +113,7 @@ def _classifier(
     config = methods.get(settings.pet, **settings.pet_options)
     trainable = {p: p.requires_grad for p in plm.parameters()}
     mode = plm.training
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[plm.device] if plm.device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
         try:
             model = get_peft_model(plm, config)

@@ -143,9 +143,12 @@ class TuningLoop:
         return metrics.score(self.data.task, predictions, labels), total / len(rows)
 
     def best_entry(self) -> dict[str, Any]:
-        """The selected entry of the curves: best metric, then lowest loss, then earliest."""
+        """The selected entry of the curves: best metric, then lowest loss, then earliest.
+
+        Step 0, the frozen model, is in the curves but not among the choices: a tuned PET is asked for.
+        """
         metric = self.data.task.metric
-        return max(self.curves, key=lambda e: (e["dev"][metric], -e["dev_loss"], -e["step"]))
+        return max(self.curves[1:], key=lambda e: (e["dev"][metric], -e["dev_loss"], -e["step"]))
 
     def _forward(self, rows: Sequence[tuple[prompts.Row, int]]) -> Any:
         batch = prompts.collate(rows, self.word_ids, self.pad_id)
@@ -186,10 +189,12 @@ class TuningLoop:
     def _look(self, step: int, pairs: list[tuple[float, float | None]], bar: Any) -> None:
         dev, dev_loss = self.evaluate("dev")
         if not math.isfinite(dev_loss):
-            raise BadInput(
-                f"the loss on the selection split became {dev_loss} at step {step}: lower learning_rate "
-                f"({self.settings.learning_rate})"
+            advice = (
+                f"lower learning_rate ({self.settings.learning_rate})"
+                if step
+                else "that is before any tuning, so check the model's weights"
             )
+            raise BadInput(f"the loss on the selection split is {dev_loss} at step {step}: {advice}")
         costs = [cost for _, cost in pairs if cost is not None]
         self.curves.append(
             {
@@ -200,7 +205,7 @@ class TuningLoop:
                 "dev_loss": dev_loss,
             }
         )
-        if self.best_entry()["step"] == step:
+        if step and self.best_entry()["step"] == step:
             self.best = self._tensors()
         bar.set_postfix_str(f"dev {self.data.task.metric} {dev[self.data.task.metric]:.3f}")
 

@@ -123,7 +123,7 @@ def test_loss_counts_masked_places_only(tmp_path: Path) -> None:
     windows = [w for text in module._windows(tokenizer, TEXTS, SMALL) for w in text][:8]
     seen: list[int] = []
     handle = model.cls.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
-    module._loss(model, windows, torch.Generator().manual_seed(0))
+    module._loss(model, tokenizer, windows, torch.Generator().manual_seed(0))
     handle.remove()
     ordinary = sum(len(window) - 2 for window in windows)
     assert 0 < seen[0] < 0.4 * ordinary

@@ -510,10 +510,27 @@ def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
         TuneSettings(**{name: value})
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_advice(tmp_path: Path) -> None:
+def test_a_broken_model_ends_the_run_with_advice(tmp_path: Path) -> None:
     plm = nan_model()
-    with pytest.raises(BadInput, match=r"loss became nan at step 0: lower learning_rate"):
+    with pytest.raises(BadInput, match=r"is nan at step 0: that is before any tuning"):
         run(tmp_path / "run", plm=plm)
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = TuningLoop._forward
+
+    def diverged(self: TuningLoop, rows: Any) -> Any:
+        output = forward(self, rows)
+        if self.classifier.training:
+            output.loss = output.loss * float("nan")
+        return output
+
+    monkeypatch.setattr(TuningLoop, "_forward", diverged)
+    with pytest.raises(BadInput, match=r"loss became nan at step 0: lower learning_rate"):
+        run(tmp_path / "run")
     assert not (tmp_path / "run" / "result.json").exists()
     assert not (tmp_path / "run" / "pet").exists()
 

@@ -105,6 +105,9 @@ def plot_trajectories(path: str | os.PathLike[str], panels: Sequence[Sequence[Pa
         line[0].set_ylabel("progress towards the label's end point")
     for axis in axes[-1]:
         axis.set_xlabel("depth t  (0: start, 1: label)")
+    figure.suptitle(
+        "Latent trajectories of [MASK] through the layers: thin lines single examples, thick ones means"
+    )
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
     target = Path(path)

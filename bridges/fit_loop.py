@@ -54,8 +54,9 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_size", "held_out", "eval_every", "patience"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name}={getattr(self, name)}: expected a whole number above 0")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise BadInput(f"{name}={value}: expected a whole number above 0")
         if self.max_length < 8:
             raise BadInput(f"max_length={self.max_length}: expected at least 8 tokens")
         if not 0 < self.learning_rate < 1:

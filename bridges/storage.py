@@ -52,6 +52,18 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What differs between two descriptions of a run, ``"seed 42 there, 43 here; ..."``; else empty."""
+    parts = []
+    for key in sorted(k for k in {**there, **here} if there.get(k) != here.get(k)):
+        old, new = there.get(key), here.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            parts.append(difference(old, new))
+        else:
+            parts.append(f"{key} {old!r} there, {new!r} here")
+    return "; ".join(parts)
+
+
 class Snapshot:
     """The state of an unfinished run: named tensors and JSON-able facts in one safetensors file.
 
@@ -89,11 +101,11 @@ class Snapshot:
             identity, facts = json.loads(metadata["identity"]), json.loads(metadata["facts"])
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise BadInput(f"{self.path} is no snapshot of a run ({error}): delete it") from error
-        changed = [k for k in {**identity, **self.identity} if identity.get(k) != self.identity.get(k)]
+        changed = difference(identity, self.identity)
         if changed:
             raise BadInput(
-                f"{self.path} is from a run with another {', '.join(sorted(changed))}: "
-                "use the same settings to go on, or another folder"
+                f"{self.path} is from another run ({changed}): use the same settings to go on, or "
+                "another folder"
             )
         return tensors, facts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -44,7 +45,18 @@ def bridge_nll(
     Raises:
         ValueError: for shapes that do not fit together.
     """
+    if states.dim() != 3 or rows.shape != states.shape[1:2]:
+        raise ValueError(
+            f"states {tuple(states.shape)} and rows {tuple(rows.shape)}: expected [L, N, H] and [N]"
+        )
     layers, tokens, width = states.shape
+    shapes = [tuple(w.shape) for w in weights]
+    chained = all(w[1] == before[0] for before, w in pairwise(shapes))
+    if not shapes or not chained or [tuple(b.shape) for b in biases] != [w[:1] for w in shapes]:
+        raise ValueError(
+            f"weights {shapes} and biases {[tuple(b.shape) for b in biases]} are no stack of layers: "
+            "expected [h_1, 2H], [h_2, h_1] ... and [h_1], [h_2] ..."
+        )
     if context.dim() != 3 or context.shape[0] != layers or context.shape[2] != width:
         raise ValueError(
             f"context {tuple(context.shape)} does not fit states {tuple(states.shape)}: "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bridges.errors import BadInput
-from bridges.storage import Snapshot, write_text
+from bridges.storage import Snapshot, difference, write_text
 
 CONFIG_FILE = "run.json"
 RESULT_FILE = "result.json"
@@ -39,10 +39,9 @@ class RunFolder:
         config = self.path / CONFIG_FILE
         if config.exists():
             found = _read(config)
-            changed = sorted(k for k in {**found, **identity} if found.get(k) != identity.get(k))
+            changed = difference(found, identity)
             if changed:
-                details = "; ".join(_difference(k, found.get(k), identity.get(k)) for k in changed)
-                raise BadInput(f"{self.path} holds another run ({details}): choose another folder")
+                raise BadInput(f"{self.path} holds another run ({changed}): choose another folder")
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise BadInput(f"{self.path} exists and holds no run: choose another folder")
         self.identity = identity
@@ -75,10 +74,3 @@ def _read(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise BadInput(f"{path} cannot be read: {error}") from error
-
-
-def _difference(key: str, there: Any, here: Any) -> str:
-    if isinstance(there, dict) and isinstance(here, dict):
-        inner = sorted(k for k in {**there, **here} if there.get(k) != here.get(k))
-        return ", ".join(_difference(k, there.get(k), here.get(k)) for k in inner)
-    return f"{key} {there!r} there, {here!r} here"

@@ -59,8 +59,9 @@ class TuneSettings:
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_size", "eval_every"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name}={getattr(self, name)}: expected a whole number above 0")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise BadInput(f"{name}={value}: expected a whole number above 0")
         if not 0 < self.learning_rate < 1:
             raise BadInput(f"learning_rate={self.learning_rate}: expected a number in (0, 1)")
         if not 0 <= self.weight_decay < 1:

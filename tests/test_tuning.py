@@ -497,6 +497,7 @@ def test_a_run_that_cannot_be_is_refused_before_anything_is_written(case: str, t
     ("name", "value"),
     [
         ("max_steps", 0),
+        ("max_steps", 1.5),
         ("batch_size", 0),
         ("eval_every", -1),
         ("learning_rate", 0.0),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bridges.errors import BadInput
+from bridges.errors import BadInput, check_counts
 from bridges.storage import Snapshot, load_optimizer_tensors, optimizer_tensors
 from bridges.text import Batch, batches, generator
 
@@ -53,10 +53,8 @@ class FitSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "held_out", "eval_every", "patience"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise BadInput(f"{name}={value}: expected a whole number above 0")
+        counts = ("max_steps", "batch_size", "held_out", "eval_every", "patience")
+        check_counts(**{name: getattr(self, name) for name in counts})
         if self.max_length < 8:
             raise BadInput(f"max_length={self.max_length}: expected at least 8 tokens")
         if not 0 < self.learning_rate < 1:

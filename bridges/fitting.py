@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bridges.running_cost import RunningCost
-
-logger = logging.getLogger(__name__)
 
 STATE_FILE = "fit-state.safetensors"
 

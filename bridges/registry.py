@@ -7,7 +7,6 @@ target is imported, and the subclass statement inside it does the rest.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import warnings
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from bridges.errors import BadInput
+from bridges.errors import BadInput, unknown
 
 if TYPE_CHECKING:
     from bridges.base import Bridge
@@ -92,9 +91,7 @@ def available(pattern: str = "*") -> list[str]:
 def _lookup(name: str) -> type[Bridge]:
     _load_entry_points()
     if name not in _REGISTRY:
-        near = difflib.get_close_matches(str(name), _REGISTRY, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise BadInput(f"unknown bridge {name!r}{hint} (known: {', '.join(available())})")
+        raise unknown("bridge", name, _REGISTRY)
     return _REGISTRY[name]
 
 

@@ -44,12 +44,19 @@ def new_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
             raise
 
 
+@contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """A temporary name beside ``target`` that takes its place when the block ends without an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.new")
+    yield temporary
+    temporary.replace(target)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace the file's content in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
@@ -79,12 +86,10 @@ class Snapshot:
 
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Write atomically; the previous snapshot stays until the new one is whole."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.new")
         whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
         metadata = {"identity": json.dumps(self.identity), "facts": json.dumps(facts)}
-        save_file(whole, temporary, metadata=metadata)
-        temporary.replace(self.path)
+        with new_file(self.path) as temporary:
+            save_file(whole, temporary, metadata=metadata)
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Tensors and facts, or None if there is no snapshot.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import shutil
@@ -269,8 +270,6 @@ def zoo() -> None:
 
 
 def _parameters(record: bridges.BridgeInfo) -> str:
-    import inspect
-
     shown = []
     for name, default in record.defaults.items():
         shown.append(name if default is inspect.Parameter.empty else f"{name}={default}")

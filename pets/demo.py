@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from pathlib import Path
@@ -21,8 +20,6 @@ from pets.tasks import Example, Label, Task, TaskData
 from pets.tiny_lm import tiny_lm
 from pets.tuning import tune
 from pets.tuning_loop import TuneSettings
-
-logger = logging.getLogger(__name__)
 
 BRIDGES = ("brownian", "ou:theta=3")
 WEIGHT = 1.0
@@ -69,17 +66,17 @@ def run(folder: Path, seeds: int) -> dict[str, list[float]]:
     started = time.perf_counter()
     plots.require()
     data = task_data()
-    _say("1. a tiny language model, pretrained on the docstrings of the standard library")
+    click.echo("1. a tiny language model, pretrained on the docstrings of the standard library")
     plm, tokenizer = tiny_lm(cache_folder() / "tiny-lm", docstrings.corpus(), data.task.words)
     costs: dict[str, RunningCost | None] = {"vanilla": None}
     for text in BRIDGES:
         name = bridges.parse(text).registered_name or text
-        _say(f"2. fitting the latent map for the {name} bridge")
+        click.echo(f"2. fitting the latent map for the {name} bridge")
         costs[name] = _fitted(plm, tokenizer, text, folder / "costs" / name)
     accuracies: dict[str, list[float]] = {}
     for seed in range(FIRST_SEED, FIRST_SEED + seeds):
         for arm, cost in costs.items():
-            _say(f"3. tuning LoRA, {arm}, seed {seed}")
+            click.echo(f"3. tuning LoRA, {arm}, seed {seed}")
             settings = TuneSettings(seed=seed, weight=WEIGHT, max_length=MAX_LENGTH, **TUNING)  # type: ignore[arg-type]
             result = tune(plm, tokenizer, data, settings, folder / "runs" / f"{arm}-{seed}", cost=cost)
             accuracies.setdefault(arm, []).append(result["reported"]["accuracy"])
@@ -89,7 +86,7 @@ def run(folder: Path, seeds: int) -> dict[str, list[float]]:
     plots.plot_trajectories(picture, _panels(plm, tokenizer, data, costs, folder))
     words = ", ".join(data.task.words)
     chance = 1 / len(data.task.labels)
-    _say(
+    click.echo(
         f"\nWhich area of the standard library does a docstring belong to ({words})?\n"
         f"{TUNING['shots']} examples a class, {len(data.reported)} scored, chance {chance:.2f}\n\n"
         f"{table}\n\n"
@@ -99,17 +96,19 @@ def run(folder: Path, seeds: int) -> dict[str, list[float]]:
 
 
 def _fitted(plm: PreTrainedModel, tokenizer: Any, bridge: str, folder: Path) -> RunningCost:
-    cost = RunningCost.for_model(plm, bridge)
+    process = bridges.parse(bridge)
     if folder.exists():
         found = RunningCost.from_pretrained(folder)
         found.check_model(plm)
         settings = (found.fit_record or {}).get("settings", {})
         if (
-            found.config()["bridge"] != cost.config()["bridge"]
+            type(found.bridge) is not type(process)
+            or found.bridge.hyperparameters != process.hyperparameters
             or not FITTING.items() <= settings.items()
         ):
             raise bridges.BadInput(f"{folder} was fitted with other settings: choose another --out")
         return found
+    cost = RunningCost.for_model(plm, process)
     cost.fit(plm, tokenizer, docstrings.corpus(), **FITTING)
     cost.save_pretrained(folder)
     return cost
@@ -141,7 +140,3 @@ def _panels(
             model.unload()
         panels.append(line)
     return panels
-
-
-def _say(text: str) -> None:
-    click.echo(text)

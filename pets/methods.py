@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 from peft import LoraConfig, PeftConfig
 
-from bridges.errors import BadInput
+from bridges.errors import BadInput, unknown
 
 # peft has no masked-LM task type, and without any a tuner's own forward is bypassed.
 _TASK_TYPE = "FEATURE_EXTRACTION"
@@ -38,9 +37,7 @@ def get(name: str, **options: Any) -> PeftConfig:
         BadInput: for an unknown name or an option the method does not have.
     """
     if name not in _METHODS:
-        near = difflib.get_close_matches(str(name), _METHODS, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise BadInput(f"unknown PET {name!r}{hint} (known: {', '.join(available())})")
+        raise unknown("PET", name, _METHODS)
     try:
         return _METHODS[name](**options)
     except (TypeError, ValueError) as error:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bridges import BadInput, GaussianBridge, RunningCost
 from bridges.model_spec import pretrained_model
+from bridges.storage import new_file
 from bridges.trajectory import layer_times
 from pets import prompts
 
@@ -110,12 +111,9 @@ def plot_trajectories(path: str | os.PathLike[str], panels: Sequence[Sequence[Pa
     )
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.new.png")
-    figure.savefig(temporary, dpi=130)
+    with new_file(Path(path)) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
     pyplot.close(figure)
-    temporary.replace(target)
 
 
 def _draw(axis: Any, panel: Panel) -> None:

@@ -26,7 +26,7 @@ class Regularizer:
 
     def __init__(self, model: nn.Module, cost: RunningCost, weight: float, in_eval: bool) -> None:
         self.weight = weight
-        self._model, self._cost, self._in_eval = model, cost, in_eval
+        self._cost, self._in_eval = cost, in_eval
         self._plm = pretrained_model(model)
         self._encoder = self._plm.base_model
         self._signature = inspect.signature(self._encoder.forward)

@@ -58,10 +58,6 @@ def tune(
     Raises:
         BadInput: for anything that does not fit: label words, shots, cost, folder.
     """
-    # Everything that can be refused is, before anything is written.
-    methods.get(settings.pet, **settings.pet_options)
-    if cost is not None:
-        cost.check_model(plm)
     word_ids = prompts.label_token_ids(tokenizer, data.task.words)
     if settings.shots is None:
         train, dev = splits.hold_out(data.train, data.task, settings.seed)
@@ -80,7 +76,7 @@ def tune(
     }
     with _classifier(plm, settings, word_ids, cost) as classifier:
         loop = TuningLoop(classifier, encoded, data, settings, word_ids, tokenizer.pad_token_id or 0)
-        run.start()
+        run.start()  # nothing is written before all that can be refused has been
         loop.run(run, progress=progress)
         with new_folder(run.pet) as new:
             classifier.model.save_pretrained(new)  # type: ignore[operator]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bridges import BadInput
+from bridges.errors import BadInput, check_counts
 from bridges.storage import load_optimizer_tensors, optimizer_tensors
 from bridges.text import generator
 from pets import metrics, prompts
@@ -58,10 +58,8 @@ class TuneSettings:
     max_length: int = 128
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "eval_every"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise BadInput(f"{name}={value}: expected a whole number above 0")
+        counts = ("max_steps", "batch_size", "eval_every")
+        check_counts(**{name: getattr(self, name) for name in counts})
         if not 0 < self.learning_rate < 1:
             raise BadInput(f"learning_rate={self.learning_rate}: expected a number in (0, 1)")
         if not 0 <= self.weight_decay < 1:

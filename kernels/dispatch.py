@@ -1,43 +1,155 @@
-"""The one place that chooses which implementation of an operation runs.
+"""The one place that chooses which implementation of an operation runs, and says why.
 
-A `Backend` bundles one implementation of every operation. `choose` returns the first one, in order of
-priority, that can run on the tensors at hand. Adding a backend is adding it to `BACKENDS`.
+A `Backend` bundles one implementation of every operation. `choose` takes, in this order: the backend
+named by the call's argument, by the innermost `use_backend`, by the environment variable
+BRIDGE_PETS_BACKEND; else the first of `BACKENDS` that runs on the tensors by itself. A named backend
+that cannot run is an error, never replaced.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from kernels import pytorch
+VARIABLE = "BRIDGE_PETS_BACKEND"
 
-
-def _anywhere(device: torch.device) -> bool:
-    return True
+logger = logging.getLogger(__name__)
+_forced: ContextVar[str | None] = ContextVar("backend", default=None)
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One implementation of every operation, and the devices it runs on."""
+    """One implementation of every operation.
+
+    Attributes:
+        name: what it is called in overrides.
+        module: where its operations are, imported when one is first called.
+        refusal: why it cannot run on tensors like this one with so many layers; None if it can.
+        by_itself: whether it may be chosen for tensors like this one without being named.
+    """
 
     name: str
-    is_available: Callable[[torch.device], bool]
-    pool_trajectory: Callable[..., tuple[Tensor, Tensor]]
-    bridge_nll: Callable[..., Tensor]
+    module: str
+    refusal: Callable[[Tensor, int], str | None]
+    by_itself: Callable[[Tensor], bool]
 
+    @property
+    def operations(self) -> Any:
+        """The module that holds them."""
+        return importlib.import_module(self.module)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend and why it was taken."""
+
+    backend: Backend
+    reason: str
+
+
+def _pytorch_refusal(like: Tensor, layers: int) -> str | None:
+    return None
+
+
+def _triton_refusal(like: Tensor, layers: int) -> str | None:
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    if like.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f"its kernels compute in 32 bits, not in {like.dtype}"
+    if layers > MAX_TRITON_LAYERS:
+        return f"{layers} layers are more than a tile holds ({MAX_TRITON_LAYERS})"
+    if like.device.type != "cuda":
+        if os.environ.get("TRITON_INTERPRET") == "1":
+            return None
+        return f"the tensors are on {like.device}, not on a CUDA device"
+    if torch.version.hip is not None:
+        return "its kernels were only tried on NVIDIA devices"
+    major, minor = torch.cuda.get_device_capability(like.device)
+    if (major, minor) < (8, 0):
+        return f"compute capability {major}.{minor} is below 8.0"
+    return None
+
+
+MAX_TRITON_LAYERS = 256
 
 BACKENDS: list[Backend] = [
-    Backend("pytorch", _anywhere, pytorch.pool_trajectory, pytorch.bridge_nll),
+    Backend("triton", "kernels.triton_backend", _triton_refusal, lambda like: like.is_cuda),
+    Backend("pytorch", "kernels.pytorch", _pytorch_refusal, lambda like: True),
 ]
-"""In order of priority: the first that is available for a device runs there."""
+"""In order of priority."""
 
 
-def choose(device: torch.device) -> Backend:
-    """The backend that runs on ``device``."""
+def choose(like: Tensor, layers: int = 1, backend: str | None = None) -> Choice:
+    """The backend for tensors like this one.
+
+    Args:
+        like: device and dtype of the operation.
+        layers: of the operation.
+        backend: a name that overrides everything else.
+
+    Raises:
+        ValueError: for a name that is not known, or a named backend that cannot run here.
+    """
+    for name, origin in (
+        (backend, "named by the call"),
+        (_forced.get(), "named by use_backend"),
+        (os.environ.get(VARIABLE), f"named by {VARIABLE}"),
+    ):
+        if name:
+            named = _by_name(name, origin)
+            why_not = named.refusal(like, layers)
+            if why_not is not None:
+                raise ValueError(f"backend {name!r}, {origin}, cannot run: {why_not}")
+            return _said(Choice(named, origin), like)
+    passed_over: list[str] = []
+    for candidate in BACKENDS:
+        why_not = candidate.refusal(like, layers)
+        if why_not is None and candidate.by_itself(like):
+            reason = "; ".join([f"first that runs on {like.device} in {like.dtype}", *passed_over])
+            return _said(Choice(candidate, reason), like)
+        passed_over.append(f"not {candidate.name}: {why_not or 'only when named'}")
+    raise RuntimeError(f"no kernel backend runs on {like.device}: {'; '.join(passed_over)}")
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Within this context every operation runs on the named backend, or fails.
+
+    Raises:
+        ValueError: for a name that is not known.
+    """
+    token = _forced.set(_by_name(name, "named by use_backend").name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def explain(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> str:
+    """Which backend runs on a device in a dtype, and why, in one line."""
+    choice = choose(torch.empty(0, device=device, dtype=dtype))
+    return f"{choice.backend.name} ({choice.reason})"
+
+
+def _by_name(name: str, origin: str) -> Backend:
     for backend in BACKENDS:
-        if backend.is_available(device):
+        if backend.name == name:
             return backend
-    raise RuntimeError(f"no kernel backend runs on {device}; known: {[b.name for b in BACKENDS]}")
+    raise ValueError(
+        f"unknown backend {name!r}, {origin} (known: {', '.join(b.name for b in BACKENDS)})"
+    )
+
+
+def _said(choice: Choice, like: Tensor) -> Choice:
+    logger.debug("%s for %s %s: %s", choice.backend.name, like.device, like.dtype, choice.reason)
+    return choice

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kernels.sde import LAYER_NORM_EPS, LIPSWISH, PathGrid
+
 
 def pool_trajectory(
     hidden_states: Sequence[Tensor], mask: Tensor, rows: Tensor, columns: Tensor
@@ -61,3 +63,35 @@ def bridge_nll(
             total = total + precision[i] * residual.square().sum() / 2
             previous = x
     return total / max(layers * tokens, 1)
+
+
+def sde_cost(
+    states: Tensor,
+    context: Tensor,
+    rows: Tensor,
+    path_weight: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    end: Tensor,
+    noise: Tensor,
+    grid: PathGrid,
+) -> Tensor:
+    """Path-space KL of a learned drift, one token and one node at a time, nothing hoisted.
+
+    See `kernels.sde.sde_cost` for the shapes and `kernels.sde.PathGrid` for the path.
+    """
+    total = states.new_zeros(())
+    first = torch.cat([path_weight, weights[0]], 1)
+    for n in range(states.shape[1]):
+        knots = torch.cat([context[:, rows[n]], states[:, n]], 1)
+        y = torch.zeros_like(end[n])
+        for j, t in enumerate(grid.times):
+            at = grid.spline[j] @ knots
+            x = torch.cat([t[None], y, F.layer_norm(at, at.shape, eps=LAYER_NORM_EPS)])
+            for k, (weight, bias) in enumerate(zip([first, *weights[1:]], biases, strict=True)):
+                x = weight @ (LIPSWISH * F.silu(x) if k else x) + bias
+            residual = grid.of_net[j] * x + grid.of_state[j] * y - grid.of_end[j] * end[n]
+            total = total + grid.weight[j] * residual.square().sum() / 2
+            if j < len(grid.decay):
+                y = grid.decay[j] * y + grid.gain[j] * x + grid.spread[j] * noise[j, n]
+    return total / max(states.shape[1], 1)

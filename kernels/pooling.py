@@ -11,7 +11,12 @@ from kernels.dispatch import choose
 
 
 def pool_trajectory(
-    hidden_states: Sequence[Tensor], mask: Tensor, rows: Tensor, columns: Tensor
+    hidden_states: Sequence[Tensor],
+    mask: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    *,
+    backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The states at the targets and the mean state of each sequence, for every layer.
 
@@ -20,6 +25,7 @@ def pool_trajectory(
         mask: bool [B, S], the positions the mean runs over; a row without any has mean zero.
             States at other positions have no influence, but must be finite.
         rows, columns: int64 [N], sequence and position of every target; N may be 0.
+        backend: the implementation, by name; by default `kernels.dispatch` chooses.
 
     Returns:
         states [L+1, N, H] and context [L+1, B, H], in float32 (float64 for float64 input).
@@ -28,7 +34,7 @@ def pool_trajectory(
     autocast.
 
     Raises:
-        ValueError: for shapes or dtypes that do not fit together.
+        ValueError: for shapes or dtypes that do not fit together, or a backend that cannot run.
     """
     if not hidden_states:
         raise ValueError("hidden_states is empty: expected L+1 tensors [B, S, H]")
@@ -50,4 +56,6 @@ def pool_trajectory(
             f"rows {tuple(rows.shape)} and columns {tuple(columns.shape)}: expected two vectors [N]"
         )
     with torch.autocast(first.device.type, enabled=False):
-        return choose(first.device).pool_trajectory(hidden_states, mask, rows, columns)
+        chosen = choose(first, len(hidden_states), backend).backend.operations
+        pooled: tuple[Tensor, Tensor] = chosen.pool_trajectory(hidden_states, mask, rows, columns)
+        return pooled

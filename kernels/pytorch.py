@@ -10,6 +10,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from kernels.path_sequential import adjoint_sequential, solve_sequential
+
+__all__ = ["adjoint_sequential", "bridge_nll", "pool_trajectory", "project", "solve_sequential"]
+
 
 def _mean_weights(mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Weights [B, 1, S] whose product with the states, times the scale [B, 1], is the masked mean.

@@ -1,4 +1,4 @@
-"""The fused bridge likelihood against the oracle, and the choice of the implementation that runs."""
+"""The fused bridge likelihood against the oracle."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels import dispatch, oracle
+from kernels import oracle
 from kernels.bridge_nll import bridge_nll
-from kernels.pooling import pool_trajectory
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 """float64: at most a few hundred terms of size 1, about 1e-15 each."""
@@ -226,40 +225,3 @@ def test_autocast_around_it_changes_nothing() -> None:
 def test_what_does_not_fit_is_refused(changes: dict[str, Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         bridge_nll(*dataclasses.replace(case(), **changes).arguments())
-
-
-def _backend(name: str, *, available: bool) -> dispatch.Backend:
-    """A backend whose results cannot be mistaken."""
-    marked = torch.tensor(-1.0)
-    return dispatch.Backend(
-        name, lambda device: available, lambda *_: (marked, marked), lambda *_: marked
-    )
-
-
-def _run_both() -> list[Tensor]:
-    hidden = [torch.ones(1, 2, 3)]
-    mask = torch.ones(1, 2, dtype=torch.bool)
-    states, _ = pool_trajectory(hidden, mask, *torch.zeros(2, 1, dtype=torch.int64))
-    return [states, bridge_nll(*case().arguments())]
-
-
-def test_the_first_available_backend_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    front = _backend("front", available=True)
-    monkeypatch.setattr(dispatch, "BACKENDS", [front, *dispatch.BACKENDS])
-    assert dispatch.choose(torch.device("cpu")) is front
-    assert all((value == -1).all() for value in _run_both())
-
-
-def test_an_unavailable_backend_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = dispatch.choose(torch.device("cpu"))
-    monkeypatch.setattr(dispatch, "BACKENDS", [_backend("front", available=False), *dispatch.BACKENDS])
-    assert dispatch.choose(torch.device("cpu")) is before
-    assert not any((value == -1).any() for value in _run_both())
-
-
-def test_without_a_backend_the_error_names_the_device_and_the_known_ones(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(dispatch, "BACKENDS", [_backend("absent", available=False)])
-    with pytest.raises(RuntimeError, match=r"no kernel backend runs on cpu; known: \['absent'\]"):
-        _run_both()

@@ -1,0 +1,255 @@
+"""Every Triton kernel compiled ahead of time, without a GPU, with what it takes of the GPU.
+
+``python -m kernels.aot`` prints the table and exits with 1 if a kernel spills registers or wants more
+shared memory than there is. The wrappers themselves are run, on tensors without data, and their launches
+recorded: what is compiled is what the same shapes launch on a GPU.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from itertools import pairwise
+from typing import Any
+from unittest import mock
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from kernels import triton_backend, triton_launch
+from kernels.path_network import PathNetwork
+
+SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}
+"""Shared memory one program may use, by compute capability: A100, H100 and H200."""
+
+POINTERS = {
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.int64: "*i64",
+    torch.uint8: "*u8",
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A named size of the problem: the operations as `bridges.RunningCost` would call them."""
+
+    name: str
+    layers: int  # L+1, the embedding output included
+    batch: int
+    targets: int
+    length: int
+    width: int
+    sizes: tuple[int, ...]
+    fitting: bool = False  # gradients of g's weights instead of the hidden states
+    carry: bool = False
+    dtypes: tuple[torch.dtype, ...] = (torch.float32,)
+
+
+BOTH = (torch.float32, torch.bfloat16)
+ALL = (*BOTH, torch.float16)
+SHAPES = (
+    Shape("tiny", 3, 3, 5, 9, 20, (12, 10, 6), carry=True, dtypes=(torch.float32, torch.float16)),
+    Shape("tiny fit", 3, 3, 5, 9, 20, (12, 6), fitting=True),
+    Shape("one layer", 3, 3, 5, 9, 32, (16,), carry=True),
+    Shape("bert-base", 13, 32, 32, 128, 768, (768, 192, 96), dtypes=ALL),
+    Shape("bert-base path", 13, 32, 32, 128, 768, (768, 192, 96), carry=True, dtypes=BOTH),
+    Shape("bert-base fit", 13, 32, 19 * 32, 128, 768, (768, 192, 96), fitting=True),
+    Shape("bert-base path fit", 13, 32, 19 * 32, 128, 768, (768, 192, 96), fitting=True, carry=True),
+    Shape("bert-large", 25, 32, 32, 128, 1024, (1024, 256, 128)),
+    Shape("bert-large fit", 25, 32, 19 * 32, 128, 1024, (1024, 256, 128), fitting=True, dtypes=BOTH),
+    Shape("128 layers", 129, 32, 32, 128, 1024, (1024, 256, 128), carry=True),
+)
+
+PATHS: dict[str, tuple[int, ...]] = {
+    "path tiny": (12, 10, 6),
+    "path one layer": (16,),
+    "path two layers": (64, 48),
+    "path bert-base": (768, 192, 96),
+    "path bert-large": (1024, 256, 128),
+    "path four layers": (1024, 256, 256, 128),
+}
+"""Widths of the SDE cost's network, for the sequential solver; it computes in float32 alone."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One kernel as the runtime would specialise it."""
+
+    kernel: str
+    signature: tuple[tuple[str, str], ...]
+    constants: tuple[tuple[str, Any], ...]
+    aligned: tuple[int, ...]  # arguments known to be divisible by 16
+    options: tuple[tuple[str, int], ...]
+
+    def __str__(self) -> str:
+        types = ",".join(kind for _, kind in self.signature if kind.startswith("*"))
+        constants = " ".join(f"{k}={v}" for k, v in self.constants)
+        numbers = (self.signature[i] for i in self.aligned)
+        divisible = ",".join(name for name, kind in numbers if not kind.startswith("*"))
+        return f"{self.kernel} {types} {constants} %16:{divisible or '-'}"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a compiled kernel takes: bytes of shared memory, registers and spilled bytes a thread."""
+
+    capability: int
+    shared: int
+    registers: int
+    spilled: int
+
+    @property
+    def fits(self) -> bool:
+        return self.spilled == 0 and self.shared <= SHARED_LIMIT[self.capability]
+
+
+def entries() -> dict[Entry, str]:
+    """Every distinct launch of all shapes, with the name of the first shape that makes it."""
+    table: dict[Entry, str] = {}
+    for shape in SHAPES:
+        for dtype in shape.dtypes:
+            for entry in launches(partial(_run, shape, dtype)):
+                table.setdefault(entry, shape.name)
+    for name, sizes in PATHS.items():
+        for entry in launches(partial(_run_path, sizes)):
+            table.setdefault(entry, name)
+    return table
+
+
+def launches(run: Callable[[], object]) -> list[Entry]:
+    """What ``run`` would launch; nothing is, so tensors without data (device "meta") are enough."""
+    recorded: list[Entry] = []
+
+    def record(kernel: Any, grid: tuple[int, int, int], *arguments: Any, **constants: Any) -> None:
+        recorded.append(_specialise(kernel, arguments, constants))
+
+    with mock.patch.object(triton_launch, "launch", record):
+        run()
+    return recorded
+
+
+def _run(shape: Shape, dtype: torch.dtype) -> None:
+    """Both operations, forward and backward, and the cost without a gradient."""
+
+    def empty(*size: int, grad: bool = False, dtype: torch.dtype = dtype) -> Tensor:
+        return torch.empty(size, dtype=dtype, device="meta").requires_grad_(grad)
+
+    fit, layers = shape.fitting, shape.layers
+    rows = empty(shape.targets, dtype=torch.int64)
+    hidden = [empty(shape.batch, shape.length, shape.width, grad=not fit) for _ in range(layers)]
+    mask = empty(shape.batch, shape.length, dtype=torch.bool)
+    outputs = triton_backend.pool_trajectory(hidden, mask, rows, rows)
+    states, context = (x.to(dtype) for x in outputs)
+    weights = [empty(b, a, grad=fit) for a, b in pairwise((2 * shape.width, *shape.sizes))]
+    biases = [empty(b, grad=fit) for b in shape.sizes]
+    end = empty(shape.targets, shape.sizes[-1])
+    laws = (end, empty(layers) if shape.carry else None, empty(layers), empty(layers))
+    triton_backend.bridge_nll(states, context, rows, weights, biases, *laws).backward()
+    with torch.no_grad():
+        triton_backend.bridge_nll(states, context, rows, weights, biases, *laws)
+
+
+def _run_path(sizes: tuple[int, ...], steps: int = 25, tokens: int = 32) -> None:
+    """The sequential solver of a path and its adjoint."""
+
+    def empty(*size: int) -> Tensor:
+        return torch.empty(size, device="meta")
+
+    dim = sizes[-1]
+    net = PathNetwork(
+        empty(steps + 1, tokens, sizes[0]),
+        empty(sizes[0], 1 + dim)[:, 1:],  # as it is cut from the weight on [t; y]
+        [empty(b, a) for a, b in pairwise(sizes)],
+        [empty(b) for b in sizes[1:]],
+    )
+    forcing, law = empty(steps, tokens, dim), (empty(steps), empty(steps))
+    found = triton_backend.solve_sequential(net, forcing, *law)
+    triton_backend.adjoint_sequential(net, found, found.y, found.y, *law)
+
+
+def _specialise(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any]) -> Entry:
+    """The rules of Triton's launcher: pointers and numbers divisible by 16 are, and 1 is a constant."""
+    signature: dict[str, str] = {}
+    fixed = {k: v for k, v in constants.items() if k in kernel.arg_names}
+    aligned = []
+    for i, (parameter, value) in enumerate(zip(kernel.params, arguments, strict=False)):
+        divisible = False
+        if isinstance(value, Tensor):
+            kind, divisible = POINTERS[value.dtype], value.data_ptr() % 16 == 0
+        elif isinstance(value, float):
+            kind = "fp32"
+        elif value == 1 and not parameter.do_not_specialize:
+            kind, fixed[parameter.name] = "constexpr", 1
+        else:
+            kind = "i32" if value < 2**31 else "i64"
+            divisible = value % 16 == 0 and not parameter.do_not_specialize
+        signature[parameter.name] = kind
+        if divisible:
+            aligned.append(i)
+    signature.update(dict.fromkeys(kernel.arg_names[len(arguments) :], "constexpr"))
+    options = {k: v for k, v in constants.items() if k not in kernel.arg_names}
+    return Entry(
+        f"{kernel.fn.__module__}.{kernel.fn.__name__}",
+        tuple(signature.items()),
+        tuple(fixed.items()),
+        tuple(aligned),
+        tuple(options.items()),
+    )
+
+
+def measure(entry: Entry, capability: int) -> Usage:
+    """Compile one entry for one compute capability."""
+    module, _, name = entry.kernel.rpartition(".")
+    source = ASTSource(
+        fn=getattr(import_module(module), name),
+        signature=dict(entry.signature),
+        constexprs=dict(entry.constants),
+        attrs={(i,): [["tt.divisibility", 16]] for i in entry.aligned},
+    )
+    target = GPUTarget("cuda", capability, 32)
+    compiled = triton.compile(source, target=target, options=dict(entry.options))
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    used = {k: int(v) for k, v in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+    return Usage(capability, compiled.metadata.shared, used["REG"], used["STACK"] + used["LOCAL"])
+
+
+def measure_all(processes: int = 2) -> Iterator[tuple[Entry, str, Usage]]:
+    """Compile every entry for every capability; compiled ones come from Triton's cache."""
+    work = [(e, name, capability) for e, name in entries().items() for capability in SHARED_LIMIT]
+    found = [e for e, _, _ in work], [name for _, name, _ in work], [c for _, _, c in work]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        yield from zip(found[0], found[1], pool.map(measure, found[0], found[2]), strict=True)
+
+
+def main() -> int:
+    """Print the table; 1 if a kernel does not fit."""
+    failed = 0
+    print("sm shared regs spill  kernel")
+    for entry, name, usage in measure_all():
+        failed += not usage.fits
+        note = "" if usage.fits else "  DOES NOT FIT"
+        numbers = f"{usage.capability} {usage.shared:6} {usage.registers:4} {usage.spilled:5}"
+        print(f"{numbers}  {entry}  ({name}){note}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

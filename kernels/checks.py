@@ -1,0 +1,45 @@
+"""Shape checks that more than one operation needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor
+
+
+def check_trajectory(states: Tensor, context: Tensor, rows: Tensor) -> tuple[int, int, int]:
+    """States [L, N, H], context [L, B, H] and rows [N] fit together: (L, N, H).
+
+    Raises:
+        ValueError: naming the shapes.
+    """
+    if states.dim() != 3 or rows.shape != states.shape[1:2]:
+        raise ValueError(
+            f"states {tuple(states.shape)} and rows {tuple(rows.shape)}: expected [L, N, H] and [N]"
+        )
+    layers, tokens, width = states.shape
+    if context.dim() != 3 or context.shape[0] != layers or context.shape[2] != width:
+        raise ValueError(
+            f"context {tuple(context.shape)} does not fit states {tuple(states.shape)}: "
+            f"expected [{layers}, B, {width}]"
+        )
+    return layers, tokens, width
+
+
+def check_stack(weights: Sequence[Tensor], biases: Sequence[Tensor], inputs: int) -> tuple[int, int]:
+    """Weights and biases are a stack of layers that reads ``inputs`` numbers: (first width, last width).
+
+    Raises:
+        ValueError: naming the shapes.
+    """
+    shapes = [tuple(w.shape) for w in weights]
+    chained = all(w[1] == before[0] for before, w in pairwise(shapes))
+    if not shapes or not chained or [tuple(b.shape) for b in biases] != [w[:1] for w in shapes]:
+        raise ValueError(
+            f"weights {shapes} and biases {[tuple(b.shape) for b in biases]} are no stack of layers: "
+            f"expected [h_1, {inputs}], [h_2, h_1] ... and [h_1], [h_2] ..."
+        )
+    if shapes[0][1] != inputs:
+        raise ValueError(f"the first weight is {shapes[0]}: expected [*, {inputs}] for H={inputs // 2}")
+    return shapes[0][0], shapes[-1][0]

@@ -1,0 +1,200 @@
+"""The running cost of a learned-drift SDE: path-space KL to a pinned process, no long time loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kernels.checks import check_stack, check_trajectory
+from kernels.path_solver import SolvePath, Solver, SolverReport, SolverSettings
+
+LIPSWISH = 0.909
+"""Times SiLU: an activation whose slope is at most 1, as in the published drift network."""
+
+LAYER_NORM_EPS = 1e-5
+
+_PER_STEP = ("decay", "gain", "spread")
+
+
+@dataclass(frozen=True)
+class PathGrid:
+    r"""A discretised SDE and the quadrature of its cost, all float64, for T steps and L layers.
+
+    .. math:: y_{j+1} = \text{decay}_j y_j + \text{gain}_j p_j + \text{spread}_j \epsilon_j, \qquad
+              r_j = \text{of\_net}_j p_j + \text{of\_state}_j y_j - \text{of\_end}_j v, \qquad
+              \text{cost} = \tfrac12 \sum_j \text{weight}_j |r_j|^2
+
+    with the network's value :math:`p_j = p(t_j, y_j, \mathrm{LayerNorm}(X(t_j)))`.
+
+    Attributes:
+        times: [T+1], t_0 = 0.
+        spline: [T+1, L], the states of the layers to X at the nodes.
+        decay, gain, spread: [T].
+        of_net, of_state, of_end, weight: [T+1].
+    """
+
+    times: Tensor
+    spline: Tensor
+    decay: Tensor
+    gain: Tensor
+    spread: Tensor
+    of_net: Tensor
+    of_state: Tensor
+    of_end: Tensor
+    weight: Tensor
+
+    def to(self, like: Tensor) -> PathGrid:
+        """On the device and in the dtype of a tensor."""
+        return PathGrid(*(getattr(self, f.name).to(like) for f in fields(self)))
+
+
+def drift_inputs(
+    states: Tensor,
+    context: Tensor,
+    rows: Tensor,
+    time_weight: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    grid: PathGrid,
+) -> Tensor:
+    """The first layer's value on ``[t, LayerNorm(X(t))]`` at every node: [T+1, N, h_1].
+
+    X is linear in the layers' states and the layer is linear, so the product with the weight is taken
+    once per layer, and for the context once per sequence, not once per node. The variance that
+    LayerNorm divides by is a quadratic form in the same spline coefficients, by the layers' Gram matrix.
+    """
+    width = context.shape[-1]
+    mean = (states.sum(-1) + context.sum(-1)[:, rows]) / (2 * width)
+    value = F.linear(states, weight[:, width:]) + F.linear(context, weight[:, :width])[:, rows]
+    value = value - mean[..., None] * weight.sum(1)
+
+    def gram(x: Tensor) -> Tensor:
+        per_token = x.transpose(0, 1)
+        return torch.bmm(per_token, per_token.transpose(1, 2))
+
+    second = (gram(states) + gram(context)[rows]) / (2 * width)
+    second = second - torch.einsum("in,kn->nik", mean, mean)
+    variance = ((grid.spline @ second) * grid.spline).sum(-1).T.clamp(min=0)
+    scale = torch.rsqrt(variance + LAYER_NORM_EPS)[..., None]
+    at_nodes: Tensor = torch.tensordot(grid.spline, value, 1)
+    return at_nodes * scale + (torch.outer(grid.times, time_weight) + bias)[:, None]
+
+
+def sde_cost(
+    states: Tensor,
+    context: Tensor,
+    rows: Tensor,
+    path_weight: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    end: Tensor,
+    noise: Tensor,
+    grid: PathGrid,
+    *,
+    solver: Solver | None = None,
+    tolerance: float = 1e-4,
+    max_sweeps: int = 12,
+    backend: str | None = None,
+) -> tuple[Tensor, SolverReport]:
+    """Path-space KL of a learned drift to a pinned process on a grid, mean over tokens.
+
+    The drift network is a linear stack with 0.909 SiLU between; its first layer reads t, y and
+    LayerNorm(X(t)), X the spline through the states ``[context_i ; state_i]`` (arXiv 2305.17670,
+    section 3.3). See `PathGrid` for the path and the cost.
+
+    Args:
+        states: [L, N, H] from `kernels.pooling.pool_trajectory`.
+        context: [L, B, H] from the same.
+        rows: int64 [N], the sequence each target belongs to.
+        path_weight: [h_1, 1+d], the first layer's weight on [t; y].
+        weights, biases: of the stack, [h_1, 2H], [h_2, h_1] ... [d, h_k] and [h_1] ... [d]; the first H
+            columns of the first weight read the context.
+        end: [N, d] end points v.
+        noise: [T, N, d] standard normal: the same noise gives the same path.
+        grid: T steps, in the dtype of the weights or any other.
+        solver: "sequential" or "picard"; by default Picard on CUDA, where arithmetic is cheap and
+            launches are not, and the sequential one elsewhere.
+        tolerance, max_sweeps: Picard's; see `kernels.path_solver.SolverSettings`.
+        backend: of the sequential solver, by name; by default `kernels.dispatch` chooses.
+
+    Returns:
+        A scalar in the dtype of the weights, computed in float32 at least, 0 when N is 0; and what the
+        solve took.
+
+    Differentiable once, with respect to everything but rows; the gradient is that of the discrete path.
+
+    Raises:
+        ValueError: for shapes that do not fit together, or a backend that cannot run.
+    """
+    _check(states, context, rows, path_weight, weights, biases, end, noise, grid)
+    given = weights[0].dtype
+    dtype = torch.promote_types(given, torch.float32)  # a path of many small steps needs the digits
+    path_weight = path_weight.to(dtype)
+    weights, biases = [w.to(dtype) for w in weights], [b.to(dtype) for b in biases]
+    report = SolverReport()
+    with torch.autocast(states.device.type, enabled=False):
+        grid = grid.to(weights[0])
+        inputs = drift_inputs(
+            states.to(dtype),
+            context.to(dtype),
+            rows,
+            path_weight[:, 0],
+            weights[0],
+            biases[0],
+            grid,
+        )
+        y, p = SolvePath.apply(
+            SolverSettings(
+                solver or ("picard" if states.is_cuda else "sequential"), tolerance, max_sweeps, backend
+            ),
+            report,
+            grid.spread[:, None, None] * noise.to(dtype),
+            grid.decay,
+            grid.gain,
+            inputs,
+            path_weight[:, 1:],
+            *(LIPSWISH * weight for weight in weights[1:]),
+            *biases[1:],
+        )
+
+        def at_nodes(vector: Tensor) -> Tensor:
+            return vector[:, None, None]
+
+        residual = at_nodes(grid.of_net) * p + at_nodes(grid.of_state) * y
+        residual = residual - at_nodes(grid.of_end) * end.to(dtype)
+        per_node = residual.square().sum((1, 2))
+        return ((per_node @ grid.weight) / (2 * max(len(end), 1))).to(given), report
+
+
+def _check(
+    states: Tensor,
+    context: Tensor,
+    rows: Tensor,
+    path_weight: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    end: Tensor,
+    noise: Tensor,
+    grid: PathGrid,
+) -> None:
+    layers, tokens, width = check_trajectory(states, context, rows)
+    first, dim = check_stack(weights, biases, 2 * width)
+    steps = len(grid.decay)
+    expected = {
+        "path_weight": (path_weight, (first, 1 + dim)),
+        "end": (end, (tokens, dim)),
+        "noise": (noise, (steps, tokens, dim)),
+        "grid.spline": (grid.spline, (steps + 1, layers)),
+        **{
+            f"grid.{f.name}": (getattr(grid, f.name), (steps + (f.name not in _PER_STEP),))
+            for f in fields(grid)
+            if f.name != "spline"
+        },
+    }
+    for name, (tensor, shape) in expected.items():
+        if tensor.shape != shape:
+            raise ValueError(f"{name} is {tuple(tensor.shape)}: expected {shape}")

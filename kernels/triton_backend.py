@@ -1,0 +1,158 @@
+"""The operations on Triton kernels; the cost: what is launched when and kept for the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from kernels import triton_launch as run
+from kernels.triton_sequential import adjoint_sequential, solve_sequential
+from kernels.triton_trajectory import pool_trajectory
+
+__all__ = ["adjoint_sequential", "bridge_nll", "pool_trajectory", "solve_sequential"]
+
+
+def _forward(
+    states: Tensor,
+    context: Tensor,
+    rows: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    laws: tuple[Tensor, Tensor | None, Tensor, Tensor],
+    *,
+    gradient: bool,
+) -> tuple[Tensor, list[Tensor], Tensor | None, Tensor | None]:
+    """The cost, the inputs of the activations, and what `kernels.triton_launch.likelihood` keeps."""
+    width = context.shape[2]
+    # The first layer is linear: its context part, bias included, is computed once per sequence.
+    bias = run.linear(context, weights[0][:, :width], biases[0])
+    weight, x, activation = weights[0][:, width:], states, "none"
+    gather: Tensor | None = rows
+    hidden = []
+    for next_weight, next_bias in zip(weights[1:], biases[1:], strict=True):
+        x = run.linear(x, weight, bias, activation, gather)
+        hidden.append(x)
+        weight, bias, gather, activation = next_weight, next_bias, None, "gelu"
+    value, weighted, sums = run.likelihood(x, weight, bias, activation, gather, laws, gradient=gradient)
+    return value.sum().to(weight.dtype), hidden, weighted, sums
+
+
+class _BridgeNll(torch.autograd.Function):
+    """Keeps the inputs of the activations and the weighted residuals; finds the gradients asked for."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        states: Tensor,
+        context: Tensor,
+        end: Tensor,
+        carry: Tensor | None,
+        mean: Tensor,
+        precision: Tensor,
+        *stack: Tensor,
+    ) -> Tensor:
+        weights, biases = stack[: len(stack) // 2], stack[len(stack) // 2 :]
+        laws = (end, carry, mean, precision)
+        value, hidden, weighted, sums = _forward(
+            states, context, rows, weights, biases, laws, gradient=True
+        )
+        ctx.save_for_backward(
+            rows, states, context, carry, mean, precision, weighted, sums, *weights, *hidden
+        )
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        # The gradient depends on the inputs even where ``outputs`` is a constant: a second derivative
+        # must be refused then too, and `once_differentiable` looks at its arguments only.
+        (grad,) = outputs
+        return _first_order(ctx, grad.detach().requires_grad_() if torch.is_grad_enabled() else grad)
+
+
+@once_differentiable
+def _first_order(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients, from the last layer of the stack down, as far as one is asked for."""
+    rows, states, context, carry, mean, precision, weighted, sums, *rest = ctx.saved_tensors
+    depth = (len(rest) + 1) // 2
+    weights, hidden = rest[:depth], rest[depth:]
+    found: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
+    _, need_states, need_context, need_end, *need_laws = ctx.needs_input_grad[:7]
+    need_weights = ctx.needs_input_grad[7 : 7 + depth]
+    need_biases = ctx.needs_input_grad[7 + depth :]
+    dtype = weights[0].dtype
+    with run.on(states.device):
+        grad = weighted * grad_value.float()
+        if need_end:
+            found[3] = -(grad * mean.float()[:, None, None]).sum(0).to(dtype)
+        if any(need_laws):
+            found[4:7] = _law_gradients(grad_value.float(), precision, sums, need_laws)
+        if carry is not None:
+            grad[:-1] -= carry.float()[1:, None, None] * grad[1:]
+        for k in reversed(range(1, depth)):
+            if need_weights[k]:
+                found[7 + k] = whole = _empty(weights[k])
+                run.weight_gradient(grad, hidden[k - 1], whole, "gelu")
+            if need_biases[k]:
+                found[7 + depth + k] = grad.sum((0, 1)).to(dtype)
+            if not any((need_states, need_context, *need_weights[:k], *need_biases[:k])):
+                return tuple(found)
+            grad = run.linear_backward(grad, weights[k], hidden[k - 1], "gelu")
+        width = context.shape[2]
+        if need_biases[0]:
+            found[7 + depth] = grad.sum((0, 1)).to(dtype)
+        if need_states:
+            found[1] = run.linear_backward(grad, weights[0][:, width:])
+        if need_context or need_weights[0]:
+            per_sequence = run.segment_sum(grad, rows, context.shape[1])
+        if need_context:
+            found[2] = run.linear_backward(per_sequence, weights[0][:, :width])
+        if need_weights[0]:
+            found[7] = whole = _empty(weights[0])
+            run.weight_gradient(per_sequence, context, whole[:, :width])
+            run.weight_gradient(grad, states, whole[:, width:])
+    return tuple(found)
+
+
+def _empty(weight: Tensor) -> Tensor:
+    return torch.empty_like(weight, memory_format=torch.contiguous_format)
+
+
+def _law_gradients(
+    grad: Tensor, precision: Tensor, sums: Tensor, needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """Gradients [L] of carry, mean and precision from the sums [3, L, N, parts]."""
+    _, layers, targets, _ = sums.shape
+    half_square, with_end, with_previous = sums.sum((2, 3)) * (grad / max(layers * targets, 1))
+    each = (-precision.float() * with_previous, -precision.float() * with_end, half_square)
+    return [g.to(precision.dtype) if need else None for g, need in zip(each, needed, strict=True)]
+
+
+def bridge_nll(
+    states: Tensor,
+    context: Tensor,
+    rows: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    end: Tensor,
+    carry: Tensor | None,
+    mean: Tensor,
+    precision: Tensor,
+) -> Tensor:
+    """See `kernels.bridge_nll.bridge_nll`; all floats are in one dtype, any but float64."""
+    states, context, rows, end, mean, precision = (
+        x.contiguous() for x in (states, context, rows, end, mean, precision)
+    )
+    carry = None if carry is None else carry.contiguous()
+    biases = [bias.contiguous() for bias in biases]
+    laws = (end, carry, mean, precision)
+    with run.on(states.device):
+        floats = [states, context, *weights, *biases, *(x for x in laws if x is not None)]
+        if torch.is_grad_enabled() and any(x.requires_grad for x in floats):
+            value: Tensor = _BridgeNll.apply(rows, states, context, *laws, *weights, *biases)
+            return value
+        return _forward(states, context, rows, weights, biases, laws, gradient=False)[0]

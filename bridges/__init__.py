@@ -13,6 +13,7 @@ from bridges.model_spec import ModelSpec
 from bridges.ou import OUBridge
 from bridges.registry import BridgeInfo, available, get, info, parse
 from bridges.running_cost import RunningCost
+from bridges.sde import SDEBridge
 from bridges.trajectory import Trajectory
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ModelSpec",
     "OUBridge",
     "RunningCost",
+    "SDEBridge",
     "Trajectory",
     "available",
     "get",

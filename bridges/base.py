@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -58,8 +59,22 @@ class Bridge(nn.Module, ABC):
         """Normalised log-density of z [T, N, d] at each time t [T] by itself: [T, N]."""
 
     @abstractmethod
-    def cost(self, latent_map: LatentMap, trajectory: Trajectory, end: Tensor) -> Tensor:
-        """The running cost of a trajectory towards end points [N, d]: a scalar, mean over tokens."""
+    def cost(
+        self,
+        latent_map: LatentMap,
+        trajectory: Trajectory,
+        end: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The running cost of a trajectory towards end points [N, d]: a scalar, mean over tokens.
+
+        ``generator`` fixes the noise of a cost that draws any; the others take no notice of it.
+        """
+
+    def make_map(self, hidden_size: int, widths: Sequence[int]) -> LatentMap:
+        """The trainable map that `cost` reads the states with: g, unless the bridge needs another."""
+        return LatentMap(hidden_size, widths)
 
 
 class GaussianBridge(Bridge):
@@ -136,7 +151,37 @@ class GaussianBridge(Bridge):
         square = (z - factor * end).square() / variance
         return -0.5 * (square + variance.log() + math.log(2 * math.pi)).sum(-1)
 
-    def cost(self, latent_map: LatentMap, trajectory: Trajectory, end: Tensor) -> Tensor:
+    def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The law at t given the state y at s < t of a Markov bridge: decay y + gain v, and variance.
+
+        Elementwise over s and t, in float64; only for bridges where `is_markov`.
+        """
+        s, t = s.to(torch.float64), t.to(torch.float64)
+        start, between = self.covariance(s, s), self.covariance(s, t)
+        decay = torch.where(start > 0, between / start.where(start > 0, 1), 0)
+        gain = self.marginal(t)[0] - decay * self.marginal(s)[0]
+        return decay, gain, self.covariance(t, t) - decay * between
+
+    def is_markov(self) -> bool:
+        """Whether the covariance is that of a Markov process: c(s,u) c(t,t) = c(s,t) c(t,u)."""
+        s, t, u = torch.tensor(
+            [[0.1, 0.3, 0.6], [0.2, 0.5, 0.9], [0.05, 0.5, 0.55]], dtype=torch.float64
+        ).T
+        try:
+            left = self.covariance(s, u) * self.covariance(t, t)
+            right = self.covariance(s, t) * self.covariance(t, u)
+        except NotImplementedError:
+            return False
+        return bool(torch.allclose(left, right, rtol=1e-6, atol=0))
+
+    def cost(
+        self,
+        latent_map: LatentMap,
+        trajectory: Trajectory,
+        end: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Mean over layers and tokens of ``sum_d (z_i - m(t_i) v)^2 / (2 s2(t_i))``.
 
         The published cost (arXiv 2305.17670, section 3.2): the normaliser is left out, which changes

@@ -153,7 +153,7 @@ class FitLoop:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * rate
-        loss = self._cost(self.make(rows, generator(settings.seed, 0, number)))
+        loss = self._cost(self.make(rows, generator(settings.seed, 0, number)), number)
         if not loss.isfinite():
             raise BadInput(
                 f"the running cost became {loss.item()} at step {number}: lower learning_rate "
@@ -165,7 +165,8 @@ class FitLoop:
         self.optimizer.step()
         return loss.item()
 
-    def _cost(self, batch: Batch) -> Tensor:
+    def _cost(self, batch: Batch, number: int) -> Tensor:
+        """The cost of a batch; ``number`` fixes its noise, if it draws any."""
         mask = batch.attention_mask.to(self.device)
         with torch.no_grad():
             hidden = self.encoder(
@@ -174,16 +175,17 @@ class FitLoop:
                 output_hidden_states=True,
                 return_dict=True,
             ).hidden_states
-        value: Tensor = self.cost(hidden, batch.targets.to(self.device), mask)
+        noise = generator(self.settings.seed, 2, number)
+        value: Tensor = self.cost(hidden, batch.targets.to(self.device), mask, generator=noise)
         return value
 
     def _look(self, step: int, losses: list[float], bar: Any) -> None:
         """Held-out cost, mean over target tokens; the best map so far is kept."""
         total, tokens = 0.0, 0
         with torch.no_grad():
-            for batch in self.held_out:
+            for i, batch in enumerate(self.held_out):
                 count = int((batch.targets >= 0).sum())
-                total += self._cost(batch).item() * count
+                total += self._cost(batch, -1 - i).item() * count
                 tokens += count
         value = total / tokens
         if not self.history["held_out"] or value < min(v for _, v in self.history["held_out"]):

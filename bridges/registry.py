@@ -137,17 +137,22 @@ def get(name: str, **parameters: Any) -> Bridge:
 
 
 def parse(text: str) -> Bridge:
-    """Build a bridge from one word: ``"brownian"`` or ``"ou:theta=2,sigma=0.5"``.
+    """Build a bridge from one word: ``"brownian"``, ``"ou:theta=2,sigma=0.5"``, ``"sde:target=ou"``.
+
+    A value is read as its parameter's default is: as a text, a whole number or a number.
 
     Raises:
-        BadInput: as `get`, and for a text that is not ``name:key=number,...``.
+        BadInput: as `get`, and for a text that is not ``name:key=value,...``.
     """
     name, _, rest = text.partition(":")
-    parameters = {}
+    defaults = constructor_defaults(_lookup(name))
+    parameters: dict[str, Any] = {}
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
+        default = defaults.get(key.strip(), 0.0)
+        read = type(default) if isinstance(default, (str, int)) else float
         try:
-            parameters[key.strip()] = float(value)
+            parameters[key.strip()] = read(value.strip())
         except ValueError:
             equals = ""
         if not equals:

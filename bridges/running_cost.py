@@ -84,7 +84,7 @@ class RunningCost(nn.Module):
         end_points = EndPoints.from_embeddings(embeddings, widths[-1])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            latent_map = LatentMap(spec.hidden_size, widths)
+            latent_map = bridge.make_map(spec.hidden_size, widths)
         return cls(spec, bridge, latent_map, end_points).to(embeddings.device)
 
     def check_model(self, model: nn.Module) -> None:
@@ -105,6 +105,8 @@ class RunningCost(nn.Module):
         hidden_states: Sequence[Tensor],
         targets: Tensor,
         attention_mask: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """The running cost, mean over layers and target tokens: a scalar.
 
@@ -116,13 +118,15 @@ class RunningCost(nn.Module):
             hidden_states: L+1 tensors [B, S, H], as transformers returns them.
             targets: token ids [B, S], -100 where there is no target.
             attention_mask: [B, S], 0 at padding; default all attended.
+            generator: of the noise of a cost that draws any; default torch's global one.
 
         Raises:
             BadInput: for a wrong number or shape of hidden states, no target at all, a target at a
                 position that is not attended, or a target outside the vocabulary.
         """
         trajectory, tokens = self.trajectory(hidden_states, targets, attention_mask)
-        return self.bridge.cost(self.latent_map, trajectory, self.end_points(tokens))
+        end = self.end_points(tokens)
+        return self.bridge.cost(self.latent_map, trajectory, end, generator=generator)
 
     def trajectory(
         self,
@@ -153,21 +157,25 @@ class RunningCost(nn.Module):
         is_target = targets != IGNORED
         if spec.causal:
             is_target[:, 0] = False  # nothing comes before the first token to predict it
-        if (is_target & ~mask).any():
-            raise BadInput(
-                f"{int((is_target & ~mask).sum())} targets are at positions that the attention mask "
-                "leaves out: set their labels to -100 or attend to them"
-            )
+        lost = (is_target & ~mask).sum()
         if spec.causal:  # nor before the first attended one, when the padding is on the left
             is_target[:, 1:] &= mask[:, :-1]
         rows, columns = is_target.nonzero(as_tuple=True)
+        tokens = targets[rows, columns]
+        # One look for everything: each would make a CUDA device wait for the whole forward pass.
+        ends = [tokens.min(), tokens.max()] if len(rows) else [lost, lost]
+        missing, low, high = torch.stack([lost, *ends]).tolist()
+        if missing:
+            raise BadInput(
+                f"{missing} targets are at positions that the attention mask leaves out: set their "
+                "labels to -100 or attend to them"
+            )
         if not len(rows):
             raise BadInput("the batch has no target: every label is -100")
-        tokens = targets[rows, columns]
-        if ((tokens < 0) | (tokens >= spec.vocab_size)).any():
+        if low < 0 or high >= spec.vocab_size:
             raise BadInput(
-                f"targets from {int(tokens.min())} to {int(tokens.max())}: expected token ids from 0 "
-                f"to {spec.vocab_size - 1}, or -100"
+                f"targets from {low} to {high}: expected token ids from 0 to {spec.vocab_size - 1}, "
+                "or -100"
             )
         if spec.causal:
             columns = columns - 1
@@ -222,7 +230,8 @@ class RunningCost(nn.Module):
             bridge = registry.get(config["bridge"]["name"], **config["bridge"]["parameters"])
             end_points = EndPoints(torch.empty(spec.vocab_size, config["widths"][-1]))
             with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
-                cost = cls(spec, bridge, LatentMap(spec.hidden_size, config["widths"]), end_points)
+                latent_map = bridge.make_map(spec.hidden_size, config["widths"])
+                cost = cls(spec, bridge, latent_map, end_points)
             for tensor in tensors.values():
                 cost.to(tensor.dtype)  # as it was saved; otherwise loading would cast
             cost.load_state_dict(tensors, strict=True)

@@ -57,7 +57,7 @@ def bridge_nll(
             raise ValueError(f"{name} {tuple(vector.shape)}: expected {(layers,)}, one per layer")
     dtype = weights[0].dtype
     with torch.autocast(states.device.type, enabled=False):
-        chosen = choose(weights[0], layers, backend).backend.operations
+        chosen = choose(weights[0], backend).backend.operations
         value: Tensor = chosen.bridge_nll(
             states.to(dtype),
             context.to(dtype),

@@ -34,13 +34,13 @@ class Backend:
     Attributes:
         name: what it is called in overrides.
         module: where its operations are, imported when one is first called.
-        refusal: why it cannot run on tensors like this one with so many layers; None if it can.
+        refusal: why it cannot run on tensors like this one; None if it can.
         by_itself: whether it may be chosen for tensors like this one without being named.
     """
 
     name: str
     module: str
-    refusal: Callable[[Tensor, int], str | None]
+    refusal: Callable[[Tensor], str | None]
     by_itself: Callable[[Tensor], bool]
 
     @property
@@ -57,21 +57,21 @@ class Choice:
     reason: str
 
 
-def _pytorch_refusal(like: Tensor, layers: int) -> str | None:
+def _pytorch_refusal(like: Tensor) -> str | None:
     return None
 
 
-def _triton_refusal(like: Tensor, layers: int) -> str | None:
+def _triton_refusal(like: Tensor) -> str | None:
     if find_spec("triton") is None:
         return "triton is not installed"
     if like.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"its kernels compute in 32 bits, not in {like.dtype}"
-    if layers > MAX_TRITON_LAYERS:
-        return f"{layers} layers are more than a tile holds ({MAX_TRITON_LAYERS})"
     if like.device.type != "cuda":
         if os.environ.get("TRITON_INTERPRET") == "1":
             return None
         return f"the tensors are on {like.device}, not on a CUDA device"
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return "with TRITON_INTERPRET=1 it runs on CPU tensors alone"
     if torch.version.hip is not None:
         return "its kernels were only tried on NVIDIA devices"
     major, minor = torch.cuda.get_device_capability(like.device)
@@ -80,8 +80,6 @@ def _triton_refusal(like: Tensor, layers: int) -> str | None:
     return None
 
 
-MAX_TRITON_LAYERS = 256
-
 BACKENDS: list[Backend] = [
     Backend("triton", "kernels.triton_backend", _triton_refusal, lambda like: like.is_cuda),
     Backend("pytorch", "kernels.pytorch", _pytorch_refusal, lambda like: True),
@@ -89,12 +87,11 @@ BACKENDS: list[Backend] = [
 """In order of priority."""
 
 
-def choose(like: Tensor, layers: int = 1, backend: str | None = None) -> Choice:
+def choose(like: Tensor, backend: str | None = None) -> Choice:
     """The backend for tensors like this one.
 
     Args:
         like: device and dtype of the operation.
-        layers: of the operation.
         backend: a name that overrides everything else.
 
     Raises:
@@ -107,13 +104,13 @@ def choose(like: Tensor, layers: int = 1, backend: str | None = None) -> Choice:
     ):
         if name:
             named = _by_name(name, origin)
-            why_not = named.refusal(like, layers)
+            why_not = named.refusal(like)
             if why_not is not None:
                 raise ValueError(f"backend {name!r}, {origin}, cannot run: {why_not}")
             return _said(Choice(named, origin), like)
     passed_over: list[str] = []
     for candidate in BACKENDS:
-        why_not = candidate.refusal(like, layers)
+        why_not = candidate.refusal(like)
         if why_not is None and candidate.by_itself(like):
             reason = "; ".join([f"first that runs on {like.device} in {like.dtype}", *passed_over])
             return _said(Choice(candidate, reason), like)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -35,12 +35,23 @@ class SolverSettings:
         tolerance: Picard stops when a sweep changes every token's path by less, relative RMS.
         max_sweeps: after so many sweeps without that, the path is solved sequentially.
         backend: of the sequential solver, by name; by default `kernels.dispatch` chooses.
+
+    Raises:
+        ValueError: for an unknown solver, or limits that are not above zero.
     """
 
     solver: Solver
     tolerance: float = 1e-4
     max_sweeps: int = 12
     backend: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.solver not in get_args(Solver):
+            raise ValueError(f"solver={self.solver!r}: expected one of {', '.join(get_args(Solver))}")
+        if self.max_sweeps < 1 or not self.tolerance > 0:
+            raise ValueError(
+                f"max_sweeps={self.max_sweeps}, tolerance={self.tolerance}: expected both above 0"
+            )
 
 
 @dataclass

@@ -56,6 +56,6 @@ def pool_trajectory(
             f"rows {tuple(rows.shape)} and columns {tuple(columns.shape)}: expected two vectors [N]"
         )
     with torch.autocast(first.device.type, enabled=False):
-        chosen = choose(first, len(hidden_states), backend).backend.operations
+        chosen = choose(first, backend).backend.operations
         pooled: tuple[Tensor, Tensor] = chosen.pool_trajectory(hidden_states, mask, rows, columns)
         return pooled

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kernels.checks import check_stack, check_trajectory
+from kernels.dispatch import choose
 from kernels.path_solver import SolvePath, Solver, SolverReport, SolverSettings
 
 LIPSWISH = 0.909
@@ -66,18 +67,22 @@ def drift_inputs(
     X is linear in the layers' states and the layer is linear, so the product with the weight is taken
     once per layer, and for the context once per sequence, not once per node. The variance that
     LayerNorm divides by is a quadratic form in the same spline coefficients, by the layers' Gram matrix.
+    Both halves of X are centred by themselves first: no large numbers are subtracted later.
     """
     width = context.shape[-1]
-    mean = (states.sum(-1) + context.sum(-1)[:, rows]) / (2 * width)
-    value = F.linear(states, weight[:, width:]) + F.linear(context, weight[:, :width])[:, rows]
-    value = value - mean[..., None] * weight.sum(1)
+    mean_states, mean_context = states.mean(-1), context.mean(-1)
+    states, context = states - mean_states[..., None], context - mean_context[..., None]
+    apart = (mean_context[:, rows] - mean_states) / 2  # from each half's mean to that of both
+    of_context, of_states = weight[:, :width], weight[:, width:]
+    value = F.linear(states, of_states) + F.linear(context, of_context)[:, rows]
+    value = value + apart[..., None] * (of_context - of_states).sum(1)
 
     def gram(x: Tensor) -> Tensor:
         per_token = x.transpose(0, 1)
         return torch.bmm(per_token, per_token.transpose(1, 2))
 
     second = (gram(states) + gram(context)[rows]) / (2 * width)
-    second = second - torch.einsum("in,kn->nik", mean, mean)
+    second = second + torch.einsum("in,kn->nik", apart, apart)
     variance = ((grid.spline @ second) * grid.spline).sum(-1).T.clamp(min=0)
     scale = torch.rsqrt(variance + LAYER_NORM_EPS)[..., None]
     at_nodes: Tensor = torch.tensordot(grid.spline, value, 1)
@@ -128,13 +133,17 @@ def sde_cost(
     Differentiable once, with respect to everything but rows; the gradient is that of the discrete path.
 
     Raises:
-        ValueError: for shapes that do not fit together, or a backend that cannot run.
+        ValueError: for shapes that do not fit together, an unknown solver or a backend that cannot run.
     """
     _check(states, context, rows, path_weight, weights, biases, end, noise, grid)
+    if solver is None:
+        solver = "picard" if states.is_cuda else "sequential"
+    settings = SolverSettings(solver, tolerance, max_sweeps, backend)
     given = weights[0].dtype
     dtype = torch.promote_types(given, torch.float32)  # a path of many small steps needs the digits
     path_weight = path_weight.to(dtype)
     weights, biases = [w.to(dtype) for w in weights], [b.to(dtype) for b in biases]
+    choose(weights[0], backend)  # a backend that cannot run is refused even if Picard needs none
     report = SolverReport()
     with torch.autocast(states.device.type, enabled=False):
         grid = grid.to(weights[0])
@@ -148,9 +157,7 @@ def sde_cost(
             grid,
         )
         y, p = SolvePath.apply(
-            SolverSettings(
-                solver or ("picard" if states.is_cuda else "sequential"), tolerance, max_sweeps, backend
-            ),
+            settings,
             report,
             grid.spread[:, None, None] * noise.to(dtype),
             grid.decay,

@@ -74,7 +74,8 @@ def tune(
         name: _encode(tokenizer, examples, limit)
         for name, examples in (("train", train), ("dev", dev), ("reported", data.reported))
     }
-    with _classifier(plm, settings, word_ids, cost) as classifier:
+    devices = [plm.device] if plm.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), _classifier(plm, settings, word_ids, cost) as classifier:
         loop = TuningLoop(classifier, encoded, data, settings, word_ids, tokenizer.pad_token_id or 0)
         run.start()  # nothing is written before all that can be refused has been
         loop.run(run, progress=progress)
@@ -105,16 +106,18 @@ def tune(
 def _classifier(
     plm: PreTrainedModel, settings: TuneSettings, word_ids: list[int], cost: RunningCost | None
 ) -> Iterator[PromptClassifier]:
-    """The PET on the model, the narrowed head and the cost; all taken off again at the end."""
+    """The PET on the model, the narrowed head and the cost; all taken off again at the end.
+
+    The global generator is seeded for the PET's initial weights: the caller restores it.
+    """
     config = methods.get(settings.pet, **settings.pet_options)
     trainable = {p: p.requires_grad for p in plm.parameters()}
     mode = plm.training
-    with torch.random.fork_rng(devices=[plm.device] if plm.device.type == "cuda" else []):
-        torch.manual_seed(settings.seed)
-        try:
-            model = get_peft_model(plm, config)
-        except ValueError as error:
-            raise BadInput(f"PET {settings.pet!r} on {type(plm).__name__}: {error}") from error
+    torch.manual_seed(settings.seed)
+    try:
+        model = get_peft_model(plm, config)
+    except ValueError as error:
+        raise BadInput(f"PET {settings.pet!r} on {type(plm).__name__}: {error}") from error
     try:
         with contextlib.ExitStack() as stack:
             classifier = PromptClassifier(model, word_ids).to(plm.device)

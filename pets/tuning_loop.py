@@ -155,6 +155,8 @@ class TuningLoop:
         return self.classifier(**inputs)
 
     def _step(self, step: int) -> tuple[float, float | None]:
+        # Noise, of dropout or of a cost that draws any, is a function of seed and step alone.
+        torch.manual_seed(generator(self.settings.seed, -2, step).initial_seed())
         output = self._forward(self._batch(step))
         if not output.loss.isfinite():
             raise BadInput(

@@ -284,6 +284,70 @@ def test_samples_follow_the_generator_and_leave_the_global_one_alone() -> None:
     assert torch.equal(double.float(), first)
 
 
+@pytest.mark.parametrize(("name", "parameters"), BRIDGES)
+def test_the_transition_is_the_conditional_law(name: str, parameters: dict[str, float]) -> None:
+    """Given y at s: regression of the joint Gaussian law of (s, t) on its first half, in decimals."""
+    bridge = bridges.get(name, **parameters)
+    assert isinstance(bridge, GaussianBridge)
+    sigma = parameters.get("sigma", 1.0)
+    free = free_ou(parameters.get("theta", 1.0), sigma) if name == "ou" else free_brownian(sigma)
+    mean, covariance = conditioned(free)
+    times = f64(*TIMES)
+    first, second = torch.triu_indices(len(TIMES), len(TIMES), 1)
+    decay, gain, variance = bridge.transition(times[first], times[second])
+    expected = covariance[first, second] / covariance[first, first]
+    close = {"rtol": 1e-12, "atol": 0.0}
+    torch.testing.assert_close(decay, expected, **close)
+    torch.testing.assert_close(gain, mean[second] - expected * mean[first], **close)
+    left = covariance[second, second] - expected * covariance[first, second]
+    torch.testing.assert_close(variance, left, **close)
+
+
+@pytest.mark.parametrize(("name", "parameters"), BRIDGES)
+def test_transitions_compose_and_start_at_the_marginal_law(
+    name: str, parameters: dict[str, float]
+) -> None:
+    """From 0 to t, then on to u, is from 0 to u; and to 1 it ends at v without variance."""
+    bridge = bridges.get(name, **parameters)
+    assert isinstance(bridge, GaussianBridge)
+    start, t, u = f64(0, 0, 0.2), f64(0.3, 0.5, 0.6), f64(0.9, 0.51, 1.0)
+    (d1, g1, s1), (d2, g2, s2) = bridge.transition(start, t), bridge.transition(t, u)
+    close = {"rtol": 1e-12, "atol": 1e-15}
+    direct = bridge.transition(start, u)
+    torch.testing.assert_close((d1 * d2, d2 * g1 + g2, d2**2 * s1 + s2), direct, **close)
+    torch.testing.assert_close((g1[:2], s1[:2]), bridge.marginal(t[:2]), **close)
+    assert (d1[:2] == 0).all()
+    torch.testing.assert_close(torch.stack(direct)[:, 2], f64(0, 1, 0), **close)
+
+
+def test_transitions_are_computed_in_float64() -> None:
+    single = bridges.BrownianBridge().transition(torch.tensor(0.25), torch.tensor(0.5))
+    assert [x.dtype for x in single] == [torch.float64] * 3
+    assert [x.item() for x in single] == pytest.approx([2 / 3, 1 / 3, 1 / 6], rel=1e-15)
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+@pytest.mark.parametrize("theta", [None, *THETAS])
+def test_brownian_and_ou_are_markov(theta: float | None, sigma: float) -> None:
+    bridge = bridges.BrownianBridge(sigma) if theta is None else bridges.OUBridge(theta, sigma)
+    assert bridge.is_markov()
+
+
+def test_a_bridge_with_memory_or_without_covariance_is_not_markov() -> None:
+    class Marginal(bridges.GaussianBridge):
+        def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
+            return t, t * (1 - t)
+
+    class Remembering(Marginal):
+        """A Brownian bridge plus a path that is fixed once and for all: t (1 - t) times one normal."""
+
+        def covariance(self, s: Tensor, t: Tensor) -> Tensor:
+            return torch.minimum(s, t) * (1 - torch.maximum(s, t)) + s * (1 - s) * t * (1 - t)
+
+    assert not Marginal().is_markov()
+    assert not Remembering().is_markov()
+
+
 def test_the_example_of_the_interface_works() -> None:
     class Late(bridges.GaussianBridge, name="late"):
         def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:

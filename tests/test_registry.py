@@ -46,7 +46,7 @@ def test_available_is_sorted_and_takes_wildcards() -> None:
 
     names = bridges.available()
     assert names == sorted(names)
-    assert {"brownian", "ou", "zigzag-1", "a_zigzag"} <= set(names)
+    assert {"brownian", "ou", "sde", "zigzag-1", "a_zigzag"} <= set(names)
     assert bridges.available("*zig*") == ["a_zigzag", "zigzag-1"]
     assert bridges.available("zig?ag-1") == ["zigzag-1"]
     assert bridges.available("nothing*") == []
@@ -189,12 +189,18 @@ def test_every_bridge_is_described(name: str) -> None:
         ("ou:theta=2,sigma=0.5", "ou", {"theta": 2.0, "sigma": 0.5}),
         ("ou:sigma=1e-3", "ou", {"theta": 1.0, "sigma": 1e-3}),
         ("ou: theta = 2 , sigma = 3", "ou", {"theta": 2.0, "sigma": 3.0}),
+        ("sde:target=ou", "sde", {"target": "ou", "steps": 24}),
+        ("sde:target=ou:theta=2", "sde", {"target": "ou:theta=2", "steps": 24}),
+        ("sde:steps=30", "sde", {"target": "brownian", "steps": 30}),
+        ("sde: steps = 30, target = ou:theta=2", "sde", {"target": "ou:theta=2", "steps": 30}),
     ],
 )
-def test_parse_reads_a_name_and_numbers(text: str, name: str, parameters: dict[str, float]) -> None:
+def test_parse_reads_a_name_and_values(text: str, name: str, parameters: dict[str, object]) -> None:
+    """Each value as its parameter's default is: a number, a whole number or a text."""
     bridge = bridges.parse(text)
     assert bridge.registered_name == name
     assert bridge.hyperparameters == parameters
+    assert [type(v) for v in bridge.hyperparameters.values()] == [type(v) for v in parameters.values()]
 
 
 @pytest.mark.parametrize(
@@ -207,6 +213,12 @@ def test_parse_reads_a_name_and_numbers(text: str, name: str, parameters: dict[s
         ("ou:speed=1", r"'ou' has no parameter 'speed'"),
         ("ou:theta=-1", r"theta=-1.0: expected a finite number above 0"),
         ("uo:theta=1", r"unknown bridge 'uo'"),
+        ("sde:steps=many", r"'steps=many' is not key="),
+        ("sde:steps=2.5", r"'steps=2.5' is not key="),
+        ("sde:steps=0", r"steps=0: expected a whole number above 0"),
+        ("sde:target", r"'target' is not key="),
+        ("sde:target=uo", r"unknown bridge 'uo'"),
+        ("sde:target=ou:theta=x", r"bridge 'ou:theta=x': 'theta=x' is not key="),
     ],
 )
 def test_parse_refuses_what_it_cannot_read(text: str, message: str) -> None:

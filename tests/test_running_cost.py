@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
 
 import bridges
-from bridges import BadInput, RunningCost, cost_files, registry
+from bridges import BadInput, LatentMap, RunningCost, cost_files, registry
 
 LENGTHS = (9, 6, 4)
 WIDTHS = (8, 6, 5)
@@ -169,6 +169,37 @@ def test_autocast_around_it_changes_nothing() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = cost(hidden, targets, mask)
     assert torch.equal(inside, cost(hidden, targets, mask))
+
+
+def test_a_cost_that_draws_no_noise_takes_no_notice_of_a_generator() -> None:
+    model = tiny_bert()
+    cost, (ids, targets, mask) = double_cost(model), batch()
+    hidden, noise = hidden_states(model, ids, mask), torch.Generator().manual_seed(3)
+    state = noise.get_state()
+    assert torch.equal(cost(hidden, targets, mask, generator=noise), cost(hidden, targets, mask))
+    assert torch.equal(noise.get_state(), state)
+
+
+def test_a_bridge_makes_its_own_map(tmp_path: Path) -> None:
+    """For a new model, at the sizes of the rule and from the seed; and again when it is loaded."""
+
+    class Deeper(LatentMap):
+        def __init__(self, hidden_size: int, widths: Sequence[int]) -> None:
+            super().__init__(hidden_size, widths)
+            self.extra = nn.Linear(2, 3)
+
+    class Own(bridges.BrownianBridge, name="own"):
+        def make_map(self, hidden_size: int, widths: Sequence[int]) -> LatentMap:
+            return Deeper(hidden_size, widths)
+
+    cost, again = (RunningCost.for_model(tiny_bert(), "own", seed=4) for _ in range(2))
+    assert isinstance(cost.latent_map, Deeper)
+    assert cost.config()["widths"] == [32, 16, 16]
+    assert cost.digest() == again.digest()
+    cost.save_pretrained(tmp_path / "cost")
+    loaded = RunningCost.from_pretrained(tmp_path / "cost")
+    assert isinstance(loaded.latent_map, Deeper)
+    assert torch.equal(loaded.latent_map.extra.weight, cost.latent_map.extra.weight)
 
 
 def test_causal_states_from_the_last_target_on_have_no_influence() -> None:

@@ -22,8 +22,15 @@ test: lint
 demo: $(VENV)/.installed
 	$(BIN)/bridge-pets demo --out demo
 
-bench: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.step_cost
+# Timings of the kernels here; with MODEL=folder-or-name also what the cost adds to a training step.
+bench: $(VENV)/.bench
+	$(BIN)/pytest benchmarks/ --out auto
+	$(if $(MODEL),$(BIN)/python -m benchmarks.step_cost --model $(MODEL))
+	$(BIN)/python -m benchmarks.readme
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,bench]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

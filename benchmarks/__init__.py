@@ -1,1 +1,1 @@
-"""Measurements; each is a module to run: ``python -m benchmarks.step_cost``."""
+"""Measurements: modules to run, ``python -m benchmarks.gpu``, and a suite, ``pytest benchmarks/``."""

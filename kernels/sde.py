@@ -138,12 +138,13 @@ def sde_cost(
     _check(states, context, rows, path_weight, weights, biases, end, noise, grid)
     if solver is None:
         solver = "picard" if states.is_cuda else "sequential"
-    settings = SolverSettings(solver, tolerance, max_sweeps, backend)
     given = weights[0].dtype
     dtype = torch.promote_types(given, torch.float32)  # a path of many small steps needs the digits
     path_weight = path_weight.to(dtype)
     weights, biases = [w.to(dtype) for w in weights], [b.to(dtype) for b in biases]
-    choose(weights[0], backend)  # a backend that cannot run is refused even if Picard needs none
+    # Chosen once: the gradient may be asked for in another thread or outside of use_backend.
+    named = choose(weights[0], backend).backend.name
+    settings = SolverSettings(solver, tolerance, max_sweeps, named)
     report = SolverReport()
     with torch.autocast(states.device.type, enabled=False):
         grid = grid.to(weights[0])

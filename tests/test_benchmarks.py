@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
 import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 from tiny import TEXTS, tiny_bert, tiny_tokenizer
+from torch.utils.flop_counter import FlopCounterMode
 
 import bridges
-from benchmarks import few_shot, readme, step_cost
+from benchmarks import (
+    arms,
+    few_shot,
+    gpu,
+    gpu_check,
+    guard,
+    meter,
+    readme,
+    shapes,
+    step_cost,
+    training_step,
+)
+from benchmarks.environment import to_json
+from benchmarks.flops import flops
+from benchmarks.suite import Group, Refused
+from kernels.path_solver import SolverReport
 
 
 @pytest.fixture
@@ -92,3 +119,398 @@ def test_few_shot_makes_a_table_and_resumes(
 def test_the_committed_page_is_what_the_committed_results_make() -> None:
     records = {path.name: json.loads(path.read_text()) for path in readme.RESULTS.glob("*.json")}
     assert readme.TARGET.read_text() == readme.render(records)
+
+
+TINY = shapes.named("tiny", "cpu")
+SMALL = shapes.Shape("small", 1, 3, 2, 5, (4, 2))
+
+
+@pytest.fixture
+def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled arms run their form as it is: compiling takes half a minute."""
+    monkeypatch.setattr(torch, "compile", lambda form, **options: form)
+    monkeypatch.setattr(arms, "compiler_refusal", lambda device: None)
+
+
+@pytest.mark.usefixtures("without_compiler")
+@pytest.mark.parametrize("operation", arms.OPERATIONS)
+def test_every_arm_is_right_and_timed(operation: str) -> None:
+    record = Group(operation, TINY, "cpu").record(rounds=3)
+    assert len(record["arms"]) >= 3
+    for name, arm in record["arms"].items():
+        if name == "torchsde" and find_spec("torchsde") is None:
+            assert arm == {"status": "skipped", "errors": {}, "reason": arms._torchsde_refusal()}
+            continue
+        assert arm["status"] == "timed", arm
+        assert arm["errors"].keys() == {
+            "torchsde": {"mean"},
+            "compiled": {"float64"},
+        }.get(name, {"oracle", "float64"})
+        assert arm["rounds"] == 3
+        assert 0 < arm["milliseconds"]["p20"] <= arm["milliseconds"]["p80"]
+        assert arm["gigaflop"] > 0
+        memory = arm["mebibytes"]
+        assert memory["peak"] == pytest.approx(memory["gradients"] + memory["extra"], abs=2e-3)
+    if record["baseline"] in (name for name, a in record["arms"].items() if a["status"] == "timed"):
+        assert record["arms"][record["baseline"]]["ratio"] == {"p20": 1, "p50": 1, "p80": 1}
+
+
+def test_gradients_of_the_hidden_states_are_told_from_the_memory_a_form_takes() -> None:
+    memory = Group("pooling", TINY, "cpu", compiled=False).record(rounds=1)["arms"]
+    states = TINY.hidden_bytes / 2**20
+    assert {arm["mebibytes"]["gradients"] for arm in memory.values() if "mebibytes" in arm} == {
+        round(states, 3)
+    }
+    # The plain form holds a stack and its product with the mask; ours a layer's states at a time.
+    assert memory["eager"]["mebibytes"]["extra"] >= states
+    assert memory["ours"]["mebibytes"]["extra"] < states / 2
+
+
+def off(value: torch.Tensor, how: str) -> torch.Tensor:
+    """A result that is wrong: in its value, in its gradient alone, or no number."""
+    if how == "value":
+        return value + 0.01 * value.detach()
+    if how == "gradient":
+        return value + 0.01 * (value - value.detach())
+    return value * float("nan")
+
+
+@pytest.mark.parametrize("how", ["value", "gradient", "nan"])
+@pytest.mark.parametrize(
+    ("operation", "target"),
+    [("pooling", "pool_trajectory"), ("pdf", "bridge_nll"), ("fit", "bridge_nll"), ("sde", "sde_cost")],
+)
+def test_nothing_is_timed_that_is_one_per_cent_off(
+    operation: str, target: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good: Any = getattr(arms, target)
+
+    def wrong(*args: Any, **options: Any) -> Any:
+        found = good(*args, **options)
+        return (off(found[0], how), found[1]) if isinstance(found, tuple) else off(found, how)
+
+    monkeypatch.setattr(arms, target, wrong)
+    group = Group(operation, TINY, "cpu", compiled="left out")
+    record = group.record(rounds=1)["arms"]
+    for name in (name for name in record if name.startswith("ours")):
+        assert record[name]["status"] == "wrong"
+        assert record[name]["reason"].startswith("allowed {'value': 1e-05")
+        assert not {"milliseconds", "ratio", "mebibytes"} & set(record[name])
+        with pytest.raises(Refused, match="wrong: allowed"):
+            group.call(name)
+    if operation != "sde":
+        assert record["eager"]["status"] == "timed"
+
+
+def test_an_arm_that_is_right_on_a_few_targets_and_wrong_on_all_is_refused() -> None:
+    shape = dataclasses.replace(TINY, targets=5)
+    group = Group("pdf", shape, "cpu", compiled="left out")
+    good = group.arms["ours"].value
+    late = dataclasses.replace(
+        group.arms["ours"], value=lambda x: good(x) * (1.01 if len(x.rows) > guard.TARGETS else 1)
+    )
+    group.arms["late"] = late
+    verdict = group.verdict("late")
+    assert not verdict.ok
+    assert verdict.errors["oracle"]["value"] < 1e-6
+    assert verdict.errors["float64"]["value"] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_one_wrong_gradient_among_many_is_enough() -> None:
+    true = [torch.ones(3, dtype=torch.float64) for _ in range(4)]
+    found = [t.float() for t in true]
+    found[2] *= 1.01
+    assert guard.errors(found, true) == {"value": 0.0, "gradient": pytest.approx(0.01)}
+    found[2] *= float("nan")
+    assert math.isnan(guard.errors(found, true)["gradient"])
+    assert not guard.within(guard.errors(found, true), {"value": 1.0, "gradient": 1.0})
+
+
+def test_gradients_are_compared_where_float16_can_hold_them() -> None:
+    shape = dataclasses.replace(TINY, batch=64, dtype=torch.float16)
+    inputs = shapes.make_inputs(shape)
+    found = guard.Guard(arms.OPERATIONS["pdf"], inputs)
+    _, true = found.truths["float64"]
+    assert 8 <= max(float(t.abs().max()) for t in true[1:]) <= 16
+    ours = arms.ours("pdf", None, None, "ours")
+    assert found.check(ours).ok
+    found.truths["float64"] = (found.x, [true[0], *(t / found.scale for t in true[1:])])
+    found.truths.pop("oracle")
+    found.scale = 1.0
+    assert not found.check(ours).ok
+
+
+def test_an_arm_that_raises_is_wrong_and_the_others_are_timed() -> None:
+    def broken(x: shapes.Inputs) -> torch.Tensor:
+        raise RuntimeError("no such kernel\nat line 1")
+
+    group = Group("pooling", TINY, "cpu", compiled="left out")
+    group.arms["broken"] = arms.Arm("broken", broken)
+    found = group.record(rounds=1)["arms"]
+    assert found["broken"] == {
+        "status": "wrong",
+        "errors": {},
+        "reason": "RuntimeError: no such kernel",
+    }
+    assert found["ours"]["status"] == "timed"
+
+
+def test_a_float64_truth_that_misses_the_oracle_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = guard.pytorch_value
+    monkeypatch.setattr(guard, "pytorch_value", lambda name, x: good(name, x) * (1 + 1e-8))
+    with pytest.raises(AssertionError, match="pdf: the float64 PyTorch path misses the oracle"):
+        Group("pdf", TINY, "cpu", compiled=False).verdict("ours")
+
+
+def test_a_baseline_with_another_mean_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchsde")
+    good = arms.eager.sde_cost
+    group = Group("sde", TINY, "cpu")
+    assert group.verdict("torchsde").ok
+    monkeypatch.setattr(arms.eager, "sde_cost", lambda *a: 1.2 * good(*a))
+    found = Group("sde", TINY, "cpu").record(rounds=1)["arms"]
+    assert found["torchsde"]["status"] == "wrong"
+    assert found["ours-picard"]["ratio"] is None
+
+
+def test_a_compiler_that_does_not_work_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_(form: Any, **options: Any) -> Any:
+        raise RuntimeError("no C++ compiler\nsomewhere")
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    arms.compiler_refusal.cache_clear()
+    try:
+        assert (
+            arms.compiler_refusal("cpu")
+            == "torch.compile does not work here: RuntimeError: no C++ compiler"
+        )
+    finally:
+        arms.compiler_refusal.cache_clear()
+
+
+@pytest.mark.parametrize("name", shapes.NAMES)
+def test_inputs_are_seeded_and_as_the_library_makes_them(name: str) -> None:
+    shape = dataclasses.replace(shapes.named(name, "cpu"), hidden=16, batch=3, widths=(8, 4))
+    x, again, other = (shapes.make_inputs(shape, seed=seed) for seed in (0, 0, 1))
+    assert all((a == b).all() for a, b in zip(x.hidden, again.hidden, strict=True))
+    assert not torch.equal(x.hidden[0], other.hidden[0])
+    assert all(h.is_leaf and h.requires_grad for h in x.hidden)
+    assert [len(x.hidden), *x.hidden[0].shape] == [shape.layers + 1, 3, shape.length, 16]
+    assert x.mask[x.rows, x.columns].all()
+    assert not x.mask.all()
+    assert len(set(zip(x.rows.tolist(), x.columns.tolist(), strict=True))) == shape.tokens
+    assert x.end.norm(dim=1) == pytest.approx(torch.ones(shape.tokens))
+    assert len(x.grid.decay) == len(x.noise) == shape.steps
+    first, last = x.hidden[0].flatten(), x.hidden[1].flatten()
+    assert torch.corrcoef(torch.stack([first, last]))[0, 1] > 0.9
+    few = x.subset(2)
+    assert len(few.rows) == 2
+    assert torch.equal(few.hidden[3][few.rows, few.columns], x.hidden[3][x.rows, x.columns][[0, -1]])
+
+
+def test_larger_shapes_are_left_out_where_they_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes, "_free_bytes", lambda device: 2e9)
+    assert shapes.that_fit("cpu") == ["tiny", "bert-base", "fit"]
+    monkeypatch.setattr(shapes, "_free_bytes", lambda device: 1e12)
+    assert shapes.that_fit("cpu") == list(shapes.NAMES)
+
+
+def test_on_a_gpu_the_large_shapes_are_larger_and_in_bfloat16() -> None:
+    for name in ("bert-large", "fit"):
+        shape = shapes.named(name, "cuda")
+        assert (shape.batch, shape.dtype) == (32, torch.bfloat16)
+    assert shapes.named("bert-base", "cuda") == shapes.named("bert-base", "cpu")
+
+
+def test_arithmetic_is_counted_as_by_hand() -> None:
+    # Two layers' states, B 2, S 5, H 3, N 2, g (4, 2); 24 steps.
+    pooling = 2 * 2 * 2 * 5 * 3
+    first = 2 * 2 * (2 + 2) * 3 * 4
+    rest = 2 * 2 * (2 * 4 * 2)
+    assert flops("pooling", SMALL) == 2 * pooling
+    assert flops("pdf-forward", SMALL) == pooling + first + rest
+    assert flops("pdf", SMALL) == 2 * (pooling + first + rest)
+    assert flops("fit", SMALL) == pooling + 2 * (first + rest) + rest
+    inputs = 2 * 25 * 2 * 2 * 4 + 2 * 2 * 2 * 3 * 4 + 2 * 25 * 2 * 2 * 2
+    network, recurrence = 25 * 2 * (2 * 2 * 4 + 2 * 4 * 2), 2 * 25 * 24 * 2 * 2
+    assert flops("sde", SMALL) == 2 * (pooling + first + inputs) + 2 * network
+    solve = SolverReport("picard", evaluations=3, backward_evaluations=4)
+    assert flops("sde", SMALL, solve) == 2 * (pooling + first + inputs) + 7 * (network + recurrence)
+
+
+@pytest.mark.parametrize("operation", ["pdf-forward", "pdf", "fit"])
+def test_arithmetic_is_what_torch_counts(operation: str) -> None:
+    group = Group(operation, TINY, "cpu", compiled=False)
+    call = group.call("ours")
+    with FlopCounterMode(display=False) as counter:
+        call()
+    # Pooling's backward is a product of a column and a row by broadcasting, which torch does not count.
+    uncounted = flops("pooling", TINY) // 2 if operation == "pdf" else 0
+    assert counter.get_total_flops() == flops(operation, TINY) - uncounted
+
+
+def test_the_memory_meter_finds_a_known_peak() -> None:
+    def call() -> torch.Tensor:
+        first = torch.ones(2**20)  # 4 MiB
+        second = first * 2  # 8 MiB, the peak
+        del first
+        second.mul_(2)
+        del second
+        return torch.ones(2**18)
+
+    call()
+    assert 2**23 <= meter.peak_bytes(call, "cpu") < 2**23 + 2**12
+
+
+def test_arms_run_in_turn_and_nothing_but_whole_rounds_is_counted() -> None:
+    order: list[str] = []
+    calls = {name: functools.partial(order.append, name) for name in "abc"}
+    entered: list[str] = []
+
+    @contextlib.contextmanager
+    def around(name: str) -> Iterator[None]:
+        entered.append(name)
+        yield
+
+    taken = meter.measure(calls, 4, "cpu", around=around)
+    assert [len(times) for times in taken.values()] == [4, 4, 4]
+    rounds = [order[k : k + 3] for k in range(0, len(order), 3)]
+    assert ["".join(r) for r in rounds] == ["abc", "bca", "cab"] * 2
+    assert entered == order
+    assert len(meter.measure(calls, 50, "cpu", seconds=0)["a"]) == meter.FEWEST
+
+
+def test_quantiles_and_ratios_are_of_the_rounds() -> None:
+    assert meter.quantiles(range(11)) == {"p20": 2, "p50": 5, "p80": 8}
+    assert meter.ratios([2, 6, 12], [1, 2, 3])["p50"] == 3
+
+
+def test_the_command_for_a_gpu_runs_without_datasets_and_its_record_makes_a_page(tmp_path: Path) -> None:
+    target = tmp_path / "gpu.json"
+    program = (
+        "import runpy, sys\n"
+        "class Blocked:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] == 'datasets': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Blocked())\n"
+        f"sys.argv = ['', *'--device cpu --shapes tiny --quick --out'.split(), {str(target)!r}]\n"
+        "runpy.run_module('benchmarks.gpu', run_name='__main__')\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=readme.TARGET.parents[1],
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads(target.read_text())
+    assert record["finished"]
+    assert record["skipped"] == []
+    assert record["check"]["wrong"] == 0
+    assert {row["backend"] for row in record["check"]["rows"]} == {"triton", "pytorch"}
+    assert {row["solver"] for row in record["check"]["rows"]} == {None, "picard", "sequential"}
+    assert record["training"]["arms"].keys() == {"vanilla", "brownian", "sde"}
+    assert {row["way"] for row in record["bandwidth"]["pooling"]} == {"forward", "backward"}
+    assert [group["operation"] for group in record["groups"]] == list(arms.OPERATIONS)
+    page = readme.render({"gpu.json": record})
+    for part in ("Against the float64 oracle: ", "Memory, by a sum", "A LoRA step", "| ours-picard |"):
+        assert part in page
+
+
+@pytest.fixture
+def one_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command's check at one odd shape in float32, not in the interpreter, of a wrong operation."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(gpu_check, "ODD", gpu_check.ODD[:1])
+    monkeypatch.setattr(gpu_check, "DTYPES", (torch.float32,))
+    good = arms.bridge_nll
+    monkeypatch.setattr(arms, "bridge_nll", lambda *a, **k: 1.01 * good(*a, **k))
+
+
+@pytest.mark.usefixtures("one_form")
+def test_the_command_for_a_gpu_stops_at_a_wrong_result(tmp_path: Path) -> None:
+    target = tmp_path / "gpu.json"
+    args = ["--device", "cpu", "--shapes", "tiny", "--quick", "--out", str(target)]
+    done = CliRunner().invoke(gpu.main, args)
+    assert done.exit_code == 1
+    assert "stopped: 4 wrong results" in done.output
+    record = json.loads(target.read_text())
+    assert record["check"]["wrong"] == 4
+    assert not {"groups", "training", "bandwidth"} & set(record)
+    assert "(2 of 2 WRONG)" in readme.render({"gpu.json": record})
+
+
+@pytest.mark.usefixtures("one_form")
+def test_told_to_keep_going_it_times_what_is_right_and_still_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "at_shape", lambda name: ["pooling", "pdf"])
+    monkeypatch.setattr(gpu, "Workload", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("no model")))
+    target = tmp_path / "gpu.json"
+    args = ["--device", "cpu", "--shapes", "tiny", "--quick", "--keep-going", "--out", str(target)]
+    done = CliRunner().invoke(gpu.main, args)
+    assert done.exit_code == 1
+    record = json.loads(target.read_text())
+    pooling, pdf = (group["arms"] for group in record["groups"])
+    assert (pooling["ours"]["status"], pdf["ours"]["status"]) == ("timed", "wrong")
+    assert record["skipped"] == [{"part": "training step", "reason": "RuntimeError: no model"}]
+    assert not record["finished"]
+    page = readme.render({"gpu.json": record})
+    assert "| ours | wrong: allowed " in page
+    assert "Not measured: training step: RuntimeError: no model." in page
+
+
+def test_when_the_time_is_up_parts_are_skipped_and_said_so(tmp_path: Path) -> None:
+    session = gpu.Session(tmp_path / "r.json", {"device": "cpu"}, budget=-1)
+    ran: list[str] = []
+    session.part("late", lambda: ran.append("late"))
+    assert ran == []
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert record["skipped"] == [{"part": "late", "reason": "-1 s were over"}]
+
+
+def test_without_a_gpu_the_command_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "try --device cpu" in CliRunner().invoke(gpu.main, []).output
+    wrong = CliRunner().invoke(gpu.main, ["--device", "cpu", "--shapes", "huge"])
+    assert "--shapes: no huge, only bert-large, fit, bert-base, tiny" in wrong.output
+
+
+def test_a_cost_that_is_wrong_stops_the_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = training_step.Workload(TINY, "cpu", vocabulary=1100)
+    assert work.check().keys() == {"brownian", "sde"}
+    good = work.costs["sde"].forward
+    monkeypatch.setattr(work.costs["sde"], "forward", lambda *a, **k: 1.01 * good(*a, **k))
+    with pytest.raises(AssertionError, match=r"the sde cost is off by 1\.0e-02"):
+        work.check()
+
+
+def test_the_suite_writes_a_record_that_makes_a_page(tmp_path: Path) -> None:
+    target = tmp_path / "kernels.json"
+    args = ["--shapes", "tiny", "--no-compile", "--rounds", "3", "--out", str(target), "-k", "pooling"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "benchmarks", *args, "-p", "no:cacheprovider"],
+        cwd=readme.TARGET.parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert f"wrote {target}" in done.stdout
+    record = json.loads(target.read_text())
+    (group,) = record["groups"]
+    assert (group["operation"], group["shape"]) == ("pooling", "tiny")
+    assert record["environment"]["command"].startswith("pytest benchmarks --shapes tiny")
+    page = readme.render({"kernels.json": record})
+    assert "## Kernels on the CPU: `results/kernels.json`" in page
+    assert "| compiled | skipped: --no-compile was given |" in page
+
+
+def test_a_result_file_has_no_number_that_is_none() -> None:
+    assert json.loads(to_json({"a": [float("nan"), 1.5], "b": {"c": float("inf")}})) == {
+        "a": [None, 1.5],
+        "b": {"c": None},
+    }

@@ -342,3 +342,23 @@ def test_a_backend_is_asked_with_the_dtype_of_the_operation(marked: list[torch.d
 def test_every_operation_refuses_an_unknown_backend(name: str) -> None:
     with pytest.raises(ValueError, match="unknown backend 'cuda', named by the call"):
         OPERATIONS[name]("cuda")
+
+
+def test_the_gradient_runs_where_the_value_did(
+    marked: list[torch.dtype], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it is asked for after use_backend has ended, as autograd's own threads would."""
+    module, calls = sys.modules["marked_backend"], []
+
+    def adjoint(*arguments: Any) -> Any:
+        calls.append("marked")
+        return pytorch.adjoint_sequential(*arguments)
+
+    monkeypatch.setattr(module, "adjoint_sequential", adjoint)
+    x = case().trainable()
+    with use_backend("pytorch"):
+        value = sde_cost(*x.arguments(), solver="sequential")[0]
+    value.backward()
+    assert calls == []
+    sde_cost(*x.arguments(), solver="sequential")[0].backward()
+    assert calls == ["marked"]

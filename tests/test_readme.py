@@ -36,6 +36,7 @@ def test_python_blocks_run(
         output.loss.backward()
         assert output.running_cost > 0
         names["handle"].remove()
+        names["batch"] = batch
         for block in others:
             exec(block, names)
     finally:

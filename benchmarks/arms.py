@@ -50,7 +50,7 @@ OPERATIONS = {
 
 def at_shape(name: str) -> list[str]:
     """The operations that are measured at a shape."""
-    only = {"tiny": list(OPERATIONS), "fit": ["fit"]}
+    only = {"tiny": list(OPERATIONS), "fit": ["fit", "pdf", "sde"]}
     return only.get(name, [operation for operation in OPERATIONS if operation != "fit"])
 
 

@@ -1,9 +1,11 @@
 """Parameter-efficient tuning with a running cost.
 
 `get` gives the peft config of a PET, `regularize` plugs a `bridges.RunningCost` into a model.
+Importing the package also makes "adapter" and "bitfit" known to peft: a process that only loads one of
+them needs ``import pets`` first, or peft stops with ``KeyError: 'ADAPTER'`` or ``'BITFIT'``.
 """
 
-from pets.methods import available, get
+from pets.methods import available, get, init_prompt
 from pets.regularize import Regularizer, regularize
 
-__all__ = ["Regularizer", "available", "get", "regularize"]
+__all__ = ["Regularizer", "available", "get", "init_prompt", "regularize"]

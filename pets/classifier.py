@@ -57,6 +57,7 @@ class PromptClassifier(nn.Module):
         self.model = model
         self.register_buffer("word_ids", torch.tensor(word_ids), persistent=False)
         self._targets: tuple[Tensor, ...] | None = None
+        self._length = 0
         self._hook = head.register_forward_pre_hook(self._narrow)
         self.train(self.training)
 
@@ -73,15 +74,22 @@ class PromptClassifier(nn.Module):
         if self._targets is None:
             return None
         hidden, *rest = args
-        return hidden[self._targets], *rest
+        return hidden[self._behind_prompt(hidden)], *rest
+
+    def _behind_prompt(self, sequence: Tensor) -> tuple[Tensor, ...]:
+        """The targets in a sequence [B, S', *] that a soft prompt has lengthened."""
+        assert self._targets is not None
+        rows, columns = self._targets
+        return rows, columns + sequence.shape[1] - self._length
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> PromptOutput:
         """Loss and label-word logits of prompts [B, S]; labels [B, S] are -100 but at N targets."""
         self._targets = (labels != IGNORED).nonzero(as_tuple=True)
+        self._length = labels.shape[1]
         try:
             scores = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
             if scores.dim() == 3:  # a head that does not end in its output embeddings
-                scores = scores[self._targets]
+                scores = scores[self._behind_prompt(scores)]
             loss = F.cross_entropy(scores.float(), labels[self._targets])
         finally:
             self._targets = None

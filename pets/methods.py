@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from peft import LoraConfig, PeftConfig
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig
+from torch import nn
 
 from bridges.errors import BadInput, unknown
+from pets import targets
+from pets.adapter import AdapterConfig
+from pets.bitfit import BitFitConfig
 
 # peft has no masked-LM task type, and without any a tuner's own forward is bypassed.
 _TASK_TYPE = "FEATURE_EXTRACTION"
+
+targets.add_lora_targets()
 
 
 def _lora(r: int = 8, **options: Any) -> LoraConfig:
@@ -18,7 +25,29 @@ def _lora(r: int = 8, **options: Any) -> LoraConfig:
     return LoraConfig(**{"r": r, "lora_alpha": r, "task_type": _TASK_TYPE, **options})
 
 
-_METHODS: dict[str, Callable[..., PeftConfig]] = {"lora": _lora}
+def _adapter(**options: Any) -> AdapterConfig:
+    return AdapterConfig(**{"task_type": _TASK_TYPE, **options})
+
+
+def _bitfit(**options: Any) -> BitFitConfig:
+    return BitFitConfig(**{"task_type": _TASK_TYPE, **options})
+
+
+def _prefix(**options: Any) -> PrefixTuningConfig:
+    return PrefixTuningConfig(**{"num_virtual_tokens": 20, "task_type": _TASK_TYPE, **options})
+
+
+def _prompt(**options: Any) -> PromptTuningConfig:
+    return PromptTuningConfig(**{"num_virtual_tokens": 20, "task_type": _TASK_TYPE, **options})
+
+
+_METHODS: dict[str, Callable[..., PeftConfig]] = {
+    "adapter": _adapter,
+    "bitfit": _bitfit,
+    "lora": _lora,
+    "prefix": _prefix,
+    "prompt": _prompt,
+}
 
 
 def available() -> list[str]:
@@ -26,19 +55,63 @@ def available() -> list[str]:
     return sorted(_METHODS)
 
 
-def get(name: str, **options: Any) -> PeftConfig:
+def get(name: str, *, model: nn.Module | None = None, **options: Any) -> PeftConfig:
     """The peft config of a method: ``get_peft_model(plm, pets.get("lora", r=8))``.
 
     Args:
-        name: "lora": r 8, scale 1 (lora_alpha follows r), on query and value.
+        name: "lora": r 8, scale 1 (lora_alpha follows r), on query and value; "adapter": bottleneck
+            width 8, GELU, serial, after attention and feed-forward; "bitfit": every bias of the
+            transformer; "prefix" and "prompt": 20 virtual tokens (see `init_prompt`).
+        model: what it is meant for; give it for "prefix" and "prompt". A prefix is then refused where
+            the model would not read it: peft trains nothing there, without a word. A prompt gets the
+            width of the word embeddings, which peft only guesses (wrongly for ALBERT and ELECTRA).
         **options: fields of peft's config class; they replace the defaults.
 
     Raises:
-        BadInput: for an unknown name or an option the method does not have.
+        BadInput: for an unknown name, an option the method does not have, or a model it does not work
+            on.
     """
     if name not in _METHODS:
         raise unknown("PET", name, _METHODS)
+    if model is not None and name == "prefix":
+        targets.check_prefix(model)
+    if model is not None and name == "prompt":
+        options = {**targets.prompt_shape(model), **options}
     try:
         return _METHODS[name](**options)
     except (TypeError, ValueError) as error:
         raise BadInput(f"PET {name!r} with {options}: {error}") from error
+
+
+def init_prompt(model: PeftModel, token_id: int) -> None:
+    """Start a soft prompt at one token's embedding, such as ``tokenizer.mask_token_id``.
+
+    peft starts one at random numbers of variance 1, many times the size of word embeddings, or at a
+    text, for which it loads a tokenizer by name. Call this after ``get_peft_model`` and before training;
+    saving and loading stay peft's.
+
+    Args:
+        model: with a prompt from ``pets.get("prompt")`` as its active adapter.
+        token_id: a row of the word embeddings.
+
+    Raises:
+        BadInput: if the model has no active soft prompt, or one of another width than its word
+            embeddings, or no such token.
+    """
+    config = model.active_peft_config if isinstance(model, PeftModel) else None
+    if not isinstance(config, PromptTuningConfig):
+        raise BadInput(
+            f"{type(model).__name__} has no active soft prompt: wrap the language model first, with "
+            "get_peft_model(plm, pets.get('prompt', model=plm))"
+        )
+    words = model.word_embeddings.weight
+    if not 0 <= token_id < len(words):
+        raise BadInput(f"token_id={token_id}: expected a token of the model, 0 to {len(words) - 1}")
+    with torch.no_grad():
+        prompt = model.prompt_encoder[model.active_adapter].embedding.weight
+        if prompt.shape[1] != words.shape[1]:
+            raise BadInput(
+                f"the prompt is {prompt.shape[1]} wide and the word embeddings are {words.shape[1]}: "
+                "make it with pets.get('prompt', model=plm)"
+            )
+        prompt.copy_(words[token_id].to(prompt.device, prompt.dtype).expand_as(prompt))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTuner
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
@@ -84,15 +85,23 @@ def load_pet(plm: PreTrainedModel, folder: str | os.PathLike[str]) -> PeftModel:
         with safe_open(path, framework="pt") as file:
             stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
         model = PeftModel.from_pretrained(plm, folder)
+    except KeyError as error:  # peft looks a prompt's weight up by name
+        raise BadInput(f"{path} does not fit the PET it describes: it lacks {error}") from error
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise BadInput(f"{folder} holds no PET for this model: {_one_line(error)}") from error
     expected = {key: tuple(v.shape) for key, v in get_peft_model_state_dict(model).items()}
     wrong = sorted(stored.items() ^ expected.items())
     if wrong:
-        model.unload()
+        unload(model)
         names = ", ".join(sorted({key for key, _ in wrong})[:5])
         raise BadInput(f"{path} does not fit the PET it describes, weight by weight: {names}")
     return model
+
+
+def unload(model: PeftModel) -> None:
+    """Take a PET off its model; a prompt or a prefix never was on it."""
+    if isinstance(model.base_model, BaseTuner):
+        model.base_model.unload()
 
 
 def _one_line(error: Exception) -> str:

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bridges import BadInput, RunningCost
 from bridges.model_spec import pretrained_model
+from bridges.text import IGNORED
 
 _MARK = "_bridge_pets_regularizer"
 _TRAINER_FLAG = "accepts_loss_kwargs"
@@ -34,6 +36,7 @@ class Regularizer:
         self._kept: tuple[tuple[Tensor, ...], Tensor | None] | None = None
         self._hooks = [
             model.register_forward_pre_hook(self._before, with_kwargs=True),
+            self._plm.register_forward_pre_hook(self._before_plm, with_kwargs=True),
             self._encoder.register_forward_pre_hook(self._before_encoder, with_kwargs=True),
             self._encoder.register_forward_hook(self._after_encoder, with_kwargs=True),
             model.register_forward_hook(self._after, with_kwargs=True),
@@ -87,6 +90,13 @@ class Regularizer:
             kwargs.get("output_hidden_states") or self._plm.config.output_hidden_states
         )
 
+    def _before_plm(self, plm: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        """peft puts a soft prompt before the input but leaves a masked LM's labels as they were."""
+        embeds, labels = kwargs.get("inputs_embeds"), kwargs.get("labels")
+        if not self._active or embeds is None or labels is None or labels.dim() != 2:
+            return None
+        return args, {**kwargs, "labels": _behind_prompt(labels, embeds.shape[1])}
+
     def _before_encoder(self, encoder: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         if not self._active:
             return None
@@ -98,7 +108,10 @@ class Regularizer:
         # The mask the encoder really used, however the caller passed it.
         bound = self._signature.bind_partial(*args, **kwargs).arguments
         mask = bound.get("attention_mask", bound.get("kwargs", {}).get("attention_mask"))
-        self._kept = tuple(output.hidden_states), mask
+        hidden = tuple(output.hidden_states)
+        if mask is not None:
+            mask = mask[..., -hidden[0].shape[1] :]  # with a prefix it begins with the prefix
+        self._kept = hidden, mask
         if not self._wants_states:
             # Taken out here, they are neither returned nor copied to fp32 by Accelerate.
             output.hidden_states = None
@@ -123,7 +136,8 @@ class Regularizer:
         self._check_gradient(model, hidden)
         if self._cost.end_points.vectors.device != hidden[0].device:
             self._cost.to(hidden[0].device)
-        value = self._cost(hidden, kwargs["labels"].to(hidden[0].device), mask)
+        labels = _behind_prompt(kwargs["labels"].to(hidden[0].device), hidden[0].shape[1])
+        value = self._cost(hidden, labels, mask)
         output["loss"] = loss + self.weight * value.to(loss.device, loss.dtype)
         output["running_cost"] = value.detach()
 
@@ -138,6 +152,11 @@ class Regularizer:
                 "either no parameter below the last layer is trainable, or gradient checkpointing "
                 "cuts the graph (use gradient_checkpointing_kwargs={'use_reentrant': False})"
             )
+
+
+def _behind_prompt(labels: Tensor, length: int) -> Tensor:
+    """Labels [B, S] for a sequence that a soft prompt has lengthened; its positions are no targets."""
+    return F.pad(labels, (max(0, length - labels.shape[1]), 0), value=IGNORED)
 
 
 def regularize(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from peft import get_peft_model
+from peft import PeftConfig, PromptTuningConfig, get_peft_model
 from transformers import PreTrainedModel
 
 from bridges import BadInput, ModelSpec, RunningCost
@@ -19,6 +19,7 @@ from bridges.storage import new_folder, versions
 from bridges.text import max_positions
 from pets import methods, prompts, splits
 from pets.classifier import PromptClassifier
+from pets.models import unload
 from pets.regularize import regularize
 from pets.runs import RunFolder
 from pets.tasks import Example, TaskData
@@ -69,13 +70,26 @@ def tune(
         logger.info("%s is finished; nothing to do", run.path)
         run.snapshot.remove()  # a kill right after the result was written leaves it behind
         return run.result
-    limit = min(settings.max_length, max_positions(plm.config) or settings.max_length)
+    config = methods.get(settings.pet, model=plm, **settings.pet_options)
+    prompt = config.num_virtual_tokens if isinstance(config, PromptTuningConfig) else 0
+    positions = max_positions(plm.config)
+    limit = min(settings.max_length, positions - prompt if positions else settings.max_length)
+    if limit < 1:
+        raise BadInput(
+            f"a soft prompt of {prompt} tokens leaves no room in {positions} positions: give the PET "
+            "fewer num_virtual_tokens"
+        )
     encoded = {
         name: _encode(tokenizer, examples, limit)
         for name, examples in (("train", train), ("dev", dev), ("reported", data.reported))
     }
     devices = [plm.device] if plm.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), _classifier(plm, settings, word_ids, cost) as classifier:
+    with (
+        torch.random.fork_rng(devices),
+        _classifier(plm, config, settings, word_ids, cost) as (classifier),
+    ):
+        if isinstance(config, PromptTuningConfig):
+            methods.init_prompt(classifier.model, tokenizer.mask_token_id)
         loop = TuningLoop(classifier, encoded, data, settings, word_ids, tokenizer.pad_token_id or 0)
         run.start()  # nothing is written before all that can be refused has been
         loop.run(run, progress=progress)
@@ -104,13 +118,16 @@ def tune(
 
 @contextlib.contextmanager
 def _classifier(
-    plm: PreTrainedModel, settings: TuneSettings, word_ids: list[int], cost: RunningCost | None
+    plm: PreTrainedModel,
+    config: PeftConfig,
+    settings: TuneSettings,
+    word_ids: list[int],
+    cost: RunningCost | None,
 ) -> Iterator[PromptClassifier]:
     """The PET on the model, the narrowed head and the cost; all taken off again at the end.
 
     The global generator is seeded for the PET's initial weights: the caller restores it.
     """
-    config = methods.get(settings.pet, **settings.pet_options)
     trainable = {p: p.requires_grad for p in plm.parameters()}
     mode = plm.training
     torch.manual_seed(settings.seed)
@@ -126,7 +143,7 @@ def _classifier(
                 stack.enter_context(regularize(classifier, cost, settings.weight))
             yield classifier
     finally:
-        model.unload()
+        unload(model)
         plm.train(mode)
         for parameter, flag in trainable.items():
             parameter.requires_grad_(flag)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import (
+    LoraConfig,
+    PeftModel,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    get_peft_model,
+)
+from pet_models import ALL, IDS, batch, logits, trainable
 from shared_files import needs_shared, shared
+from tiny import tiny_model
 from transformers import BertForMaskedLM
 
 import pets
 from bridges import BadInput
+from pets import targets
 from pets.models import load_plm
 
 MINILM = ("models", "minilm-l6-mlm")
@@ -100,3 +110,119 @@ def test_a_new_lora_leaves_a_real_models_logits_bit_for_bit() -> None:
         before = plm(**batch).logits
         after = get_peft_model(plm, pets.get("lora"))(**batch).logits
     assert torch.equal(before, after)
+
+
+LORA = {
+    "deberta": {"in_proj"},
+    "deberta-v2": {"query_proj", "value_proj"},
+    "distilbert": {"q_lin", "v_lin"},
+    "gpt2": {"c_attn"},
+    "modernbert": {"Wqkv"},
+    "t5": {"q", "v"},
+    **{name: {"q_proj", "v_proj"} for name in ("llama", "qwen2", "qwen3")},
+}
+
+
+@pytest.mark.parametrize("model_type", ALL)
+def test_lora_finds_query_and_value_in_every_architecture(model_type: str, tmp_path: Path) -> None:
+    before = logits(tiny_model(model_type))
+    plm = tiny_model(model_type)
+    model = get_peft_model(plm, pets.get("lora")).eval()
+    assert type(model.peft_config["default"]) is LoraConfig
+    assert lora_targets(plm) == LORA.get(model_type, {"query", "value"})
+    assert torch.equal(logits(model), before)
+    model.save_pretrained(tmp_path)
+    targets_in_file = LoraConfig.from_pretrained(tmp_path).target_modules
+    assert set(targets_in_file) == lora_targets(plm)
+
+
+def test_peft_keeps_its_own_lora_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(targets.PEFT_LORA_TARGETS, "albert", ["dense"])
+    targets.add_lora_targets()
+    assert targets.PEFT_LORA_TARGETS["albert"] == ["dense"]
+    assert targets.PEFT_LORA_TARGETS["distilbert"] == ["q_lin", "v_lin"]
+
+
+def test_prefix_and_prompt_have_twenty_tokens() -> None:
+    for name, kind in (("prefix", PrefixTuningConfig), ("prompt", PromptTuningConfig)):
+        config = pets.get(name)
+        assert type(config) is kind
+        assert (config.num_virtual_tokens, config.task_type) == (20, "FEATURE_EXTRACTION")
+        assert pets.get(name, num_virtual_tokens=3).num_virtual_tokens == 3
+        with pytest.raises(BadInput, match="virtual_tokens"):
+            pets.get(name, virtual_tokens=3)
+
+
+@pytest.mark.parametrize("model_type", targets.PREFIX_MODELS)
+def test_a_prefix_trains_where_it_is_said_to(model_type: str, tmp_path: Path) -> None:
+    plm = tiny_model(model_type)
+    base = logits(plm)
+    model = get_peft_model(plm, pets.get("prefix", model=plm, num_virtual_tokens=4)).eval()
+    after = logits(model)
+    assert after.shape == base.shape
+    assert not torch.allclose(after, base, atol=1e-3)
+    model(**batch(model)).logits.pow(2).sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in trainable(model).values())
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(tiny_model(model_type), tmp_path).eval()
+    assert torch.equal(logits(again), after)
+
+
+@pytest.mark.parametrize("model_type", [name for name in ALL if name not in targets.PREFIX_MODELS])
+def test_a_prefix_that_would_not_be_read_is_refused(model_type: str) -> None:
+    plm = tiny_model(model_type)
+    with pytest.raises(BadInput, match=rf"not known to work on \w+ \({model_type}\): use 'lora'"):
+        pets.get("prefix", model=plm)
+
+
+def test_a_prefix_under_gradient_checkpointing_is_refused(bert: BertForMaskedLM) -> None:
+    bert.gradient_checkpointing_enable()
+    with pytest.raises(BadInput, match="no gradient under gradient checkpointing"):
+        pets.get("prefix", model=bert)
+    bert.gradient_checkpointing_disable()
+    pets.get("prefix", model=bert)
+
+
+@pytest.mark.parametrize("model_type", [name for name in ALL if name != "t5"])
+def test_a_prompt_starts_at_a_token_trains_and_comes_back(model_type: str, tmp_path: Path) -> None:
+    plm = tiny_model(model_type)
+    model = get_peft_model(plm, pets.get("prompt", model=plm, num_virtual_tokens=4)).eval()
+    pets.init_prompt(model, 4)
+    (prompt,) = trainable(model).values()
+    assert torch.equal(prompt, plm.get_input_embeddings().weight[4].expand(4, -1))
+    prompt.data.add_(0.1 * torch.randn_like(prompt))
+    after = logits(model)
+    assert after.shape == (2, 4 + IDS.shape[1], plm.config.vocab_size)
+    model(**batch(model)).logits.pow(2).sum().backward()
+    assert prompt.grad is not None
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(tiny_model(model_type), tmp_path).eval()
+    assert torch.equal(logits(again), after)
+
+
+def test_four_prompts_at_a_word_read_as_that_word(bert: BertForMaskedLM) -> None:
+    model = get_peft_model(bert, pets.get("prompt", model=bert, num_virtual_tokens=4)).eval()
+    pets.init_prompt(model, 7)
+    ids = torch.cat([torch.full((2, 4), 7), IDS], 1)
+    torch.testing.assert_close(logits(model), logits(model.get_base_model(), ids))
+
+
+def test_where_a_prompt_cannot_start(bert: BertForMaskedLM) -> None:
+    with pytest.raises(BadInput, match="BertForMaskedLM has no active soft prompt"):
+        pets.init_prompt(bert, 4)
+    with pytest.raises(BadInput, match="has no active soft prompt"):
+        pets.init_prompt(get_peft_model(bert, pets.get("lora")), 4)
+    plm = tiny_model("bert")
+    model = get_peft_model(plm, pets.get("prompt", model=plm))
+    for token in (-1, plm.config.vocab_size):
+        with pytest.raises(BadInput, match=f"token_id={token}: expected a token of the model, 0 to"):
+            pets.init_prompt(model, token)
+    model = get_peft_model(tiny_model("electra"), pets.get("prompt"))
+    with pytest.raises(BadInput, match="the prompt is 32 wide and the word embeddings are 16"):
+        pets.init_prompt(model, 4)
+    with pytest.raises(BadInput, match="holds no transformers model"):
+        pets.get("prompt", model=torch.nn.Linear(2, 2))
+
+
+def test_every_method_is_there() -> None:
+    assert pets.available() == ["adapter", "bitfit", "lora", "prefix", "prompt"]

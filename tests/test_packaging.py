@@ -23,7 +23,7 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 def imports(folder: str) -> set[str]:
     """Top-level names that the modules of a folder import, anywhere in them."""
     found = set()
-    for path in (REPOSITORY / folder).glob("*.py"):
+    for path in (REPOSITORY / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 found |= {alias.name.partition(".")[0] for alias in node.names}
@@ -63,6 +63,13 @@ def test_models_import_and_our_kernels_are_found_beside_another_package_of_that_
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["kernels.bridge_nll", str(tmp_path / "bridges" / "__init__.py")]
+
+
+def test_every_package_is_built() -> None:
+    built = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    roots = ("bridges", "kernels", "pets")
+    folders = {path.parent for root in roots for path in (REPOSITORY / root).rglob("*.py")}
+    assert sorted(built) == sorted(".".join(f.relative_to(REPOSITORY).parts) for f in folders)
 
 
 def test_every_dependency_says_why() -> None:

@@ -45,7 +45,7 @@ class DriftNetwork(LatentMap):
 
 
 class SDEBridge(Bridge, name="sde"):
-    r"""Path-space KL from :math:`dy = f\,dt + \sigma\,dW` to a pinned process, f learned, blind to v.
+    r"""Path-space KL from a learned SDE, steered by the states and blind to v, to a pinned process.
 
     The target's pinned drift is affine, :math:`b = \alpha(t) y + \beta(t) v`. The learned drift has the
     same form with the network's guess of the end point in the place of v:

@@ -24,10 +24,10 @@ import torch
 from peft import get_peft_model
 from torch import Tensor, nn
 
-import bridges
 import pets
 from benchmarks.environment import RESULTS, environment
-from bridges import RunningCost
+from bridges import GaussianBridge, RunningCost, SDEBridge
+from bridges.sde import DriftNetwork, path_grid
 from bridges.storage import write_text
 from bridges.trajectory import layer_times
 from kernels import oracle
@@ -41,22 +41,21 @@ def check(cost: RunningCost, hidden: tuple[Tensor, ...], labels: Tensor, mask: T
     """The timed cost equals the float64 oracle's, or nothing is timed."""
     rows, columns = (labels != -100).nonzero(as_tuple=True)
     states, context = oracle.pool_trajectory([h.double() for h in hidden], mask, rows, columns)
-    bridge = cost.bridge
-    assert isinstance(bridge, bridges.GaussianBridge)
-    mean, variance = bridge.marginal(layer_times(len(hidden)))
-    g = cost.latent_map
-    expected = oracle.bridge_nll(
-        states,
-        context,
-        rows,
-        [w.double() for w in g.weights],
-        [b.double() for b in g.biases],
-        cost.end_points(labels[rows, columns]).double(),
-        torch.zeros_like(mean),
-        mean,
-        1 / variance,
-    )
-    value = cost(hidden, labels, mask)
+    g, bridge, end = cost.latent_map, cost.bridge, cost.end_points(labels[rows, columns]).double()
+    inputs = states, context, rows
+    stack = [w.double() for w in g.weights], [b.double() for b in g.biases]
+    if isinstance(bridge, SDEBridge):
+        assert isinstance(g, DriftNetwork)
+        grid = path_grid(bridge.process, len(hidden), bridge.steps)
+        noise = torch.randn(len(grid.decay), *end.shape, generator=torch.Generator().manual_seed(0))
+        path_weight = g.path.weight.double()
+        expected = oracle.sde_cost(*inputs, path_weight, *stack, end, noise.double(), grid)
+    else:
+        assert isinstance(bridge, GaussianBridge)
+        mean, variance = bridge.marginal(layer_times(len(hidden)))
+        zero = torch.zeros_like(mean)
+        expected = oracle.bridge_nll(*inputs, *stack, end, zero, mean, 1 / variance)
+    value = cost(hidden, labels, mask, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(value.double(), expected, rtol=1e-4, atol=0)
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from bridges import BadInput, RunningCost
 from bridges.model_spec import pretrained_model
 from bridges.text import IGNORED
+from pets.gradient_guard import GradientGuard
 
 _MARK = "_bridge_pets_regularizer"
 _TRAINER_FLAG = "accepts_loss_kwargs"
@@ -34,6 +35,7 @@ class Regularizer:
         self._signature = inspect.signature(self._encoder.forward)
         self._active = self._wants_states = False
         self._kept: tuple[tuple[Tensor, ...], Tensor | None] | None = None
+        self._guard = GradientGuard()
         self._hooks = [
             model.register_forward_pre_hook(self._before, with_kwargs=True),
             self._plm.register_forward_pre_hook(self._before_plm, with_kwargs=True),
@@ -58,6 +60,7 @@ class Regularizer:
             else:
                 setattr(module, _TRAINER_FLAG, before)
         self._hooks, self._flags = [], []
+        self._guard.remove()
         self._plm.__dict__.pop(_MARK, None)
 
     def __enter__(self) -> Regularizer:
@@ -140,6 +143,8 @@ class Regularizer:
         value = self._cost(hidden, labels, mask)
         output["loss"] = loss + self.weight * value.to(loss.device, loss.dtype)
         output["running_cost"] = value.detach()
+        if model.training:
+            self._guard.watch(model, output["loss"])
 
     def _check_gradient(self, model: nn.Module, hidden: tuple[Tensor, ...]) -> None:
         if not (model.training and torch.is_grad_enabled()):
@@ -167,6 +172,9 @@ def regularize(
     ``model(**batch).running_cost`` reports the cost beside the loss, without the weight. Works for a
     plain transformers model, a peft model and wrappers around either; labels are the targets. Call it
     before a Trainer is built. The cost's own parameters stay frozen and outside the model.
+
+    The first backward pass is watched: it stops with a `BadInput` that names the parameters of a PET
+    which the model does not read, and logs a warning for other trainable ones without a gradient.
 
     Args:
         model: the module whose forward is called in training.

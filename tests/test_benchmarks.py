@@ -61,14 +61,15 @@ def test_step_cost_reports_time_and_memory(
     assert "| added (of the medians) |" in readme.render({"r.json": record})
 
 
+@pytest.mark.parametrize("bridge", ["brownian", "sde"])
 def test_step_cost_times_nothing_when_the_cost_is_wrong(
-    model: str, monkeypatch: pytest.MonkeyPatch
+    bridge: str, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = step_cost.Workload(model, 2, 8)
-    cost = bridges.RunningCost.for_model(work.plm)
+    cost = bridges.RunningCost.for_model(work.plm, bridge)
     work.check(cost)
     good = cost.forward
-    monkeypatch.setattr(cost, "forward", lambda *a: 1.01 * good(*a))
+    monkeypatch.setattr(cost, "forward", lambda *a, **k: 1.01 * good(*a, **k))
     with pytest.raises(AssertionError, match="not close"):
         work.check(cost)
 

@@ -235,6 +235,22 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     assert same_bytes(folder, finished, "result.json", "run.json", PET)
 
 
+def test_a_cost_that_draws_noise_goes_on_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plm = model()
+    whole = run(tmp_path / "whole", plm=plm, cost=cost_for(plm, "sde"))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 17)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run", plm=plm, cost=cost_for(plm, "sde"))
+    torch.rand(3)  # whatever happens to the global generator meanwhile
+    run(tmp_path / "run", plm=plm, cost=cost_for(plm, "sde"))
+    assert same_bytes(tmp_path / "run", tmp_path / "whole", "result.json", "run.json", PET)
+    costs = [entry["running_cost"] for entry in whole["curves"] if entry["running_cost"] is not None]
+    assert len(set(costs)) == len(costs) > 1
+
+
 def test_an_interruption_leaves_the_model_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plm = model()
     plm(input_ids=torch.tensor([[5]]), output_hidden_states=True)

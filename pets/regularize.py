@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import inspect
 import math
 from types import TracebackType
@@ -10,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.utils import ModelOutput
 
 from bridges import BadInput, RunningCost
 from bridges.model_spec import pretrained_model
@@ -119,9 +122,9 @@ class Regularizer:
             # Taken out here, they are neither returned nor copied to fp32 by Accelerate.
             output.hidden_states = None
 
-    def _after(self, model: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def _after(self, model: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         if not self._active:
-            return
+            return None
         self._active = False
         kept, self._kept = self._kept, None
         if kept is None:
@@ -145,6 +148,7 @@ class Regularizer:
         output["running_cost"] = value.detach()
         if model.training:
             self._guard.watch(model, output["loss"])
+        return _declared(output)
 
     def _check_gradient(self, model: nn.Module, hidden: tuple[Tensor, ...]) -> None:
         if not (model.training and torch.is_grad_enabled()):
@@ -157,6 +161,28 @@ class Regularizer:
                 "either no parameter below the last layer is trainable, or gradient checkpointing "
                 "cuts the graph (use gradient_checkpointing_kwargs={'use_reentrant': False})"
             )
+
+
+def _declared(output: Any) -> Any:
+    """The output in a class that knows a running cost: DDP takes outputs apart and builds them anew."""
+    if not isinstance(output, ModelOutput) or "running_cost" in output.__dataclass_fields__:
+        return output
+    return _with_cost(type(output), dict(output))
+
+
+def _with_cost(kind: Any, values: dict[str, Any]) -> Any:
+    return _class_with_cost(kind)(**values)
+
+
+@functools.cache
+def _class_with_cost(kind: type[Any]) -> type[Any]:
+    return dataclasses.make_dataclass(
+        kind.__name__,
+        [("running_cost", Tensor | None, None)],
+        bases=(kind,),
+        # No module holds the class by its name, so it is pickled as how it is made.
+        namespace={"__reduce__": lambda self: (_with_cost, (kind, dict(self)))},
+    )
 
 
 def _behind_prompt(labels: Tensor, length: int) -> Tensor:

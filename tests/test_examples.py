@@ -1,0 +1,107 @@
+"""Every script in examples/ runs as a user would start it; loss and cost fall, the adapter loads."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import tiny_bert, tiny_tokenizer
+from transformers import BertForMaskedLM
+
+from bridges import RunningCost
+from pets.models import load_pet
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model and two costs for it."""
+    folder = tmp_path_factory.mktemp("files")
+    plm = tiny_bert()
+    plm.save_pretrained(folder / "model")
+    tiny_tokenizer().save_pretrained(folder / "model")
+    for bridge in ("brownian", "sde"):
+        RunningCost.for_model(plm, bridge).save_pretrained(folder / bridge)
+    return folder
+
+
+def run(files: Path, script: str, out: Path, *options: str, bridge: str = "brownian") -> str:
+    """What the example prints; its processes are gone when this returns."""
+    arguments = ["--model", files / "model", "--cost", files / bridge, "--out", out, "--lr", "0.01"]
+    path = os.pathsep.join(filter(None, [str(EXAMPLES.parent), os.environ.get("PYTHONPATH")]))
+    launcher = TORCHRUN if script == "ddp.py" else []
+    process = subprocess.Popen(
+        [sys.executable, *launcher, EXAMPLES / script, *map(str, arguments), *options],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        cwd=files,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # a launcher and its workers end together
+    )
+    try:
+        printed, _ = process.communicate(timeout=180)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+    assert process.returncode == 0, printed[-3000:]
+    return printed
+
+
+def printed_values(printed: str, name: str) -> list[float]:
+    return [float(value) for value in re.findall(rf"\b{name}\W+([\d.]+)", printed)]
+
+
+def assert_falls(values: list[float], count: int) -> None:
+    """Means of the first and of the last three: dropout makes single ones uneven."""
+    assert len(values) == count
+    assert sum(values[-3:]) < sum(values[:3]), values
+
+
+def lora_norm(model_folder: Path, adapter: Path) -> float:
+    """Of all factors B, which start at zero."""
+    model = load_pet(BertForMaskedLM.from_pretrained(model_folder), adapter)
+    return sum(p.norm().item() for n, p in model.named_parameters() if "lora_B" in n)
+
+
+@pytest.mark.parametrize(
+    ("script", "bridge"),
+    [("hand_written_loop.py", "brownian"), ("accelerate_loop.py", "sde"), ("ddp.py", "brownian")],
+)
+def test_a_loop_trains_and_saves(script: str, bridge: str, files: Path, tmp_path: Path) -> None:
+    printed = run(files, script, tmp_path / "adapter", bridge=bridge)
+    assert_falls(printed_values(printed, "loss"), 20)
+    assert_falls(printed_values(printed, "running cost"), 20)
+    assert lora_norm(files / "model", tmp_path / "adapter") > 0
+
+
+def test_the_trainer_trains_saves_and_resumes(files: Path, tmp_path: Path) -> None:
+    """The last checkpoint taken away, `--resume` trains its epoch again, to the same bytes."""
+    printed = run(files, "trainer.py", tmp_path, "--epochs", "8")
+    assert_falls(printed_values(printed, "loss"), 8)
+    assert_falls(printed_values(printed, "running_cost"), 8)
+    assert len(printed_values(printed, "eval_loss")) == 8
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    assert lora_norm(files / "model", weights.parent) > 0
+    expected = weights.read_bytes()
+    shutil.rmtree(weights.parent)
+    shutil.rmtree(tmp_path / "checkpoint-16")
+    resumed = run(files, "trainer.py", tmp_path, "--epochs", "8", "--resume")
+    assert len(printed_values(resumed, "loss")) == 1
+    assert weights.read_bytes() == expected
+
+
+def test_the_readme_names_every_example_with_its_command() -> None:
+    text = (EXAMPLES / "README.md").read_text()
+    commands = re.findall(r"`((?:python|torchrun) .*?)`", text)
+    named = [re.search(r"examples/(\w+\.py)", command) for command in commands]
+    assert sorted(match[1] for match in named if match) == sorted(p.name for p in EXAMPLES.glob("*.py"))

@@ -62,22 +62,22 @@ def _pytorch_refusal(like: Tensor) -> str | None:
 
 
 def _triton_refusal(like: Tensor) -> str | None:
-    if find_spec("triton") is None:
-        return "triton is not installed"
     if like.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"its kernels compute in 32 bits, not in {like.dtype}"
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if like.device.type != "cuda":
-        if os.environ.get("TRITON_INTERPRET") == "1":
-            return None
-        return f"the tensors are on {like.device}, not on a CUDA device"
-    if os.environ.get("TRITON_INTERPRET") == "1":
+        if not interpreted:
+            return f"the tensors are on {like.device}, not on a CUDA device"
+    elif interpreted:
         return "with TRITON_INTERPRET=1 it runs on CPU tensors alone"
-    if torch.version.hip is not None:
+    elif torch.version.hip is not None:
         return "its kernels were only tried on NVIDIA devices"
-    major, minor = torch.cuda.get_device_capability(like.device)
-    if (major, minor) < (8, 0):
-        return f"compute capability {major}.{minor} is below 8.0"
-    return None
+    else:
+        major, minor = torch.cuda.get_device_capability(like.device)
+        if (major, minor) < (8, 0):
+            return f"compute capability {major}.{minor} is below 8.0"
+    # Last: until it is imported this looks through folders, and a CPU asks at every operation.
+    return "triton is not installed" if find_spec("triton") is None else None
 
 
 BACKENDS: list[Backend] = [

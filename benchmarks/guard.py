@@ -131,7 +131,7 @@ def pytorch_value(operation: str, x: Inputs) -> Tensor:
         )[0]
     return pytorch.bridge_nll(
         states, context, x.rows, x.weights, x.biases, x.end, None, x.mean, x.precision
-    )
+    ).mean()
 
 
 class Guard:

@@ -67,9 +67,17 @@ class Bridge(nn.Module, ABC):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The running cost of a trajectory towards end points [N, d]: a scalar, mean over tokens.
+        """The running cost of each token's trajectory, a mean over layers where layers are summed over.
 
-        ``generator`` fixes the noise of a cost that draws any; the others take no notice of it.
+        Args:
+            latent_map: made by `make_map`.
+            trajectory: of N tokens.
+            end: [N, d] end points, or [K, N, d]: K of them for each token.
+            generator: fixes the noise of a cost that draws any; the others take no notice of it. All K
+                end points see the same noise.
+
+        Returns:
+            [N] or [K, N].
         """
 
     def make_map(self, hidden_size: int, widths: Sequence[int]) -> LatentMap:
@@ -182,7 +190,7 @@ class GaussianBridge(Bridge):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Mean over layers and tokens of ``sum_d (z_i - m(t_i) v)^2 / (2 s2(t_i))``.
+        """Mean over layers of ``sum_d (z_i - m(t_i) v)^2 / (2 s2(t_i))``, for each token.
 
         The published cost (arXiv 2305.17670, section 3.2): the normaliser is left out, which changes
         no gradient while the bridge's parameters are fixed.
@@ -199,6 +207,7 @@ class GaussianBridge(Bridge):
             None,
             mean,
             1 / variance,
+            reduction="none",
         )
 
 

@@ -126,7 +126,7 @@ class RunningCost(nn.Module):
         """
         trajectory, tokens = self.trajectory(hidden_states, targets, attention_mask)
         end = self.end_points(tokens)
-        return self.bridge.cost(self.latent_map, trajectory, end, generator=generator)
+        return self.bridge.cost(self.latent_map, trajectory, end, generator=generator).mean()
 
     def trajectory(
         self,

@@ -113,14 +113,14 @@ class SDEBridge(Bridge, name="sde"):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """An unbiased draw of the KL on the grid, mean over tokens; ``last_solve`` says what it took."""
+        """An unbiased draw of each token's KL on the grid; ``last_solve`` says what it took."""
         if not isinstance(latent_map, DriftNetwork):
             raise BadInput(f"{type(latent_map).__name__} is no drift network: make it with make_map")
         weight = latent_map.weights[0]
         grid = self._grid(len(trajectory.states), weight)
         device = end.device if generator is None else generator.device
         noise = torch.randn(
-            len(grid.decay), *end.shape, generator=generator, dtype=weight.dtype, device=device
+            len(grid.decay), *end.shape[-2:], generator=generator, dtype=weight.dtype, device=device
         )
         value, self.last_solve = sde_cost(
             trajectory.states,
@@ -132,6 +132,7 @@ class SDEBridge(Bridge, name="sde"):
             end,
             noise.to(end.device),
             grid,
+            reduction="none",
         )
         return value
 

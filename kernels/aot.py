@@ -157,7 +157,7 @@ def _run(shape: Shape, dtype: torch.dtype) -> None:
     biases = [empty(b, grad=fit) for b in shape.sizes]
     end = empty(shape.targets, shape.sizes[-1])
     laws = (end, empty(layers) if shape.carry else None, empty(layers), empty(layers))
-    triton_backend.bridge_nll(states, context, rows, weights, biases, *laws).backward()
+    triton_backend.bridge_nll(states, context, rows, weights, biases, *laws).sum().backward()
     with torch.no_grad():
         triton_backend.bridge_nll(states, context, rows, weights, biases, *laws)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kernels.checks import check_stack, check_trajectory
+from kernels.checks import Reduction, check_end, check_stack, check_trajectory, reduce_tokens
 from kernels.dispatch import choose
 
 
@@ -22,6 +22,7 @@ def bridge_nll(
     mean: Tensor,
     precision: Tensor,
     *,
+    reduction: Reduction = "mean",
     backend: str | None = None,
 ) -> Tensor:
     """Mean over layers and tokens of ``sum_d precision_i (z_i - carry_i z_{i-1} - mean_i v)^2 / 2``.
@@ -37,28 +38,30 @@ def bridge_nll(
         rows: int64 [N], the sequence each target belongs to.
         weights, biases: of g, [h_1, 2H], [h_2, h_1] ... [d, h_k] and [h_1] ... [d]; the first H
             columns of the first weight read the context.
-        end: [N, d] end points v.
+        end: [N, d] end points v, or [K, N, d]: K of them for each token, whose latents are shared.
         carry: [L] or None for zero; carry_0 multiplies the start, which is zero.
         mean, precision: [L].
+        reduction: "mean" over tokens, or "none".
         backend: the implementation, by name; by default `kernels.dispatch` chooses.
 
     Returns:
-        A scalar in the dtype of the weights; 0 when N is 0.
+        In the dtype of the weights, a mean over layers and tokens: a scalar, 0 when N is 0; with
+        ``reduction="none"`` over layers alone: [N]. With K end points [K] and [K, N].
 
     Raises:
-        ValueError: for shapes that do not fit together, or a backend that cannot run.
+        ValueError: for shapes that do not fit together, an unknown reduction, or a backend that cannot
+            run.
     """
     layers, tokens, width = check_trajectory(states, context, rows)
     _, dim = check_stack(weights, biases, 2 * width)
-    if end.shape != (tokens, dim):
-        raise ValueError(f"end {tuple(end.shape)}: expected {(tokens, dim)}, [N, d]")
+    check_end(end, tokens, dim)
     for name, vector in (("carry", carry), ("mean", mean), ("precision", precision)):
         if vector is not None and vector.shape != (layers,):
             raise ValueError(f"{name} {tuple(vector.shape)}: expected {(layers,)}, one per layer")
     dtype = weights[0].dtype
     with torch.autocast(states.device.type, enabled=False):
         chosen = choose(weights[0], backend).backend.operations
-        value: Tensor = chosen.bridge_nll(
+        values: Tensor = chosen.bridge_nll(
             states.to(dtype),
             context.to(dtype),
             rows,
@@ -69,4 +72,4 @@ def bridge_nll(
             mean.to(dtype),
             precision.to(dtype),
         )
-        return value
+        return reduce_tokens(values, reduction).to(dtype)

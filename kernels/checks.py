@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 from torch import Tensor
+
+Reduction = Literal["mean", "none"]
+"""Of a cost over the target tokens, as in torch's losses."""
 
 
 def check_trajectory(states: Tensor, context: Tensor, rows: Tensor) -> tuple[int, int, int]:
@@ -43,3 +47,26 @@ def check_stack(weights: Sequence[Tensor], biases: Sequence[Tensor], inputs: int
     if shapes[0][1] != inputs:
         raise ValueError(f"the first weight is {shapes[0]}: expected [*, {inputs}] for H={inputs // 2}")
     return shapes[0][0], shapes[-1][0]
+
+
+def check_end(end: Tensor, tokens: int, dim: int) -> None:
+    """End points are one for each token, [N, d], or K for each, [K, N, d].
+
+    Raises:
+        ValueError: naming the shapes.
+    """
+    if end.dim() not in (2, 3) or end.shape[-2:] != (tokens, dim):
+        raise ValueError(f"end {tuple(end.shape)}: expected {(tokens, dim)}, [N, d], or [K, N, d]")
+
+
+def reduce_tokens(values: Tensor, reduction: Reduction) -> Tensor:
+    """A cost of each token, [N] or [K, N], as it is or its mean over tokens; 0 where there is none.
+
+    Raises:
+        ValueError: for another reduction.
+    """
+    if reduction == "none":
+        return values
+    if reduction != "mean":
+        raise ValueError(f"reduction={reduction!r}: expected 'mean' or 'none'")
+    return values.sum(-1) / max(values.shape[-1], 1)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kernels.checks import Reduction, reduce_tokens
 from kernels.sde import LAYER_NORM_EPS, LIPSWISH, PathGrid
 
 
@@ -46,15 +47,21 @@ def bridge_nll(
     carry: Tensor,
     mean: Tensor,
     precision: Tensor,
+    *,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     """Mean over layers and tokens of ``sum_d precision_i (z_i - carry_i z_{i-1} - mean_i v)^2 / 2``.
 
     See `kernels.bridge_nll.bridge_nll` for the shapes.
     """
-    total = states.new_zeros(())
+    if end.dim() == 3:
+        given = (states, context, rows, weights, biases)
+        laws = (carry, mean, precision)
+        return torch.stack([bridge_nll(*given, v, *laws, reduction=reduction) for v in end])
     layers, tokens = states.shape[:2]
+    values = []
     for n in range(tokens):
-        previous = torch.zeros_like(end[n])
+        total, previous = states.new_zeros(()), torch.zeros_like(end[n])
         for i in range(layers):
             x = torch.cat([context[i, rows[n]], states[i, n]])
             for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
@@ -62,7 +69,8 @@ def bridge_nll(
             residual = x - carry[i] * previous - mean[i] * end[n]
             total = total + precision[i] * residual.square().sum() / 2
             previous = x
-    return total / max(layers * tokens, 1)
+        values.append(total / layers)
+    return reduce_tokens(torch.stack(values) if values else states.new_zeros(0), reduction)
 
 
 def sde_cost(
@@ -75,16 +83,21 @@ def sde_cost(
     end: Tensor,
     noise: Tensor,
     grid: PathGrid,
+    *,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     """Path-space KL of a learned drift, one token and one node at a time, nothing hoisted.
 
     See `kernels.sde.sde_cost` for the shapes and `kernels.sde.PathGrid` for the path.
     """
-    total = states.new_zeros(())
+    if end.dim() == 3:
+        given = (states, context, rows, path_weight, weights, biases)
+        return torch.stack([sde_cost(*given, v, noise, grid, reduction=reduction) for v in end])
     first = torch.cat([path_weight, weights[0]], 1)
+    values = []
     for n in range(states.shape[1]):
         knots = torch.cat([context[:, rows[n]], states[:, n]], 1)
-        y = torch.zeros_like(end[n])
+        total, y = states.new_zeros(()), torch.zeros_like(end[n])
         for j, t in enumerate(grid.times):
             at = grid.spline[j] @ knots
             x = torch.cat([t[None], y, F.layer_norm(at, at.shape, eps=LAYER_NORM_EPS)])
@@ -94,4 +107,5 @@ def sde_cost(
             total = total + grid.weight[j] * residual.square().sum() / 2
             if j < len(grid.decay):
                 y = grid.decay[j] * y + grid.gain[j] * x + grid.spread[j] * noise[j, n]
-    return total / max(states.shape[1], 1)
+        values.append(total)
+    return reduce_tokens(torch.stack(values) if values else states.new_zeros(0), reduction)

@@ -106,10 +106,10 @@ def bridge_nll(
     mean: Tensor,
     precision: Tensor,
 ) -> Tensor:
-    """See `kernels.bridge_nll.bridge_nll`."""
+    """The cost of each token, [N] or [K, N]; see `kernels.bridge_nll.bridge_nll`."""
     latent = project(states, context, rows, weights, biases)
-    residual = latent - mean[:, None, None] * end
+    moved = latent
     if carry is not None:
-        residual = torch.cat([residual[:1], residual[1:] - carry[1:, None, None] * latent[:-1]])
-    per_layer = residual.square().sum((1, 2))
-    return (per_layer @ precision) / (2 * max(latent.shape[0] * latent.shape[1], 1))
+        moved = torch.cat([latent[:1], latent[1:] - carry[1:, None, None] * latent[:-1]])
+    residual = moved - mean[:, None, None] * end.unsqueeze(-3)
+    return (precision[:, None] * residual.square().sum(-1)).sum(-2) / (2 * len(latent))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kernels.checks import check_stack, check_trajectory
+from kernels.checks import Reduction, check_end, check_stack, check_trajectory, reduce_tokens
 from kernels.dispatch import choose
 from kernels.path_solver import SolvePath, Solver, SolverReport, SolverSettings
 
@@ -100,6 +100,7 @@ def sde_cost(
     noise: Tensor,
     grid: PathGrid,
     *,
+    reduction: Reduction = "mean",
     solver: Solver | None = None,
     tolerance: float = 1e-4,
     max_sweeps: int = 12,
@@ -118,22 +119,25 @@ def sde_cost(
         path_weight: [h_1, 1+d], the first layer's weight on [t; y].
         weights, biases: of the stack, [h_1, 2H], [h_2, h_1] ... [d, h_k] and [h_1] ... [d]; the first H
             columns of the first weight read the context.
-        end: [N, d] end points v.
+        end: [N, d] end points v, or [K, N, d]: K of them for each token, whose path is shared, for it
+            does not depend on v.
         noise: [T, N, d] standard normal: the same noise gives the same path.
         grid: T steps, in the dtype of the weights or any other.
+        reduction: "mean" over tokens, or "none".
         solver: "sequential" or "picard"; by default Picard on CUDA, where arithmetic is cheap and
             launches are not, and the sequential one elsewhere.
         tolerance, max_sweeps: Picard's; see `kernels.path_solver.SolverSettings`.
         backend: of the sequential solver, by name; by default `kernels.dispatch` chooses.
 
     Returns:
-        A scalar in the dtype of the weights, computed in float32 at least, 0 when N is 0; and what the
-        solve took.
+        In the dtype of the weights, computed in float32 at least: a scalar, 0 when N is 0, or with
+        ``reduction="none"`` [N]; with K end points [K] and [K, N]. And what the solve took.
 
     Differentiable once, with respect to everything but rows; the gradient is that of the discrete path.
 
     Raises:
-        ValueError: for shapes that do not fit together, an unknown solver or a backend that cannot run.
+        ValueError: for shapes that do not fit together, an unknown reduction or solver, or a backend
+            that cannot run.
     """
     _check(states, context, rows, path_weight, weights, biases, end, noise, grid)
     if solver is None:
@@ -173,9 +177,10 @@ def sde_cost(
             return vector[:, None, None]
 
         residual = at_nodes(grid.of_net) * p + at_nodes(grid.of_state) * y
-        residual = residual - at_nodes(grid.of_end) * end.to(dtype)
-        per_node = residual.square().sum((1, 2))
-        return ((per_node @ grid.weight) / (2 * max(len(end), 1))).to(given), report
+        residual = residual - at_nodes(grid.of_end) * end.to(dtype).unsqueeze(-3)
+        # No product of matrices, whose gradient autocast would take in 16 bits.
+        values = (grid.weight[:, None] * residual.square().sum(-1)).sum(-2) / 2
+        return reduce_tokens(values, reduction).to(given), report
 
 
 def _check(
@@ -191,10 +196,10 @@ def _check(
 ) -> None:
     layers, tokens, width = check_trajectory(states, context, rows)
     first, dim = check_stack(weights, biases, 2 * width)
+    check_end(end, tokens, dim)
     steps = len(grid.decay)
     expected = {
         "path_weight": (path_weight, (first, 1 + dim)),
-        "end": (end, (tokens, dim)),
         "noise": (noise, (steps, tokens, dim)),
         "grid.spline": (grid.spline, (steps + 1, layers)),
         **{

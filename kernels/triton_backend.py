@@ -26,7 +26,7 @@ def _forward(
     *,
     gradient: bool,
 ) -> tuple[Tensor, list[Tensor], Tensor | None, Tensor | None]:
-    """The cost, the inputs of the activations, and what `kernels.triton_launch.likelihood` keeps."""
+    """The costs [N] in float32, the activations' inputs, and what `triton_launch.likelihood` keeps."""
     width = context.shape[2]
     # The first layer is linear: its context part, bias included, is computed once per sequence.
     bias = run.linear(context, weights[0][:, :width], biases[0])
@@ -38,7 +38,7 @@ def _forward(
         hidden.append(x)
         weight, bias, gather, activation = next_weight, next_bias, None, "gelu"
     value, weighted, sums = run.likelihood(x, weight, bias, activation, gather, laws, gradient=gradient)
-    return value.sum().to(weight.dtype), hidden, weighted, sums
+    return value.sum((0, 2)), hidden, weighted, sums
 
 
 class _BridgeNll(torch.autograd.Function):
@@ -86,11 +86,11 @@ def _first_order(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, ...]:
     need_biases = ctx.needs_input_grad[7 + depth :]
     dtype = weights[0].dtype
     with run.on(states.device):
-        grad = weighted * grad_value.float()
+        grad = weighted * grad_value[:, None]
         if need_end:
             found[3] = -(grad * mean.float()[:, None, None]).sum(0).to(dtype)
         if any(need_laws):
-            found[4:7] = _law_gradients(grad_value.float(), precision, sums, need_laws)
+            found[4:7] = _law_gradients(grad_value, precision, sums, need_laws)
         if carry is not None:
             grad[:-1] -= carry.float()[1:, None, None] * grad[1:]
         for k in reversed(range(1, depth)):
@@ -125,9 +125,8 @@ def _empty(weight: Tensor) -> Tensor:
 def _law_gradients(
     grad: Tensor, precision: Tensor, sums: Tensor, needed: Sequence[bool]
 ) -> list[Tensor | None]:
-    """Gradients [L] of carry, mean and precision from the sums [3, L, N, parts]."""
-    _, layers, targets, _ = sums.shape
-    half_square, with_end, with_previous = sums.sum((2, 3)) * (grad / max(layers * targets, 1))
+    """Gradients [L] of carry, mean, precision from the sums [3, L, N, parts] and that of the costs [N]."""
+    half_square, with_end, with_previous = sums.sum(3) @ (grad / sums.shape[1])
     each = (-precision.float() * with_previous, -precision.float() * with_end, half_square)
     return [g.to(precision.dtype) if need else None for g, need in zip(each, needed, strict=True)]
 
@@ -143,7 +142,16 @@ def bridge_nll(
     mean: Tensor,
     precision: Tensor,
 ) -> Tensor:
-    """See `kernels.bridge_nll.bridge_nll`; all floats are in one dtype, any but float64."""
+    """The cost of each token, [N] or [K, N] in float32; see `kernels.bridge_nll.bridge_nll`.
+
+    All floats are in one dtype, any but float64.
+    """
+    if end.dim() == 3:  # no kernel knows several end points: the tokens are repeated
+        count, targets, dim = end.shape
+        repeated = states.repeat(1, count, 1), context, rows.repeat(count)
+        each = end.reshape(count * targets, dim)
+        values = bridge_nll(*repeated, weights, biases, each, carry, mean, precision)
+        return values.view(count, targets)
     states, context, rows, end, mean, precision = (
         x.contiguous() for x in (states, context, rows, end, mean, precision)
     )

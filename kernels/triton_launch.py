@@ -185,8 +185,8 @@ def likelihood(
     """The last projection and the cost: x [L, N, K] and laws (end, carry, mean, precision).
 
     Returns:
-        The terms of the cost, in any shape; for the gradients also the weighted residuals [L, N, d],
-        scaled like the cost, and the sums [3, L, N, parts] of ``r^2 / 2``, ``r v``, ``r z_{i-1}``.
+        The terms of the costs, [L, N, parts]; for the gradients also the weighted residuals [L, N, d],
+        scaled like the costs, and the sums [3, L, N, parts] of ``r^2 / 2``, ``r v``, ``r z_{i-1}``.
     """
     end, carry, mean, precision = laws
     weight = as_matrix(weight)
@@ -206,7 +206,7 @@ def likelihood(
         *(x, weight, bias, value if rows is None else rows),
         *(end, mean if carry is None else carry, mean, precision),
         *(value, value if weighted is None else weighted, value if sums is None else sums),
-        1 / max(layers * targets, 1),
+        1 / layers,
         *(layers * targets, targets, bias.shape[-2] if rows is not None else 0),
         *(dim, inner, weight.stride(0)),
         ACTIVATION=activation,

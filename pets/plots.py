@@ -79,7 +79,8 @@ def make_panel(
             trajectory, tokens = cost.trajectory(hidden, batch["labels"], batch["attention_mask"])
             latent = cost.latent_map(trajectory)
             found[word] = (latent * cost.end_points(tokens)).sum(-1).T.cpu()
-            costs.append(cost.bridge.cost(cost.latent_map, trajectory, cost.end_points(tokens)).item())
+            ends = cost.end_points(tokens)
+            costs.append(cost.bridge.cost(cost.latent_map, trajectory, ends).mean().item())
     mean = sum(costs) / len(costs)
     return Panel(f"{title}\nrunning cost {mean:.3f}", cost.bridge, found)
 

@@ -112,6 +112,46 @@ def test_value_and_every_gradient_are_the_oracles(
 
 
 @pytest.mark.parametrize("carry", [False, True])
+def test_the_cost_of_each_token_is_its_own(carry: bool) -> None:
+    """Unreduced, value n is the cost of a batch of token n alone; the mean is their mean."""
+    inputs = case(carry=carry)
+    each = bridge_nll(*inputs.arguments(), reduction="none")
+    assert each.shape == (5,)
+    for n, value in enumerate(each):
+        alone = dataclasses.replace(
+            inputs, states=inputs.states[:, [n]], rows=inputs.rows[[n]], end=inputs.end[[n]]
+        )
+        torch.testing.assert_close(value, bridge_nll(*alone.arguments()), **EXACT)
+    torch.testing.assert_close(each.mean(), bridge_nll(*inputs.arguments()), **EXACT)
+
+
+@pytest.mark.parametrize("carry", [False, True])
+def test_several_end_points_of_a_token_are_as_many_calls(carry: bool) -> None:
+    inputs = case(carry=carry)
+    ends = torch.stack([inputs.end, -inputs.end, 0 * inputs.end])
+    several = dataclasses.replace(inputs, end=ends).trainable()
+    mine, true = (
+        f(*several.arguments(), reduction="none")
+        for f in (bridge_nll, oracle.bridge_nll if carry else _without_carry)
+    )
+    assert mine.shape == (3, 5)
+    torch.testing.assert_close(mine, true, **EXACT)
+    torch.testing.assert_close(
+        gradients(mine.square().sum(), several), gradients(true.square().sum(), several), **EXACT
+    )
+
+
+def _without_carry(*arguments: Any, **options: Any) -> Tensor:
+    *stack, _, mean, precision = arguments
+    return oracle.bridge_nll(*stack, torch.zeros_like(mean), mean, precision, **options)
+
+
+def test_an_unknown_reduction_is_refused() -> None:
+    with pytest.raises(ValueError, match="reduction='sum': expected 'mean' or 'none'"):
+        bridge_nll(*case().arguments(), reduction="sum")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("carry", [False, True])
 @pytest.mark.parametrize("sizes", [(2,), (3, 2, 2)])
 def test_every_gradient_is_the_derivative(sizes: tuple[int, ...], carry: bool) -> None:
     inputs = case(layers=3, targets=3, batch=2, width=2, sizes=sizes, carry=carry).trainable()
@@ -216,6 +256,7 @@ def test_autocast_around_it_changes_nothing() -> None:
         ),
         ({"biases": [torch.zeros(6)]}, r"biases \[\(6,\)\] are no stack of layers"),
         ({"end": torch.zeros(4, 3)}, r"end \(4, 3\): expected \(5, 3\), \[N, d\]"),
+        ({"end": torch.zeros(2, 4, 3)}, r"end \(2, 4, 3\): expected \(5, 3\), \[N, d\], or \[K, N, d\]"),
         ({"end": torch.zeros(5, 2)}, r"end \(5, 2\): expected \(5, 3\), \[N, d\]"),
         ({"carry": torch.zeros(3)}, r"carry \(3,\): expected \(4,\), one per layer"),
         ({"mean": torch.zeros(1)}, r"mean \(1,\): expected \(4,\), one per layer"),

@@ -70,6 +70,24 @@ def test_they_are_at_the_sizes_of_a_small_model(sizes: tuple[int, ...], solver: 
 
 
 @every_solver
+def test_end_points_of_a_token_share_its_path(solver: Solver) -> None:
+    """K of them, unreduced, are what K calls with the same noise give."""
+    inputs = case(4, 5, 3, 6, (8, 4), 7)
+    ends = torch.stack([inputs.end, -inputs.end])
+    several = dataclasses.replace(inputs, end=ends).trainable()
+    mine = value_of(several, solver, reduction="none")
+    true = oracle.sde_cost(*several.arguments(), reduction="none")
+    assert mine.shape == (2, 5)
+    assert distance(mine.detach(), true.detach()) <= SOLVERS[solver][1]
+    expected = gradients(true.square().sum(), several)
+    for name, grad in gradients(mine.square().sum(), several).items():
+        assert distance(grad, expected[name]) <= SOLVERS[solver][1], name
+    for end, values in zip(ends, mine, strict=True):
+        alone = value_of(dataclasses.replace(inputs, end=end), solver, reduction="none")
+        torch.testing.assert_close(values, alone, rtol=1e-12, atol=0)
+
+
+@every_solver
 @pytest.mark.parametrize("sizes", [(2,), (3, 2), (3, 2, 2)])
 def test_every_gradient_is_the_derivative(sizes: tuple[int, ...], solver: Solver) -> None:
     inputs = case(layers=2, targets=2, batch=2, width=2, sizes=sizes, steps=3).trainable()
@@ -232,7 +250,7 @@ def _grid(**changes: Tensor) -> dict[str, PathGrid]:
         ),
         ({"path_weight": torch.zeros(6, 3)}, r"path_weight is \(6, 3\): expected \(6, 4\)"),
         ({"path_weight": torch.zeros(5, 4)}, r"path_weight is \(5, 4\): expected \(6, 4\)"),
-        ({"end": torch.zeros(4, 3)}, r"end is \(4, 3\): expected \(5, 3\)"),
+        ({"end": torch.zeros(4, 3)}, r"end \(4, 3\): expected \(5, 3\), \[N, d\], or \[K, N, d\]"),
         ({"noise": torch.zeros(7, 5, 3)}, r"noise is \(7, 5, 3\): expected \(6, 5, 3\)"),
         ({"noise": torch.zeros(6, 5, 1)}, r"noise is \(6, 5, 1\): expected \(6, 5, 3\)"),
         (_grid(spline=torch.zeros(6, 4)), r"grid.spline is \(6, 4\): expected \(7, 4\)"),

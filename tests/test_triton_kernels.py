@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -18,8 +19,9 @@ import triton
 from torch import Tensor
 from torch.nn import functional as F
 
-from kernels import oracle, pytorch, triton_launch
-from kernels.triton_backend import bridge_nll, pool_trajectory
+from kernels import bridge_nll as operations
+from kernels import oracle, triton_launch
+from kernels.triton_backend import pool_trajectory
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
@@ -30,6 +32,9 @@ BOUND = {torch.float32: 1e-5, torch.float16: 4 * 2.0**-11, torch.bfloat16: 4 * 2
 """Relative RMS of an output or a gradient. float32: three TF32 products lose two or three of 24 bits.
 16 bit: four units, for the rounding of the result, of the activations and of the gradients between the
 layers (the interpreter truncates to bfloat16, which is two units for one)."""
+
+
+bridge_nll = partial(operations.bridge_nll, backend="triton")
 
 
 def relative_rms(value: Tensor, true: Tensor) -> float:
@@ -103,12 +108,11 @@ def value_and_gradients(operation: Callable[..., Tensor], inputs: Case) -> list[
     return [value.detach(), *torch.autograd.grad(value, inputs.floats(), materialize_grads=True)]
 
 
-def truth(*inputs: Any) -> Tensor:
+def truth(*inputs: Any, **options: Any) -> Tensor:
     """The oracle, for which no carry is a carry of zero."""
     exact = Case(*inputs)
-    return oracle.bridge_nll(
-        *exact._replace(carry=torch.zeros_like(exact.mean) if exact.carry is None else exact.carry)
-    )
+    carry = torch.zeros_like(exact.mean) if exact.carry is None else exact.carry
+    return oracle.bridge_nll(*exact._replace(carry=carry), **options)
 
 
 def check_cost(inputs: Case) -> None:
@@ -170,10 +174,27 @@ def test_the_pytorch_path_gives_the_same(carry: bool) -> None:
     inputs = case(carry=carry)
     pairs = zip(
         value_and_gradients(bridge_nll, inputs),
-        value_and_gradients(pytorch.bridge_nll, inputs),
+        value_and_gradients(partial(bridge_nll, backend="pytorch"), inputs),
         strict=True,
     )
     assert max(relative_rms(mine, theirs.double()) for mine, theirs in pairs) <= 1e-5
+
+
+@pytest.mark.parametrize("carry", [False, True])
+def test_each_token_and_several_end_points_of_it(carry: bool) -> None:
+    """Unreduced costs [K, N] and the gradients of a function that weights each of them differently."""
+    inputs = case(carry=carry, width=9, sizes=(17, 6))
+    ends = torch.stack([inputs.end.detach(), -inputs.end.detach(), 0.5 * inputs.end.detach()])
+    several = inputs._replace(end=ends.requires_grad_())
+
+    def squared(operation: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        values = operation(*inputs, reduction="none")
+        assert values.shape == (3, 5)
+        return values.square().sum()
+
+    mine = value_and_gradients(partial(squared, bridge_nll), several)
+    true = value_and_gradients(partial(squared, truth), several.each(Tensor.double))
+    assert max(relative_rms(x, y) for x, y in zip(mine, true, strict=True)) <= BOUND[torch.float32]
 
 
 def test_the_first_carry_multiplies_the_zero_start() -> None:

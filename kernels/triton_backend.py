@@ -125,7 +125,7 @@ def _empty(weight: Tensor) -> Tensor:
 def _law_gradients(
     grad: Tensor, precision: Tensor, sums: Tensor, needed: Sequence[bool]
 ) -> list[Tensor | None]:
-    """Gradients [L] of carry, mean, precision from the sums [3, L, N, parts] and that of the costs [N]."""
+    """Gradients [L] of carry, mean, precision from sums [3, L, N, parts] and that of the costs [N]."""
     half_square, with_end, with_previous = sums.sum(3) @ (grad / sums.shape[1])
     each = (-precision.float() * with_previous, -precision.float() * with_end, half_square)
     return [g.to(precision.dtype) if need else None for g, need in zip(each, needed, strict=True)]

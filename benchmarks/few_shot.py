@@ -1,4 +1,4 @@
-"""Few-shot LoRA with and without a bridge on real GLUE files: the first end-to-end measurement.
+"""A few-shot PET with and without a bridge on real GLUE files.
 
     bridge-pets fit --model M --bridge brownian --text FILE... --out costs/brownian
     bridge-pets fit --model M --bridge ou --text FILE... --out costs/ou
@@ -35,6 +35,7 @@ from pets.tuning_loop import TuneSettings
 @click.option(
     "--costs", multiple=True, required=True, metavar="DIR...", help="Fitted costs, one an arm."
 )
+@click.option("--pet", default="lora", show_default=True, help="A name `pets.get` takes.")
 @click.option("--tasks", "names", multiple=True, default=("sst2", "rte"), show_default=True)
 @click.option("--seeds", multiple=True, type=int, default=(42, 43, 44, 45, 46), show_default=True)
 @click.option("--weight", default=0.5, show_default=True)
@@ -49,6 +50,7 @@ def main(
     model: str,
     data: Path,
     costs: tuple[str, ...],
+    pet: str,
     names: tuple[str, ...],
     seeds: tuple[int, ...],
     weight: float,
@@ -60,12 +62,13 @@ def main(
     work: Path,
     out: str | None,
 ) -> None:
-    """Compare vanilla LoRA with LoRA and each cost; print and keep the table."""
+    """Compare the PET alone with the PET and each cost; print and keep the table."""
     plm, tokenizer = load_plm(model)
     arms: dict[str, RunningCost | None] = {"vanilla": None}
     for folder in costs:
         arms[Path(folder).name] = RunningCost.from_pretrained(folder)
     base = TuneSettings(
+        pet=pet,
         weight=weight,
         shots=shots,
         max_steps=steps,

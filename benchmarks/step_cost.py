@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 import pets
 from benchmarks.environment import RESULTS, environment
+from benchmarks.training_step import WORDS
 from bridges import GaussianBridge, RunningCost, SDEBridge
 from bridges.sde import DriftNetwork, path_grid
 from bridges.storage import write_text
@@ -67,11 +68,11 @@ class Workload:
         torch.manual_seed(0)
         self.plm = plm
         model = get_peft_model(plm, pets.get("lora"))
-        self.classifier = PromptClassifier(model, [10, 11]).train()
+        self.classifier = PromptClassifier(model, WORDS).train()
         ids = torch.randint(1000, plm.config.vocab_size, (batch, length))
         ids[:, 1] = tokenizer.mask_token_id
         labels = torch.full_like(ids, -100)
-        labels[:, 1] = torch.randint(10, 12, (batch,))
+        labels[:, 1] = torch.randint(len(WORDS), (batch,))
         self.inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
         self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
 

@@ -24,10 +24,14 @@ from bridges.sde import DriftNetwork, SDEBridge, path_grid
 from bridges.trajectory import layer_times
 from kernels import oracle
 from pets.classifier import PromptClassifier
+from pets.verbalizer import Verbalizer
 
 MEBIBYTE = 2**20
 
 COSTS = ("brownian", "sde")
+
+WORDS = Verbalizer(("a", "b"), (("a",), ("b",)), (((10,),), ((11,),)))
+"""Labels for models whose vocabulary means nothing."""
 
 HEAD_WIDTH = 64
 """Of an attention head, as in every BERT."""
@@ -53,7 +57,7 @@ class Workload:
         self.plm = BertForMaskedLM(config).to(self.device, shape.dtype)
         self.costs = {name: RunningCost.for_model(self.plm, name, widths=shape.widths) for name in COSTS}
         model = get_peft_model(self.plm, pets.get("lora"))
-        self.classifier = PromptClassifier(model, [10, 11]).train()
+        self.classifier = PromptClassifier(model, WORDS).train()
         self.inputs = {k: v.to(self.device) for k, v in _batch(shape, vocabulary).items()}
         trained = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4)
@@ -124,7 +128,7 @@ def _batch(shape: Shape, vocabulary: int) -> dict[str, Tensor]:
     ids = torch.randint(20, vocabulary, (shape.batch, shape.length)) * mask
     ids[:, 1] = 4
     labels = torch.full_like(ids, -100)
-    labels[:, 1] = torch.randint(10, 12, (shape.batch,))
+    labels[:, 1] = torch.randint(len(WORDS), (shape.batch,))
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 

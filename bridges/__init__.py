@@ -8,6 +8,7 @@ from bridges.base import Bridge, GaussianBridge
 from bridges.brownian import BrownianBridge
 from bridges.errors import BadInput
 from bridges.fit_loop import FitResult, FitSettings
+from bridges.label_ends import LabelEnds
 from bridges.latent import EndPoints, LatentMap
 from bridges.model_spec import ModelSpec
 from bridges.ou import OUBridge
@@ -25,6 +26,7 @@ __all__ = [
     "FitResult",
     "FitSettings",
     "GaussianBridge",
+    "LabelEnds",
     "LatentMap",
     "ModelSpec",
     "OUBridge",

@@ -167,16 +167,13 @@ class FitLoop:
 
     def _cost(self, batch: Batch, number: int) -> Tensor:
         """The cost of a batch; ``number`` fixes its noise, if it draws any."""
-        mask = batch.attention_mask.to(self.device)
         with torch.no_grad():
-            hidden = self.encoder(
-                input_ids=batch.input_ids.to(self.device),
-                attention_mask=mask,
-                output_hidden_states=True,
-                return_dict=True,
-            ).hidden_states
+            output = self.encoder(
+                **batch.inputs(self.device), output_hidden_states=True, return_dict=True
+            )
         noise = generator(self.settings.seed, 2, number)
-        value: Tensor = self.cost(hidden, batch.targets.to(self.device), mask, generator=noise)
+        targets, mask = batch.targets.to(self.device), batch.target_mask.to(self.device)
+        value: Tensor = self.cost(self.cost.spec.states(output), targets, mask, generator=noise)
         return value
 
     def _look(self, step: int, losses: list[float], bar: Any) -> None:

@@ -18,7 +18,14 @@ from bridges.errors import BadInput
 from bridges.fit_loop import FitLoop, FitResult, FitSettings
 from bridges.model_spec import pretrained_model
 from bridges.storage import Snapshot
-from bridges.text import Batch, causal_batch, masked_batch, max_positions, token_rows
+from bridges.text import (
+    Batch,
+    causal_batch,
+    encoder_decoder_batch,
+    masked_batch,
+    max_positions,
+    token_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +73,7 @@ def fit(
     kept_out = min(chosen.held_out, max(1, len(rows) // 5))
     if len(rows) < 2:
         raise BadInput("the text makes a single row of tokens: fitting needs at least two")
-    make = _batch_maker(cost, tokenizer, chosen)
+    make = _batch_maker(cost, encoder.config, tokenizer, chosen)
     loop = FitLoop(cost, encoder, rows[kept_out:], rows[:kept_out], make, chosen)
     identity = {
         "settings": dataclasses.asdict(chosen),
@@ -104,8 +111,16 @@ def _settings(given: dict[str, Any]) -> FitSettings:
 
 
 def _batch_maker(
-    cost: RunningCost, tokenizer: Any, settings: FitSettings
+    cost: RunningCost, config: Any, tokenizer: Any, settings: FitSettings
 ) -> Callable[[list[list[int]], torch.Generator], Batch]:
+    if cost.spec.encoder_decoder:
+        start = getattr(config, "decoder_start_token_id", None)
+        if start is None:
+            raise BadInput(
+                "the model's config has no decoder_start_token_id: set it to the token its decoder "
+                "begins with"
+            )
+        return lambda rows, rng: encoder_decoder_batch(rows, tokenizer, start=start, rng=rng)
     if cost.spec.causal:
         return lambda rows, rng: causal_batch(rows, tokenizer, rng=rng)
     if tokenizer.mask_token_id is None:

@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from bridges.errors import BadInput
 
@@ -40,11 +43,12 @@ class ModelSpec:
     Attributes:
         name: as the model was loaded (the last part of a local path); told, never compared.
         model_type: architecture, e.g. "bert".
-        num_layers: L.
+        num_layers: L; of an encoder-decoder its decoder's.
         hidden_size: H.
         vocab_size: V, rows of the word-embedding matrix.
-        causal: whether position s predicts token s + 1.
+        causal: whether position s predicts token s + 1, as its kind of model does.
         fingerprint: word-embedding entries at fixed places.
+        encoder_decoder: whether the states are those of a decoder beside an encoder.
     """
 
     name: str
@@ -54,21 +58,18 @@ class ModelSpec:
     vocab_size: int
     causal: bool
     fingerprint: tuple[float, ...]
+    encoder_decoder: bool = False
 
     @classmethod
     def of(cls, model: nn.Module) -> ModelSpec:
         """Read the spec off a model.
 
         Raises:
-            BadInput: if it is no transformers language model with word embeddings, or is an
-                encoder-decoder.
+            BadInput: if it is no transformers model with word embeddings.
         """
         plm = pretrained_model(model)
         config: Any = plm.config.get_text_config()
-        if plm.config.is_encoder_decoder:
-            raise BadInput(
-                f"{type(plm).__name__} is an encoder-decoder: expected a masked or causal language model"
-            )
+        both = bool(plm.config.is_encoder_decoder)
         embeddings = plm.get_input_embeddings()
         if embeddings is None or not isinstance(getattr(embeddings, "weight", None), torch.Tensor):
             raise BadInput(f"{type(plm).__name__} has no word embeddings to take end points from")
@@ -80,11 +81,12 @@ class ModelSpec:
         return cls(
             name=os.path.basename(os.path.normpath(str(plm.config.name_or_path or "unnamed"))),
             model_type=str(config.model_type),
-            num_layers=int(config.num_hidden_layers),
+            num_layers=_decoder_layers(config) if both else int(config.num_hidden_layers),
             hidden_size=int(config.hidden_size),
             vocab_size=vocab,
-            causal=type(plm).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(),
+            causal=not both and _is_causal(plm, str(config.model_type)),
             fingerprint=tuple(float(f"{x:.6g}") for x in probe.float().tolist()),
+            encoder_decoder=both,
         )
 
     @classmethod
@@ -104,3 +106,25 @@ class ModelSpec:
             if (mine - theirs).norm() > _TOLERANCE * mine.norm():
                 found.append("the word embeddings differ: same architecture, other weights")
         return found
+
+    def states(self, output: Any) -> tuple[torch.Tensor, ...]:
+        """The L+1 hidden states [B, S, H] in the output of a model of this kind."""
+        found = output.decoder_hidden_states if self.encoder_decoder else output.hidden_states
+        return tuple(found)
+
+
+def _is_causal(plm: PreTrainedModel, model_type: str) -> bool:
+    """By its class where that is a language model's, else by what its kind is known for."""
+    name = type(plm).__name__
+    if name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        return True
+    if model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return bool(getattr(plm.config, "is_decoder", False))
+    return model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+def _decoder_layers(config: Any) -> int:
+    for name in ("num_decoder_layers", "decoder_layers", "num_hidden_layers"):
+        if getattr(config, name, None) is not None:
+            return int(getattr(config, name))
+    raise BadInput(f"{type(config).__name__} does not say how many layers its decoder has")

@@ -18,10 +18,11 @@ from bridges.cost_files import FORMAT, load_cost, refusing_misfit, save_cost
 from bridges.errors import BadInput
 from bridges.fit_loop import FitResult
 from bridges.fitting import fit
+from bridges.label_ends import LabelEnds
 from bridges.latent import EndPoints, LatentMap, default_widths
 from bridges.model_spec import ModelSpec, pretrained_model
+from bridges.reading import read
 from bridges.storage import versions
-from bridges.text import IGNORED
 from bridges.trajectory import Trajectory
 
 
@@ -62,7 +63,8 @@ class RunningCost(nn.Module):
         """A cost for ``model``, its latent map not fitted yet.
 
         Args:
-            model: a transformers masked or causal language model, plain or wrapped.
+            model: a transformers model, plain or wrapped: a masked, causal or encoder-decoder language
+                model, or a classifier on one of these.
             bridge: a registered name, or a bridge.
             latent_dim: d; by default the rule of `bridges.latent.default_widths`.
             widths: all widths of g, instead of the rule; the last is d.
@@ -106,35 +108,61 @@ class RunningCost(nn.Module):
         targets: Tensor,
         attention_mask: Tensor | None = None,
         *,
+        labels: LabelEnds | None = None,
+        in_place: bool = False,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """The running cost, mean over layers and target tokens: a scalar.
 
-        A masked LM is read at the target's own position, a causal LM at the position before it, as
-        transformers shifts its labels. The context is the mean state over attended positions; in a
-        causal LM only over those before the first target, else the answer would be part of it.
+        A masked LM is read at the target's own position; a causal LM at the position before it, as
+        transformers shifts its labels; a decoder beside an encoder at the target's own position, which
+        transformers gives the token before it. The context is the mean state over attended positions;
+        in a causal LM and in a decoder only over those up to the first one that is read, else the
+        answer would be part of it.
 
         Args:
-            hidden_states: L+1 tensors [B, S, H], as transformers returns them.
+            hidden_states: L+1 tensors [B, S, H], as transformers returns them; of an encoder-decoder
+                its decoder's.
             targets: token ids [B, S], -100 where there is no target.
             attention_mask: [B, S], 0 at padding; default all attended.
+            labels: end points of labels; ``targets`` are then indices into them. A label with several
+                words is a mixture: with c_k the cost towards word k and n layers in its mean, the cost
+                is ``-log(sum_k weight_k exp(-n c_k)) / n``.
+            in_place: the targets are not predicted but read where they stand, with all that is attended
+                as context, in any model: so it is with the label of a sequence at its pooled position.
             generator: of the noise of a cost that draws any; default torch's global one.
 
         Raises:
             BadInput: for a wrong number or shape of hidden states, no target at all, a target at a
-                position that is not attended, or a target outside the vocabulary.
+                position that is not attended, or a target outside the vocabulary or the labels.
         """
-        trajectory, tokens = self.trajectory(hidden_states, targets, attention_mask)
-        end = self.end_points(tokens)
-        return self.bridge.cost(self.latent_map, trajectory, end, generator=generator).mean()
+        classes = None if labels is None else len(labels)
+        trajectory, found = self.trajectory(
+            hidden_states, targets, attention_mask, classes=classes, in_place=in_place
+        )
+        if labels is None:
+            ends, log_weights = self.end_points(found), None
+        else:
+            ends, log_weights = labels(found)
+        costs = self.bridge.cost(self.latent_map, trajectory, ends, generator=generator)
+        if log_weights is not None:
+            count = self.bridge.terms(trajectory)
+            costs = -torch.logsumexp(log_weights.to(costs) - count * costs, 0) / count
+        return costs.mean()
 
     def trajectory(
         self,
         hidden_states: Sequence[Tensor],
         targets: Tensor,
         attention_mask: Tensor | None = None,
+        *,
+        classes: int | None = None,
+        in_place: bool = False,
     ) -> tuple[Trajectory, Tensor]:
-        """The targets' trajectories and their tokens [N]; arguments and errors as `forward`."""
+        """The targets' trajectories and their tokens or labels [N].
+
+        Arguments and errors as `forward`; ``classes`` is the number of labels where they are such.
+        """
         spec = self.spec
         expected = (*targets.shape, spec.hidden_size)
         shapes = [tuple(hidden.shape) for hidden in hidden_states]
@@ -145,42 +173,9 @@ class RunningCost(nn.Module):
                 f"expected {spec.num_layers + 1} of shape {expected} for targets "
                 f"{tuple(targets.shape)}"
             )
-        if attention_mask is None:
-            mask = torch.ones_like(targets, dtype=torch.bool)
-        elif attention_mask.shape != targets.shape:
-            raise BadInput(
-                f"attention_mask {tuple(attention_mask.shape)} and targets {tuple(targets.shape)} "
-                "must have the same shape [B, S]"
-            )
-        else:
-            mask = attention_mask.bool()
-        is_target = targets != IGNORED
-        if spec.causal:
-            is_target[:, 0] = False  # nothing comes before the first token to predict it
-        lost = (is_target & ~mask).sum()
-        if spec.causal:  # nor before the first attended one, when the padding is on the left
-            is_target[:, 1:] &= mask[:, :-1]
-        rows, columns = is_target.nonzero(as_tuple=True)
-        tokens = targets[rows, columns]
-        # One look for everything: each would make a CUDA device wait for the whole forward pass.
-        ends = [tokens.min(), tokens.max()] if len(rows) else [lost, lost]
-        missing, low, high = torch.stack([lost, *ends]).tolist()
-        if missing:
-            raise BadInput(
-                f"{missing} targets are at positions that the attention mask leaves out: set their "
-                "labels to -100 or attend to them"
-            )
-        if not len(rows):
-            raise BadInput("the batch has no target: every label is -100")
-        if low < 0 or high >= spec.vocab_size:
-            raise BadInput(
-                f"targets from {low} to {high}: expected token ids from 0 to {spec.vocab_size - 1}, "
-                "or -100"
-            )
-        if spec.causal:
-            columns = columns - 1
-            mask = mask & (is_target.cumsum(1) == 0)
-        return Trajectory.gather(hidden_states, mask, rows, columns), tokens
+        where = read(spec, targets, attention_mask, classes=classes, in_place=in_place)
+        path = Trajectory.gather(hidden_states, where.context, where.rows, where.columns)
+        return path, where.targets
 
     def fit(self, model: nn.Module, tokenizer: Any, texts: Iterable[str], **options: Any) -> FitResult:
         """Fit the latent map on text with the model frozen; see `bridges.fitting.fit`."""

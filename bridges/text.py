@@ -40,11 +40,32 @@ _CAUSAL_PREFIX = 0.25  # least share of a causal row that is context
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded on the right: input_ids, attention_mask, targets, all int64 [B, S]."""
+    """Padded on the right, int64.
+
+    Attributes:
+        input_ids, attention_mask: [B, S].
+        targets: [B, S], -100 where there is none; of an encoder-decoder [B, S'].
+        decoder_input_ids: [B, S'] of an encoder-decoder, else None.
+    """
 
     input_ids: Tensor
     attention_mask: Tensor
     targets: Tensor
+    decoder_input_ids: Tensor | None = None
+
+    def inputs(self, device: torch.device) -> dict[str, Tensor]:
+        """The model's arguments."""
+        found = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        if self.decoder_input_ids is not None:
+            found["decoder_input_ids"] = self.decoder_input_ids
+        return {name: tensor.to(device) for name, tensor in found.items()}
+
+    @property
+    def target_mask(self) -> Tensor:
+        """The attention mask of the sequence that the targets are in."""
+        if self.decoder_input_ids is None:
+            return self.attention_mask
+        return torch.ones_like(self.targets)  # its padding comes after the context
 
 
 def generator(*seeds: int) -> torch.Generator:
@@ -157,11 +178,29 @@ def causal_batch(rows: list[list[int]], tokenizer: Any, *, rng: torch.Generator)
     The cost's context is what comes before the first target, so it never contains an answer.
     """
     ids, attended = _pad(rows, tokenizer)
-    length = attended.sum(1)
-    place = _CAUSAL_PREFIX + (1 - _CAUSAL_PREFIX) * torch.rand(len(rows), generator=rng)
-    cut = torch.minimum((length * place).long().clamp(min=1), length - 1)
-    is_target = (torch.arange(ids.shape[1]) >= cut[:, None]) & attended
+    is_target = (torch.arange(ids.shape[1]) >= _cuts(attended.sum(1), rng)[:, None]) & attended
     return Batch(ids, attended.long(), ids.masked_fill(~is_target, IGNORED))
+
+
+def encoder_decoder_batch(
+    rows: list[list[int]], tokenizer: Any, *, start: int, rng: torch.Generator
+) -> Batch:
+    """Each row is cut at a random place: the encoder reads the start, the decoder predicts the rest.
+
+    ``start`` is the token that the decoder begins with.
+    """
+    cuts = _cuts(torch.tensor([len(row) for row in rows]), rng).tolist()
+    ids, attended = _pad([row[:cut] for row, cut in zip(rows, cuts, strict=True)], tokenizer)
+    targets, valid = _pad([row[cut:] for row, cut in zip(rows, cuts, strict=True)], tokenizer)
+    decoder = targets.roll(1, 1)
+    decoder[:, 0] = start
+    return Batch(ids, attended.long(), targets.masked_fill(~valid, IGNORED), decoder)
+
+
+def _cuts(length: Tensor, rng: torch.Generator) -> Tensor:
+    """Where rows of these lengths [B] are cut in two: [B], at least one token on both sides."""
+    place = _CAUSAL_PREFIX + (1 - _CAUSAL_PREFIX) * torch.rand(len(length), generator=rng)
+    return torch.minimum((length * place).long().clamp(min=1), length - 1)
 
 
 def _pad(rows: list[list[int]], tokenizer: Any) -> tuple[Tensor, Tensor]:

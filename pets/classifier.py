@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.utils import ModelOutput
@@ -14,6 +12,7 @@ from transformers.utils import ModelOutput
 from bridges.errors import BadInput
 from bridges.model_spec import pretrained_model
 from bridges.text import IGNORED
+from pets.verbalizer import Verbalizer
 
 
 @dataclass
@@ -21,8 +20,8 @@ class PromptOutput(ModelOutput):  # type: ignore[misc]
     """Output of `PromptClassifier`.
 
     Attributes:
-        loss: cross-entropy over the vocabulary at the targets, mean.
-        logits: [N, C], of the label words at the targets.
+        loss: negative log-probability of the labels' words at the targets, mean.
+        logits: [N, C], log-probabilities of the labels' words at the targets.
         running_cost: where one is plugged in.
     """
 
@@ -40,22 +39,20 @@ class PromptClassifier(nn.Module):
 
     Args:
         model: a masked LM, plain or with a PET.
-        word_ids: the C label words' tokens.
+        verbalizer: the C labels' words; `pets.regularize` takes them from here.
 
     Raises:
         BadInput: if the model has no vocabulary head.
     """
 
-    word_ids: Tensor
-
-    def __init__(self, model: nn.Module, word_ids: Sequence[int]) -> None:
+    def __init__(self, model: nn.Module, verbalizer: Verbalizer) -> None:
         super().__init__()
         plm = pretrained_model(model)
         head = plm.get_output_embeddings()
         if head is None:
             raise BadInput(f"{type(plm).__name__} has no vocabulary head to read label words from")
         self.model = model
-        self.register_buffer("word_ids", torch.tensor(word_ids), persistent=False)
+        self.verbalizer = verbalizer
         self._targets: tuple[Tensor, ...] | None = None
         self._length = 0
         self._hook = head.register_forward_pre_hook(self._narrow)
@@ -83,14 +80,15 @@ class PromptClassifier(nn.Module):
         return rows, columns + sequence.shape[1] - self._length
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> PromptOutput:
-        """Loss and label-word logits of prompts [B, S]; labels [B, S] are -100 but at N targets."""
+        """Loss and scores of prompts [B, S]; labels [B, S] are class indices at N targets, else -100."""
         self._targets = (labels != IGNORED).nonzero(as_tuple=True)
         self._length = labels.shape[1]
         try:
             scores = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
             if scores.dim() == 3:  # a head that does not end in its output embeddings
                 scores = scores[self._behind_prompt(scores)]
-            loss = F.cross_entropy(scores.float(), labels[self._targets])
+            scores = self.verbalizer.score(scores.float())
+            loss = F.nll_loss(scores, labels[self._targets])
         finally:
             self._targets = None
-        return PromptOutput(loss=loss, logits=scores[:, self.word_ids])
+        return PromptOutput(loss=loss, logits=scores)

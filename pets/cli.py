@@ -172,7 +172,7 @@ def fit(
     "--label-words",
     multiple=True,
     metavar="WORD...",
-    help="Words that stand for the classes, in class order.",
+    help="Words that stand for the classes, in class order; several for one as in 'good,great'.",
 )
 @click.option(
     "--out",

@@ -17,6 +17,7 @@ from bridges.model_spec import pretrained_model
 from bridges.storage import new_file
 from bridges.trajectory import layer_times
 from pets import prompts
+from pets.verbalizer import Verbalizer
 
 _LINES = 12  # single trajectories drawn for each label
 _LABELS = 40  # trajectories a label's mean runs over
@@ -63,24 +64,20 @@ def make_panel(
     """
     if not isinstance(cost.bridge, GaussianBridge):
         raise BadInput(f"{type(cost.bridge).__name__} is not Gaussian: there is no tube to draw")
-    word_ids = prompts.label_token_ids(tokenizer, words)
+    ends = Verbalizer.of_words(tokenizer, words).ends(cost)
     encoder = pretrained_model(model).base_model
     found, costs = {}, []
     for label, word in enumerate(words):
         chosen = [row for row in rows if row[1] == label][:_LABELS]
-        batch = prompts.collate(chosen, word_ids, tokenizer.pad_token_id)
+        batch = prompts.collate(chosen, tokenizer.pad_token_id)
         batch = {name: tensor.to(cost.end_points.vectors.device) for name, tensor in batch.items()}
+        labels, mask = batch.pop("labels"), batch["attention_mask"]
         with torch.no_grad():
-            hidden = encoder(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                output_hidden_states=True,
-            ).hidden_states
-            trajectory, tokens = cost.trajectory(hidden, batch["labels"], batch["attention_mask"])
+            hidden = encoder(**batch, output_hidden_states=True).hidden_states
+            trajectory, targets = cost.trajectory(hidden, labels, mask, classes=len(ends))
             latent = cost.latent_map(trajectory)
-            found[word] = (latent * cost.end_points(tokens)).sum(-1).T.cpu()
-            ends = cost.end_points(tokens)
-            costs.append(cost.bridge.cost(cost.latent_map, trajectory, ends).mean().item())
+            found[word] = (latent * ends.vectors[targets, 0]).sum(-1).T.cpu()
+            costs.append(cost(hidden, labels, mask, labels=ends).item())
     mean = sum(costs) / len(costs)
     return Panel(f"{title}\nrunning cost {mean:.3f}", cost.bridge, found)
 

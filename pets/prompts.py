@@ -1,8 +1,7 @@
-"""The prompt `[CLS] [MASK] text [SEP]`, label words, and batches of both."""
+"""The prompt `[CLS] [MASK] text [SEP]`, and batches of it."""
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import logging
 from collections.abc import Sequence
@@ -57,7 +56,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
             f"max_length {max_length} leaves no room for a text; expected at least "
             f"{len(before) + len(after) + 1}"
         )
-    tokens = _token_ids(tokenizer, texts)
+    tokens = plain_token_ids(tokenizer, texts)
     truncated = sum(len(ids) > room for ids in tokens)
     if truncated:
         _log.warning(
@@ -71,19 +70,16 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
     return Prompts(rows, truncated)
 
 
-def collate(
-    rows: Sequence[tuple[Row, int]], label_ids: Sequence[int], pad_id: int
-) -> dict[str, torch.Tensor]:
+def collate(rows: Sequence[tuple[Row, int]], pad_id: int) -> dict[str, torch.Tensor]:
     """A batch, padded on the right to its longest row.
 
     Args:
         rows: B pairs of an encoded prompt and its class index.
-        label_ids: the token id of every class, as `label_token_ids` returns them.
         pad_id: the tokenizer's `pad_token_id`.
 
     Returns:
-        int64 tensors: "input_ids", "attention_mask" and "labels", [B, S] each, and "class_labels",
-        [B]. "labels" holds the class's token id at [MASK] and -100 everywhere else.
+        int64 tensors "input_ids", "attention_mask" and "labels", [B, S] each. "labels" holds the class
+        index at [MASK] and -100 everywhere else.
     """
     length = max(len(row.input_ids) for row, _ in rows)
     input_ids = torch.full((len(rows), length), pad_id)
@@ -92,41 +88,8 @@ def collate(
     for index, (row, label) in enumerate(rows):
         input_ids[index, : len(row.input_ids)] = torch.tensor(row.input_ids)
         attention_mask[index, : len(row.input_ids)] = 1
-        labels[index, row.mask_position] = label_ids[label]
-    return {
-        "input_ids": input_ids,
-        "attention_mask": attention_mask,
-        "labels": labels,
-        "class_labels": torch.tensor([label for _, label in rows]),
-    }
-
-
-def label_token_ids(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[int]:
-    """The token id of every label word, in order.
-
-    A word counts in its form after a space (" yes", what byte-level and sentencepiece vocabularies
-    store for whole words), else in its bare form.
-
-    Raises:
-        BadInput: a word is empty or not a single token of the vocabulary, or two words share one.
-    """
-    ids: list[int] = []
-    for word in words:
-        if not word.strip():
-            raise BadInput(f"label word {word!r} is empty; expected a word of the vocabulary")
-        token = _single_token(tokenizer, " " + word)
-        if token is None:
-            token = _single_token(tokenizer, word)
-        if token is None:
-            raise BadInput(_not_one_token(tokenizer, word))
-        if token in ids:
-            other = words[ids.index(token)]
-            raise BadInput(
-                f"label words {other!r} and {word!r} are the same token (id {token}); "
-                "choose two different words"
-            )
-        ids.append(token)
-    return ids
+        labels[index, row.mask_position] = label
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
 
 
 def _shell(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
@@ -141,7 +104,7 @@ def _shell(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     return ids[:after_mask], ids[after_mask:]
 
 
-def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+def plain_token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Ids of plain texts: a special token spelled out in one is text, not the special token."""
     ids = _split_ids(tokenizer, texts)
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
@@ -162,26 +125,3 @@ def _split_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list
         list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
     )["input_ids"]
     return ids
-
-
-def _single_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
-    (ids,) = _token_ids(tokenizer, [text])
-    if len(ids) != 1 or ids[0] in tokenizer.all_special_ids:
-        return None
-    return ids[0]
-
-
-def _not_one_token(tokenizer: PreTrainedTokenizerBase, word: str) -> str:
-    (ids,) = _token_ids(tokenizer, [" " + word])
-    pieces = " ".join(tokenizer.convert_ids_to_tokens(ids))
-    # Tokens in their written form; fragments of words fall out below, where each is encoded again.
-    written = {tokenizer.convert_tokens_to_string([token]).strip() for token in tokenizer.get_vocab()}
-    similar = difflib.get_close_matches(
-        word, sorted(text for text in written if text.isalpha()), n=100, cutoff=0.4
-    )
-    proposals = [text for text in similar if _single_token(tokenizer, " " + text) is not None][:4]
-    advice = f", for example {', '.join(proposals)}" if proposals else "; no similar one is known"
-    return (
-        f"label word {word!r} is not a single token of this vocabulary (its pieces: {pieces!r}); "
-        f"choose a word that is one{advice}"
-    )

@@ -7,20 +7,29 @@ import functools
 import inspect
 import math
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
 from bridges import BadInput, RunningCost
 from bridges.model_spec import pretrained_model
-from bridges.text import IGNORED
 from pets.gradient_guard import GradientGuard
+from pets.label_targets import behind_prompt, label_targets
+from pets.verbalizer import Verbalizer
 
 _MARK = "_bridge_pets_regularizer"
 _TRAINER_FLAG = "accepts_loss_kwargs"
+_STATES = ("hidden_states", "decoder_hidden_states", "encoder_hidden_states")
+
+
+class _Kept(NamedTuple):
+    """What a forward of the encoder leaves for the cost."""
+
+    hidden: tuple[Tensor, ...]
+    mask: Tensor | None
+    input_ids: Tensor | None
 
 
 class Regularizer:
@@ -30,14 +39,22 @@ class Regularizer:
         weight: factor of the running cost in the loss; may be changed between steps.
     """
 
-    def __init__(self, model: nn.Module, cost: RunningCost, weight: float, in_eval: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        cost: RunningCost,
+        weight: float,
+        in_eval: bool,
+        verbalizer: Verbalizer | None,
+    ) -> None:
         self.weight = weight
         self._cost, self._in_eval = cost, in_eval
         self._plm = pretrained_model(model)
         self._encoder = self._plm.base_model
+        self._targets = label_targets(model, self._plm, cost, verbalizer)
         self._signature = inspect.signature(self._encoder.forward)
         self._active = self._wants_states = False
-        self._kept: tuple[tuple[Tensor, ...], Tensor | None] | None = None
+        self._kept: _Kept | None = None
         self._guard = GradientGuard()
         self._hooks = [
             model.register_forward_pre_hook(self._before, with_kwargs=True),
@@ -101,7 +118,9 @@ class Regularizer:
         embeds, labels = kwargs.get("inputs_embeds"), kwargs.get("labels")
         if not self._active or embeds is None or labels is None or labels.dim() != 2:
             return None
-        return args, {**kwargs, "labels": _behind_prompt(labels, embeds.shape[1])}
+        if self._cost.spec.encoder_decoder:  # the prompt is the encoder's, the labels the decoder's
+            return None
+        return args, {**kwargs, "labels": behind_prompt(labels, embeds.shape[1])}
 
     def _before_encoder(self, encoder: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         if not self._active:
@@ -113,14 +132,19 @@ class Regularizer:
             return
         # The mask the encoder really used, however the caller passed it.
         bound = self._signature.bind_partial(*args, **kwargs).arguments
-        mask = bound.get("attention_mask", bound.get("kwargs", {}).get("attention_mask"))
-        hidden = tuple(output.hidden_states)
+        bound = {**bound.get("kwargs", {}), **bound}
+        mask = bound.get("attention_mask")
+        if self._cost.spec.encoder_decoder and not self._targets.in_place:
+            mask = bound.get("decoder_attention_mask")
+        hidden = self._cost.spec.states(output)
         if mask is not None:
             mask = mask[..., -hidden[0].shape[1] :]  # with a prefix it begins with the prefix
-        self._kept = hidden, mask
+        self._kept = _Kept(hidden, mask, bound.get("input_ids"))
         if not self._wants_states:
             # Taken out here, they are neither returned nor copied to fp32 by Accelerate.
-            output.hidden_states = None
+            for name in _STATES:
+                if getattr(output, name, None) is not None:
+                    setattr(output, name, None)
 
     def _after(self, model: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         if not self._active:
@@ -138,12 +162,20 @@ class Regularizer:
                 f"{type(model).__name__} returned no .loss to add the running cost to: use a model "
                 "with a head that computes the loss, and return_dict=True"
             )
-        hidden, mask = kept
+        hidden, device = kept.hidden, kept.hidden[0].device
         self._check_gradient(model, hidden)
-        if self._cost.end_points.vectors.device != hidden[0].device:
-            self._cost.to(hidden[0].device)
-        labels = _behind_prompt(kwargs["labels"].to(hidden[0].device), hidden[0].shape[1])
-        value = self._cost(hidden, labels, mask)
+        if self._cost.end_points.vectors.device != device:
+            self._cost.to(device)
+        made, ends = self._targets, self._targets.ends
+        targets = made(kwargs["labels"].to(device), hidden[0].shape[1], kept.input_ids)
+        made.check_head(targets, getattr(output, "logits", None), hidden[-1])
+        value = self._cost(
+            hidden,
+            targets,
+            kept.mask,
+            labels=None if ends is None else ends.to(device),
+            in_place=made.in_place,
+        )
         output["loss"] = loss + self.weight * value.to(loss.device, loss.dtype)
         output["running_cost"] = value.detach()
         if model.training:
@@ -185,19 +217,21 @@ def _class_with_cost(kind: type[Any]) -> type[Any]:
     )
 
 
-def _behind_prompt(labels: Tensor, length: int) -> Tensor:
-    """Labels [B, S] for a sequence that a soft prompt has lengthened; its positions are no targets."""
-    return F.pad(labels, (max(0, length - labels.shape[1]), 0), value=IGNORED)
-
-
 def regularize(
-    model: nn.Module, cost: RunningCost, weight: float = 1.0, *, in_eval: bool = False
+    model: nn.Module,
+    cost: RunningCost,
+    weight: float = 1.0,
+    *,
+    verbalizer: Verbalizer | None = None,
+    in_eval: bool = False,
 ) -> Regularizer:
     """From now on ``model(**batch).loss`` includes ``weight * running cost``.
 
     ``model(**batch).running_cost`` reports the cost beside the loss, without the weight. Works for a
-    plain transformers model, a peft model and wrappers around either; labels are the targets. Call it
-    before a Trainer is built. The cost's own parameters stay frozen and outside the model.
+    plain transformers model, a peft model and wrappers around either. Labels that are tokens are the
+    targets, in masked and causal language models and in encoder-decoders; the classes of a classifier
+    end at the words of a verbalizer. Call it before a Trainer is built. The cost's own parameters stay
+    frozen and outside the model.
 
     The first backward pass is watched: it stops with a `BadInput` that names the parameters of a PET
     which the model does not read, and logs a warning for other trainable ones without a gradient.
@@ -206,6 +240,8 @@ def regularize(
         model: the module whose forward is called in training.
         cost: made for this model.
         weight: not negative; 0 only reports.
+        verbalizer: words of the labels. A classifier needs one. With a language model every target is
+            then a label's word, and its trajectory may end at any of that label's words.
         in_eval: also add the cost in eval mode; by default that costs nothing.
 
     Returns:
@@ -213,11 +249,11 @@ def regularize(
 
     Raises:
         BadInput: if the cost does not fit the model, the weight is not a finite number of at least
-            0, or the model already has a running cost.
+            0, the verbalizer does not fit or is missing, or the model already has a running cost.
     """
     if not isinstance(weight, (int, float)) or not math.isfinite(weight) or weight < 0:
         raise BadInput(f"weight={weight!r}: expected a finite number, 0 or more")
     cost.check_model(model)
     if hasattr(pretrained_model(model), _MARK):
         raise BadInput("this model already has a running cost: call remove() on its handle first")
-    return Regularizer(model, cost, weight, in_eval)
+    return Regularizer(model, cost, weight, in_eval, verbalizer)

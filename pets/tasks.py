@@ -15,7 +15,7 @@ class Label:
 
     Attributes:
         name: the class name in GLUE, e.g. "entailment".
-        word: the verbalizer, the word that is predicted at [MASK].
+        word: the verbalizer, the word that is predicted at [MASK], or several with commas between.
         tsv: the value of the label column in the original tsv files.
         hub: the integer in the hub's `nyu-mll/glue`.
     """
@@ -59,11 +59,16 @@ class Task:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The label words in class order."""
+        """The label words in class order, as they are written."""
         return tuple(label.word for label in self.labels)
 
+    @property
+    def verbalizer(self) -> dict[str, list[str]]:
+        """The words of each class, as `pets.Verbalizer.of_words` takes them."""
+        return {label.name: [w.strip() for w in label.word.split(",")] for label in self.labels}
+
     def with_words(self, words: Sequence[str]) -> Task:
-        """The same task with other label words, one per class in class order.
+        """The same task with other label words, one per class in class order; "good,great" is two.
 
         Raises:
             BadInput: the number of words is not the number of classes.

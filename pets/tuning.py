@@ -24,6 +24,7 @@ from pets.regularize import regularize
 from pets.runs import RunFolder
 from pets.tasks import Example, TaskData
 from pets.tuning_loop import Rows, TuneSettings, TuningLoop
+from pets.verbalizer import Verbalizer
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ def tune(
     Raises:
         BadInput: for anything that does not fit: label words, shots, cost, folder.
     """
-    word_ids = prompts.label_token_ids(tokenizer, data.task.words)
+    verbalizer = Verbalizer.of_words(tokenizer, data.task.verbalizer)
+    verbalizer.warn_of_long_words(tokenizer)
     if settings.shots is None:
         train, dev = splits.hold_out(data.train, data.task, settings.seed)
     else:
@@ -86,11 +88,11 @@ def tune(
     devices = [plm.device] if plm.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
-        _classifier(plm, config, settings, word_ids, cost) as (classifier),
+        _classifier(plm, config, settings, verbalizer, cost) as classifier,
     ):
         if isinstance(config, PromptTuningConfig):
             methods.init_prompt(classifier.model, tokenizer.mask_token_id)
-        loop = TuningLoop(classifier, encoded, data, settings, word_ids, tokenizer.pad_token_id or 0)
+        loop = TuningLoop(classifier, encoded, data, settings, tokenizer.pad_token_id or 0)
         run.start()  # nothing is written before all that can be refused has been
         loop.run(run, progress=progress)
         with new_folder(run.pet) as new:
@@ -121,7 +123,7 @@ def _classifier(
     plm: PreTrainedModel,
     config: PeftConfig,
     settings: TuneSettings,
-    word_ids: list[int],
+    verbalizer: Verbalizer,
     cost: RunningCost | None,
 ) -> Iterator[PromptClassifier]:
     """The PET on the model, the narrowed head and the cost; all taken off again at the end.
@@ -137,7 +139,7 @@ def _classifier(
         raise BadInput(f"PET {settings.pet!r} on {type(plm).__name__}: {error}") from error
     try:
         with contextlib.ExitStack() as stack:
-            classifier = PromptClassifier(model, word_ids).to(plm.device)
+            classifier = PromptClassifier(model, verbalizer).to(plm.device)
             stack.callback(classifier.remove)
             if cost is not None:
                 stack.enter_context(regularize(classifier, cost, settings.weight))

@@ -75,13 +75,12 @@ class TuningLoop:
         encoded: dict[str, tuple[Rows, int]],
         data: TaskData,
         settings: TuneSettings,
-        word_ids: list[int],
         pad_id: int,
     ) -> None:
         self.classifier, self.data, self.settings = classifier, data, settings
         self.rows = {name: rows for name, (rows, _) in encoded.items()}
-        self.word_ids, self.pad_id = word_ids, pad_id
-        self.device: torch.device = classifier.word_ids.device
+        self.pad_id = pad_id
+        self.device = next(classifier.parameters()).device
         named = [(n, p) for n, p in classifier.named_parameters() if p.requires_grad]
         if not named:
             raise BadInput(f"PET {settings.pet!r} has no trainable parameter on this model")
@@ -150,9 +149,8 @@ class TuningLoop:
         return max(self.curves[1:], key=lambda e: (e["dev"][metric], -e["dev_loss"], -e["step"]))
 
     def _forward(self, rows: Sequence[tuple[prompts.Row, int]]) -> Any:
-        batch = prompts.collate(rows, self.word_ids, self.pad_id)
-        inputs = {k: v.to(self.device) for k, v in batch.items() if k != "class_labels"}
-        return self.classifier(**inputs)
+        batch = prompts.collate(rows, self.pad_id)
+        return self.classifier(**{k: v.to(self.device) for k, v in batch.items()})
 
     def _step(self, step: int) -> tuple[float, float | None]:
         # Noise, of dropout or of a cost that draws any, is a function of seed and step alone.

@@ -26,6 +26,7 @@ from transformers import (
 import pets
 from bridges import BadInput, RunningCost
 from pets.classifier import PromptClassifier
+from pets.verbalizer import Verbalizer
 
 VOCABULARY = 63
 SIZES = {
@@ -36,7 +37,8 @@ SIZES = {
     "intermediate_size": 48,
     "max_position_embeddings": 40,
 }
-WORDS = [7, 5, 11]
+TOKENS = torch.tensor([7, 5, 11])
+WORDS = Verbalizer(("a", "b", "c"), (("a",), ("b",), ("c",)), (((7,),), ((5,),), ((11,),)))
 # peft knows the query and value projections of the others.
 TARGETS = {"distilbert": {"target_modules": ["q_lin", "v_lin"]}}
 TOLERANCE = 1e-5  # fp32: only the number of rows in the head's product differs
@@ -88,16 +90,18 @@ def batch() -> dict[str, Tensor]:
     mask = torch.ones_like(ids)
     mask[2, 6:] = 0
     labels = torch.full_like(ids, -100)
-    for row, column, word in ((0, 1, 7), (1, 4, 5), (2, 1, 7), (2, 5, 11)):
-        labels[row, column] = word
+    for row, column, label in ((0, 1, 0), (1, 4, 1), (2, 1, 0), (2, 5, 2)):
+        labels[row, column] = label
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 def test_it_answers_like_the_full_model(plm: PreTrainedModel, batch: dict[str, Tensor]) -> None:
     with torch.no_grad():
-        full = plm(**batch)
+        chosen = batch["labels"] != -100
+        tokens = TOKENS[batch["labels"].clamp(min=0)].where(chosen, -100)
+        full = plm(**{**batch, "labels": tokens})
         short = PromptClassifier(plm, WORDS)(**batch)
-    expected = full.logits[batch["labels"] != -100][:, WORDS]
+    expected = full.logits[chosen].log_softmax(1)[:, TOKENS]
     assert short.logits.shape == (4, 3)
     torch.testing.assert_close(short.logits, expected, rtol=TOLERANCE, atol=TOLERANCE)
     torch.testing.assert_close(short.loss, full.loss, rtol=TOLERANCE, atol=TOLERANCE)
@@ -129,6 +133,29 @@ def test_a_lora_gets_the_gradient_of_loss_and_cost(
         assert "lora_" in name
         assert with_cost.norm() > 0, name
         assert not torch.allclose(with_cost, without), name
+
+
+def test_several_words_are_scored_together_and_the_cost_is_a_mixture(
+    bert: BertForMaskedLM, batch: dict[str, Tensor]
+) -> None:
+    """A label is said by either of its words: probabilities add, and the loss is of their sum."""
+    tokens = ((7,), (9,)), ((5,),), ((11, 12),)
+    words = Verbalizer(("a", "b", "c"), (("a", "x"), ("b",), ("c d",)), tokens)
+    chosen = batch["labels"] != -100
+    cost = RunningCost.for_model(bert)
+    classifier = PromptClassifier(bert, words).train()
+    bert.requires_grad_(True)
+    with pets.regularize(classifier, cost, 0.5):
+        output = classifier(**batch)
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    full = bert(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+    p = full.logits[chosen].softmax(1)
+    said = torch.stack([p[:, 7] + p[:, 9], p[:, 5], (p[:, 11] * p[:, 12]).sqrt()], 1)
+    torch.testing.assert_close(output.logits.exp(), said)
+    expected = cost(full.hidden_states, batch["labels"], mask, labels=words.ends(cost))
+    torch.testing.assert_close(output.running_cost, expected.detach())
+    task_loss = -said.gather(1, batch["labels"][chosen][:, None]).log().mean()
+    torch.testing.assert_close(output.loss, task_loss + 0.5 * expected)
 
 
 def test_dropout_is_never_active(batch: dict[str, Tensor]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import cache
 from typing import Any
 
 import pytest
@@ -11,16 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_files import needs_shared, shared
-from tokenizers import (
-    AddedToken,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
+from three_tokenizers import KINDS, SPECIAL, WORDS, real, tiny
+from tokenizers import Tokenizer, models
 from transformers import (
     AutoTokenizer,
     BertConfig,
@@ -33,63 +24,9 @@ from transformers import (
 
 from bridges.errors import BadInput
 from bridges.text import IGNORED, max_positions
-from pets import tasks
-from pets.prompts import Row, collate, encode, label_token_ids
+from pets.prompts import Row, collate, encode
 
-SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]
-WORDS = "yes no maybe great terrible terribly positive negative same different film plot".split()  # noqa: SIM905
-CORPUS = [f"{a} {b} {c}" for a in WORDS for b in WORDS for c in WORDS]
 WIDE_MASK = "\uff1cmask\uff1e"  # NFKC turns it into "<mask>"
-KINDS = ["wordpiece", "bytes", "unigram"]
-
-
-@cache
-def tiny(kind: str) -> Any:
-    """WordPiece, byte-level BPE or sentencepiece-style Unigram over WORDS; `<s> text </s>`."""
-    if kind == "wordpiece":
-        letters = [chr(code) for code in range(33, 127)]
-        pieces = [*SPECIAL, *WORDS, *letters, *(f"##{letter}" for letter in letters), "##ful"]
-        vocab = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
-        backend = Tokenizer(models.WordPiece(vocab, unk_token="<unk>"))
-        backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        backend.decoder = decoders.WordPiece()
-    elif kind == "bytes":
-        backend = Tokenizer(models.BPE())
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        backend.decoder = decoders.ByteLevel()
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(
-            vocab_size=400,
-            special_tokens=SPECIAL[:-1],  # <mask> comes below, with its lstrip, as in RoBERTa
-            initial_alphabet=alphabet,
-            show_progress=False,
-        )
-        backend.train_from_iterator(CORPUS, trainer)
-    else:
-        # As in XLM-R and ALBERT, the special tokens are pieces of the model itself.
-        scored = [(token, 0.0) for token in SPECIAL]
-        scored += [(f"▁{word}", -3.0) for word in WORDS] + [("▁", -4.0), ("ful", -4.0)]
-        scored += [(chr(code), -9.0) for code in range(33, 127)]
-        backend = Tokenizer(models.Unigram(scored, unk_id=3, byte_fallback=False))
-        backend.normalizer = normalizers.NFKC()
-        backend.pre_tokenizer = pre_tokenizers.Metaspace()
-        backend.decoder = decoders.Metaspace()
-    backend.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
-        mask_token=AddedToken("<mask>", lstrip=True, special=True),
-        model_max_length=16,
-    )  # fmt: skip
-
-
-@cache
-def real() -> Any:
-    return AutoTokenizer.from_pretrained(shared("models", "minilm-l6-mlm"))
-
 
 texts_with_special_tokens = st.lists(
     st.lists(
@@ -166,69 +103,24 @@ def test_encode_refuses_what_it_cannot_lay_out() -> None:
         encode(bare, ["yes"], 8)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_label_words_are_whole_words(kind: str) -> None:
-    tokenizer = tiny(kind)
-    ids = label_token_ids(tokenizer, ("no", "maybe", "yes"))
-    marker = {"wordpiece": "", "bytes": "Ġ", "unigram": "▁"}[kind]
-    assert tokenizer.convert_ids_to_tokens(ids) == [f"{marker}{w}" for w in ("no", "maybe", "yes")]
-
-
-def test_label_word_in_its_bare_form() -> None:
-    tokenizer = tiny("bytes")
-    (token,) = label_token_ids(tokenizer, ["q"])  # " q" is two tokens
-    assert tokenizer.convert_ids_to_tokens(token) == "q"
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_split_label_word_shows_its_pieces_and_proposes_others(kind: str) -> None:
-    with pytest.raises(
-        BadInput, match=r"'terribleful' is not a single token .*pieces: .*\); .* for example terr"
-    ) as caught:
-        label_token_ids(tiny(kind), ["terribleful"])
-    proposals = str(caught.value).rpartition("for example ")[2].split(", ")
-    assert {"terrible", "terribly"} <= set(proposals)
-    assert label_token_ids(tiny(kind), proposals)
-
-
-@pytest.mark.parametrize("word", ["<mask>", "<unk>", "漢"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_special_and_unknown_label_words_do_not_count(kind: str, word: str) -> None:
-    with pytest.raises(BadInput, match="is not a single token of this vocabulary"):
-        label_token_ids(tiny(kind), [word])
-
-
-@pytest.mark.parametrize("word", ["", " "])
-@pytest.mark.parametrize("kind", KINDS)
-def test_empty_label_words_are_refused(kind: str, word: str) -> None:
-    with pytest.raises(BadInput, match=f"label word '{word}' is empty; expected a word"):
-        label_token_ids(tiny(kind), ["yes", word])
-
-
-def test_label_words_of_one_token_clash() -> None:
-    with pytest.raises(BadInput, match=r"'great' and 'Great' are the same token \(id \d+\)"):
-        label_token_ids(tiny("wordpiece"), ["great", "Great"])
-
-
 @given(
     rows=st.lists(st.tuples(st.lists(st.integers(5, 99), max_size=9), st.integers(0, 1)), min_size=1),
     pad=st.integers(0, 3),
 )
 def test_collate(rows: list[tuple[list[int], int]], pad: int) -> None:
     pairs = [(Row([1, 4, *ids, 2], 1), label) for ids, label in rows]
-    batch = collate(pairs, [70, 71], pad)
+    batch = collate(pairs, pad)
     length = max(len(ids) for ids, _ in rows) + 3
     assert all(tensor.dtype == torch.int64 for tensor in batch.values())
     for name in ("input_ids", "attention_mask", "labels"):
         assert batch[name].shape == (len(rows), length)
-    assert batch["class_labels"].tolist() == [label for _, label in rows]
     for index, (row, label) in enumerate(pairs):
         size = len(row.input_ids)
         padding = [pad] * (length - size)
         assert batch["input_ids"][index].tolist() == row.input_ids + padding
         assert batch["attention_mask"][index].tolist() == [1] * size + [0] * (length - size)
         expected = [IGNORED] * length
-        expected[row.mask_position] = 70 + label
+        expected[row.mask_position] = label
         assert batch["labels"][index].tolist() == expected
 
 
@@ -247,25 +139,11 @@ def test_max_positions(config: Any, expected: int | None) -> None:
 
 
 @needs_shared("models", "minilm-l6-mlm")
-@pytest.mark.parametrize("name", tasks.available())
-def test_real_tokenizer_has_every_published_label_word(name: str) -> None:
-    task = tasks.get(name)
-    ids = label_token_ids(real(), task.words)
-    assert real().convert_ids_to_tokens(ids) == list(task.words)
-
-
-@needs_shared("models", "minilm-l6-mlm")
 def test_real_tokenizer_layout() -> None:
     (row,) = encode(real(), ["A [MASK] film. [SEP]"], 128).rows
     pieces = real().convert_ids_to_tokens(row.input_ids)
     assert " ".join(pieces) == "[CLS] [MASK] a [ mask ] film . [ sep ] [SEP]"
     assert row.mask_position == 1
-
-
-@needs_shared("models", "minilm-l6-mlm")
-def test_real_tokenizer_proposes_words() -> None:
-    with pytest.raises(BadInput, match=r"pieces: 'un ##watch ##able'\); .*, for example unstable"):
-        label_token_ids(real(), ["unwatchable", "great"])
 
 
 @needs_shared("models", "stories260K")

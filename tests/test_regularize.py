@@ -21,6 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 import pets
 from bridges import BadInput, RunningCost
 from pets.classifier import PromptClassifier
+from pets.verbalizer import Verbalizer
 
 WEIGHT = 0.7
 
@@ -43,7 +44,9 @@ def with_lora(plm: PreTrainedModel) -> nn.Module:
 
 
 def classifier_with_lora(plm: PreTrainedModel) -> nn.Module:
-    return PromptClassifier(with_lora(plm), [5, 6])
+    every_token = tuple(map(str, range(63)))  # a class each, so that labels are tokens and classes alike
+    words = Verbalizer(every_token, tuple((w,) for w in every_token), tuple(((i,),) for i in range(63)))
+    return PromptClassifier(with_lora(plm), words)
 
 
 KINDS: dict[str, tuple[Callable[[], PreTrainedModel], Callable[[PreTrainedModel], nn.Module]]] = {

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny import VOCABULARY, tiny_bert, tiny_llama
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import ViTConfig, ViTModel
 
 import bridges
 from bridges import BadInput, LatentMap, RunningCost, cost_files, registry
@@ -345,9 +345,9 @@ def test_the_same_model_in_another_dtype_or_wrapped_is_accepted() -> None:
 def test_what_cannot_carry_a_cost_is_refused() -> None:
     with pytest.raises(BadInput, match="Linear holds no transformers model"):
         RunningCost.for_model(nn.Linear(2, 2))
-    config = T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
-    with pytest.raises(BadInput, match="T5ForConditionalGeneration is an encoder-decoder"):
-        RunningCost.for_model(T5ForConditionalGeneration(config))
+    vision = ViTModel(ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
+    with pytest.raises(BadInput, match="ViTModel has no word embeddings"):
+        RunningCost.for_model(vision)
 
 
 def test_sizes_out_of_range_are_refused() -> None:

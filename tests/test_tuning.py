@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import math
 import random
 import signal
 import subprocess
@@ -26,6 +28,7 @@ from pets.models import load_pet
 from pets.tasks import Example, Label, Task, TaskData
 from pets.tuning import tune
 from pets.tuning_loop import TuneSettings, TuningLoop
+from pets.verbalizer import Verbalizer
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = (Label("negative", "bad", "0", 0), Label("positive", "good", "1", 1))
@@ -178,13 +181,23 @@ def test_the_saved_pet_scores_what_was_said(
     monkeypatch.setattr(TuningLoop, "evaluate", watched)
     said = run(tmp_path / "run")
     plm = model()
-    word_ids = prompts.label_token_ids(tokenizer, TASK.words)
-    classifier = PromptClassifier(load_pet(plm, tmp_path / "run" / "pet"), word_ids)
-    batch = prompts.collate(rows, word_ids, 0)
-    labels = batch.pop("class_labels").tolist()
+    verbalizer = Verbalizer.of_words(tokenizer, TASK.verbalizer)
+    classifier = PromptClassifier(load_pet(plm, tmp_path / "run" / "pet"), verbalizer)
+    batch = prompts.collate(rows, 0)
+    labels = [label for _, label in rows]
     answers = classifier(**batch).logits.argmax(1).tolist()
     assert metrics.score(TASK, answers, labels) == said[split]
     assert said[split]["accuracy"] > 0.8  # the frozen model guesses
+
+
+def test_labels_of_several_words_are_tuned_and_scored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        said = run(tmp_path, data=with_words("bad,poor", "good,very fine"), cost=cost_for(model()))
+    assert said["reported"]["accuracy"] > 0.8
+    assert "'very fine' is 2 tokens of this vocabulary (very fine)" in caplog.text
+    assert all(math.isfinite(look["running_cost"]) for look in said["curves"][1:])
 
 
 # Repetition
@@ -481,10 +494,10 @@ def with_words(*words: str) -> TaskData:
 REFUSALS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "shots": (lambda: {"shots": 100}, "100 shots for each of train and dev need 200"),
     "no shots": (lambda: {"shots": 0}, "shots 0 is too small"),
-    "word": (lambda: {"data": with_words("bad", "very good")}, "'very good' is not a single token"),
+    "word": (lambda: {"data": with_words("bad", "good,")}, "label word '' is empty"),
     "unknown word": (
         lambda: {"data": with_words("bad", "terrific")},
-        "'terrific' is not a single token",
+        "'terrific' is not in this vocabulary",
     ),
     "same word": (lambda: {"data": with_words("bad", "bad")}, "are the same token"),
     "cost": (lambda: {"cost": other_model()}, "the word embeddings differ"),

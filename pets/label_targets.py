@@ -36,13 +36,16 @@ class TokenTargets:
     def __init__(self, ends: LabelEnds | None = None) -> None:
         self.ends = ends
 
-    def __call__(self, labels: Tensor, length: int, input_ids: Tensor | None) -> Tensor:
+    def __call__(
+        self, labels: Tensor, length: int, input_ids: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
         """Targets [B, S] of labels as the model takes them.
 
         Args:
             labels: [B, S'] or, of whole sequences, [B].
             length: S; more than S' behind a soft prompt.
             input_ids: what the encoder got, [B, *]; None where it got embeddings.
+            mask: [B, S], 0 at padding; None for all attended.
 
         Raises:
             BadInput: for labels that are no tokens or classes of the expected shape.
@@ -54,9 +57,11 @@ class TokenTargets:
                 f"{shape}, for a number or a set of classes has no end point"
                 + (f". Classes of sequences have none by themselves: {_HOW}" if not self.ends else "")
             )
-        return self._targets(labels, length, input_ids)
+        return self._targets(labels, length, input_ids, mask)
 
-    def _targets(self, labels: Tensor, length: int, input_ids: Tensor | None) -> Tensor:
+    def _targets(
+        self, labels: Tensor, length: int, input_ids: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
         return behind_prompt(labels, length)
 
     def check_head(self, targets: Tensor, logits: Any, last: Tensor) -> None:
@@ -83,7 +88,9 @@ class WordTargets(TokenTargets):
                     )
                 self._label_of[tokens[0]] = label
 
-    def _targets(self, labels: Tensor, length: int, input_ids: Tensor | None) -> Tensor:
+    def _targets(
+        self, labels: Tensor, length: int, input_ids: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
         self._label_of = self._label_of.to(labels.device)
         found = self._label_of[labels.clamp(min=0)].where(labels != IGNORED, IGNORED)
         if (found == -1).any():
@@ -110,8 +117,16 @@ class SequenceTargets(TokenTargets):
         super().__init__(ends)
         self._plm, self._causal, self._checked = plm, causal, False
 
-    def _targets(self, labels: Tensor, length: int, input_ids: Tensor | None) -> Tensor:
+    def _targets(
+        self, labels: Tensor, length: int, input_ids: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
         columns = self._pooled(labels, length, input_ids)
+        if mask is not None and not mask.gather(1, columns[:, None]).all():
+            place, side = ("last", "left") if self._causal else ("first", "right")
+            raise BadInput(
+                f"the head of {type(self._plm).__name__} reads padding: it takes the {place} position "
+                f"here, so pad on the {side} (tokenizer.padding_side = '{side}')"
+            )
         targets = labels.new_full((len(labels), length), IGNORED)
         return targets.scatter(1, columns[:, None], labels[:, None])
 
@@ -120,9 +135,7 @@ class SequenceTargets(TokenTargets):
         config: Any = self._plm.config.get_text_config()
         if self._plm.config.is_encoder_decoder:
             if input_ids is None:
-                raise BadInput(
-                    "an encoder-decoder classifier finds the text's end by input_ids: pass them"
-                )
+                raise BadInput("an encoder-decoder classifier finds the end by input_ids: pass them")
             return _last(input_ids == config.eos_token_id)
         if not self._causal:
             return torch.zeros_like(labels)

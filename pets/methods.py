@@ -62,9 +62,10 @@ def get(name: str, *, model: nn.Module | None = None, **options: Any) -> PeftCon
         name: "lora": r 8, scale 1 (lora_alpha follows r), on query and value; "adapter": bottleneck
             width 8, GELU, serial, after attention and feed-forward; "bitfit": every bias of the
             transformer; "prefix" and "prompt": 20 virtual tokens (see `init_prompt`).
-        model: what it is meant for; give it for "prefix" and "prompt". A prefix is then refused where
-            the model would not read it: peft trains nothing there, without a word. A prompt gets the
-            width of the word embeddings, which peft only guesses (wrongly for ALBERT and ELECTRA).
+        model: what it is meant for; give it for "prefix", "prompt" and classifiers. A prefix is then
+            refused where the model would not read it: peft trains nothing there, without a word. A
+            prompt gets the width of the word embeddings, which peft only guesses (wrongly for ALBERT
+            and ELECTRA). And peft is told what the head does, so that a classifier's is trained too.
         **options: fields of peft's config class; they replace the defaults.
 
     Raises:
@@ -73,10 +74,12 @@ def get(name: str, *, model: nn.Module | None = None, **options: Any) -> PeftCon
     """
     if name not in _METHODS:
         raise unknown("PET", name, _METHODS)
-    if model is not None and name == "prefix":
-        targets.check_prefix(model)
-    if model is not None and name == "prompt":
-        options = {**targets.prompt_shape(model), **options}
+    if model is not None:
+        if name == "prefix":
+            targets.check_prefix(model)
+        known = targets.prompt_shape(model) if name == "prompt" else {}
+        kind = targets.task_type(model)
+        options = {**known, **({"task_type": kind} if kind else {}), **options}
     try:
         return _METHODS[name](**options)
     except (TypeError, ValueError) as error:

@@ -167,7 +167,8 @@ class Regularizer:
         if self._cost.end_points.vectors.device != device:
             self._cost.to(device)
         made, ends = self._targets, self._targets.ends
-        targets = made(kwargs["labels"].to(device), hidden[0].shape[1], kept.input_ids)
+        labels = kwargs["labels"].to(device)
+        targets = made(labels, hidden[0].shape[1], kept.input_ids, kept.mask)
         made.check_head(targets, getattr(output, "logits", None), hidden[-1])
         value = self._cost(
             hidden,
@@ -197,9 +198,11 @@ class Regularizer:
 
 def _declared(output: Any) -> Any:
     """The output in a class that knows a running cost: DDP takes outputs apart and builds them anew."""
-    if not isinstance(output, ModelOutput) or "running_cost" in output.__dataclass_fields__:
+    fields = getattr(type(output), "__dataclass_fields__", None)
+    if not isinstance(output, ModelOutput) or fields is None or "running_cost" in fields:
         return output
-    return _with_cost(type(output), dict(output))
+    # An output keeps what was taken out of it among its items.
+    return _with_cost(type(output), {k: v for k, v in output.items() if getattr(output, k) is not None})
 
 
 def _with_cost(kind: Any, values: dict[str, Any]) -> Any:

@@ -8,12 +8,20 @@ from typing import Any
 
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_LORA_TARGETS
 from torch import nn
+from transformers.models.auto import modeling_auto as auto
 from transformers.pytorch_utils import Conv1D
 
 from bridges.errors import BadInput
 from bridges.model_spec import pretrained_model
 
 SITES = ("attention", "ffn")
+
+_HEADS = {
+    "CAUSAL_LM": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "SEQ_2_SEQ_LM": auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    "SEQ_CLS": auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    "TOKEN_CLS": auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+}
 
 # The last projection of each sublayer, before the residual sum, as the end of a module's path.
 _BERT = {
@@ -51,6 +59,8 @@ LORA_TARGETS = {
 
 # Run and seen: of the others, some drop the prefix silently and some fail, for they take no cache.
 PREFIX_MODELS = ("bert", "electra", "gpt2", "llama", "qwen2", "qwen3", "roberta", "xlm-roberta")
+# peft takes a sequence classifier apart for a prefix, and knows heads like BERT's only.
+PREFIX_CLASSIFIERS = ("bert", "gpt2", "llama", "qwen2", "qwen3")
 
 
 def add_lora_targets() -> None:
@@ -91,16 +101,33 @@ def check_prefix(model: nn.Module) -> None:
     """
     config: Any = getattr(model, "config", None)
     model_type = getattr(config, "model_type", None)
-    if model_type not in PREFIX_MODELS:
+    known = PREFIX_CLASSIFIERS if task_type(model) == "SEQ_CLS" else PREFIX_MODELS
+    if model_type not in known:
         raise BadInput(
             f"a prefix is not known to work on {type(model).__name__} ({model_type}): use 'lora' or "
-            f"'adapter', or one of the architectures that read it: {', '.join(PREFIX_MODELS)}"
+            f"'adapter', or one of the architectures that read it: {', '.join(known)}"
         )
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise BadInput(
             "a prefix gets no gradient under gradient checkpointing: call "
             "model.gradient_checkpointing_disable() first, or use another PET"
         )
+
+
+def task_type(model: nn.Module) -> str | None:
+    """peft's name for what a model's head does; None for a masked LM's, which peft has no name for.
+
+    It says which parts peft trains beside the PET (a classifier's new head) and what it offers
+    (``generate``).
+
+    Raises:
+        BadInput: if it is no transformers model.
+    """
+    kind = type(pretrained_model(model)).__name__
+    for name, mapping in _HEADS.items():
+        if kind in mapping.values():
+            return name
+    return None
 
 
 def prompt_shape(model: nn.Module) -> dict[str, int]:

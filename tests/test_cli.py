@@ -168,7 +168,7 @@ def test_tune_refusals(tune: Run, run: Run, tmp_path: Path, text: Path) -> None:
     refused(tune("--task", "sst3"), "'sst3'", "nearest is 'sst2'")
     refused(tune("--pet", "lara"), "'lara'", "did you mean 'lora'")
     refused(tune("--shots", 30), "'negative'", "22 examples", "need 60")
-    refused(tune("--label-words", "goodness", "bad"), "'goodness'", "not a single token", "good")
+    refused(tune("--label-words", "goodness", "bad"), "'goodness'", "is not in this vocabulary", "good")
     refused(tune("--label-words", "good"), "needs 2 words")
     refused(tune("--data", "absent"), "absent is not a folder")
     refused(tune("--lr", "-1"), "learning_rate=-1.0")

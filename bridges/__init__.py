@@ -4,10 +4,11 @@
 what a new process subclasses.
 """
 
-from bridges.base import Bridge, GaussianBridge
+from bridges.base import Bridge
 from bridges.brownian import BrownianBridge
 from bridges.errors import BadInput
 from bridges.fit_loop import FitResult, FitSettings
+from bridges.gaussian import GaussianBridge
 from bridges.latent import EndPoints, LatentMap
 from bridges.model_spec import ModelSpec
 from bridges.ou import OUBridge

@@ -6,6 +6,7 @@ what a new process subclasses.
 
 from bridges.base import Bridge
 from bridges.brownian import BrownianBridge
+from bridges.controls import Control, Kinetic, Nothing, Regression
 from bridges.errors import BadInput
 from bridges.fit_loop import FitResult, FitSettings
 from bridges.gaussian import GaussianBridge
@@ -22,13 +23,17 @@ __all__ = [
     "Bridge",
     "BridgeInfo",
     "BrownianBridge",
+    "Control",
     "EndPoints",
     "FitResult",
     "FitSettings",
     "GaussianBridge",
+    "Kinetic",
     "LatentMap",
     "ModelSpec",
+    "Nothing",
     "OUBridge",
+    "Regression",
     "RunningCost",
     "SDEBridge",
     "Trajectory",

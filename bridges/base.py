@@ -27,6 +27,8 @@ class Bridge(nn.Module, ABC):
 
     registered_name: ClassVar[str | None] = None
     formula: ClassVar[str] = ""
+    fits: ClassVar[bool] = True
+    """Whether its cost has something to fit: a gradient to what `make_map` makes."""
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

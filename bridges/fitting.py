@@ -1,4 +1,4 @@
-"""Fitting the latent map: the running cost itself, minimised on text with the model frozen."""
+"""Fitting the latent map and what a bridge learns: the cost, minimised with the model frozen."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fit(
     progress: bool = True,
     **settings: Any,
 ) -> FitResult:
-    """Fit ``cost``'s latent map in place; the best map on held-out text is kept.
+    """Fit ``cost``'s latent map in place, and what its bridge learns; the best on held-out text is kept.
 
     Args:
         cost: a cost made for ``model``.
@@ -74,8 +74,8 @@ def fit(
         "text": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
     }
     snapshot = Snapshot(Path(folder) / STATE_FILE, identity) if folder is not None else None
-    with _frozen(encoder), _trainable(cost.latent_map):
-        result = _undone_on_error(cost.latent_map, lambda: loop.run(snapshot, progress=progress))
+    with _frozen(encoder), _trainable(loop.fitted):
+        result = _undone_on_error(loop.fitted, lambda: loop.run(snapshot, progress=progress))
     record = {
         "settings": dataclasses.asdict(chosen),
         **dataclasses.asdict(result),
@@ -86,7 +86,7 @@ def fit(
 
 
 def _undone_on_error(module: nn.Module, run: Callable[[], FitResult]) -> FitResult:
-    """An interrupted fit leaves the map as it was, so that the same call can go on from its state."""
+    """An interrupted fit leaves its parts as they were: the same call can go on from its state."""
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     try:
         return run()

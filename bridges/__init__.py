@@ -6,6 +6,7 @@ what a new process subclasses.
 
 from bridges.base import Bridge
 from bridges.brownian import BrownianBridge
+from bridges.clock import ClockBridge
 from bridges.controls import Control, Kinetic, Nothing, Regression
 from bridges.errors import BadInput
 from bridges.fit_loop import FitResult, FitSettings
@@ -23,6 +24,7 @@ __all__ = [
     "Bridge",
     "BridgeInfo",
     "BrownianBridge",
+    "ClockBridge",
     "Control",
     "EndPoints",
     "FitResult",

@@ -34,9 +34,10 @@ class Control(Bridge):
         raise self._no_law()
 
     def _no_law(self) -> BadInput:
+        name = self.registered_name or type(self).__name__
         return BadInput(
-            f"{self.registered_name or type(self).__name__!r} is a control, not a process: it has a cost but "
-            "no mean, variance, samples or density"
+            f"{name!r} is a control, not a process: it has a cost, but no mean, variance, samples or "
+            "density"
         )
 
 
@@ -70,12 +71,18 @@ class Kinetic(Control, name="kinetic"):
 
     .. math:: \frac{1}{L+1} \sum_{i=1}^{L+2} \frac{|z_i - z_{i-1}|^2}{2 (t_i - t_{i-1})}
 
-    It is least, :math:`|v|^2 / 2(L+1)`, on the straight line. It is the Brownian bridge's path likelihood
-    and this constant: the two have the same gradients, and a bridge differs from a shortest path by
-    its theta or its marginal likelihood alone.
+    It is least, :math:`|v|^2 / 2(L+1)`, on the straight line. It is the path likelihood of the Brownian
+    bridge with sigma 1 and this constant: the two have the same gradients, so ``brownian`` with
+    ``likelihood="path"`` asks for a shortest path and no more.
     """
 
-    formula = "sum over i of |z_i - z_{i-1}|^2 / (2 (t_i - t_{i-1})) over layers, z_0 = 0, z_{L+2} = v"
+    formula = (
+        "sum over i = 1..L+2 of |z_i - z_{i-1}|^2 / (2 (t_i - t_{i-1})) / (L+1),  z_0 = 0, z_{L+2} = v"
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.brownian = BrownianBridge(likelihood="path")
 
     def cost(
         self,
@@ -85,7 +92,7 @@ class Kinetic(Control, name="kinetic"):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        around = BrownianBridge(likelihood="path").cost(latent_map, trajectory, end)
+        around = self.brownian.cost(latent_map, trajectory, end)
         straight = end.square().sum(-1) / (2 * len(trajectory.states))
         return around + straight.to(around.dtype)
 

@@ -6,7 +6,7 @@ import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -57,6 +57,11 @@ class GaussianBridge(Bridge):
 
     markov: ClassVar[bool] = False
     """Markov whatever its parameters are: the path likelihood of a learned one may go by steps."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "covariance" in vars(cls) and "markov" not in vars(cls):
+            cls.markov = False  # what is said of one covariance is not inherited by another
 
     def __init__(self, *, likelihood: str = "marginal", learn: str | Sequence[str] = "") -> None:
         super().__init__()
@@ -230,7 +235,7 @@ class GaussianBridge(Bridge):
 
     def _goes_by_steps(self) -> bool:
         """Whether transitions from one layer to the next are the whole law."""
-        if self.learn:  # what holds at the present values may not hold beside them
+        if self.markov or self.learn:  # what holds at present values may not hold beside them
             return self.markov
         if self._by_steps is None:
             self._by_steps = self.is_markov()

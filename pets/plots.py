@@ -63,6 +63,10 @@ def make_panel(
     """
     if not isinstance(cost.bridge, GaussianBridge):
         raise BadInput(f"{type(cost.bridge).__name__} is not Gaussian: there is no tube to draw")
+    if cost.bridge.dims is not None:
+        raise BadInput(
+            f"{type(cost.bridge).__name__} has other parameters in each dimension: there is no one tube"
+        )
     word_ids = prompts.label_token_ids(tokenizer, words)
     encoder = pretrained_model(model).base_model
     found, costs = {}, []

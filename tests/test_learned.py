@@ -12,15 +12,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated import minimise, observed
 from tiny import TEXTS, tiny_bert, tiny_tokenizer
 from torch import Tensor, nn
 
 import bridges
-from bridges import BadInput, FitResult, LatentMap, RunningCost, Trajectory
+from bridges import BadInput, FitResult, RunningCost, Trajectory
 from bridges.fit_loop import FitLoop
 from bridges.gaussian import GaussianBridge
 from bridges.parameters import learnable
-from bridges.trajectory import layer_times
 
 SHORT = {
     "max_steps": 30,
@@ -39,30 +39,6 @@ def new_cost(model: nn.Module, bridge: str | GaussianBridge = LEARNED) -> Runnin
 
 def fit(cost: RunningCost, model: nn.Module, **changes: Any) -> FitResult:
     return cost.fit(model, tiny_tokenizer(), TEXTS, progress=False, **{**SHORT, **changes})
-
-
-def observed(bridge: GaussianBridge, layers: int, tokens: int, seed: int) -> tuple[Any, ...]:
-    """What `cost` is called with when the states themselves are the bridge's paths: two dimensions."""
-    rng = torch.Generator().manual_seed(seed)
-    end = nn.functional.normalize(torch.randn(tokens, 2, generator=rng).double(), dim=1)
-    states = bridge.sample(layer_times(layers), end, generator=rng)
-    identity = LatentMap(2, (2,)).double().requires_grad_(False)
-    nn.init.zeros_(identity.layers[0].bias)
-    identity.layers[0].weight.data = torch.cat([torch.zeros(2, 2), torch.eye(2)], 1).double()
-    context = torch.zeros(layers, 1, 2).double()
-    return identity, Trajectory(states, context, torch.zeros(tokens, dtype=torch.long)), end
-
-
-def minimise(bridge: GaussianBridge, data: tuple[Any, ...]) -> None:
-    optimizer = torch.optim.LBFGS(bridge.parameters(), max_iter=60, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = bridge.cost(*data).mean()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
 
 
 # Values and ranges

@@ -108,7 +108,7 @@ def test_a_learned_clock_finds_the_truth(likelihood: str) -> None:
     "clock", [0, -1, True, [], [1.0, -1.0], [1.0, math.inf], [1.0, 0.01], "even", 1.5]
 )
 def test_what_is_no_clock_is_refused(clock: object) -> None:
-    with pytest.raises(BadInput, match="clock=.*: expected a whole number of parts above 0, or"):
+    with pytest.raises(BadInput, match=r"clock=.*: expected a whole number of parts above 0, or"):
         bridges.get("clock", clock=clock)
 
 

@@ -86,6 +86,10 @@ class Bridge(nn.Module, ABC):
             [N] or [K, N].
         """
 
+    def terms(self, trajectory: Trajectory) -> int:
+        """How many log-likelihoods `cost` is the mean of: 1 unless it is a mean over layers."""
+        return 1
+
     def make_map(self, hidden_size: int, widths: Sequence[int]) -> LatentMap:
         """The trainable map that `cost` reads the states with: g, unless the bridge needs another."""
         return LatentMap(hidden_size, widths)

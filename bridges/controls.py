@@ -33,6 +33,9 @@ class Control(Bridge):
     def log_prob(self, z: Tensor, t: Tensor, end: Tensor) -> Tensor:
         raise self._no_law()
 
+    def terms(self, trajectory: Trajectory) -> int:
+        return len(trajectory.states)
+
     def _no_law(self) -> BadInput:
         name = self.registered_name or type(self).__name__
         return BadInput(

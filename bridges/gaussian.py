@@ -201,6 +201,9 @@ class GaussianBridge(Bridge):
             return False
         return bool(torch.allclose(left, right, rtol=1e-6, atol=0))
 
+    def terms(self, trajectory: Trajectory) -> int:
+        return len(trajectory.states)
+
     def cost(
         self,
         latent_map: LatentMap,

@@ -4,10 +4,13 @@
 what a new process subclasses.
 """
 
-from bridges.base import Bridge, GaussianBridge
+from bridges.base import Bridge
 from bridges.brownian import BrownianBridge
+from bridges.clock import ClockBridge
+from bridges.controls import Control, Kinetic, Nothing, Regression
 from bridges.errors import BadInput
 from bridges.fit_loop import FitResult, FitSettings
+from bridges.gaussian import GaussianBridge
 from bridges.label_ends import LabelEnds
 from bridges.latent import EndPoints, LatentMap
 from bridges.model_spec import ModelSpec
@@ -22,14 +25,19 @@ __all__ = [
     "Bridge",
     "BridgeInfo",
     "BrownianBridge",
+    "ClockBridge",
+    "Control",
     "EndPoints",
     "FitResult",
     "FitSettings",
     "GaussianBridge",
+    "Kinetic",
     "LabelEnds",
     "LatentMap",
     "ModelSpec",
+    "Nothing",
     "OUBridge",
+    "Regression",
     "RunningCost",
     "SDEBridge",
     "Trajectory",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from bridges.base import GaussianBridge, check_positive
+from bridges.gaussian import GaussianBridge
+from bridges.parameters import Positive
 
 
 class BrownianBridge(GaussianBridge, name="brownian"):
@@ -17,18 +20,24 @@ class BrownianBridge(GaussianBridge, name="brownian"):
     Source: arXiv 2305.17670, section 3.2.
 
     Args:
-        sigma: diffusion, above 0.
+        sigma: diffusion, above 0, or a list of d; learned from 0.001 to 10.
+        **options: of `GaussianBridge`.
     """
 
     formula = "m(t) = t,  s2(t) = sigma^2 t (1 - t)"
+    markov = True
+    sigma = Positive(1e-3, 10)
 
-    def __init__(self, sigma: float = 1.0) -> None:
-        super().__init__()
-        check_positive(sigma=sigma)
+    def __init__(self, sigma: float | list[float] = 1.0, **options: Any) -> None:
+        super().__init__(**options)
         self.sigma = sigma
 
     def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return t, self.sigma**2 * t * (1 - t)
+        t = self.per_dimension(t)
+        variance: Tensor = self.sigma**2 * t * (1 - t)
+        return t, variance.to(t.dtype)
 
     def covariance(self, s: Tensor, t: Tensor) -> Tensor:
-        return self.sigma**2 * torch.minimum(s, t) * (1 - torch.maximum(s, t))
+        s, t = self.per_dimension(s), self.per_dimension(t)
+        value: Tensor = self.sigma**2 * torch.minimum(s, t) * (1 - torch.maximum(s, t))
+        return value.to(torch.promote_types(s.dtype, t.dtype))

@@ -1,4 +1,4 @@
-"""The loop that fits a latent map: settings, steps, held-out cost, early stop, state."""
+"""The loop of a fit: settings, steps, held-out cost, early stop, state."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class FitResult:
 
     Attributes:
         steps: optimiser steps taken.
-        best_step: the step whose latent map was kept.
+        best_step: the step whose latent map and learned parameters were kept.
         held_out: (step, held-out cost) pairs; the first is the random map's.
         training: (step, mean training cost since the pair before) pairs.
         stopped_early: whether patience ran out before max_steps.
@@ -109,11 +109,11 @@ class FitLoop:
             make(held_out[i : i + size], generator(settings.seed, -1, i))
             for i in range(0, len(held_out), size)
         ]
-        parameters = list(cost.latent_map.parameters())
+        self.fitted = fitted_parts(cost)
         self.optimizer = torch.optim.AdamW(
-            parameters, lr=settings.learning_rate, weight_decay=0.0, foreach=False
+            self.fitted.parameters(), lr=settings.learning_rate, weight_decay=0.0, foreach=False
         )
-        self.best = {k: v.detach().clone() for k, v in cost.latent_map.state_dict().items()}
+        self.best = self._copy()
         self.history: dict[str, list[tuple[int, float]]] = {"held_out": [], "training": []}
 
     def run(self, snapshot: Snapshot | None, *, progress: bool) -> FitResult:
@@ -135,7 +135,7 @@ class FitLoop:
             if snapshot is not None:
                 self._save(snapshot, step)
         bar.close()
-        self.cost.latent_map.load_state_dict(self.best)
+        self.fitted.load_state_dict(self.best)
         held_out = tuple(self.history["held_out"])
         return FitResult(
             steps=step,
@@ -161,7 +161,7 @@ class FitLoop:
             )
         self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.cost.latent_map.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self.fitted.parameters(), 1.0)
         self.optimizer.step()
         return loss.item()
 
@@ -186,7 +186,7 @@ class FitLoop:
                 tokens += count
         value = total / tokens
         if not self.history["held_out"] or value < min(v for _, v in self.history["held_out"]):
-            self.best = {k: v.detach().clone() for k, v in self.cost.latent_map.state_dict().items()}
+            self.best = self._copy()
         self.history["held_out"].append((step, value))
         if losses:
             self.history["training"].append((step, sum(losses) / len(losses)))
@@ -197,10 +197,14 @@ class FitLoop:
         """Whether the last ``patience`` looks brought no gain worth the time."""
         values = [value for _, value in self.history["held_out"]]
         before = values[: -self.settings.patience]
-        return bool(before) and min(values) > min(before) * (1 - _MIN_GAIN)
+        # The cost of a bridge with learned parameters may be negative.
+        return bool(before) and min(before) - min(values) < _MIN_GAIN * abs(min(before))
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {k: v.detach().clone() for k, v in self.fitted.state_dict().items()}
 
     def _save(self, snapshot: Snapshot, step: int) -> None:
-        tensors = {f"map.{k}": v for k, v in self.cost.latent_map.state_dict().items()}
+        tensors = {f"now.{k}": v for k, v in self.fitted.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
         snapshot.save(
             tensors | optimizer_tensors(self.optimizer), {"step": step, "history": self.history}
@@ -211,12 +215,17 @@ class FitLoop:
         if loaded is None:
             return 0
         tensors, facts = loaded
-        self.cost.latent_map.load_state_dict(_under("map.", tensors))
+        self.fitted.load_state_dict(_under("now.", tensors))
         self.best = {k: v.to(self.device) for k, v in _under("best.", tensors).items()}
         load_optimizer_tensors(self.optimizer, tensors)
         self.history = {k: [(s, v) for s, v in pairs] for k, pairs in facts["history"].items()}
         logger.info("going on from step %d", facts["step"])
         return int(facts["step"])
+
+
+def fitted_parts(cost: RunningCost) -> nn.ModuleDict:
+    """What a fit trains: the latent map, and the bridge with the parameters it learns."""
+    return nn.ModuleDict({"latent_map": cost.latent_map, "bridge": cost.bridge})
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,10 +1,11 @@
-"""Fitting the latent map: the running cost itself, minimised on text with the model frozen."""
+"""Fitting the latent map and what a bridge learns: the cost, minimised with the model frozen."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
     from bridges.running_cost import RunningCost
 
+logger = logging.getLogger(__name__)
+
 STATE_FILE = "fit-state.safetensors"
 
 
@@ -45,7 +48,7 @@ def fit(
     progress: bool = True,
     **settings: Any,
 ) -> FitResult:
-    """Fit ``cost``'s latent map in place; the best map on held-out text is kept.
+    """Fit ``cost``'s latent map in place, and what its bridge learns; the best on held-out text is kept.
 
     Args:
         cost: a cost made for ``model``.
@@ -58,12 +61,24 @@ def fit(
         progress: show a progress bar.
         **settings: fields of `FitSettings`.
 
+    A bridge that has nothing to fit, like "none", is left as it is; a warning says so.
+
     Raises:
-        BadInput: for a model the cost was not made for, unknown or impossible settings, empty text,
-            or a state that belongs to another fit.
+        BadInput: for a cost made with ``fit=False``, a model it was not made for, unknown or impossible
+            settings, empty text, or a state that belongs to another fit.
     """
     chosen = _settings(settings)
     cost.check_model(model)
+    if not cost.options["fit"]:
+        raise BadInput(
+            "this cost was made with fit=False: its latent map is random on purpose, as a control. Use "
+            "it as it is, or make one without fit=False"
+        )
+    if not cost.bridge.fits:
+        logger.warning("bridge %r has nothing to fit", cost.bridge.registered_name)
+        result = FitResult(0, 0, ((0, 0.0),), (), stopped_early=False)
+        cost.fit_record = _record(chosen, result)
+        return result
     encoder = pretrained_model(model).base_model
     texts = [text for text in texts if text.strip()]
     limit = min(chosen.max_length, max_positions(encoder.config) or chosen.max_length)
@@ -81,19 +96,20 @@ def fit(
         "text": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
     }
     snapshot = Snapshot(Path(folder) / STATE_FILE, identity) if folder is not None else None
-    with _frozen(encoder), _trainable(cost.latent_map):
-        result = _undone_on_error(cost.latent_map, lambda: loop.run(snapshot, progress=progress))
-    record = {
-        "settings": dataclasses.asdict(chosen),
-        **dataclasses.asdict(result),
-        "text_sha256": identity["text"],
-    }
-    cost.fit_record = json.loads(json.dumps(record))  # the same before saving and after loading
+    with _frozen(encoder), _trainable(loop.fitted):
+        result = _undone_on_error(loop.fitted, lambda: loop.run(snapshot, progress=progress))
+    cost.fit_record = _record(chosen, result, text_sha256=identity["text"])
     return result
 
 
+def _record(settings: FitSettings, result: FitResult, **more: Any) -> dict[str, Any]:
+    """What a cost keeps of its fit, the same before saving and after loading."""
+    record = {"settings": dataclasses.asdict(settings), **dataclasses.asdict(result), **more}
+    return dict(json.loads(json.dumps(record)))
+
+
 def _undone_on_error(module: nn.Module, run: Callable[[], FitResult]) -> FitResult:
-    """An interrupted fit leaves the map as it was, so that the same call can go on from its state."""
+    """An interrupted fit leaves its parts as they were: the same call can go on from its state."""
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     try:
         return run()

@@ -103,6 +103,11 @@ class EndPoints(nn.Module):
         tiny = torch.finfo(torch.float64).tiny
         return cls((projected / length.clamp(min=tiny)).to(torch.float32))
 
+    def shuffled(self, seed: int) -> EndPoints:
+        """The same points dealt out to other words, by a permutation of the vocabulary."""
+        rng = torch.Generator().manual_seed(seed)
+        return EndPoints(self.vectors[torch.randperm(len(self.vectors), generator=rng)])
+
     def forward(self, tokens: Tensor) -> Tensor:
         """End points of token ids [N]: [N, d]. Only these rows are touched."""
         return self.vectors[tokens]

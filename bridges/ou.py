@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bridges.base import GaussianBridge, check_positive
+from bridges.gaussian import GaussianBridge
+from bridges.parameters import Positive
 
 
 class OUBridge(GaussianBridge, name="ou"):
@@ -23,32 +24,42 @@ class OUBridge(GaussianBridge, name="ou"):
     Source: arXiv 2305.17670, section 3.2.
 
     Args:
-        theta: mean reversion, above 0.
-        sigma: diffusion, above 0.
+        theta: mean reversion, above 0, or a list of d; learned from 0.01 to 50.
+        sigma: diffusion, above 0, or a list of d; learned from 0.001 to 10.
+        **options: of `GaussianBridge`.
     """
 
     formula = (
         "m(t) = sinh(theta t) / sinh(theta),  "
         "s2(t) = sigma^2 / theta sinh(theta t) sinh(theta (1 - t)) / sinh(theta)"
     )
+    markov = True
+    theta = Positive(1e-2, 50)
+    sigma = Positive(1e-3, 10)
 
-    def __init__(self, theta: float = 1.0, sigma: float = 1.0) -> None:
-        super().__init__()
-        check_positive(theta=theta, sigma=sigma)
+    def __init__(
+        self,
+        theta: float | list[float] = 1.0,
+        sigma: float | list[float] = 1.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
         self.theta = theta
         self.sigma = sigma
 
     def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
         # sinh(theta t) / sinh(theta) with the growing exponentials divided out
-        exact = t.to(torch.float64)  # theta t may underflow in t's own dtype
-        rise = torch.expm1(-2 * self.theta * exact) / math.expm1(-2 * self.theta)
-        factor = torch.exp(-self.theta * (1 - exact)) * rise
+        exact = self.per_dimension(t.to(torch.float64))  # theta t may underflow in t's own dtype
+        theta = torch.as_tensor(self.theta, dtype=torch.float64)
+        rise = torch.expm1(-2 * theta * exact) / torch.expm1(-2 * theta)
+        factor = torch.exp(-theta * (1 - exact)) * rise
         return factor.to(t.dtype), self.covariance(t, t)
 
     def covariance(self, s: Tensor, t: Tensor) -> Tensor:
-        exact = s.to(torch.float64), t.to(torch.float64)
+        exact = [self.per_dimension(x.to(torch.float64)) for x in (s, t)]
         early, late = torch.minimum(*exact), torch.maximum(*exact)
-        rise = torch.expm1(-2 * self.theta * early) / math.expm1(-2 * self.theta)
-        fall = torch.expm1(-2 * self.theta * (1 - late)) / (-2 * self.theta)
-        value = self.sigma**2 * torch.exp(self.theta * (early - late)) * rise * fall
+        theta = torch.as_tensor(self.theta, dtype=torch.float64)
+        rise = torch.expm1(-2 * theta * early) / torch.expm1(-2 * theta)
+        fall = torch.expm1(-2 * theta * (1 - late)) / (-2 * theta)
+        value: Tensor = self.sigma**2 * torch.exp(theta * (early - late)) * rise * fall
         return value.to(torch.promote_types(s.dtype, t.dtype))

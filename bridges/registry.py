@@ -16,6 +16,8 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from bridges.errors import BadInput, unknown
 
 if TYPE_CHECKING:
@@ -96,10 +98,19 @@ def _lookup(name: str) -> type[Bridge]:
 
 
 def constructor_defaults(cls: type[Bridge]) -> dict[str, Any]:
-    """The constructor's arguments with their defaults; none for a class that defines no constructor."""
+    """The constructor's arguments with their defaults, those it hands on as ``**options`` included."""
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    arguments = inspect.signature(cls).parameters.values()
-    return {p.name: p.default for p in arguments if p.kind not in variadic}
+    found: dict[str, Any] = {}
+    for base in cls.__mro__[: cls.__mro__.index(nn.Module)]:
+        if "__init__" not in vars(base):
+            continue
+        _, *arguments = inspect.signature(vars(base)["__init__"]).parameters.values()
+        for p in arguments:
+            if p.kind not in variadic:
+                found.setdefault(p.name, p.default)
+        if not any(p.kind == inspect.Parameter.VAR_KEYWORD for p in arguments):
+            break
+    return found
 
 
 def info(name: str) -> BridgeInfo:

@@ -25,6 +25,9 @@ from bridges.reading import read
 from bridges.storage import versions
 from bridges.trajectory import Trajectory
 
+DEFAULT_OPTIONS = {"shuffle_ends": False, "fit": True}
+"""Of `RunningCost.for_model`: anything else makes a control, and the config says so."""
+
 
 class RunningCost(nn.Module):
     """How far the output tokens' path through depth is from a bridge that ends at their label.
@@ -48,6 +51,7 @@ class RunningCost(nn.Module):
         self.latent_map = latent_map
         self.end_points = end_points
         self.fit_record: dict[str, Any] | None = None
+        self.options = dict(DEFAULT_OPTIONS)
         self.requires_grad_(False)
 
     @classmethod
@@ -59,6 +63,8 @@ class RunningCost(nn.Module):
         latent_dim: int | None = None,
         widths: Sequence[int] | None = None,
         seed: int = 0,
+        shuffle_ends: bool = False,
+        fit: bool = True,
     ) -> RunningCost:
         """A cost for ``model``, its latent map not fitted yet.
 
@@ -68,7 +74,9 @@ class RunningCost(nn.Module):
             bridge: a registered name, or a bridge.
             latent_dim: d; by default the rule of `bridges.latent.default_widths`.
             widths: all widths of g, instead of the rule; the last is d.
-            seed: of g's initial weights; the global generator is left alone.
+            seed: of g's initial weights and of the shuffle; the global generator is left alone.
+            shuffle_ends: a control: each word gets the end point of another, by one permutation.
+            fit: False is a control: g stays as random as it is, and `fit` refuses to change it.
 
         Raises:
             BadInput: for an unknown bridge, a model that cannot carry a cost, or sizes out of range.
@@ -84,10 +92,14 @@ class RunningCost(nn.Module):
             raise BadInput(f"latent_dim={latent_dim} but widths end in {widths[-1]}: give one of them")
         embeddings = pretrained_model(model).get_input_embeddings().weight
         end_points = EndPoints.from_embeddings(embeddings, widths[-1])
+        if shuffle_ends:
+            end_points = end_points.shuffled(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             latent_map = bridge.make_map(spec.hidden_size, widths)
-        return cls(spec, bridge, latent_map, end_points).to(embeddings.device)
+        cost = cls(spec, bridge, latent_map, end_points).to(embeddings.device)
+        cost.options = {"shuffle_ends": shuffle_ends, "fit": fit}
+        return cost
 
     def check_model(self, model: nn.Module) -> None:
         """Refuse any other model than the one the cost was made for.
@@ -192,6 +204,7 @@ class RunningCost(nn.Module):
             },
             "widths": [len(bias) for bias in self.latent_map.biases],
             "fit": self.fit_record,
+            "options": self.options,
             "versions": versions(),
         }
 
@@ -200,7 +213,7 @@ class RunningCost(nn.Module):
         digest = hashlib.sha256(json.dumps(self.config()["bridge"], sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -231,4 +244,5 @@ class RunningCost(nn.Module):
                 cost.to(tensor.dtype)  # as it was saved; otherwise loading would cast
             cost.load_state_dict(tensors, strict=True)
             cost.fit_record = config["fit"]
+            cost.options = DEFAULT_OPTIONS | config.get("options", {})
         return cost

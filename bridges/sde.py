@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from bridges import registry
-from bridges.base import Bridge, GaussianBridge
+from bridges.base import Bridge
 from bridges.errors import BadInput, check_counts
+from bridges.gaussian import GaussianBridge
 from bridges.latent import LatentMap
 from bridges.trajectory import Trajectory, layer_times
 from kernels.path_solver import SolverReport
@@ -81,6 +82,11 @@ class SDEBridge(Bridge, name="sde"):
             raise BadInput(
                 f"target={target!r}: expected a Markov Gaussian bridge, which needs a covariance with "
                 "c(s,u) c(t,t) = c(s,t) c(t,u); for example 'brownian' or 'ou'"
+            )
+        if process.learn or process.dims is not None:
+            raise BadInput(
+                f"target={target!r}: expected fixed parameters, the same in every dimension; what is "
+                "learned here is the drift"
             )
         self.target = target
         self.steps = steps

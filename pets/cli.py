@@ -272,7 +272,7 @@ def zoo() -> None:
 def _parameters(record: bridges.BridgeInfo) -> str:
     shown = []
     for name, default in record.defaults.items():
-        shown.append(name if default is inspect.Parameter.empty else f"{name}={default}")
+        shown.append(name if default in (inspect.Parameter.empty, "") else f"{name}={default}")
     return ", ".join(shown)
 
 

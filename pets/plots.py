@@ -64,6 +64,10 @@ def make_panel(
     """
     if not isinstance(cost.bridge, GaussianBridge):
         raise BadInput(f"{type(cost.bridge).__name__} is not Gaussian: there is no tube to draw")
+    if cost.bridge.dims is not None:
+        raise BadInput(
+            f"{type(cost.bridge).__name__} has other parameters in each dimension: there is no one tube"
+        )
     ends = Verbalizer.of_words(tokenizer, words).ends(cost)
     encoder = pretrained_model(model).base_model
     found, costs = {}, []

@@ -18,7 +18,7 @@ from torch.distributions import MultivariateNormal, Normal
 
 import bridges
 from bridges import registry
-from bridges.base import GaussianBridge
+from bridges.gaussian import GaussianBridge
 
 TIMES = (0.03, 0.2, 0.5, 0.77, 0.99)
 THETAS = (1e-160, 1e-6, 1e-3, 0.3, 1.0, 4.0, 50.0, 700.0)
@@ -355,7 +355,7 @@ def test_the_example_of_the_interface_works() -> None:
 
     late = bridges.get("late")
     assert isinstance(late, Late)
-    assert late.hyperparameters == {}
+    assert late.hyperparameters == {"likelihood": "marginal", "learn": ""}
     t, end = f64(0.25, 0.5), f64(2.0, -1.0)[None]
     assert torch.equal(late.mean(t, end), torch.stack([end / 64, end / 8]))
     assert torch.equal(late.variance(t), f64(0.1875, 0.25))
@@ -380,7 +380,9 @@ def test_the_example_of_the_interface_works() -> None:
 
 @pytest.mark.parametrize("name", ["brownian", "ou"])
 def test_parameters_are_kept_and_shown(name: str) -> None:
-    parameters = {key: 1.5 + i for i, key in enumerate(registry.info(name).defaults)}
+    numbers = [k for k, v in registry.info(name).defaults.items() if isinstance(v, float)]
+    parameters = {key: 1.5 + i for i, key in enumerate(numbers)}
+    parameters |= {"likelihood": "path", "learn": "sigma"}
     bridge = bridges.get(name, **parameters)
     assert bridge.hyperparameters == parameters
     assert all(f"{key}={value}" in repr(bridge) for key, value in parameters.items())

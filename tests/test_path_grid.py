@@ -15,7 +15,7 @@ from sde_cases import Case
 from torch import Tensor, nn
 
 import bridges
-from bridges.base import GaussianBridge
+from bridges.gaussian import GaussianBridge
 from bridges.sde import DriftNetwork, path_grid
 from bridges.trajectory import layer_times
 from kernels.sde import PathGrid, sde_cost

@@ -17,6 +17,8 @@ import bridges
 from bridges import registry
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+OPTIONS = {"likelihood": "marginal", "learn": ""}
+"""What every Gaussian bridge takes, with its defaults."""
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +143,7 @@ def test_info_is_a_frozen_record_of_what_is_known() -> None:
         == "Ornstein-Uhlenbeck process, dX = -theta X dt + sigma dW, conditioned to end at v."
     )
     assert record.formula == bridges.OUBridge.formula
-    assert dict(record.defaults) == {"theta": 1.0, "sigma": 1.0}
+    assert dict(record.defaults) == {"theta": 1.0, "sigma": 1.0, **OPTIONS}
     with pytest.raises(dataclasses.FrozenInstanceError):
         record.name = "other"  # type: ignore[misc]
     with pytest.raises(TypeError):
@@ -163,15 +165,34 @@ def test_info_describes_by_the_first_line_of_the_docstring() -> None:
     assert dict(record.defaults) == {"speed": inspect.Parameter.empty, "scale": 2.0}
 
 
-def test_a_bridge_without_a_constructor_takes_no_parameters() -> None:
+def test_a_bridge_without_a_constructor_takes_the_options_alone() -> None:
     class Bare(Flat, name="bare"):
         pass
 
-    assert dict(bridges.info("bare").defaults) == {}
-    assert bridges.get("bare").hyperparameters == {}
-    assert repr(bridges.get("bare")) == "Bare()"
-    with pytest.raises(bridges.BadInput, match="'bare' has no parameter 'x'; it takes none"):
+    assert dict(bridges.info("bare").defaults) == OPTIONS
+    assert bridges.get("bare").hyperparameters == OPTIONS
+    assert repr(bridges.get("bare")) == "Bare(likelihood=marginal)"
+    with pytest.raises(
+        bridges.BadInput, match="'bare' has no parameter 'x'; it takes likelihood, learn"
+    ):
         bridges.get("bare", x=1)
+
+
+def test_a_constructor_that_hands_options_on_takes_them_too() -> None:
+    class Open(Flat, name="open"):
+        def __init__(self, speed: float = 2.0, **options: str) -> None:
+            super().__init__(**options)
+            self.speed = speed
+
+    class Closed(Open, name="closed"):
+        def __init__(self) -> None:
+            super().__init__(speed=3.0)
+
+    assert dict(bridges.info("open").defaults) == {"speed": 2.0, **OPTIONS}
+    assert bridges.get("open", likelihood="marginal").hyperparameters == {"speed": 2.0, **OPTIONS}
+    assert dict(bridges.info("closed").defaults) == {}
+    with pytest.raises(bridges.BadInput, match="'closed' has no parameter 'speed'; it takes none"):
+        bridges.get("closed", speed=1.0)
 
 
 @pytest.mark.parametrize("name", bridges.available())
@@ -185,10 +206,15 @@ def test_every_bridge_is_described(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "name", "parameters"),
     [
-        ("brownian", "brownian", {"sigma": 1.0}),
-        ("ou:theta=2,sigma=0.5", "ou", {"theta": 2.0, "sigma": 0.5}),
-        ("ou:sigma=1e-3", "ou", {"theta": 1.0, "sigma": 1e-3}),
-        ("ou: theta = 2 , sigma = 3", "ou", {"theta": 2.0, "sigma": 3.0}),
+        ("brownian", "brownian", {"sigma": 1.0, **OPTIONS}),
+        ("ou:theta=2,sigma=0.5", "ou", {"theta": 2.0, "sigma": 0.5, **OPTIONS}),
+        ("ou:sigma=1e-3", "ou", {"theta": 1.0, "sigma": 1e-3, **OPTIONS}),
+        ("ou: theta = 2 , sigma = 3", "ou", {"theta": 2.0, "sigma": 3.0, **OPTIONS}),
+        (
+            "ou:theta=2,likelihood=path,learn=sigma+theta",
+            "ou",
+            {"theta": 2.0, "sigma": 1.0, "likelihood": "path", "learn": "theta+sigma"},
+        ),
         ("sde:target=ou", "sde", {"target": "ou", "steps": 24}),
         ("sde:target=ou:theta=2", "sde", {"target": "ou:theta=2", "steps": 24}),
         ("sde:steps=30", "sde", {"target": "brownian", "steps": 30}),
@@ -264,7 +290,7 @@ def test_an_installed_package_can_offer_a_bridge(plugged_in: subprocess.Complete
     assert plugged_in.returncode == 0, plugged_in.stderr
     names, bridge = plugged_in.stdout.splitlines()
     assert {"brownian", "ou", "plugged"} <= set(ast.literal_eval(names))
-    assert bridge == "Plugged()"
+    assert bridge == "Plugged(likelihood=marginal)"
 
 
 def test_a_broken_entry_point_warns_once_and_takes_nothing_down(

@@ -1,0 +1,103 @@
+"""What is tested: one bridge, what it claims to have, and inputs for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+from unittest import SkipTest
+
+import torch
+from torch import Tensor
+
+from bridges import registry
+from bridges.base import Bridge
+from bridges.gaussian import GaussianBridge
+from bridges.latent import LatentMap
+from bridges.trajectory import Trajectory
+
+HIDDEN = 6
+ROWS = torch.tensor([0, 1, 1, 0])
+"""Four targets in two sequences."""
+
+
+class Case:
+    """The settings of a `bridges.testing.BridgeTestCase`, and what its tests are made of.
+
+    Attributes:
+        name: as in `bridges.get`.
+        parameters: constructor arguments.
+        extremes: further arguments, each on its own, at which costs must stay finite.
+        law: whether it is a process; a control is not.
+        joint: whether it has `covariance`.
+        normal: whether its law is Gaussian.
+        times: inside (0, 1), increasing, where laws are looked at.
+        samples: paths of the Monte Carlo tests.
+        exact: relative tolerance between two ways to one number in float64.
+        single: relative tolerance of a cost in float32 against float64.
+    """
+
+    name: ClassVar[str]
+    parameters: ClassVar[Mapping[str, Any]] = {}
+    extremes: ClassVar[Sequence[Mapping[str, Any]]] = ()
+    law: ClassVar[bool] = True
+    joint: ClassVar[bool] = True
+    normal: ClassVar[bool] = True
+    times: ClassVar[Sequence[float]] = (0.03, 0.2, 0.5, 0.77, 0.99)
+    samples: ClassVar[int] = 20_000
+    exact: ClassVar[float] = 1e-9
+    single: ClassVar[float] = 1e-4
+
+    def bridge(self, **changes: Any) -> Bridge:
+        """The bridge, with other parameters on top, in float64."""
+        return registry.get(self.name, **{**self.parameters, **changes}).double()
+
+    def process(self, **changes: Any) -> GaussianBridge:
+        """The bridge as a process; a control's test is skipped."""
+        if not self.law:
+            raise SkipTest(f"{self.name} is declared to have no law")
+        bridge = self.bridge(**changes)
+        assert isinstance(bridge, GaussianBridge), f"{self.name} is no GaussianBridge: set law = False"
+        return bridge
+
+    def joint_process(self, **changes: Any) -> GaussianBridge:
+        """The bridge as a process with a joint law, or the test is skipped."""
+        if not self.joint:
+            raise SkipTest(f"{self.name} is declared to have no covariance")
+        return self.process(**changes)
+
+    def likelihoods(self) -> list[dict[str, str]]:
+        """The constructor arguments of every likelihood that it has."""
+        if not self.law:
+            return [{}]
+        return [{"likelihood": "marginal"}, *([{"likelihood": "path"}] if self.joint else [])]
+
+    def grid(self) -> Tensor:
+        """The times, [T] in float64."""
+        return torch.tensor(self.times, dtype=torch.float64)
+
+    def dim(self, bridge: Bridge) -> int:
+        """A number of latent dimensions that its parameters allow."""
+        return (bridge.dims if isinstance(bridge, GaussianBridge) else None) or 3
+
+    def ends(self, bridge: Bridge, *count: int, seed: int = 1) -> Tensor:
+        """End points of unit length, [*count, d] in float64."""
+        end = torch.randn(*count, self.dim(bridge), generator=rng(seed), dtype=torch.float64)
+        return torch.nn.functional.normalize(end, dim=-1)
+
+    def latent_map(self, bridge: Bridge) -> LatentMap:
+        """The map of its cost, random, in float64 and frozen."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            made = bridge.make_map(HIDDEN, (8, self.dim(bridge)))
+        return made.double().requires_grad_(False)
+
+    def trajectory(self, states: int, *, seed: int = 0) -> Trajectory:
+        """Of a model with so many layers' states, in float64, leaves with a gradient."""
+        shapes = (states, len(ROWS), HIDDEN), (states, 2, HIDDEN)
+        draws = [torch.randn(s, generator=rng(seed), dtype=torch.float64) for s in shapes]
+        return Trajectory(draws[0].requires_grad_(), draws[1].requires_grad_(), ROWS)
+
+
+def rng(seed: int) -> torch.Generator:
+    """A generator of its own for every draw."""
+    return torch.Generator().manual_seed(seed)

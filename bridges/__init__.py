@@ -4,19 +4,25 @@
 what a new process subclasses.
 """
 
+from bridges.alpha import AlphaBridge
 from bridges.base import Bridge, GaussianBridge
 from bridges.brownian import BrownianBridge
 from bridges.errors import BadInput
 from bridges.fit_loop import FitResult, FitSettings
+from bridges.fractional import FractionalBridge
+from bridges.gp import GPBridge
 from bridges.latent import EndPoints, LatentMap
 from bridges.model_spec import ModelSpec
 from bridges.ou import OUBridge
 from bridges.registry import BridgeInfo, available, get, info, parse
 from bridges.running_cost import RunningCost
 from bridges.sde import SDEBridge
+from bridges.smooth import SmoothBridge
+from bridges.student import StudentBridge
 from bridges.trajectory import Trajectory
 
 __all__ = [
+    "AlphaBridge",
     "BadInput",
     "Bridge",
     "BridgeInfo",
@@ -24,12 +30,16 @@ __all__ = [
     "EndPoints",
     "FitResult",
     "FitSettings",
+    "FractionalBridge",
+    "GPBridge",
     "GaussianBridge",
     "LatentMap",
     "ModelSpec",
     "OUBridge",
     "RunningCost",
     "SDEBridge",
+    "SmoothBridge",
+    "StudentBridge",
     "Trajectory",
     "available",
     "get",

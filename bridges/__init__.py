@@ -10,7 +10,7 @@ from bridges.brownian import BrownianBridge
 from bridges.errors import BadInput
 from bridges.fit_loop import FitResult, FitSettings
 from bridges.fractional import FractionalBridge
-from bridges.gp import GPBridge
+from bridges.gp import GPBridge, StationaryBridge
 from bridges.latent import EndPoints, LatentMap
 from bridges.model_spec import ModelSpec
 from bridges.ou import OUBridge
@@ -39,6 +39,7 @@ __all__ = [
     "RunningCost",
     "SDEBridge",
     "SmoothBridge",
+    "StationaryBridge",
     "StudentBridge",
     "Trajectory",
     "available",

@@ -92,7 +92,8 @@ class GPBridge(StationaryBridge, name="gp"):
 
     Args:
         kernel: "matern12", "matern32", "matern52" or "rbf".
-        lengthscale: from 0.01 to 10; beyond, the bridge changes hardly more than its scale.
+        lengthscale: from 0.05, where layers hardly know each other, to 10, beyond which the bridge
+            changes in little but its scale.
         sigma: the free process's standard deviation, above 0.
     """
 
@@ -102,7 +103,7 @@ class GPBridge(StationaryBridge, name="gp"):
         super().__init__(sigma)
         if kernel not in _DROPS:
             raise unknown("kernel", kernel, _DROPS)
-        check_between(0.01, 10, lengthscale=lengthscale)
+        check_between(0.05, 10, lengthscale=lengthscale)
         self.kernel = kernel
         self.lengthscale = lengthscale
         self.nugget = 0.0 if kernel in ("matern12", "matern32") else StationaryBridge.nugget

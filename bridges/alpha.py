@@ -56,10 +56,6 @@ class AlphaBridge(GaussianBridge, name="alpha"):
         value = exact(self.sigma) ** 2 * variance * torch.exp(-alpha * (end - start))
         return torch.where(open_, value, 0).to(torch.promote_types(s.dtype, t.dtype))
 
-    def is_markov(self) -> bool:
-        """It solves an equation of its own; a large alpha's covariances are too small to tell by."""
-        return True
-
 
 def _age(t: Tensor) -> tuple[Tensor, Tensor]:
     """Whether t is below 1, and -log(1 - t) where it is; the force is constant in this time."""

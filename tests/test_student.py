@@ -13,13 +13,19 @@ from torch import Tensor, nn
 from zoo_cases import f64, generator
 
 import bridges
-from bridges import BadInput, LatentMap, StudentBridge, Trajectory
+from bridges import BadInput, LatentMap, StudentBridge, Trajectory, registry
 
 TIMES = (1 / 130, 0.2, 0.5, 0.77, 129 / 130)
 BASES = ["brownian", "ou:theta=3", "alpha:alpha=2", "fractional:hurst=0.3", "gp:kernel=rbf", "smooth"]
 
 RARE = 1e-4
 """About thirty p-values are drawn here, once and for all: a right sampler had 0.3 % to miss this."""
+
+
+@pytest.fixture(autouse=True)
+def _registry_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes that a test names are forgotten after it."""
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
 
 def student(**parameters: Any) -> StudentBridge:
@@ -119,6 +125,17 @@ def test_samples_start_at_0_end_at_the_end_point_and_follow_the_generator() -> N
     assert not torch.equal(first, other)
 
 
+def test_samples_end_exactly_where_the_bases_mean_does_by_rounding_only() -> None:
+    class Rounded(bridges.BrownianBridge, name="rounded"):
+        def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
+            factor, variance = super().marginal(t)
+            return factor * (1 - 1e-15), variance
+
+    end = torch.randn(3, 2, generator=generator()).double()
+    path = student(base="rounded").sample(f64(0.5, 1), end)
+    assert torch.equal(path[-1], end)
+
+
 @pytest.mark.parametrize("shape", [(5, 4), (3, 5, 4)], ids=["N", "K, N"])
 @pytest.mark.parametrize("base", BASES)
 def test_the_cost_is_the_negative_log_density_without_its_constants(
@@ -151,7 +168,7 @@ def test_with_many_degrees_of_freedom_it_is_its_base(base: str) -> None:
 
 
 def test_a_layer_far_off_pulls_less_the_farther_it_is() -> None:
-    """Law and cost; what is left is of the order q / nu of them, q large for the smooth base."""
+    """The gradient to a residual r is largest at r^2 = (nu - 2) s2 and falls as 1 / r beyond."""
     bridge, s2 = student(nu=4.0), 0.25
     r = torch.tensor([[0.1], [1.0], [2.0], [10.0], [1000.0]], dtype=torch.float64).sqrt()
     z = ((2 * s2) ** 0.5 * r).requires_grad_()

@@ -462,8 +462,6 @@ def test_dimensions_may_have_parameters_of_their_own(
 
 
 @pytest.mark.parametrize("word", ["alpha", "fractional", "gp:kernel=rbf", "smooth", "student:nu=3"])
-    "word", ["alpha", "fractional", "gp:kernel=rbf", "smooth", "student:base=smooth"]
-)
 def test_it_costs_a_models_states_and_is_kept(word: str, tmp_path: Path) -> None:
     model = tiny_bert()
     cost = RunningCost.for_model(model, word)

@@ -64,8 +64,8 @@ def test_layer_weights_are_the_costs(word: str, expected: Any) -> None:
 
 
 def test_layer_weights_of_the_sde_cost_are_the_integral_of_its_density() -> None:
-    """Against a brownian target sum_i w_i / (L+1) is half the integral of (1 - t)^-2, less the share that
-    the cost has at t = 0 before the first layer.
+    """Against a brownian target sum_i w_i / (L+1) is half the integral of (1 - t)^-2, less the share of
+    the cost that falls on t = 0, before the first layer.
     """
     weights = zoo.layer_weights(bridges.get("sde"), 25)
     last = 25 / 26

@@ -64,7 +64,7 @@ class StationaryBridge(GaussianBridge):
         early, late = mirrored(s, t)
         one = torch.ones_like(early)
         known = self._pinned(early, one) * self._pinned(late, one) / self._pinned(one, one)
-        white = torch.where(early == late, 1 + self.nugget, 1)
+        white = 1 + self.nugget * (early == late).to(torch.float64)
         value = exact(self.sigma) ** 2 * (self._pinned(early, late) - known) * white
         return value.to(torch.promote_types(s.dtype, t.dtype))
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
-from torch import Tensor, nn
+from torch import Tensor
 from zoo_cases import f64, generator
+from zoo_tools import trajectory
 
 import bridges
-from bridges import BadInput, LatentMap, StudentBridge, Trajectory, registry
+from bridges import BadInput, LatentMap, StudentBridge, registry
 
 TIMES = (1 / 130, 0.2, 0.5, 0.77, 129 / 130)
 BASES = ["brownian", "ou:theta=3", "alpha:alpha=2", "fractional:hurst=0.3", "gp:kernel=rbf", "smooth"]
@@ -32,15 +33,6 @@ def student(**parameters: Any) -> StudentBridge:
     bridge = bridges.get("student", **parameters)
     assert isinstance(bridge, StudentBridge)
     return bridge
-
-
-def trajectory(layers: int = 6, dtype: torch.dtype = torch.float64) -> tuple[Trajectory, Tensor]:
-    """Five targets in two sequences, H 6, and end points in four dimensions."""
-    rng = generator(1)
-    states = torch.randn(layers, 5, 6, generator=rng, dtype=torch.float64).to(dtype)
-    context = torch.randn(layers, 2, 6, generator=rng, dtype=torch.float64).to(dtype)
-    end = nn.functional.normalize(torch.randn(5, 4, generator=rng, dtype=torch.float64), dim=1)
-    return Trajectory(states, context, torch.tensor([0, 1, 1, 0, 1])), end
 
 
 @pytest.mark.parametrize("base", BASES)

@@ -85,7 +85,7 @@ def test_gp_is_conditioned_on_both_ends(kernel: str, lengthscale: float) -> None
     expected += bridge.nugget * expected.diag().diag()
     check_law(bridge, mean, expected, rtol=1e-11 if short else 1e-10)
     variance = bridge.variance(f64(*TIMES))
-    torch.testing.assert_close(variance, expected.diagonal(), rtol=3e-15 if short else 1e-11, atol=0.0)
+    torch.testing.assert_close(variance, expected.diagonal(), rtol=1e-14 if short else 1e-11, atol=0.0)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -202,7 +202,8 @@ def test_a_word_names_base_and_degrees() -> None:
     bridge = bridges.parse("student:base=ou:theta=2,nu=3")
     assert bridge.hyperparameters == {"base": "ou:theta=2", "nu": 3.0}
     assert isinstance(bridge, StudentBridge)
-    assert bridge.process.hyperparameters == {"theta": 2.0, "sigma": 1.0}
+    assert isinstance(bridge.process, bridges.OUBridge)
+    assert bridge.process.theta == 2.0
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,10 @@ def covariance(bridge: GaussianBridge, times: Tensor) -> Tensor:
 
 
 def with_tensor(bridge: GaussianBridge, **values: Tensor) -> GaussianBridge:
-    """The bridge with tensors in the place of numbers, as a learned parameter is."""
-    for key, value in values.items():
-        setattr(bridge, key, value)
+    """The bridge with tensors in the place of numbers, as a formula sees a learned parameter."""
+    bridge.__class__ = type("WithTensor", (type(bridge),), values)
+    for key in values:
+        vars(bridge).pop(key, None)
     return bridge
 
 

@@ -4,13 +4,16 @@
 what a new process subclasses.
 """
 
+from bridges.alpha import AlphaBridge
 from bridges.base import Bridge
 from bridges.brownian import BrownianBridge
 from bridges.clock import ClockBridge
 from bridges.controls import Control, Kinetic, Nothing, Regression
 from bridges.errors import BadInput
 from bridges.fit_loop import FitResult, FitSettings
+from bridges.fractional import FractionalBridge
 from bridges.gaussian import GaussianBridge
+from bridges.gp import GPBridge, StationaryBridge
 from bridges.label_ends import LabelEnds
 from bridges.latent import EndPoints, LatentMap
 from bridges.model_spec import ModelSpec
@@ -18,9 +21,12 @@ from bridges.ou import OUBridge
 from bridges.registry import BridgeInfo, available, get, info, parse
 from bridges.running_cost import RunningCost
 from bridges.sde import SDEBridge
+from bridges.smooth import SmoothBridge
+from bridges.student import StudentBridge
 from bridges.trajectory import Trajectory
 
 __all__ = [
+    "AlphaBridge",
     "BadInput",
     "Bridge",
     "BridgeInfo",
@@ -30,6 +36,8 @@ __all__ = [
     "EndPoints",
     "FitResult",
     "FitSettings",
+    "FractionalBridge",
+    "GPBridge",
     "GaussianBridge",
     "Kinetic",
     "LabelEnds",
@@ -40,6 +48,9 @@ __all__ = [
     "Regression",
     "RunningCost",
     "SDEBridge",
+    "SmoothBridge",
+    "StationaryBridge",
+    "StudentBridge",
     "Trajectory",
     "available",
     "get",

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from bridges.errors import BadInput
+from bridges.formulas import check_between
 
 if TYPE_CHECKING:
     from bridges.base import Bridge
@@ -133,6 +134,15 @@ class Positive(Learnable):
 
     def constrained(self, free: Tensor) -> Tensor:
         return self.low * torch.exp(math.log(self.high / self.low) * torch.sigmoid(free))
+
+
+class Between(Positive):
+    """A number, or a list of them, that keeps to its range whether it is learned or fixed."""
+
+    def checked(self, value: Any, *, learned: bool) -> Any:
+        for one in value if isinstance(value, (list, tuple)) else (value,):
+            check_between(self.low, self.high, **{self.name: one})
+        return super().checked(value, learned=learned)
 
 
 def learnable(cls: type) -> dict[str, Learnable]:

@@ -258,8 +258,17 @@ def demo(out: Path, seeds: int) -> None:
 
 
 @cli.command()
-def zoo() -> None:
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also draw each of them into this PNG file.",
+)
+def zoo(plot: Path | None) -> None:
     """List the registered bridges, their formulas and parameters."""
+    if plot:
+        from pets.zoo import plot_zoo
+
+        plot_zoo(plot)
     for name in bridges.available():
         record = bridges.info(name)
         click.secho(name, bold=True)
@@ -267,6 +276,8 @@ def zoo() -> None:
         if record.formula:
             click.echo(f"  {record.formula}")
         click.echo(f"  parameters: {_parameters(record) or 'none'}")
+    if plot:
+        click.echo(f"wrote {plot}", err=True)
 
 
 def _parameters(record: bridges.BridgeInfo) -> str:

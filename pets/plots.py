@@ -92,7 +92,7 @@ def plot_trajectories(path: str | os.PathLike[str], panels: Sequence[Sequence[Pa
     Raises:
         BadInput: if matplotlib is not installed.
     """
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     figure, axes = pyplot.subplots(
         len(panels),
         len(panels[0]),
@@ -148,7 +148,7 @@ def require() -> None:
         )
 
 
-def _pyplot() -> Any:
+def load_pyplot() -> Any:
     require()
     import matplotlib
 

@@ -48,6 +48,41 @@ class TestFixedClock(BridgeTestCase):
     parameters: ClassVar = {"clock": [0.5, 3.0, 1.0], "learn": "", "sigma": [0.5, 1.0]}
 
 
+class TestAlpha(BridgeTestCase):
+    name = "alpha"
+    parameters: ClassVar = {"alpha": 0.5, "sigma": 0.7}
+    extremes = ({"alpha": 1e-6}, {"alpha": 50.0})
+
+
+class TestLearnedAlpha(BridgeTestCase):
+    name = "alpha"
+    parameters: ClassVar = {"alpha": [0.5, 2.0, 3.0], "learn": "alpha+sigma"}
+    extremes = ({"alpha": 0.01}, {"alpha": 50.0})
+
+
+class TestFractional(BridgeTestCase):
+    name = "fractional"
+    parameters: ClassVar = {"hurst": 0.7, "sigma": 0.7, "learn": "hurst+sigma"}
+    extremes = ({"hurst": 0.05}, {"hurst": 0.95})
+
+
+class TestGP(BridgeTestCase):
+    name = "gp"
+    parameters: ClassVar = {"kernel": "matern32", "lengthscale": 0.4, "learn": "lengthscale+sigma"}
+    extremes = ({"lengthscale": 0.05}, {"lengthscale": 10.0}, {"kernel": "matern12"}, {"kernel": "rbf"})
+
+
+class TestSmooth(BridgeTestCase):
+    name = "smooth"
+    parameters: ClassVar = {"sigma": [0.7, 1.0, 3.0], "learn": "sigma"}
+
+
+class TestStudent(BridgeTestCase):
+    name = "student"
+    law = False
+    normal = False
+
+
 class TestRegression(BridgeTestCase):
     name = "regression"
     law = False

@@ -1,0 +1,120 @@
+"""Heavy-tailed bridge: a Student-t process around a Gaussian one."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from scipy.special import gammainccinv
+from torch import Tensor
+
+from bridges import registry
+from bridges.base import Bridge, check_density, check_end
+from bridges.errors import BadInput
+from bridges.formulas import exact
+from bridges.gaussian import GaussianBridge
+from bridges.latent import LatentMap
+from bridges.trajectory import Trajectory
+
+_MOST = 1e6  # degrees of freedom; lgamma keeps nine digits of the normaliser there
+
+
+class StudentBridge(Bridge, name="student"):
+    r"""Student-t process around a Gaussian bridge: each trajectory has one random scale of its own.
+
+    .. math:: X(t) = m(t) v + \sqrt{\frac{\nu - 2}{U}} \, (G(t) - m(t) v), \qquad U \sim \chi^2_\nu,
+
+    with G the Gaussian bridge ``base`` and U drawn once for a trajectory: all its times and all its d
+    dimensions share it, so the law is elliptical. Mean and covariance are those of the base. With
+    :math:`q = |z - m(t) v|^2 / s^2(t)` the density at one time is
+
+    .. math:: \log p = \log \frac{\Gamma(\frac{\nu + d}2)}{\Gamma(\frac\nu2)}
+              - \tfrac d2 \log(\pi (\nu - 2) s^2(t))
+              - \tfrac{\nu + d}2 \log \Bigl( 1 + \frac{q}{\nu - 2} \Bigr)
+
+    and the cost is the mean over layers of its last term. A layer far off costs the logarithm of its
+    distance only: an odd token pulls less. As nu grows this becomes the base, cost included.
+
+    Source: Shah, Wilson, Ghahramani, "Student-t Processes as Alternatives to Gaussian Processes",
+    AISTATS 2014 (arXiv 1402.4306).
+
+    Args:
+        base: a Gaussian bridge, as in `bridges.parse`: "brownian", "ou:theta=2".
+        nu: degrees of freedom, above 2, where the variance is finite, to 1e6.
+
+    Example:
+        >>> bridges.get("student", base="ou", nu=3.0).variance(torch.tensor([0.5]))  # as "ou" itself
+    """
+
+    formula = "log p = -(nu + d) / 2 log(1 + |z - m(t) v|^2 / ((nu - 2) s2(t))) + const,  m, s2 of base"
+
+    def __init__(self, base: str = "brownian", nu: float = 5.0) -> None:
+        super().__init__()
+        number = isinstance(nu, (int, float)) and not isinstance(nu, bool)
+        if not number or not 2 < nu <= _MOST:
+            raise BadInput(f"nu={nu!r}: expected a number above 2, to {_MOST:g}")
+        process = registry.parse(base)
+        if not isinstance(process, GaussianBridge):
+            raise BadInput(f"base={base!r}: expected a Gaussian bridge; for example 'brownian' or 'ou'")
+        self.base = base
+        self.nu = nu
+        self.process = process
+
+    def mean(self, t: Tensor, end: Tensor) -> Tensor:
+        return self.process.mean(t, end)
+
+    def variance(self, t: Tensor) -> Tensor:
+        return self.process.variance(t)
+
+    def sample(self, t: Tensor, end: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Exact joint samples [T, N, d], one scale a trajectory; see `GaussianBridge.sample`."""
+        target = check_end(end).to(torch.float64)
+        deviation = self.process.sample(t, torch.zeros_like(target), generator=generator)
+        uniform = torch.rand(len(end), generator=generator, dtype=torch.float64, device=end.device)
+        # Upper quantiles, for which a uniform number of exactly 0 means no deviation at all.
+        chi_square = 2 * gammainccinv(float(self.nu) / 2, uniform.cpu().numpy())
+        scale = ((float(self.nu) - 2) / torch.from_numpy(chi_square)).sqrt().to(end.device)
+        path = self.process.mean(t.to(torch.float64), target) + scale[:, None] * deviation
+        path[t == 1] = target
+        return path.to(end.dtype)
+
+    def log_prob(self, z: Tensor, t: Tensor, end: Tensor) -> Tensor:
+        """Normalised log-density of z [T, N, d] at each time by itself, of all d dimensions: [T, N].
+
+        Raises:
+            BadInput: as `GaussianBridge.log_prob`.
+        """
+        check_density(z, t, end)
+        nu, dim = exact(self.nu), end.shape[-1]
+        variance = self.process.variance(t).to(torch.float64)
+        size = math.log(math.pi) + torch.log(nu - 2) + _columns(variance.log())
+        constant = (
+            torch.lgamma((nu + dim) / 2) - torch.lgamma(nu / 2) - size.expand(-1, 1, dim).sum(-1) / 2
+        )
+        return (constant - self._misfit(z - self.process.mean(t, end), variance)).to(z.dtype)
+
+    def cost(
+        self,
+        latent_map: LatentMap,
+        trajectory: Trajectory,
+        end: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Mean over layers of ``(nu + d) / 2 log(1 + |z_i - m(t_i) v|^2 / ((nu - 2) s2(t_i)))``."""
+        factor, variance = self.process.marginal(trajectory.times())
+        with torch.autocast(end.device.type, enabled=False):
+            latent = latent_map(trajectory)
+            pull = _columns(factor).to(latent.dtype) * end.to(latent.dtype).unsqueeze(-3)
+            return self._misfit(latent - pull, variance).mean(-2).to(latent.dtype)
+
+    def _misfit(self, residual: Tensor, variance: Tensor) -> Tensor:
+        """What the density loses to residuals [..., T, N, d] with variances [T]: [..., T, N]."""
+        nu, dim = exact(self.nu), residual.shape[-1]
+        square = (residual.square() / _columns(variance).to(residual.dtype)).sum(-1)
+        return (nu + dim) / 2 * torch.log1p(square / (nu - 2))
+
+
+def _columns(x: Tensor) -> Tensor:
+    """[T], or [T, d] where dimensions differ, against [T, N, d]."""
+    return x.reshape(len(x), 1, -1)

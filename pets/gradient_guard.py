@@ -52,7 +52,7 @@ class GradientGuard:
 
     def watch(self, model: nn.Module, loss: Tensor) -> None:
         """Called at the end of a training forward of the model, with what it returns as its loss."""
-        if self._done or not loss.requires_grad or torch.compiler.is_compiling():
+        if self._done or not loss.requires_grad:
             return
         names = {p: name for name, p in model.named_parameters() if p.requires_grad and p.is_leaf}
         for parameter in names:

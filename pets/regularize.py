@@ -122,6 +122,7 @@ class Regularizer:
             # Taken out here, they are neither returned nor copied to fp32 by Accelerate.
             output.hidden_states = None
 
+    @torch.compiler.disable  # the cost would only break the graph into a dozen pieces
     def _after(self, model: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         if not self._active:
             return None
@@ -130,7 +131,8 @@ class Regularizer:
         if kept is None:
             raise BadInput(
                 f"{type(model).__name__} did not call its encoder {type(self._encoder).__name__}: "
-                "no hidden states to regularise"
+                "no hidden states to regularise (if it was compiled and ran before pets.regularize, "
+                "call torch.compiler.reset() after it: the compiled code knows of no cost)"
             )
         loss = None if isinstance(output, tuple) else getattr(output, "loss", None)
         if loss is None:

@@ -99,7 +99,7 @@ class Regularizer:
     def _before_plm(self, plm: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """peft puts a soft prompt before the input but leaves a masked LM's labels as they were."""
         embeds, labels = kwargs.get("inputs_embeds"), kwargs.get("labels")
-        if not self._active or embeds is None or labels is None or labels.dim() != 2:
+        if embeds is None or labels is None or labels.dim() != 2:  # in eval mode too: it computes a loss
             return None
         return args, {**kwargs, "labels": _behind_prompt(labels, embeds.shape[1])}
 

@@ -13,6 +13,7 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.autograd import Variable
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils.hooks import RemovableHandle
 
 from bridges.errors import BadInput
@@ -34,7 +35,8 @@ class GradientGuard:
     warning elsewhere, for parts of a pretrained model are often unused. A layer of which a numbered
     sibling (another layer, another expert) was reached may have its turn later, so it is a warning too.
 
-    A pass that accumulates nothing (`torch.autograd.grad`) does not count.
+    A pass that accumulates nothing (`torch.autograd.grad`) does not count. Nothing is watched in a model
+    with parts wrapped by FSDP1, whose gradients arrive at flat parameters; FSDP2 is watched.
     """
 
     def __init__(self) -> None:
@@ -54,6 +56,8 @@ class GradientGuard:
         """Called at the end of a training forward of the model, with what it returns as its loss."""
         if self._done or not loss.requires_grad:
             return
+        if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
+            return self.remove()
         names = {p: name for name, p in model.named_parameters() if p.requires_grad and p.is_leaf}
         for parameter in names:
             if parameter not in self._watched:
@@ -67,7 +71,11 @@ class GradientGuard:
     def _begin(self, model: nn.Module, names: Mapping[nn.Parameter, str], gradient: Tensor) -> None:
         if not self._done:
             node = torch._C._current_autograd_node()  # that of the loss: it must not be kept any longer
-            Variable._execution_engine.queue_callback(partial(self._end, model, names, node))
+            end = partial(self._end, model, names, node)
+            # Behind what others queued for the end of the pass: there FSDP hands out its last gradients.
+            Variable._execution_engine.queue_callback(
+                lambda: Variable._execution_engine.queue_callback(end)
+            )
 
     def _end(self, model: nn.Module, names: Mapping[nn.Parameter, str], node: Any) -> None:
         if self._done:

@@ -122,7 +122,8 @@ class Regularizer:
             # Taken out here, they are neither returned nor copied to fp32 by Accelerate.
             output.hidden_states = None
 
-    @torch.compiler.disable  # the cost would only break the graph into a dozen pieces
+    # Outside a compiler's graph, which the cost would break into a dozen pieces.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _after(self, model: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         if not self._active:
             return None

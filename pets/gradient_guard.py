@@ -59,6 +59,7 @@ class GradientGuard:
         if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
             return self.remove()
         names = {p: name for name, p in model.named_parameters() if p.requires_grad and p.is_leaf}
+        pet = _pet_parameters(model)  # now: FSDP puts others in their place after the pass
         for parameter in names:
             if parameter not in self._watched:
                 # A set adds nothing twice and returns None, as a hook has to.
@@ -66,18 +67,20 @@ class GradientGuard:
                     self._reached.add
                 )
         self._losses = [hook for hook in self._losses if hook.hooks_dict_ref() is not None]  # lives yet
-        self._losses.append(loss.register_hook(partial(self._begin, model, names)))
+        self._losses.append(loss.register_hook(partial(self._begin, names, pet)))
 
-    def _begin(self, model: nn.Module, names: Mapping[nn.Parameter, str], gradient: Tensor) -> None:
+    def _begin(
+        self, names: Mapping[nn.Parameter, str], pet: set[nn.Parameter], gradient: Tensor
+    ) -> None:
         if not self._done:
             node = torch._C._current_autograd_node()  # that of the loss: it must not be kept any longer
-            end = partial(self._end, model, names, node)
+            end = partial(self._end, names, pet, node)
             # Behind what others queued for the end of the pass: there FSDP hands out its last gradients.
             Variable._execution_engine.queue_callback(
                 lambda: Variable._execution_engine.queue_callback(end)
             )
 
-    def _end(self, model: nn.Module, names: Mapping[nn.Parameter, str], node: Any) -> None:
+    def _end(self, names: Mapping[nn.Parameter, str], pet: set[nn.Parameter], node: Any) -> None:
         if self._done:
             return
         left_out = [p for p in names if p.requires_grad and p not in self._reached]
@@ -89,7 +92,7 @@ class GradientGuard:
             left_out = [p for p in left_out if p not in in_graph]
         self.remove()
         if left_out:
-            _report(model, names, left_out)
+            _report(names, pet, left_out)
 
 
 def _leaves(node: Any) -> set[Tensor]:
@@ -108,11 +111,10 @@ def _leaves(node: Any) -> set[Tensor]:
 
 
 def _report(
-    model: nn.Module, names: Mapping[nn.Parameter, str], left_out: Collection[nn.Parameter]
+    names: Mapping[nn.Parameter, str], pet: set[nn.Parameter], left_out: Collection[nn.Parameter]
 ) -> None:
     missing = set(left_out)
     trained_kinds = {_kind(name) for p, name in names.items() if p not in missing}
-    pet = _pet_parameters(model)
     ignored = [names[p] for p in left_out if p in pet and _kind(names[p]) not in trained_kinds]
     others = [names[p] for p in left_out if names[p] not in ignored]
     if ignored:

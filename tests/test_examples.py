@@ -37,7 +37,7 @@ def run(files: Path, script: str, out: Path, *options: str, bridge: str = "brown
     """What the example prints; its processes are gone when this returns."""
     arguments = ["--model", files / "model", "--cost", files / bridge, "--out", out, "--lr", "0.01"]
     path = os.pathsep.join(filter(None, [str(EXAMPLES.parent), os.environ.get("PYTHONPATH")]))
-    launcher = TORCHRUN if script == "ddp.py" else []
+    launcher = TORCHRUN if script in ("ddp.py", "fsdp.py") else []
     process = subprocess.Popen(
         [sys.executable, *launcher, EXAMPLES / script, *map(str, arguments), *options],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
@@ -75,7 +75,12 @@ def lora_norm(model_folder: Path, adapter: Path) -> float:
 
 @pytest.mark.parametrize(
     ("script", "bridge"),
-    [("hand_written_loop.py", "brownian"), ("accelerate_loop.py", "sde"), ("ddp.py", "brownian")],
+    [
+        ("hand_written_loop.py", "brownian"),
+        ("accelerate_loop.py", "sde"),
+        ("ddp.py", "brownian"),
+        ("fsdp.py", "brownian"),
+    ],
 )
 def test_a_loop_trains_and_saves(script: str, bridge: str, files: Path, tmp_path: Path) -> None:
     printed = run(files, script, tmp_path / "adapter", bridge=bridge)

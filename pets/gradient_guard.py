@@ -45,6 +45,10 @@ class GradientGuard:
         self._watched: dict[nn.Parameter, RemovableHandle] = {}
         self._losses: list[RemovableHandle] = []
 
+    def __reduce__(self) -> tuple[type[GradientGuard], tuple[()]]:
+        """A copied model's parameters have no hooks yet, so its guard starts from the beginning."""
+        return GradientGuard, ()
+
     def remove(self) -> None:
         """Take every hook off; from now on nothing is watched."""
         for hook in [*self._watched.values(), *self._losses]:

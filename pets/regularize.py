@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from peft import PeftModel, PrefixTuningConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.utils import ModelOutput
@@ -18,6 +19,7 @@ from bridges import BadInput, RunningCost
 from bridges.model_spec import pretrained_model
 from bridges.text import IGNORED
 from pets.gradient_guard import GradientGuard
+from pets.targets import check_not_checkpointed
 
 _MARK = "_bridge_pets_regularizer"
 _TRAINER_FLAG = "accepts_loss_kwargs"
@@ -37,6 +39,11 @@ class Regularizer:
         self._encoder = self._plm.base_model
         self._signature = inspect.signature(self._encoder.forward)
         self._active = self._wants_states = False
+        self._prefixed = any(
+            isinstance(module, PeftModel)
+            and isinstance(module.peft_config.get(module.active_adapter), PrefixTuningConfig)
+            for module in model.modules()
+        )
         self._kept: tuple[tuple[Tensor, ...], Tensor | None] | None = None
         self._guard = GradientGuard()
         self._hooks = [
@@ -92,6 +99,8 @@ class Regularizer:
                 "num_items_in_batch was passed: the Trainer was built before pets.regularize; "
                 "call pets.regularize(model, ...) first, then build the Trainer"
             )
+        if model.training and self._prefixed:
+            check_not_checkpointed(model)  # the Trainer turns it on after everything was made
         self._wants_states = bool(
             kwargs.get("output_hidden_states") or self._plm.config.output_hidden_states
         )
@@ -204,6 +213,8 @@ def regularize(
 
     The first backward pass is watched: it stops with a `BadInput` that names the parameters of a PET
     which the model does not read, and logs a warning for other trainable ones without a gradient.
+
+    A deep copy of the model has a cost of its own: ``copy.deepcopy((model, handle))`` gives both copies.
 
     Args:
         model: the module whose forward is called in training.

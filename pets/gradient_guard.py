@@ -35,12 +35,14 @@ class GradientGuard:
     warning elsewhere, for parts of a pretrained model are often unused. A layer of which a numbered
     sibling (another layer, another expert) was reached may have its turn later, so it is a warning too.
 
+    A loop that trains a loss of its own and drops the model's is an error at the next forward.
+
     A pass that accumulates nothing (`torch.autograd.grad`) does not count. Nothing is watched in a model
     with parts wrapped by FSDP1, whose gradients arrive at flat parameters; FSDP2 is watched.
     """
 
     def __init__(self) -> None:
-        self._done = False
+        self._done = self._begun = False
         self._reached: set[nn.Parameter] = set()
         self._watched: dict[nn.Parameter, RemovableHandle] = {}
         self._losses: list[RemovableHandle] = []
@@ -71,11 +73,17 @@ class GradientGuard:
                     self._reached.add
                 )
         self._losses = [hook for hook in self._losses if hook.hooks_dict_ref() is not None]  # lives yet
+        if self._reached and not self._begun and not self._losses:
+            raise BadInput(
+                "the loop trained another loss than the model's .loss, which holds the running cost, so "
+                "the cost had no effect: use output.loss (for TRL's SFTTrainer see examples/sft_trl.py)"
+            )
         self._losses.append(loss.register_hook(partial(self._begin, names, pet)))
 
     def _begin(
         self, names: Mapping[nn.Parameter, str], pet: set[nn.Parameter], gradient: Tensor
     ) -> None:
+        self._begun = True
         if not self._done:
             node = torch._C._current_autograd_node()  # that of the loss: it must not be kept any longer
             end = partial(self._end, names, pet, node)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -74,6 +75,8 @@ class ModelSpec:
         if embeddings is None or not isinstance(getattr(embeddings, "weight", None), torch.Tensor):
             raise BadInput(f"{type(plm).__name__} has no word embeddings to take end points from")
         weight = embeddings.weight.detach()
+        if isinstance(weight, DTensor):  # sharded by FSDP
+            weight = weight.full_tensor()
         vocab, width = weight.shape
         rows = torch.linspace(0, vocab - 1, _PROBES).long()
         columns = torch.linspace(0, width - 1, _PROBES).long()

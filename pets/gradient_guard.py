@@ -13,6 +13,7 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.autograd import Variable
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils.hooks import RemovableHandle
 
 from bridges.errors import BadInput
@@ -34,14 +35,21 @@ class GradientGuard:
     warning elsewhere, for parts of a pretrained model are often unused. A layer of which a numbered
     sibling (another layer, another expert) was reached may have its turn later, so it is a warning too.
 
-    A pass that accumulates nothing (`torch.autograd.grad`) does not count.
+    A loop that trains a loss of its own and drops the model's is an error at the next forward.
+
+    A pass that accumulates nothing (`torch.autograd.grad`) does not count. Nothing is watched in a model
+    with parts wrapped by FSDP1, whose gradients arrive at flat parameters; FSDP2 is watched.
     """
 
     def __init__(self) -> None:
-        self._done = False
+        self._done = self._begun = False
         self._reached: set[nn.Parameter] = set()
         self._watched: dict[nn.Parameter, RemovableHandle] = {}
         self._losses: list[RemovableHandle] = []
+
+    def __reduce__(self) -> tuple[type[GradientGuard], tuple[()]]:
+        """A copied model's parameters have no hooks yet, so its guard starts from the beginning."""
+        return GradientGuard, ()
 
     def remove(self) -> None:
         """Take every hook off; from now on nothing is watched."""
@@ -52,9 +60,12 @@ class GradientGuard:
 
     def watch(self, model: nn.Module, loss: Tensor) -> None:
         """Called at the end of a training forward of the model, with what it returns as its loss."""
-        if self._done or not loss.requires_grad or torch.compiler.is_compiling():
+        if self._done or not loss.requires_grad:
             return
+        if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
+            return self.remove()
         names = {p: name for name, p in model.named_parameters() if p.requires_grad and p.is_leaf}
+        pet = _pet_parameters(model)  # now: FSDP puts others in their place after the pass
         for parameter in names:
             if parameter not in self._watched:
                 # A set adds nothing twice and returns None, as a hook has to.
@@ -62,14 +73,26 @@ class GradientGuard:
                     self._reached.add
                 )
         self._losses = [hook for hook in self._losses if hook.hooks_dict_ref() is not None]  # lives yet
-        self._losses.append(loss.register_hook(partial(self._begin, model, names)))
+        if self._reached and not self._begun and not self._losses:
+            raise BadInput(
+                "the loop trained another loss than the model's .loss, which holds the running cost, so "
+                "the cost had no effect: use output.loss (for TRL's SFTTrainer see examples/sft_trl.py)"
+            )
+        self._losses.append(loss.register_hook(partial(self._begin, names, pet)))
 
-    def _begin(self, model: nn.Module, names: Mapping[nn.Parameter, str], gradient: Tensor) -> None:
+    def _begin(
+        self, names: Mapping[nn.Parameter, str], pet: set[nn.Parameter], gradient: Tensor
+    ) -> None:
+        self._begun = True
         if not self._done:
             node = torch._C._current_autograd_node()  # that of the loss: it must not be kept any longer
-            Variable._execution_engine.queue_callback(partial(self._end, model, names, node))
+            end = partial(self._end, names, pet, node)
+            # Behind what others queued for the end of the pass: there FSDP hands out its last gradients.
+            Variable._execution_engine.queue_callback(
+                lambda: Variable._execution_engine.queue_callback(end)
+            )
 
-    def _end(self, model: nn.Module, names: Mapping[nn.Parameter, str], node: Any) -> None:
+    def _end(self, names: Mapping[nn.Parameter, str], pet: set[nn.Parameter], node: Any) -> None:
         if self._done:
             return
         left_out = [p for p in names if p.requires_grad and p not in self._reached]
@@ -81,7 +104,7 @@ class GradientGuard:
             left_out = [p for p in left_out if p not in in_graph]
         self.remove()
         if left_out:
-            _report(model, names, left_out)
+            _report(names, pet, left_out)
 
 
 def _leaves(node: Any) -> set[Tensor]:
@@ -100,11 +123,10 @@ def _leaves(node: Any) -> set[Tensor]:
 
 
 def _report(
-    model: nn.Module, names: Mapping[nn.Parameter, str], left_out: Collection[nn.Parameter]
+    names: Mapping[nn.Parameter, str], pet: set[nn.Parameter], left_out: Collection[nn.Parameter]
 ) -> None:
     missing = set(left_out)
     trained_kinds = {_kind(name) for p, name in names.items() if p not in missing}
-    pet = _pet_parameters(model)
     ignored = [names[p] for p in left_out if p in pet and _kind(names[p]) not in trained_kinds]
     others = [names[p] for p in left_out if names[p] not in ignored]
     if ignored:

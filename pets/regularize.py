@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
+from peft import PeftModel, PrefixTuningConfig
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
@@ -17,6 +18,7 @@ from bridges import BadInput, RunningCost
 from bridges.model_spec import pretrained_model
 from pets.gradient_guard import GradientGuard
 from pets.label_targets import behind_prompt, label_targets
+from pets.targets import check_not_checkpointed
 from pets.verbalizer import Verbalizer
 
 _MARK = "_bridge_pets_regularizer"
@@ -54,6 +56,11 @@ class Regularizer:
         self._targets = label_targets(model, self._plm, cost, verbalizer)
         self._signature = inspect.signature(self._encoder.forward)
         self._active = self._wants_states = False
+        self._prefixed = any(
+            isinstance(module, PeftModel)
+            and isinstance(module.peft_config.get(module.active_adapter), PrefixTuningConfig)
+            for module in model.modules()
+        )
         self._kept: _Kept | None = None
         self._guard = GradientGuard()
         self._hooks = [
@@ -109,6 +116,8 @@ class Regularizer:
                 "num_items_in_batch was passed: the Trainer was built before pets.regularize; "
                 "call pets.regularize(model, ...) first, then build the Trainer"
             )
+        if model.training and self._prefixed:
+            check_not_checkpointed(model)  # the Trainer turns it on after everything was made
         self._wants_states = bool(
             kwargs.get("output_hidden_states") or self._plm.config.output_hidden_states
         )
@@ -116,7 +125,7 @@ class Regularizer:
     def _before_plm(self, plm: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """peft puts a soft prompt before the input but leaves a masked LM's labels as they were."""
         embeds, labels = kwargs.get("inputs_embeds"), kwargs.get("labels")
-        if not self._active or embeds is None or labels is None or labels.dim() != 2:
+        if embeds is None or labels is None or labels.dim() != 2:  # in eval mode too: it computes a loss
             return None
         if self._cost.spec.encoder_decoder:  # the prompt is the encoder's, the labels the decoder's
             return None
@@ -146,6 +155,8 @@ class Regularizer:
                 if getattr(output, name, None) is not None:
                     setattr(output, name, None)
 
+    # Outside a compiler's graph, which the cost would break into a dozen pieces.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _after(self, model: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         if not self._active:
             return None
@@ -154,7 +165,8 @@ class Regularizer:
         if kept is None:
             raise BadInput(
                 f"{type(model).__name__} did not call its encoder {type(self._encoder).__name__}: "
-                "no hidden states to regularise"
+                "no hidden states to regularise (if it was compiled and ran before pets.regularize, "
+                "call torch.compiler.reset() after it: the compiled code knows of no cost)"
             )
         loss = None if isinstance(output, tuple) else getattr(output, "loss", None)
         if loss is None:
@@ -238,6 +250,8 @@ def regularize(
 
     The first backward pass is watched: it stops with a `BadInput` that names the parameters of a PET
     which the model does not read, and logs a warning for other trainable ones without a gradient.
+
+    A deep copy of the model has a cost of its own: ``copy.deepcopy((model, handle))`` gives both copies.
 
     Args:
         model: the module whose forward is called in training.

@@ -107,10 +107,20 @@ def check_prefix(model: nn.Module) -> None:
             f"a prefix is not known to work on {type(model).__name__} ({model_type}): use 'lora' or "
             f"'adapter', or one of the architectures that read it: {', '.join(known)}"
         )
+    check_not_checkpointed(model)
+
+
+def check_not_checkpointed(model: nn.Module) -> None:
+    """Refuse gradient checkpointing for a prefix: layers are recomputed without it, or not at all.
+
+    Raises:
+        BadInput: where it is on.
+    """
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise BadInput(
-            "a prefix gets no gradient under gradient checkpointing: call "
-            "model.gradient_checkpointing_disable() first, or use another PET"
+            "a prefix gets no gradient under gradient checkpointing: turn that off, with "
+            "model.gradient_checkpointing_disable() or the Trainer's gradient_checkpointing=False, or "
+            "use a PET that works with it: 'adapter', 'bitfit', 'lora' or 'prompt'"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import tiny_bert, tiny_tokenizer
+from tiny import tiny_bert, tiny_llama, tiny_tokenizer
 from transformers import BertForMaskedLM
 
 from bridges import RunningCost
@@ -33,11 +34,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(files: Path, script: str, out: Path, *options: str, bridge: str = "brownian") -> str:
+def run(
+    files: Path, script: str, out: Path, *options: str, bridge: str = "brownian", model: str = "model"
+) -> str:
     """What the example prints; its processes are gone when this returns."""
-    arguments = ["--model", files / "model", "--cost", files / bridge, "--out", out, "--lr", "0.01"]
+    arguments = ["--model", files / model, "--cost", files / bridge, "--out", out, "--lr", "0.01"]
     path = os.pathsep.join(filter(None, [str(EXAMPLES.parent), os.environ.get("PYTHONPATH")]))
-    launcher = TORCHRUN if script == "ddp.py" else []
+    launcher = TORCHRUN if script in ("ddp.py", "fsdp.py") else []
     process = subprocess.Popen(
         [sys.executable, *launcher, EXAMPLES / script, *map(str, arguments), *options],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
@@ -75,7 +78,12 @@ def lora_norm(model_folder: Path, adapter: Path) -> float:
 
 @pytest.mark.parametrize(
     ("script", "bridge"),
-    [("hand_written_loop.py", "brownian"), ("accelerate_loop.py", "sde"), ("ddp.py", "brownian")],
+    [
+        ("hand_written_loop.py", "brownian"),
+        ("accelerate_loop.py", "sde"),
+        ("ddp.py", "brownian"),
+        ("fsdp.py", "brownian"),
+    ],
 )
 def test_a_loop_trains_and_saves(script: str, bridge: str, files: Path, tmp_path: Path) -> None:
     printed = run(files, script, tmp_path / "adapter", bridge=bridge)
@@ -98,6 +106,26 @@ def test_the_trainer_trains_saves_and_resumes(files: Path, tmp_path: Path) -> No
     resumed = run(files, "trainer.py", tmp_path, "--epochs", "8", "--resume")
     assert len(printed_values(resumed, "loss")) == 1
     assert weights.read_bytes() == expected
+
+
+def test_trl_trains_the_loss_with_the_cost(files: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="trl is not installed")
+    plm, tokenizer = tiny_llama(), tiny_tokenizer()
+    tokenizer.eos_token = "[SEP]"
+    for part in (plm, tokenizer):
+        part.save_pretrained(files / "causal")
+    RunningCost.for_model(plm).save_pretrained(files / "causal-brownian")
+    printed = run(
+        files, "sft_trl.py", tmp_path, "--epochs", "8", bridge="causal-brownian", model="causal"
+    )
+    losses, costs = printed_values(printed, "loss"), printed_values(printed, "running_cost")
+    assert_falls(losses, 8)
+    assert_falls(costs, 8)
+    # Without the cost a fresh model's loss is that of guessing among all words.
+    assert losses[0] - 0.5 * costs[0] == pytest.approx(math.log(plm.config.vocab_size), abs=0.3)
+    assert costs[0] > 1
+    model = load_pet(plm, tmp_path)
+    assert sum(p.norm().item() for n, p in model.named_parameters() if "lora_B" in n) > 0
 
 
 def test_the_readme_names_every_example_with_its_command() -> None:

@@ -322,3 +322,20 @@ def test_an_output_with_a_cost_can_be_pickled() -> None:
     assert isinstance(output, MaskedLMOutput)
     assert list(copy) == list(output)
     assert torch.equal(copy.running_cost, output.running_cost)
+
+
+def test_a_loop_that_trains_a_loss_of_its_own_is_told() -> None:
+    """As TRL's SFTTrainer does: it computes one from what the model returns beside its loss."""
+    model, cost = lora()
+    with pets.regularize(model, cost):
+        model(**batch()).logits.sum().backward()
+        with pytest.raises(BadInput, match=r"trained another loss .* use output\.loss"):
+            model(**batch())
+
+
+def test_a_loop_that_adds_to_the_loss_is_fine() -> None:
+    model, cost = lora()
+    with pets.regularize(model, cost):
+        for _ in range(3):
+            output = model(**batch())
+            (output.loss + output.logits.square().mean()).backward()

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import kernel_tables
+from benchmarks import kernel_tables, zoo
 from benchmarks.environment import RESULTS
 from bridges.storage import write_text
 
@@ -38,6 +38,8 @@ def render(records: dict[str, dict[str, Any]]) -> str:
     for name, record in sorted(records.items()):
         if "tasks" in record:
             parts.append(_few_shot(name, record))
+        elif "zoo" in record:
+            parts.append(_zoo(name, record))
         elif "groups" in record or "check" in record:
             parts.append("\n".join([kernel_tables.render(name, record), _where(record)]))
         else:
@@ -63,6 +65,21 @@ def _few_shot(name: str, record: dict[str, Any]) -> str:
         values = [value for _, value in fit["held_out"]]
         lines.append(f"| {arm} | {values[0]:.3f} | {min(values):.3f} | {fit['steps']} |")
     return "\n".join([*lines, "", _where(record)])
+
+
+def _zoo(name: str, record: dict[str, Any]) -> str:
+    settings, seeds = record["settings"], ", ".join(map(str, record["seeds"]))
+    lines = [
+        f"## Every bridge on {record['model']}, {record['task']}: `results/{name}`\n",
+        f"Fitted for {record['fit_steps']} steps of 32 rows of 64 tokens; LoRA, {settings['shots']} "
+        f"examples a class, {settings['max_steps']} steps of batch {settings['batch_size']}, learning "
+        f"rate {settings['learning_rate']:g}, weight {settings['weight']:g}, seeds {seeds}. Added step time: "
+        "median over steps of batch 16 x 64, in turn with steps without a cost. Costs of different "
+        "bridges have different scales, so their weights are not comparable.\n",
+        zoo.table(record),
+        "",
+    ]
+    return "\n".join([*lines, _where(record)])
 
 
 def _step_cost(name: str, record: dict[str, Any]) -> str:

@@ -56,6 +56,11 @@ class StudentBridge(Bridge, name="student"):
         process = registry.parse(base)
         if not isinstance(process, GaussianBridge):
             raise BadInput(f"base={base!r}: expected a Gaussian bridge; for example 'brownian' or 'ou'")
+        if process.learn or process.likelihood != "marginal":
+            raise BadInput(
+                f"base={base!r}: expected fixed parameters and likelihood=marginal; the cost here is of "
+                "each layer by itself, without the normaliser of a learned spread"
+            )
         self.base = base
         self.nu = nu
         self.process = process
@@ -107,6 +112,9 @@ class StudentBridge(Bridge, name="student"):
             latent = latent_map(trajectory)
             pull = _columns(factor).to(latent.dtype) * end.to(latent.dtype).unsqueeze(-3)
             return self._misfit(latent - pull, variance).mean(-2).to(latent.dtype)
+
+    def terms(self, trajectory: Trajectory) -> int:
+        return len(trajectory.states)
 
     def _misfit(self, residual: Tensor, variance: Tensor) -> Tensor:
         """What the density loses to residuals [..., T, N, d] with variances [T]: [..., T, N]."""

@@ -294,7 +294,7 @@ def marked(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
     seen: list[torch.dtype] = []
     module = types.ModuleType("marked_backend")
     module.pool_trajectory = lambda *_: (torch.tensor(-1.0), torch.tensor(-1.0))  # type: ignore[attr-defined]
-    module.bridge_nll = lambda *_: torch.tensor(-1.0)  # type: ignore[attr-defined]
+    module.bridge_nll = lambda *_: torch.tensor([-1.0])  # type: ignore[attr-defined]
 
     def solve(*arguments: Any) -> Any:
         found = pytorch.solve_sequential(*arguments)

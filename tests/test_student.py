@@ -189,6 +189,8 @@ def test_autocast_changes_nothing() -> None:
         ),
         ({"base": "sde"}, "base='sde': expected a Gaussian bridge; for example 'brownian' or 'ou'"),
         ({"base": "student"}, "base='student': expected a Gaussian bridge"),
+        ({"base": "ou:learn=theta"}, "base='ou:learn=theta': expected fixed parameters and likelihood="),
+        ({"base": "ou:likelihood=path"}, "base='ou:likelihood=path': expected fixed parameters"),
         ({"base": "brown"}, "unknown bridge 'brown'; did you mean 'brownian'"),
         ({"base": "ou:theta=-1"}, "theta=-1.0: expected a finite number above 0"),
     ],

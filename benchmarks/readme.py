@@ -73,9 +73,9 @@ def _zoo(name: str, record: dict[str, Any]) -> str:
         f"## Every bridge on {record['model']}, {record['task']}: `results/{name}`\n",
         f"Fitted for {record['fit_steps']} steps of 32 rows of 64 tokens; LoRA, {settings['shots']} "
         f"examples a class, {settings['max_steps']} steps of batch {settings['batch_size']}, learning "
-        f"rate {settings['learning_rate']:g}, weight {settings['weight']:g}, seeds {seeds}. Added step time: "
-        "median over steps of batch 16 x 64, in turn with steps without a cost. Costs of different "
-        "bridges have different scales, so their weights are not comparable.\n",
+        f"rate {settings['learning_rate']:g}, weight {settings['weight']:g}, seeds {seeds}. Added step "
+        "time: median over steps of batch 16 x 64, in turn with steps without a cost. Costs of "
+        "different bridges have different scales, so their weights are not comparable.\n",
         zoo.table(record),
         "",
     ]

@@ -23,6 +23,7 @@ from benchmarks.environment import RESULTS, environment
 from benchmarks.step_cost import Workload
 from bridges import BadInput, RunningCost
 from bridges.storage import write_text
+from bridges.text import max_positions
 from pets import data as glue
 from pets import tasks
 from pets.cli import ManyValues
@@ -127,7 +128,8 @@ def main(
             result = tune(plm, tokenizer, examples, settings, folder, cost=costs.get(arm))
             scores[arm].append(result["reported"][metric])
             click.echo(f"{arm} seed {seed}: {metric} {scores[arm][-1]:.4f}")
-    extra = added_time(Workload(model, 16, 64), costs, rounds)
+    length = min(64, max_positions(plm.config) or 64)
+    extra = added_time(Workload(model, 16, length), costs, rounds)
     arms: dict[str, Any] = {}
     for arm, values in scores.items():
         fit = costs[arm].fit_record if arm in costs else None

@@ -38,6 +38,8 @@ def render(records: dict[str, dict[str, Any]]) -> str:
     for name, record in sorted(records.items()):
         if "tasks" in record:
             parts.append(_few_shot(name, record))
+        elif "generation" in record:
+            parts.append(_generation(name, record))
         elif "zoo" in record:
             parts.append(_zoo(name, record))
         elif "groups" in record or "check" in record:
@@ -65,6 +67,22 @@ def _few_shot(name: str, record: dict[str, Any]) -> str:
         values = [value for _, value in fit["held_out"]]
         lines.append(f"| {arm} | {values[0]:.3f} | {min(values):.3f} | {fit['steps']} |")
     return "\n".join([*lines, "", _where(record)])
+
+
+def _generation(name: str, record: dict[str, Any]) -> str:
+    found = record["generation"]
+    settings, seeds = found["settings"], sorted({run["seed"] for run in found["runs"]})
+    lines = [
+        f"## Generation with {record['model']}: `results/{name}`\n",
+        "Made-up stories of two children and what each has; greedy generation has to say what one of "
+        f"them has, word for word. LoRA on {settings['shots']} stories, {settings['steps']} steps of "
+        f"batch {settings['batch_size']}, learning rate {settings['lr']:g}, weight {settings['weight']:g}; "
+        f"every token of an answer is a target. Seeds {', '.join(map(str, seeds))}; the frozen model "
+        f"scores {found['frozen']:.3f}.\n",
+        found["table"],
+        "",
+    ]
+    return "\n".join([*lines, _where(record)])
 
 
 def _zoo(name: str, record: dict[str, Any]) -> str:

@@ -18,13 +18,16 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from shared_files import needs_shared, shared
 from tiny import TEXTS, tiny_bert, tiny_tokenizer
+from tokenizers.processors import TemplateProcessing
 from torch.utils.flop_counter import FlopCounterMode
 
 import bridges
 from benchmarks import (
     arms,
     few_shot,
+    generation,
     gpu,
     gpu_check,
     guard,
@@ -39,6 +42,7 @@ from benchmarks.environment import to_json
 from benchmarks.flops import flops
 from benchmarks.suite import Group, Refused
 from kernels.path_solver import SolverReport
+from pets.models import load_plm
 
 
 @pytest.fixture
@@ -153,6 +157,48 @@ def test_the_zoo_makes_a_table_and_resumes(
     refused = CliRunner().invoke(zoo.main, args)
     assert isinstance(refused.exception, bridges.BadInput)
     assert "did you mean 'none'" in str(refused.exception)
+
+
+def test_generation_is_scored_word_for_word() -> None:
+    """Answers are targets and nothing else; a model that repeats the truth scores 1, another one 0."""
+    tokenizer = tiny_tokenizer()
+    only_start = TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 2)])
+    tokenizer.backend_tokenizer.post_processor = only_start  # as those of causal models
+    chosen = [("the dog runs", " red house."), ("the cat sleeps very", " blue tree.")]
+    inputs = generation.encode(tokenizer, chosen)
+    for k, (text, answer) in enumerate(chosen):
+        attended = inputs["input_ids"][k][inputs["attention_mask"][k].bool()].tolist()
+        assert attended == tokenizer(text + answer)["input_ids"]
+        targets = inputs["labels"][k][inputs["labels"][k] != -100].tolist()
+        assert attended[-len(targets) :] == targets
+
+    class Parrot:
+        def __init__(self, answers: list[str]) -> None:
+            self.answers = iter(answers)
+
+        def generate(self, input_ids: Any, **_: Any) -> Any:
+            ids = tokenizer(next(self.answers), add_special_tokens=False)["input_ids"]
+            return torch.cat([input_ids, torch.tensor([ids])], 1)
+
+    assert generation.exact_match(Parrot(["red house", "blue tree"]), tokenizer, chosen) == 1
+    assert generation.exact_match(Parrot(["red house", "blue house"]), tokenizer, chosen) == 0.5
+    assert generation.stories(5, 1) == generation.stories(5, 1) != generation.stories(5, 2)
+
+
+@needs_shared("models", "stories260K")
+def test_generation_makes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = str(shared("models", "stories260K"))
+    plm, _ = load_plm(name, causal=True)
+    bridges.RunningCost.for_model(plm).save_pretrained(tmp_path / "brownian")
+    monkeypatch.setattr(generation, "RESULTS", tmp_path)
+    monkeypatch.setattr(generation, "REPORTED", 3)
+    args = ["--model", name, "--costs", str(tmp_path / "brownian"), "--seeds", "1", "2", "--steps", "2"]
+    args += ["--shots", "8", "--batch-size", "4", "--out", "g.json"]
+    done = CliRunner().invoke(generation.main, args, catch_exceptions=False)
+    assert done.exit_code == 0
+    record = json.loads((tmp_path / "g.json").read_text())
+    assert record["generation"]["summary"]["brownian"]["count"] == 2
+    assert record["generation"]["table"] in readme.render({"g.json": record})
 
 
 def test_the_committed_page_is_what_the_committed_results_make() -> None:

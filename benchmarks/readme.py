@@ -77,8 +77,8 @@ def _generation(name: str, record: dict[str, Any]) -> str:
         "Made-up stories of two children and what each has; greedy generation has to say what one of "
         f"them has, word for word. LoRA on {settings['shots']} stories, {settings['steps']} steps of "
         f"batch {settings['batch_size']}, learning rate {settings['lr']:g}, weight "
-        f"{settings['weight']:g}; every token of an answer is a target. Seeds {', '.join(map(str, seeds))}; the frozen model "
-        f"scores {found['frozen']:.3f}.\n",
+        f"{settings['weight']:g}; every token of an answer is a target. The frozen model scores "
+        f"{found['frozen']:.3f}. Seeds {', '.join(map(str, seeds))}.\n",
         found["table"],
         "",
     ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import inspect
 import math
 from types import TracebackType
@@ -12,18 +10,17 @@ from typing import Any, NamedTuple
 import torch
 from peft import PeftModel, PrefixTuningConfig
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
 
 from bridges import BadInput, RunningCost
 from bridges.model_spec import pretrained_model
 from pets.gradient_guard import GradientGuard
 from pets.label_targets import behind_prompt, label_targets
+from pets.outputs import declared, drop_states
 from pets.targets import check_not_checkpointed
 from pets.verbalizer import Verbalizer
 
 _MARK = "_bridge_pets_regularizer"
 _TRAINER_FLAG = "accepts_loss_kwargs"
-_STATES = ("hidden_states", "decoder_hidden_states", "encoder_hidden_states")
 
 
 class _Kept(NamedTuple):
@@ -151,9 +148,7 @@ class Regularizer:
         self._kept = _Kept(hidden, mask, bound.get("input_ids"))
         if not self._wants_states:
             # Taken out here, they are neither returned nor copied to fp32 by Accelerate.
-            for name in _STATES:
-                if getattr(output, name, None) is not None:
-                    setattr(output, name, None)
+            drop_states(output)
 
     # Outside a compiler's graph, which the cost would break into a dozen pieces.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -193,7 +188,7 @@ class Regularizer:
         output["running_cost"] = value.detach()
         if model.training:
             self._guard.watch(model, output["loss"])
-        return _declared(output)
+        return declared(output)
 
     def _check_gradient(self, model: nn.Module, hidden: tuple[Tensor, ...]) -> None:
         if not (model.training and torch.is_grad_enabled()):
@@ -206,30 +201,6 @@ class Regularizer:
                 "either no parameter below the last layer is trainable, or gradient checkpointing "
                 "cuts the graph (use gradient_checkpointing_kwargs={'use_reentrant': False})"
             )
-
-
-def _declared(output: Any) -> Any:
-    """The output in a class that knows a running cost: DDP takes outputs apart and builds them anew."""
-    fields = getattr(type(output), "__dataclass_fields__", None)
-    if not isinstance(output, ModelOutput) or fields is None or "running_cost" in fields:
-        return output
-    # An output keeps what was taken out of it among its items.
-    return _with_cost(type(output), {k: v for k, v in output.items() if getattr(output, k) is not None})
-
-
-def _with_cost(kind: Any, values: dict[str, Any]) -> Any:
-    return _class_with_cost(kind)(**values)
-
-
-@functools.cache
-def _class_with_cost(kind: type[Any]) -> type[Any]:
-    return dataclasses.make_dataclass(
-        kind.__name__,
-        [("running_cost", Tensor | None, None)],
-        bases=(kind,),
-        # No module holds the class by its name, so it is pickled as how it is made.
-        namespace={"__reduce__": lambda self: (_with_cost, (kind, dict(self)))},
-    )
 
 
 def regularize(

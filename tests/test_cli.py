@@ -115,6 +115,18 @@ def test_fit_then_tune_with_and_without_the_cost(run: Run, model: Path, text: Pa
     assert lines["br"]["versions"]["torch"]
 
 
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [((), 1e-4), (("--pet", "prompt"), 1e-3), (("--pet", "prompt", "--lr", "0.02"), 0.02)],
+)
+def test_the_learning_rate_follows_the_pet_unless_given(
+    tune: Run, options: tuple[str, ...], rate: float
+) -> None:
+    code, shown, _ = tune("--out", "r", *options)
+    assert code == 0
+    assert json.loads(shown)["settings"]["learning_rate"] == rate
+
+
 def test_a_finished_run_is_shown_again_and_another_one_refused(tune: Run) -> None:
     first = tune("--out", "r")
     written = (Path("r") / "result.json").stat().st_mtime_ns

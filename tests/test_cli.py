@@ -127,6 +127,15 @@ def test_the_learning_rate_follows_the_pet_unless_given(
     assert json.loads(shown)["settings"]["learning_rate"] == rate
 
 
+def test_label_words_may_be_several_for_a_class(tune: Run) -> None:
+    code, _, _ = tune("--out", "r", "--label-words", "bad,poor", "good,fine")
+    assert code == 0
+    identity = (Path("r") / "run.json").read_text()
+    assert "bad,poor" in identity
+    assert "good,fine" in identity
+    assert tune("--out", "r")[0] == 2  # other words, another run
+
+
 def test_a_finished_run_is_shown_again_and_another_one_refused(tune: Run) -> None:
     first = tune("--out", "r")
     written = (Path("r") / "result.json").stat().st_mtime_ns

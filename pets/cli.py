@@ -163,7 +163,11 @@ def fit(
 @click.option("--seed", default=42, show_default=True, help="Of split, initialisation and order.")
 @click.option("--steps", default=1000, show_default=True, help="Optimiser steps.")
 @click.option("--batch-size", default=2, show_default=True, help="Examples a step.")
-@click.option("--lr", default=1e-4, show_default=True, help="Learning rate, constant.")
+@click.option(
+    "--lr",
+    type=float,
+    help="Learning rate, constant.  [default: 1e-3 for prefix and prompt, 1e-4 otherwise]",
+)
 @click.option(
     "--eval-every", default=50, show_default=True, help="Steps between looks at the selection split."
 )
@@ -190,7 +194,7 @@ def tune(
     seed: int,
     steps: int,
     batch_size: int,
-    lr: float,
+    lr: float | None,
     eval_every: int,
     max_length: int,
     label_words: tuple[str, ...],

@@ -167,7 +167,7 @@ def _identity(
         for example in part:
             digest.update(f"{example.label}\t{example.text}\n".encode())
         digest.update(b"\0")
-    settings_used = dataclasses.asdict(settings)
+    settings_used = dataclasses.asdict(settings) | {"learning_rate": settings.rate}
     if cost is None:
         settings_used.pop("weight")  # plays no part
     return {

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from bridges.errors import BadInput, check_counts
 from bridges.storage import load_optimizer_tensors, optimizer_tensors
 from bridges.text import generator
-from pets import metrics, prompts
+from pets import methods, metrics, prompts
 from pets.classifier import PromptClassifier
 from pets.runs import RunFolder
 from pets.tasks import TaskData
@@ -28,7 +28,7 @@ Rows = list[tuple[prompts.Row, int]]
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """How a PET is tuned; the defaults are the published few-shot protocol for LoRA.
+    """How a PET is tuned; the defaults are the published few-shot protocol.
 
     Attributes:
         pet: method name, see `pets.get`.
@@ -39,7 +39,7 @@ class TuneSettings:
         seed: of split, initialisation and order.
         max_steps: optimiser steps.
         batch_size: examples a step.
-        learning_rate: of AdamW, constant.
+        learning_rate: of AdamW, constant; None for that of the PET, see `pets.methods.learning_rate`.
         weight_decay: not on biases and layer norms.
         eval_every: steps between looks at the selection split.
         max_length: tokens a prompt.
@@ -52,7 +52,7 @@ class TuneSettings:
     seed: int = 42
     max_steps: int = 1000
     batch_size: int = 2
-    learning_rate: float = 1e-4
+    learning_rate: float | None = None
     weight_decay: float = 0.01
     eval_every: int = 50
     max_length: int = 128
@@ -60,10 +60,15 @@ class TuneSettings:
     def __post_init__(self) -> None:
         counts = ("max_steps", "batch_size", "eval_every")
         check_counts(**{name: getattr(self, name) for name in counts})
-        if not 0 < self.learning_rate < 1:
+        if self.learning_rate is not None and not 0 < self.learning_rate < 1:
             raise BadInput(f"learning_rate={self.learning_rate}: expected a number in (0, 1)")
         if not 0 <= self.weight_decay < 1:
             raise BadInput(f"weight_decay={self.weight_decay}: expected a number in [0, 1)")
+
+    @property
+    def rate(self) -> float:
+        """The learning rate used: the one given, else the PET's."""
+        return methods.learning_rate(self.pet) if self.learning_rate is None else self.learning_rate
 
 
 class TuningLoop:
@@ -91,7 +96,7 @@ class TuningLoop:
             {"params": [p for p in self.named.values() if p.dim() <= 1], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(
-            groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=False
+            groups, lr=settings.rate, weight_decay=settings.weight_decay, foreach=False
         )
         self.curves: list[dict[str, Any]] = []
         self.best = self._tensors()
@@ -159,7 +164,7 @@ class TuningLoop:
         if not output.loss.isfinite():
             raise BadInput(
                 f"the loss became {output.loss.item()} at step {step}: lower learning_rate "
-                f"({self.settings.learning_rate}) or weight ({self.settings.weight})"
+                f"({self.settings.rate}) or weight ({self.settings.weight})"
             )
         self.optimizer.zero_grad()
         output.loss.backward()
@@ -189,7 +194,7 @@ class TuningLoop:
         dev, dev_loss = self.evaluate("dev")
         if not math.isfinite(dev_loss):
             advice = (
-                f"lower learning_rate ({self.settings.learning_rate})"
+                f"lower learning_rate ({self.settings.rate})"
                 if step
                 else "that is before any tuning, so check the model's weights"
             )

@@ -115,6 +115,27 @@ def test_fit_then_tune_with_and_without_the_cost(run: Run, model: Path, text: Pa
     assert lines["br"]["versions"]["torch"]
 
 
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [((), 1e-4), (("--pet", "prompt"), 1e-3), (("--pet", "prompt", "--lr", "0.02"), 0.02)],
+)
+def test_the_learning_rate_follows_the_pet_unless_given(
+    tune: Run, options: tuple[str, ...], rate: float
+) -> None:
+    code, shown, _ = tune("--out", "r", *options)
+    assert code == 0
+    assert json.loads(shown)["settings"]["learning_rate"] == rate
+
+
+def test_label_words_may_be_several_for_a_class(tune: Run) -> None:
+    code, _, _ = tune("--out", "r", "--label-words", "bad,poor", "good,fine")
+    assert code == 0
+    identity = (Path("r") / "run.json").read_text()
+    assert "bad,poor" in identity
+    assert "good,fine" in identity
+    assert tune("--out", "r")[0] == 2  # other words, another run
+
+
 def test_a_finished_run_is_shown_again_and_another_one_refused(tune: Run) -> None:
     first = tune("--out", "r")
     written = (Path("r") / "result.json").stat().st_mtime_ns

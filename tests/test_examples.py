@@ -12,13 +12,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import tiny_bert, tiny_llama, tiny_tokenizer
+from safetensors import safe_open
+from tiny import TEXTS, tiny_bert, tiny_llama, tiny_model, tiny_tokenizer
 from transformers import BertForMaskedLM
 
 from bridges import RunningCost
 from pets.models import load_pet
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+WEIGHTS = "adapter_model.safetensors"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
@@ -98,7 +100,7 @@ def test_the_trainer_trains_saves_and_resumes(files: Path, tmp_path: Path) -> No
     assert_falls(printed_values(printed, "loss"), 8)
     assert_falls(printed_values(printed, "running_cost"), 8)
     assert len(printed_values(printed, "eval_loss")) == 8
-    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights = tmp_path / "adapter" / WEIGHTS
     assert lora_norm(files / "model", weights.parent) > 0
     expected = weights.read_bytes()
     shutil.rmtree(weights.parent)
@@ -106,6 +108,55 @@ def test_the_trainer_trains_saves_and_resumes(files: Path, tmp_path: Path) -> No
     resumed = run(files, "trainer.py", tmp_path, "--epochs", "8", "--resume")
     assert len(printed_values(resumed, "loss")) == 1
     assert weights.read_bytes() == expected
+
+
+def test_a_classifier_is_trained_with_its_head_and_reloaded(files: Path, tmp_path: Path) -> None:
+    """Larger weights than usual make states that tell words apart: there is something to learn."""
+    plm = tiny_bert(initializer_range=0.2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    for part in (plm, tiny_tokenizer()):
+        part.save_pretrained(files / "apart")
+    RunningCost.for_model(plm).save_pretrained(files / "apart-brownian")
+    printed = run(files, "classifier.py", tmp_path, bridge="apart-brownian", model="apart")
+    losses, costs = printed_values(printed, "loss"), printed_values(printed, "running_cost")
+    assert_falls(losses, 10)
+    assert_falls(costs, 10)
+    # Without the cost a fresh head's loss is about that of guessing among two classes.
+    assert losses[0] - 0.5 * costs[0] == pytest.approx(math.log(2), abs=0.3)
+    before, after = map(float, re.findall(r"accuracy ([\d.]+) before and ([\d.]+) after", printed)[0])
+    assert before + 0.25 <= after
+    assert printed.endswith("largest difference of the reloaded logits 0\n")
+    with safe_open(tmp_path / WEIGHTS, framework="pt") as file:
+        names = set(file.keys())
+    assert {n.removeprefix("base_model.model.") for n in names if "lora" not in n} == {
+        f"{layer}.{kind}" for layer in ("classifier", "bert.pooler.dense") for kind in ("weight", "bias")
+    }
+
+
+def test_an_encoder_decoder_is_trained_with_a_cost_that_the_script_fits(
+    files: Path, tmp_path: Path
+) -> None:
+    """Run again, it finds the saved cost and prints the same.
+
+    The weight lets the cost fall too: at 0.5 a random T5 has far more to gain from its task loss.
+    """
+    plm = tiny_model("t5")
+    for part in (plm, tiny_tokenizer()):
+        part.save_pretrained(files / "t5")
+    (files / "corpus.txt").write_text("\n".join(TEXTS))
+    model = {"bridge": "t5-brownian", "model": "t5"}
+    fitting = ("--text", "corpus.txt", "--fit-steps", "20")
+    printed = run(files, "encoder_decoder.py", tmp_path / "a", "--weight", "3", *fitting, **model)
+    values = [printed_values(printed, name) for name in ("loss", "running cost")]
+    for found in values:
+        assert_falls(found, 20)
+    record = RunningCost.from_pretrained(files / "t5-brownian").fit_record
+    assert record is not None
+    assert record["steps"] == 20
+    printed = run(files, "encoder_decoder.py", tmp_path / "b", "--weight", "3", **model)
+    assert [printed_values(printed, name) for name in ("loss", "running cost")] == values
+    assert (tmp_path / "a" / WEIGHTS).read_bytes() == (tmp_path / "b" / WEIGHTS).read_bytes()
+    tuned = load_pet(plm, tmp_path / "b")
+    assert sum(p.norm().item() for n, p in tuned.named_parameters() if "lora_B" in n) > 0
 
 
 def test_trl_trains_the_loss_with_the_cost(files: Path, tmp_path: Path) -> None:

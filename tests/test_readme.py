@@ -9,12 +9,13 @@ from typing import Any
 import click
 import pytest
 import torch
-from tiny import TEXTS
+from tiny import TEXTS, tiny_model
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 
 from bridges import registry
 from pets.cli import cli
 
+_HEAD = "ForSequenceClassification"
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 
 
@@ -37,8 +38,14 @@ def test_python_blocks_run(
         assert output.running_cost > 0
         names["handle"].remove()
         names["batch"] = batch
+        classifier = tiny_model(
+            "bert", head="ForSequenceClassification", num_labels=2, num_hidden_layers=3
+        )
+        classifier.get_input_embeddings().load_state_dict(bert.get_input_embeddings().state_dict())
+        names["classifier"] = classifier.train()
         for block in others:
             exec(block, names)
+        assert classifier(input_ids=ids, labels=torch.tensor([1])).running_cost > 0
     finally:
         registry._REGISTRY.clear()
         registry._REGISTRY.update(known)

@@ -21,6 +21,7 @@ from tiny import WORDS, tiny_bert, tiny_tokenizer
 from torch import Tensor, nn
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 
+import pets
 from bridges import BadInput, RunningCost
 from pets import metrics, prompts
 from pets.classifier import PromptClassifier
@@ -538,6 +539,32 @@ def test_a_run_that_cannot_be_is_refused_before_anything_is_written(case: str, t
 def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(BadInput, match=f"{name}={value}: expected a"):
         TuneSettings(**{name: value})
+
+
+@pytest.mark.parametrize("pet", pets.available())
+def test_the_learning_rate_is_the_pets_where_none_is_given(tmp_path: Path, pet: str) -> None:
+    """The published protocol's; the number used is in the result, and replacing the PET replaces it."""
+    rates: set[float] = set()
+    step = torch.optim.AdamW.step
+
+    def recorded(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+        rates.update(group["lr"] for group in self.param_groups)
+        return step(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", recorded)
+        found = run(tmp_path / "run", pet=pet, learning_rate=None, max_steps=1)
+    expected = 1e-3 if pet in ("prefix", "prompt") else 1e-4
+    assert rates == {expected}
+    assert found["settings"]["learning_rate"] == expected
+    with pytest.raises(BadInput, match=f"learning_rate {expected} there, 0.01 here"):
+        run(tmp_path / "run", pet=pet, max_steps=1)
+    assert dataclasses.replace(TuneSettings(pet="lora"), pet=pet).rate == expected
+
+
+def test_an_unknown_pet_has_no_learning_rate() -> None:
+    with pytest.raises(BadInput, match="unknown PET 'lara'; did you mean 'lora'"):
+        _ = TuneSettings(pet="lara").rate
 
 
 def test_a_broken_model_ends_the_run_with_advice(tmp_path: Path) -> None:

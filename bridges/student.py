@@ -33,8 +33,9 @@ class StudentBridge(Bridge, name="student"):
               - \tfrac d2 \log(\pi (\nu - 2) s^2(t))
               - \tfrac{\nu + d}2 \log \Bigl( 1 + \frac{q}{\nu - 2} \Bigr)
 
-    and the cost is the mean over layers of its last term, of all terms where the base learns parameters. A layer far off costs the logarithm of its
-    distance only: an odd token pulls less. As nu grows this becomes the base, cost included.
+    and the cost is the mean over layers of its last term; of all its terms, normaliser included, if the
+    base learns parameters. A layer far off costs the logarithm of its distance only: an odd token pulls
+    less. As nu grows this becomes the base, cost included.
 
     Source: Shah, Wilson, Ghahramani, "Student-t Processes as Alternatives to Gaussian Processes",
     AISTATS 2014 (arXiv 1402.4306).
@@ -103,7 +104,7 @@ class StudentBridge(Bridge, name="student"):
     ) -> Tensor:
         """Mean over layers of ``(nu + d) / 2 log(1 + |z_i - m(t_i) v|^2 / ((nu - 2) s2(t_i)))``.
 
-        With a base that learns, of all of minus the log-density: else a wider law would always cost less.
+        With a base that learns, of all terms of the density: else a wider law would always cost less.
         """
         factor, variance = self.process.marginal(trajectory.times())
         with torch.autocast(end.device.type, enabled=False):

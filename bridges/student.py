@@ -62,6 +62,9 @@ class StudentBridge(Bridge, name="student"):
         self.nu = nu
         self.process = process
 
+    def terms(self, trajectory: Trajectory) -> int:
+        return len(trajectory.states)
+
     def make_map(self, hidden_size: int, widths: Sequence[int]) -> LatentMap:
         return self.process.make_map(hidden_size, widths)
 

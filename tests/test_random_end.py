@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
-from tiny import TEXTS, tiny_bert, tiny_tokenizer
+from tiny import TEXTS, tiny_bert, tiny_model, tiny_tokenizer
 from torch import Tensor
 from torch.testing import assert_close
 from zoo_cases import f64, generator
 from zoo_tools import trajectory
 
 import bridges
+import pets
 from bridges import BadInput, GaussianBridge, LabelEnds, LatentMap, RandomEndBridge, RunningCost
+from pets import Verbalizer
 
 TARGETS = ["brownian", "ou:theta=3", "fractional:hurst=0.3", "smooth", "ou:likelihood=path"]
 CANDIDATES = f64(1.5, -0.5, 0.3)
@@ -261,6 +263,33 @@ def test_confused_labels_keep_their_words_and_their_probabilities() -> None:
     assert_close(chances[:, 0], f64(*words[0], *words[1], *words[2]), rtol=1e-12, atol=0)
     assert torch.equal(ends[:, 0].reshape(3, 3, 8), labels.vectors)
     assert labels.confused(1) is labels
+
+
+def test_a_classifier_is_tuned_among_its_labels() -> None:
+    """Through `pets.regularize`: the mixture, with a gradient that reaches the model."""
+    words = Verbalizer.of_words(
+        tiny_tokenizer(), {"no": "bad", "maybe": ["slow", "fine"], "yes": "good"}
+    )
+    plm = tiny_model("bert", head="ForSequenceClassification", num_labels=3)
+    costs = [RunningCost.for_model(plm, bridge) for bridge in ("random:keep=0.6", "brownian")]
+    classes, seen = torch.tensor([2, 0]), []
+    for cost in costs:
+        plm.zero_grad()
+        with pets.regularize(plm, cost, 1e6, verbalizer=words):
+            plm.eval()
+            plm.training = True  # without dropout
+            output = plm(input_ids=IDS, labels=classes)
+            output.loss.backward()
+        assert plm.get_input_embeddings().weight.grad.abs().sum() > 0
+        seen.append(output.running_cost)
+    with torch.no_grad():
+        hidden = plm.eval()(input_ids=IDS, output_hidden_states=True).hidden_states
+    targets = torch.full_like(IDS, -100)
+    targets[:, 0] = classes
+    mixed = words.ends(costs[1]).confused(0.6)
+    expected = costs[1](hidden, targets, labels=mixed, in_place=True)  # all words written out
+    assert_close(seen[0], expected.detach())
+    assert abs(seen[0] - seen[1]) > 1e-3
 
 
 # Words, files, fits

@@ -18,6 +18,7 @@ from bridges.label_ends import LabelEnds
 from bridges.latent import EndPoints, LatentMap
 from bridges.model_spec import ModelSpec
 from bridges.ou import OUBridge
+from bridges.random_end import RandomEndBridge
 from bridges.registry import BridgeInfo, available, get, info, parse
 from bridges.running_cost import RunningCost
 from bridges.sde import SDEBridge
@@ -45,6 +46,7 @@ __all__ = [
     "ModelSpec",
     "Nothing",
     "OUBridge",
+    "RandomEndBridge",
     "Regression",
     "RunningCost",
     "SDEBridge",

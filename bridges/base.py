@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bridges.errors import BadInput
+from bridges.label_ends import LabelEnds
 from bridges.latent import LatentMap
 from bridges.parameters import Learnable
 from bridges.registry import constructor_defaults, register
@@ -89,6 +90,10 @@ class Bridge(nn.Module, ABC):
     def terms(self, trajectory: Trajectory) -> int:
         """How many log-likelihoods `cost` is the mean of: 1 unless it is a mean over layers."""
         return 1
+
+    def ends(self, labels: LabelEnds) -> LabelEnds:
+        """Where trajectories of the labels end, in a `RunningCost`: at the labels' own words."""
+        return labels
 
     def make_map(self, hidden_size: int, widths: Sequence[int]) -> LatentMap:
         """The trainable map that `cost` reads the states with: g, unless the bridge needs another."""

@@ -60,7 +60,8 @@ class ClockBridge(GaussianBridge, name="clock"):
 
     Args:
         clock: how many equal parts of [0, 1] have a speed of their own, all even at first; or a list of
-            those speeds, of which only the proportions count, none below 0.05 of their mean.
+            those speeds, of which only the proportions count, none below 0.05 of their mean. A model
+            with L layers has L + 2 gaps between its times: parts finer than these cannot be learned.
         sigma: diffusion, above 0, or a list of d; learned from 0.001 to 10.
         learn: as `GaussianBridge`; "clock" and "sigma" can be learned.
         **options: of `GaussianBridge`.

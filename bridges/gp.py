@@ -97,7 +97,8 @@ class GPBridge(StationaryBridge, name="gp"):
     Args:
         kernel: "matern12", "matern32", "matern52" or "rbf".
         lengthscale: from 0.05, where layers hardly know each other, to 10, beyond which the bridge
-            changes in little but its scale.
+            changes in little but its scale. Learned too: of a "matern12" above about 2 a few thousand
+            trajectories tell sigma^2 / lengthscale, but neither by itself.
         sigma: the free process's standard deviation, above 0.
     """
 

@@ -76,6 +76,27 @@ class LabelEnds:
             return self
         return LabelEnds(self.vectors.to(device), self.log_weights.to(device))
 
+    def confused(self, keep: float) -> LabelEnds:
+        """The same labels, each of which may be mistaken for another: a mixture over all labels' words.
+
+        A label's own words share the probability ``keep``, each other label's (1 - keep) / (C - 1), in
+        proportion to their weights. Itself where nothing is to be shared: keep is 1, or C is.
+
+        Args:
+            keep: above 0, to 1.
+
+        Returns:
+            [C, C K, d] and [C, C K], the words of all labels in their order.
+        """
+        count, words, dim = self.vectors.shape
+        if keep == 1 or count == 1:
+            return self
+        share = self.log_weights.new_full((count, count), math.log((1 - keep) / (count - 1)))
+        share.fill_diagonal_(math.log(keep))
+        log_weights = share[:, :, None] + self.log_weights  # own label, its candidate, the word
+        vectors = self.vectors.reshape(1, count * words, dim).expand(count, -1, -1)
+        return LabelEnds(vectors, log_weights.reshape(count, count * words))
+
     def __call__(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """End points [K, N, d] and log-weights [K, N] of labels [N]."""
         return self.vectors[labels].transpose(0, 1), self.log_weights[labels].T

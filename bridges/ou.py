@@ -24,7 +24,8 @@ class OUBridge(GaussianBridge, name="ou"):
     Source: arXiv 2305.17670, section 3.2.
 
     Args:
-        theta: mean reversion, above 0, or a list of d; learned from 0.01 to 50.
+        theta: mean reversion, above 0, or a list of d; learned from 0.01 to 50. Below about 1/2 it
+            changes the law by its square, too little for a few thousand trajectories to tell it from 0.
         sigma: diffusion, above 0, or a list of d; learned from 0.001 to 10.
         **options: of `GaussianBridge`.
     """

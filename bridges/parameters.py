@@ -12,6 +12,9 @@ shrinks to 0 leaves residuals of the size of v and gains nothing. The likelihood
 alone: where the states give v away in every layer, residuals and sigma can fall to 0 together. States of
 a masked word do not; a map that has memorised its text comes close on that text, which shows as a rising
 held-out cost (`RunningCost.fit` stops on it), and the range ends it in any case.
+
+Each parameter of each process can be found by either likelihood, marginal or path, on trajectories that
+the process made (tests/test_recovery.py); the processes say where in its range it cannot.
 """
 
 from __future__ import annotations

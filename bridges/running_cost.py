@@ -139,7 +139,8 @@ class RunningCost(nn.Module):
             attention_mask: [B, S], 0 at padding; default all attended.
             labels: end points of labels; ``targets`` are then indices into them. A label with several
                 words is a mixture: with c_k the cost towards word k and n layers in its mean, the cost
-                is ``-log(sum_k weight_k exp(-n c_k)) / n``.
+                is ``-log(sum_k weight_k exp(-n c_k)) / n``. A bridge may mix in other labels' words, see
+                `Bridge.ends`.
             in_place: the targets are not predicted but read where they stand, with all that is attended
                 as context, in any model: so it is with the label of a sequence at its pooled position.
             generator: of the noise of a cost that draws any; default torch's global one.
@@ -155,7 +156,7 @@ class RunningCost(nn.Module):
         if labels is None:
             ends, log_weights = self.end_points(found), None
         else:
-            ends, log_weights = labels(found)
+            ends, log_weights = self.bridge.ends(labels)(found)
         costs = self.bridge.cost(self.latent_map, trajectory, ends, generator=generator)
         if log_weights is not None:
             count = self.bridge.terms(trajectory)

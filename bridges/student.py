@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from scipy.special import gammainccinv
@@ -32,8 +33,9 @@ class StudentBridge(Bridge, name="student"):
               - \tfrac d2 \log(\pi (\nu - 2) s^2(t))
               - \tfrac{\nu + d}2 \log \Bigl( 1 + \frac{q}{\nu - 2} \Bigr)
 
-    and the cost is the mean over layers of its last term. A layer far off costs the logarithm of its
-    distance only: an odd token pulls less. As nu grows this becomes the base, cost included.
+    and the cost is the mean over layers of its last term; of all its terms, normaliser included, if the
+    base learns parameters. A layer far off costs the logarithm of its distance only: an odd token pulls
+    less. As nu grows this becomes the base, cost included.
 
     Source: Shah, Wilson, Ghahramani, "Student-t Processes as Alternatives to Gaussian Processes",
     AISTATS 2014 (arXiv 1402.4306).
@@ -56,14 +58,19 @@ class StudentBridge(Bridge, name="student"):
         process = registry.parse(base)
         if not isinstance(process, GaussianBridge):
             raise BadInput(f"base={base!r}: expected a Gaussian bridge; for example 'brownian' or 'ou'")
-        if process.learn or process.likelihood != "marginal":
+        if process.likelihood != "marginal":
             raise BadInput(
-                f"base={base!r}: expected fixed parameters and likelihood=marginal; the cost here is of "
-                "each layer by itself, without the normaliser of a learned spread"
+                f"base={base!r}: expected likelihood=marginal; the cost here is of each layer by itself"
             )
         self.base = base
         self.nu = nu
         self.process = process
+
+    def terms(self, trajectory: Trajectory) -> int:
+        return len(trajectory.states)
+
+    def make_map(self, hidden_size: int, widths: Sequence[int]) -> LatentMap:
+        return self.process.make_map(hidden_size, widths)
 
     def mean(self, t: Tensor, end: Tensor) -> Tensor:
         return self.process.mean(t, end)
@@ -90,12 +97,8 @@ class StudentBridge(Bridge, name="student"):
             BadInput: as `GaussianBridge.log_prob`.
         """
         check_density(z, t, end)
-        nu, dim = exact(self.nu), end.shape[-1]
         variance = self.process.variance(t).to(torch.float64)
-        size = math.log(math.pi) + torch.log(nu - 2) + _columns(variance.log())
-        constant = (
-            torch.lgamma((nu + dim) / 2) - torch.lgamma(nu / 2) - size.expand(-1, 1, dim).sum(-1) / 2
-        )
+        constant = self._constant(variance, end.shape[-1])[:, None]
         return (constant - self._misfit(z - self.process.mean(t, end), variance)).to(z.dtype)
 
     def cost(
@@ -106,15 +109,24 @@ class StudentBridge(Bridge, name="student"):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Mean over layers of ``(nu + d) / 2 log(1 + |z_i - m(t_i) v|^2 / ((nu - 2) s2(t_i)))``."""
+        """Mean over layers of ``(nu + d) / 2 log(1 + |z_i - m(t_i) v|^2 / ((nu - 2) s2(t_i)))``.
+
+        With a base that learns, of all terms of the density: else a wider law would always cost less.
+        """
         factor, variance = self.process.marginal(trajectory.times())
         with torch.autocast(end.device.type, enabled=False):
             latent = latent_map(trajectory)
             pull = _columns(factor).to(latent.dtype) * end.to(latent.dtype).unsqueeze(-3)
-            return self._misfit(latent - pull, variance).mean(-2).to(latent.dtype)
+            value = self._misfit(latent - pull, variance).mean(-2)
+            if self.process.learn:
+                value = value - self._constant(variance, end.shape[-1]).mean()
+            return value.to(latent.dtype)
 
-    def terms(self, trajectory: Trajectory) -> int:
-        return len(trajectory.states)
+    def _constant(self, variance: Tensor, dim: int) -> Tensor:
+        """The density's logarithm at the mean with variances [T], or [T, d]: [T]."""
+        nu = exact(self.nu)
+        size = math.log(math.pi) + torch.log(nu - 2) + variance.log().reshape(len(variance), -1)
+        return torch.lgamma((nu + dim) / 2) - torch.lgamma(nu / 2) - size.expand(-1, dim).sum(-1) / 2
 
     def _misfit(self, residual: Tensor, variance: Tensor) -> Tensor:
         """What the density loses to residuals [..., T, N, d] with variances [T]: [..., T, N]."""

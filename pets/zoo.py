@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import bridges
-from bridges import BadInput, Bridge, LatentMap, SDEBridge, Trajectory
+from bridges import BadInput, Bridge, LatentMap, RandomEndBridge, SDEBridge, Trajectory
 from bridges.sde import path_grid
 from bridges.storage import new_file
 from bridges.trajectory import layer_times
@@ -24,6 +24,7 @@ SHOWN: dict[str, dict[str, Any]] = {
     "clock": {"clock": [0.2, 0.6, 2.0, 1.2]},
     "fractional": {"hurst": 0.25},
     "ou": {"theta": 5.0},
+    "random": {"keep": 0.7},
     "student": {"nu": 3.0},
 }
 """Parameters that show a process's character better than its defaults do."""
@@ -92,7 +93,7 @@ def plot_zoo(path: str | os.PathLike[str]) -> None:
     figure.suptitle(
         "Left: paths from 0 to an end point 1 over depth, mean (thick) and two-sigma tube.   Right: "
         f"weight of the cost on each state of a {LAYERS}-layer model.\n"
-        "Dashed: tube and weights of brownian. Sigma is 1 everywhere.",
+        "Dashed: tube and weights of brownian. Sigma is 1. random may end at -1 instead.",
         fontsize=12,
     )
     with new_file(Path(path)) as temporary:
@@ -112,12 +113,16 @@ def _draw(record: bridges.BridgeInfo, left: Any, right: Any) -> None:
     bridge = bridges.get(record.name, **SHOWN.get(record.name, {}))
     reference = bridges.get("brownian")
     fine, end = torch.linspace(0, 1, _GRID, dtype=torch.float64), torch.ones(_PATHS, 1).double()
-    for edge in _tube(reference, fine):
+    if isinstance(bridge, RandomEndBridge):
+        end = torch.stack([end, -end])
+        left.set(ylim=(-2.4, 2.4), yticks=[-2, -1, 0, 1, 2])
+    for edge in _tube(reference, fine, 1.0):
         left.plot(fine, edge, **_REFERENCE)
     try:
-        low, high = _tube(bridge, fine)
-        left.fill_between(fine, low, high, color=_LAW, alpha=0.16, linewidth=0)
-        left.plot(fine, (low + high) / 2, color=_MEAN, linewidth=2.6)
+        for v in end[..., 0, 0].reshape(-1).tolist():
+            low, high = _tube(bridge, fine, v)
+            left.fill_between(fine, low, high, color=_LAW, alpha=0.16, linewidth=0)
+            left.plot(fine, (low + high) / 2, color=_MEAN, linewidth=2.6)
         sample = bridge.sample(fine, end, generator=torch.Generator().manual_seed(5))[..., 0]
         left.plot(fine, sample[:, 2:], color=_LAW, linewidth=0.6, alpha=0.6)
         left.plot(fine, sample[:, :2], color=_MEAN, linewidth=0.9, alpha=0.9)
@@ -134,8 +139,8 @@ def _draw(record: bridges.BridgeInfo, left: Any, right: Any) -> None:
         right.set_title("none", fontsize=10, loc="left", color=_COST)
 
 
-def _tube(bridge: Bridge, t: Tensor) -> tuple[Tensor, Tensor]:
-    mean = bridge.mean(t, torch.ones(1, 1, dtype=torch.float64))[:, 0, 0]
+def _tube(bridge: Bridge, t: Tensor, end: float) -> tuple[Tensor, Tensor]:
+    mean = bridge.mean(t, torch.full((1, 1), end, dtype=torch.float64))[:, 0, 0]
     spread = 2 * bridge.variance(t).sqrt()
     return mean - spread, mean + spread
 

@@ -17,7 +17,7 @@ from bridges.text import encoder_decoder_batch
 IDS = torch.tensor([[2, 5, 10, 11, 6, 7, 3], [2, 6, 12, 5, 20, 7, 3]])
 CLASSES = torch.full_like(IDS, -100)
 CLASSES[0, 2], CLASSES[1, 3], CLASSES[1, 5] = 0, 1, 2
-BRIDGES = ["brownian", "ou:theta=2", "sde"]
+BRIDGES = ["brownian", "ou:theta=2", "sde", "student:nu=3", "random:keep=1", "kinetic"]
 
 
 def new_cost(bridge: str = "brownian") -> tuple[RunningCost, tuple[Tensor, ...]]:

@@ -147,6 +147,19 @@ def test_the_cost_is_the_negative_log_density_without_its_constants(
         torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("base", ["ou:learn=theta+sigma", "clock"])
+def test_with_a_base_that_learns_the_cost_is_the_whole_density(base: str) -> None:
+    """A spread of the base's is bounded by the normaliser, which is in the cost then."""
+    bridge, (seen, end) = student(base=base, nu=4.0).double(), trajectory()
+    latent_map = LatentMap(6, (8, 4)).double()
+    expected = -bridge.log_prob(latent_map(seen), seen.times(), end).mean(0)
+    found = bridge.cost(latent_map, seen, end)
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+    learned = list(bridge.parameters())
+    slopes = [torch.autograd.grad(x.mean(), learned) for x in (found, expected)]
+    torch.testing.assert_close(*slopes, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("base", BASES)
 def test_with_many_degrees_of_freedom_it_is_its_base(base: str) -> None:
     """Law and cost; what is left is of the order q / nu of them, and the smooth base makes q large."""
@@ -189,8 +202,7 @@ def test_autocast_changes_nothing() -> None:
         ),
         ({"base": "sde"}, "base='sde': expected a Gaussian bridge; for example 'brownian' or 'ou'"),
         ({"base": "student"}, "base='student': expected a Gaussian bridge"),
-        ({"base": "ou:learn=theta"}, "base='ou:learn=theta': expected fixed parameters and likelihood="),
-        ({"base": "ou:likelihood=path"}, "base='ou:likelihood=path': expected fixed parameters"),
+        ({"base": "ou:likelihood=path"}, "base='ou:likelihood=path': expected likelihood=marginal"),
         ({"base": "brown"}, "unknown bridge 'brown'; did you mean 'brownian'"),
         ({"base": "ou:theta=-1"}, "theta=-1.0: expected a finite number above 0"),
     ],

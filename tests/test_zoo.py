@@ -83,6 +83,28 @@ class TestStudent(BridgeTestCase):
     normal = False
 
 
+class TestRandomEnd(BridgeTestCase):
+    name = "random"
+    parameters: ClassVar = {"target": "ou:theta=2", "keep": 0.8}
+    extremes = ({"keep": 1e-6}, {"target": "fractional:hurst=0.05,likelihood=path"})
+    law = False
+    normal = False
+
+
+class TestLearnedRandomEnd(BridgeTestCase):
+    name = "random"
+    parameters: ClassVar = {"target": "ou:theta=2,likelihood=path,learn=theta+sigma"}
+    law = False
+    normal = False
+
+
+class TestLearnedStudent(BridgeTestCase):
+    name = "student"
+    parameters: ClassVar = {"base": "ou:theta=2,learn=theta+sigma"}
+    law = False
+    normal = False
+
+
 class TestRegression(BridgeTestCase):
     name = "regression"
     law = False

@@ -134,6 +134,11 @@ def test_every_bridge_is_drawn_whatever_it_lacks(
     half = f64(0.5)
     mean, spread = ou.mean(half, f64(1.0)[None]).item(), 2 * ou.variance(half).sqrt().item()
     torch.testing.assert_close(middle, f64(mean - spread, mean + spread), rtol=0, atol=1e-6)
+    left, _ = drawn["random"]
+    assert len(left.collections) == 2, "a tube for each of its two candidates"
+    outlines = [torch.tensor(tube.get_paths()[0].vertices) for tube in left.collections]
+    at_one = [outline[outline[:, 0] == 1][:, 1].unique() for outline in outlines]
+    assert [x.tolist() for x in at_one] == [[1.0], [-1.0]]
     heights = f64(*(bar.get_height() for bar in right.patches))
     torch.testing.assert_close(heights, zoo.layer_weights(ou, 25), rtol=1e-9, atol=0)
 

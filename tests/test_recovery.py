@@ -134,13 +134,14 @@ def test_the_path_likelihood_finds_the_truth_within_its_error_bars(
     each = torch.stack([values(found(name, truth, "path", PATHS, s)[0]) for s in range(SETS)]).detach()
     ratio = each.std(0) / (errors * math.sqrt(SETS))
     assert ((ratio > 0.25) & (ratio < 2)).all(), ratio
-    assert ((each.mean(0) - expected).abs() < 4 * each.std(0) / math.sqrt(SETS)).all()
+    assert ((each.mean(0) - expected).abs() < 4 * errors).all()
 
 
 @pytest.mark.parametrize(("name", "truth"), CASES)
 def test_the_marginal_likelihood_finds_the_truth_too(name: str, truth: dict[str, Any]) -> None:
     """Eight sets of 300 paths: the mean estimate is within four standard errors of the truth, and those
-    are below a tenth of it. Layers are not independent, so errors come from repeated simulation.
+    are below a tenth of it. Layers are not independent, so errors come from repeated simulation: of
+    eight sets four errors are missed once in 200 numbers. The draws are fixed.
     """
     made = [found(name, truth, "marginal", PATHS, seed)[0] for seed in range(SETS)]
     each, expected = torch.stack([values(b) for b in made]).detach(), true_values(made[0], truth)

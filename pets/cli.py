@@ -64,9 +64,7 @@ def cli() -> None:
 
 
 @cli.command(cls=ManyValues)
-@click.option(
-    "--model", required=True, help="Hugging Face name or local folder of a masked or causal LM."
-)
+@click.option("--model", required=True, help="Hugging Face name or local folder of a language model.")
 @click.option(
     "--bridge",
     default="brownian",
@@ -116,7 +114,7 @@ def fit(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"{out} exists: a cost is never overwritten, choose another folder")
     lines = _lines(texts)
-    plm, tokenizer = load_plm(model, causal=True)
+    plm, tokenizer = load_plm(model, any_lm=True)
     cost = bridges.RunningCost.for_model(plm, process, latent_dim=latent_dim, seed=seed)
     unfinished = out.with_name(out.name + ".partial")
     result = cost.fit(

@@ -16,12 +16,14 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedModel,
 )
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
 from bridges.errors import BadInput
@@ -30,15 +32,22 @@ logger = logging.getLogger(__name__)
 
 PET_WEIGHTS = "adapter_model.safetensors"
 
+# In this order: a model with several heads gets the first of them.
+_HEADS = (
+    (MODEL_FOR_MASKED_LM_MAPPING_NAMES, AutoModelForMaskedLM),
+    (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, AutoModelForCausalLM),
+    (MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, AutoModelForSeq2SeqLM),
+)
 
-def load_plm(name: str, *, causal: bool = False) -> tuple[PreTrainedModel, Any]:
+
+def load_plm(name: str, *, any_lm: bool = False) -> tuple[PreTrainedModel, Any]:
     """A masked language model (float32, on the GPU where there is one) and its tokenizer.
 
     Weights that the checkpoint lacks are random after loading; a warning names them.
 
     Args:
         name: a Hugging Face name or a local folder.
-        causal: also accept a causal language model where there is no masked-LM head.
+        any_lm: where there is no masked-LM head, also accept a causal one or an encoder-decoder.
 
     Raises:
         BadInput: if the model cannot be found or read, or has no such head.
@@ -48,14 +57,13 @@ def load_plm(name: str, *, causal: bool = False) -> tuple[PreTrainedModel, Any]:
     except (OSError, ValueError) as error:
         where = "" if Path(name).exists() else "it is no folder here, and "
         raise BadInput(f"model {name!r} cannot be loaded: {where}{_one_line(error)}") from error
-    auto: Any = AutoModelForMaskedLM
-    if config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        if not causal or config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-            raise BadInput(
-                f"model {name!r} ({config.model_type}) has no masked-LM head: choose a masked "
-                "language model such as BERT or RoBERTa"
-            )
-        auto = AutoModelForCausalLM
+    auto: Any = next((a for known, a in _HEADS if config.model_type in known), None)
+    if auto is None or not (any_lm or auto is AutoModelForMaskedLM):
+        wanted = "language-model" if any_lm else "masked-LM"
+        raise BadInput(
+            f"model {name!r} ({config.model_type}) has no {wanted} head: choose a masked language model "
+            "such as BERT or RoBERTa"
+        )
     try:
         model, info = auto.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(name)

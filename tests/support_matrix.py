@@ -124,6 +124,7 @@ def _train(model_type: str, head: str | None, config: Config, inputs: Inputs, fo
     model = get_peft_model(plm, config(plm)).train()
     plm.eval()  # no dropout: the loss has to fall step by step
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    digest = cost.digest()
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trained:
         raise Failed("nothing is trainable")
@@ -140,6 +141,8 @@ def _train(model_type: str, head: str | None, config: Config, inputs: Inputs, fo
         raise Failed(f"the loss did not fall in {STEPS} steps")
     if not moved or moved - trained.keys():
         raise Failed(f"moved: {', '.join(sorted(moved - trained.keys())[:3]) or 'nothing'}")
+    if cost.digest() != digest:
+        raise Failed("the cost itself moved")
     _check_cost_alone(model, cost, plug, inputs, trained)
     model.eval()
     model.save_pretrained(folder)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny import tiny_bert
+from tiny import tiny_bert, tiny_model
 from torch import Tensor
 from transformers import BertForMaskedLM, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -80,12 +80,24 @@ def test_a_causal_model_is_taken_only_when_asked_for(
     folder = save(llama, tokenizer, tmp_path / "llama")
     with pytest.raises(BadInput, match=r"\(llama\) has no masked-LM head"):
         load_plm(str(folder))
-    plm, _ = load_plm(str(folder), causal=True)
+    plm, _ = load_plm(str(folder), any_lm=True)
     assert torch.equal(plm(input_ids=IDS).logits, llama(input_ids=IDS).logits)
 
 
-def test_causal_still_prefers_the_masked_head(saved: Path) -> None:
-    assert isinstance(load_plm(str(saved), causal=True)[0], BertForMaskedLM)
+def test_an_encoder_decoder_is_taken_only_when_asked_for(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    plm = tiny_model("t5")
+    folder = save(plm, tokenizer, tmp_path / "t5")
+    with pytest.raises(BadInput, match=r"\(t5\) has no masked-LM head"):
+        load_plm(str(folder))
+    inputs = {"input_ids": IDS, "decoder_input_ids": IDS}
+    loaded, _ = load_plm(str(folder), any_lm=True)
+    assert torch.equal(loaded(**inputs).logits, plm(**inputs).logits)
+
+
+def test_any_language_model_still_prefers_the_masked_head(saved: Path) -> None:
+    assert isinstance(load_plm(str(saved), any_lm=True)[0], BertForMaskedLM)
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "no/such-model", "nosuch"])

@@ -22,7 +22,7 @@ from bridges import RunningCost
 from bridges.storage import write_text
 from pets import data as glue
 from pets import tasks
-from pets.cli import ManyValues
+from pets.cli_input import ManyValues
 from pets.models import load_plm
 from pets.statistics import markdown_table, paired, summarise
 from pets.tuning import tune

@@ -26,7 +26,7 @@ from benchmarks.environment import RESULTS, environment
 from bridges import RunningCost
 from bridges.storage import write_text
 from bridges.text import generator
-from pets.cli import ManyValues
+from pets.cli_input import ManyValues
 from pets.models import load_plm, unload
 from pets.statistics import markdown_table, paired, summarise
 

@@ -21,12 +21,12 @@ import click
 import bridges
 from benchmarks.environment import RESULTS, environment
 from benchmarks.step_cost import Workload
-from bridges import BadInput, RunningCost
+from bridges import RunningCost
 from bridges.storage import write_text
 from bridges.text import max_positions
 from pets import data as glue
 from pets import tasks
-from pets.cli import ManyValues
+from pets.cli_input import ManyValues, read_lines
 from pets.models import load_plm
 from pets.statistics import paired, summarise
 from pets.tuning import tune
@@ -102,9 +102,7 @@ def main(
     chosen = list(names) or bridges.available()
     for name in chosen:
         bridges.info(name)  # an unknown name is an error before anything runs
-    lines = [line for text in texts for line in Path(text).read_text(encoding="utf-8").splitlines()]
-    if not any(line.strip() for line in lines):
-        raise BadInput(f"the text is empty: {', '.join(texts)}")
+    lines = read_lines(texts)
     plm, tokenizer = load_plm(model)
     costs = {
         name: fitted(name, plm, tokenizer, lines, work / "costs" / name, fit_steps) for name in chosen

@@ -15,28 +15,9 @@ import click
 
 import bridges
 from bridges.errors import BadInput
+from pets.cli_input import ManyValues, read_lines
 
 _INTERRUPTED = 130
-
-
-class ManyValues(click.Command):
-    """Lets an option that may be repeated take several values at once: ``--text A B``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        many = {
-            name for p in self.params if isinstance(p, click.Option) and p.multiple for name in p.opts
-        }
-        expanded: list[str] = []
-        option, values = "", 0
-        for arg in args:
-            if arg.startswith("--"):
-                option, values = arg, 0
-            elif option in many:
-                values += 1
-                if values > 1:
-                    expanded.append(option)
-            expanded.append(arg)
-        return super().parse_args(ctx, expanded)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -75,9 +56,13 @@ def cli() -> None:
     "--text",
     "texts",
     multiple=True,
-    required=True,
     metavar="FILE...",
     help="UTF-8 text, one text a line.",
+)
+@click.option(
+    "--control",
+    type=click.Choice(["shuffled-ends", "random-map"]),
+    help="A cost to measure against: words with each other's end points, or a map that is not fitted.",
 )
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder for the fitted cost."
@@ -92,6 +77,7 @@ def fit(
     model: str,
     bridge: str,
     texts: tuple[str, ...],
+    control: str | None,
     out: Path,
     latent_dim: int | None,
     steps: int,
@@ -107,15 +93,34 @@ def fit(
 
     \b
       bridge-pets fit --model bert-base-uncased --bridge brownian --text wiki.txt --out brownian-bert
+      bridge-pets fit --model bert-base-uncased --bridge brownian --control random-map --out random-bert
     """
     from pets.models import load_plm
 
     process = bridges.parse(bridge)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"{out} exists: a cost is never overwritten, choose another folder")
-    lines = _lines(texts)
+    fits = control != "random-map"
+    if fits != bool(texts):
+        raise BadInput(
+            "no text: give --text FILE to fit on"
+            if fits
+            else "--text has no use with --control random-map, which fits nothing: leave it out"
+        )
+    lines = read_lines(texts)
     plm, tokenizer = load_plm(model, any_lm=True)
-    cost = bridges.RunningCost.for_model(plm, process, latent_dim=latent_dim, seed=seed)
+    cost = bridges.RunningCost.for_model(
+        plm,
+        process,
+        latent_dim=latent_dim,
+        seed=seed,
+        shuffle_ends=control == "shuffled-ends",
+        fit=fits,
+    )
+    if not fits:
+        cost.save_pretrained(out)
+        click.echo(f"wrote {out}, a control whose map is random")
+        return
     unfinished = out.with_name(out.name + ".partial")
     result = cost.fit(
         plm,
@@ -287,18 +292,6 @@ def _parameters(record: bridges.BridgeInfo) -> str:
     for name, default in record.defaults.items():
         shown.append(name if default in (inspect.Parameter.empty, "") else f"{name}={default}")
     return ", ".join(shown)
-
-
-def _lines(files: tuple[str, ...]) -> list[str]:
-    lines: list[str] = []
-    for name in files:
-        try:
-            lines += Path(name).read_text(encoding="utf-8").split("\n")
-        except OSError as error:
-            raise BadInput(f"text file {name} cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise BadInput(f"text file {name} is not UTF-8 at byte {error.start}: convert it") from error
-    return lines
 
 
 def main(args: list[str] | None = None) -> Any:

@@ -77,7 +77,8 @@ def get(name: str, *, model: nn.Module | None = None, **options: Any) -> PeftCon
             width 8, GELU, serial, after attention and feed-forward; "bitfit": every bias of the
             transformer; "prefix" and "prompt": 20 virtual tokens (see `init_prompt`).
         model: what it is meant for; give it for "prefix", "prompt" and classifiers. A prefix is then
-            refused where the model would not read it: peft trains nothing there, without a word. A
+            refused where the model would not read it: peft trains nothing there, without a word. A LoRA
+            is refused, with the names of the modules there are, where peft knows no targets. A
             prompt gets the width of the word embeddings, which peft only guesses (wrongly for ALBERT
             and ELECTRA). And peft is told what the head does, so that a classifier's is trained too.
         **options: fields of peft's config class; they replace the defaults.
@@ -91,6 +92,8 @@ def get(name: str, *, model: nn.Module | None = None, **options: Any) -> PeftCon
     if model is not None:
         if name == "prefix":
             targets.check_prefix(model)
+        if name == "lora" and options.get("target_modules") is None:
+            targets.check_lora(model)
         known = targets.prompt_shape(model) if name == "prompt" else {}
         kind = targets.task_type(model)
         options = {**known, **({"task_type": kind} if kind else {}), **options}

@@ -73,6 +73,21 @@ def add_lora_targets() -> None:
         PEFT_LORA_TARGETS.setdefault(model_type, names)
 
 
+def check_lora(model: nn.Module) -> None:
+    """Refuse a LoRA without targets where peft knows none.
+
+    Raises:
+        BadInput: naming the linear layers there are.
+    """
+    plm = pretrained_model(model)
+    model_type = plm.config.model_type
+    if model_type not in PEFT_LORA_TARGETS:
+        raise BadInput(
+            f"no default LoRA targets for {type(plm).__name__} ({model_type}): pass target_modules, the "
+            f"query and value projections, out of: {projections(plm)}"
+        )
+
+
 def adapter_pattern(model_type: str, sites: Collection[str]) -> str | None:
     """A regular expression for the paths of an architecture's adapter modules; None if it is unknown."""
     table = ADAPTER_SITES.get(model_type)

@@ -175,7 +175,9 @@ def _identity(
         "model_sha256": hashlib.sha256(repr(spec).encode()).hexdigest(),
         "task": dataclasses.asdict(data.task),
         "data_sha256": digest.hexdigest(),
-        "cost": None if cost is None else {"digest": cost.digest(), **cost.config()["bridge"]},
+        "cost": None
+        if cost is None
+        else {"digest": cost.digest(), **cost.options, **cost.config()["bridge"]},
         "settings": settings_used,
         "versions": versions(),
     }

@@ -158,6 +158,23 @@ def test_several_texts_after_one_option(run: Run, model: Path, text: Path, tmp_p
     assert one["text_sha256"] != two["text_sha256"]
 
 
+@pytest.mark.parametrize("control", ["shuffled-ends", "random-map"])
+def test_fit_makes_controls(run: Run, model: Path, text: Path, tune: Run, control: str) -> None:
+    words = ["--text", text] if control == "shuffled-ends" else []
+    code, shown, _ = run("fit", "--model", model, "--control", control, "--out", "c", *words, *SHORT)
+    assert code == 0
+    assert "wrote c" in shown
+    cost = bridges.RunningCost.from_pretrained("c")
+    assert cost.options == {
+        "shuffle_ends": control == "shuffled-ends",
+        "fit": control != "random-map",
+    }
+    assert (cost.fit_record is None) == (control == "random-map")
+    assert tune("--cost", "c", "--out", "r")[0] == 0
+    identity = json.loads(Path("r/run.json").read_text())
+    assert control == "shuffled-ends" or '"fit": false' in json.dumps(identity)
+
+
 def test_fit_takes_a_causal_model(run: Run, tmp_path: Path, text: Path) -> None:
     folder = saved(tiny_llama(), tmp_path / "llama")
     assert run("fit", "--model", folder, "--text", text, "--out", "c", *SHORT)[0] == 0
@@ -173,6 +190,9 @@ def test_fit_refusals(run: Run, model: Path, text: Path, tmp_path: Path) -> None
     refused(run(*base, "--text", text, "--bridge", "brownan"), "'brownan'", "did you mean 'brownian'")
     refused(run(*base, "--text", text, "--bridge", "ou:theta=-1"), "theta=-1.0", "above 0")
     refused(run(*base, "--text", text, "--bridge", "ou:zeta=1"), "'zeta'", "theta, sigma")
+    refused(run(*base), "no text: give --text FILE")
+    control = ("--control", "random-map")
+    refused(run(*base, *control, "--text", text), "--text has no use with --control random-map")
     refused(run(*base, "--text", blank), "the text is empty")
     refused(run(*base, "--text", "absent.txt"), "absent.txt", "No such file")
     refused(run(*base, "--text", latin), "latin.txt", "not UTF-8")

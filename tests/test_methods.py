@@ -17,7 +17,7 @@ from peft import (
 from pet_models import ALL, IDS, batch, logits, trainable
 from shared_files import needs_shared, shared
 from tiny import tiny_model
-from transformers import BertForMaskedLM
+from transformers import BertForMaskedLM, XLNetConfig, XLNetLMHeadModel
 
 import pets
 from bridges import BadInput
@@ -226,3 +226,11 @@ def test_where_a_prompt_cannot_start(bert: BertForMaskedLM) -> None:
 
 def test_every_method_is_there() -> None:
     assert pets.available() == ["adapter", "bitfit", "lora", "prefix", "prompt"]
+
+
+def test_a_lora_without_known_targets_is_told_its_module_names() -> None:
+    config = XLNetConfig(vocab_size=20, d_model=16, n_layer=1, n_head=2, d_inner=24)
+    plm = XLNetLMHeadModel(config)
+    with pytest.raises(BadInput, match=r"XLNetLMHeadModel \(xlnet\): pass target_modules.* out of: "):
+        pets.get("lora", model=plm)
+    assert pets.get("lora", model=plm, target_modules=["layer_1"]).target_modules == {"layer_1"}

@@ -1,0 +1,46 @@
+"""What commands are given: options with several values, text files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bridges.errors import BadInput
+
+
+class ManyValues(click.Command):
+    """Lets an option that may be repeated take several values at once: ``--text A B``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        many = {
+            name for p in self.params if isinstance(p, click.Option) and p.multiple for name in p.opts
+        }
+        expanded: list[str] = []
+        option, values = "", 0
+        for arg in args:
+            if arg.startswith("--"):
+                option, values = arg, 0
+            elif option in many:
+                values += 1
+                if values > 1:
+                    expanded.append(option)
+            expanded.append(arg)
+        return super().parse_args(ctx, expanded)
+
+
+def read_lines(files: tuple[str, ...]) -> list[str]:
+    """The lines of UTF-8 text files.
+
+    Raises:
+        BadInput: naming a file that cannot be read.
+    """
+    lines: list[str] = []
+    for name in files:
+        try:
+            lines += Path(name).read_text(encoding="utf-8").split("\n")
+        except OSError as error:
+            raise BadInput(f"text file {name} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise BadInput(f"text file {name} is not UTF-8 at byte {error.start}: convert it") from error
+    return lines

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from bridges import registry
 from bridges.base import Bridge, check_density, check_end, check_increasing, check_times
 from bridges.errors import BadInput, unknown
 from bridges.latent import LatentMap
@@ -243,3 +244,17 @@ class GaussianBridge(Bridge):
         if self._by_steps is None:
             self._by_steps = self.is_markov()
         return self._by_steps
+
+
+def parse_gaussian(argument: str, text: str) -> GaussianBridge:
+    """The Gaussian bridge that a constructor's argument names, as in `bridges.parse`.
+
+    Raises:
+        BadInput: as `bridges.parse`, and for any other bridge.
+    """
+    process = registry.parse(text)
+    if not isinstance(process, GaussianBridge):
+        raise BadInput(
+            f"{argument}={text!r}: expected a Gaussian bridge; for example 'brownian' or 'ou'"
+        )
+    return process

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bridges import registry
 from bridges.base import Bridge, check_end
 from bridges.errors import BadInput
-from bridges.gaussian import GaussianBridge
+from bridges.gaussian import parse_gaussian
 from bridges.label_ends import LabelEnds
 from bridges.latent import LatentMap
 from bridges.trajectory import Trajectory
@@ -58,11 +57,7 @@ class RandomEndBridge(Bridge, name="random"):
         number = isinstance(keep, (int, float)) and not isinstance(keep, bool)
         if not number or not 0 < keep <= 1:
             raise BadInput(f"keep={keep!r}: expected a probability above 0, to 1")
-        process = registry.parse(target)
-        if not isinstance(process, GaussianBridge):
-            raise BadInput(
-                f"target={target!r}: expected a Gaussian bridge; for example 'brownian' or 'ou'"
-            )
+        process = parse_gaussian("target", target)
         self.target = target
         self.keep = keep
         self.process = process

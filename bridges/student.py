@@ -9,11 +9,10 @@ import torch
 from scipy.special import gammainccinv
 from torch import Tensor
 
-from bridges import registry
 from bridges.base import Bridge, check_density, check_end
 from bridges.errors import BadInput
 from bridges.formulas import exact
-from bridges.gaussian import GaussianBridge
+from bridges.gaussian import parse_gaussian
 from bridges.latent import LatentMap
 from bridges.trajectory import Trajectory
 
@@ -55,9 +54,7 @@ class StudentBridge(Bridge, name="student"):
         number = isinstance(nu, (int, float)) and not isinstance(nu, bool)
         if not number or not 2 < nu <= _MOST:
             raise BadInput(f"nu={nu!r}: expected a number above 2, to {_MOST:g}")
-        process = registry.parse(base)
-        if not isinstance(process, GaussianBridge):
-            raise BadInput(f"base={base!r}: expected a Gaussian bridge; for example 'brownian' or 'ou'")
+        process = parse_gaussian("base", base)
         if process.likelihood != "marginal":
             raise BadInput(
                 f"base={base!r}: expected likelihood=marginal; the cost here is of each layer by itself"

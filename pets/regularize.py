@@ -49,7 +49,10 @@ class Regularizer:
         self.weight = weight
         self._cost, self._in_eval = cost, in_eval
         self._plm = pretrained_model(model)
-        self._encoder = self._plm.base_model
+        # Where the states come from. T5 has no module for all but its head, and is its own base model,
+        # whose forward peft may call past its hooks.
+        alone = self._plm.base_model is self._plm and cost.spec.encoder_decoder
+        self._encoder = self._plm.get_decoder() if alone else self._plm.base_model
         self._targets = label_targets(model, self._plm, cost, verbalizer)
         self._signature = inspect.signature(self._encoder.forward)
         self._active = self._wants_states = False
@@ -139,10 +142,11 @@ class Regularizer:
         # The mask the encoder really used, however the caller passed it.
         bound = self._signature.bind_partial(*args, **kwargs).arguments
         bound = {**bound.get("kwargs", {}), **bound}
-        mask = bound.get("attention_mask")
-        if self._cost.spec.encoder_decoder and not self._targets.in_place:
-            mask = bound.get("decoder_attention_mask")
-        hidden = self._cost.spec.states(output)
+        both = getattr(output, "decoder_hidden_states", None) is not None
+        mask = bound.get(
+            "decoder_attention_mask" if both and not self._targets.in_place else "attention_mask"
+        )
+        hidden = tuple(output.decoder_hidden_states if both else output.hidden_states)
         if mask is not None:
             mask = mask[..., -hidden[0].shape[1] :]  # with a prefix it begins with the prefix
         self._kept = _Kept(hidden, mask, bound.get("input_ids"))

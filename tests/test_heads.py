@@ -164,14 +164,16 @@ def test_the_classes_of_tokens_are_read_in_their_place(model_type: str) -> None:
 # Encoder-decoders
 
 
-def test_a_decoders_targets_are_its_labels() -> None:
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_decoders_targets_are_its_labels(masked: bool) -> None:
     plm = tiny_model("t5")
     cost = RunningCost.for_model(plm)
     labels = torch.tensor([[10, 11, 3], [12, 3, -100]])
+    more = {"decoder_attention_mask": (labels != -100).long()} if masked else {}
     with pets.regularize(plm, cost, WEIGHT, in_eval=True):
-        output = plm(**BATCH, labels=labels)
+        output = plm(**BATCH, labels=labels, **more)
     assert output.decoder_hidden_states is None
-    plain = plm(**BATCH, labels=labels, output_hidden_states=True)
+    plain = plm(**BATCH, labels=labels, output_hidden_states=True, **more)
     assert plain.decoder_hidden_states[0].shape == (2, 3, 32)
     expected = cost(plain.decoder_hidden_states, labels)
     torch.testing.assert_close(output.running_cost, expected.detach())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -128,10 +127,3 @@ def check_density(z: Tensor, t: Tensor, end: Tensor) -> None:
         raise BadInput(f"log_prob needs times inside (0, 1), got {t.tolist()}")
     if z.shape != (len(t), *end.shape):
         raise BadInput(f"z has shape {tuple(z.shape)}, expected {(len(t), *end.shape)}, [T, N, d]")
-
-
-def check_positive(**values: float) -> None:
-    """Constructor check: every value is a finite number above zero."""
-    for name, value in values.items():
-        if not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-            raise BadInput(f"{name}={value!r}: expected a finite number above 0")

@@ -21,6 +21,11 @@ def unknown(kind: str, name: object, known: Collection[str]) -> BadInput:
     return BadInput(f"unknown {kind} {name!r}{hint} (known: {', '.join(sorted(known))})")
 
 
+def is_number(value: object) -> bool:
+    """Whether it is a number, which True and False are not here."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def check_counts(**values: object) -> None:
     """Every value is a whole number above zero."""
     for name, value in values.items():

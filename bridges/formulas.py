@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from bridges.errors import BadInput
+from bridges.errors import BadInput, is_number
 
 
 def exact(value: float | Tensor) -> Tensor:
@@ -42,6 +42,5 @@ def fall(x: Tensor) -> Tensor:
 def check_between(low: float, high: float, **values: object) -> None:
     """Constructor check: every value is a number from low to high, both included."""
     for name, value in values.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type, operator]
+        if not is_number(value) or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type, operator]
             raise BadInput(f"{name}={value!r}: expected a number from {low:g} to {high:g}")

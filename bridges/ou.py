@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bridges.formulas import exact, ordered
 from bridges.gaussian import GaussianBridge
 from bridges.parameters import Positive
 
@@ -50,16 +51,15 @@ class OUBridge(GaussianBridge, name="ou"):
 
     def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
         # sinh(theta t) / sinh(theta) with the growing exponentials divided out
-        exact = self.per_dimension(t.to(torch.float64))  # theta t may underflow in t's own dtype
-        theta = torch.as_tensor(self.theta, dtype=torch.float64)
-        rise = torch.expm1(-2 * theta * exact) / torch.expm1(-2 * theta)
-        factor = torch.exp(-theta * (1 - exact)) * rise
+        at = self.per_dimension(t.to(torch.float64))  # theta t may underflow in t's own dtype
+        theta = exact(self.theta)
+        rise = torch.expm1(-2 * theta * at) / torch.expm1(-2 * theta)
+        factor = torch.exp(-theta * (1 - at)) * rise
         return factor.to(t.dtype), self.covariance(t, t)
 
     def covariance(self, s: Tensor, t: Tensor) -> Tensor:
-        exact = [self.per_dimension(x.to(torch.float64)) for x in (s, t)]
-        early, late = torch.minimum(*exact), torch.maximum(*exact)
-        theta = torch.as_tensor(self.theta, dtype=torch.float64)
+        early, late = (self.per_dimension(x) for x in ordered(s, t))
+        theta = exact(self.theta)
         rise = torch.expm1(-2 * theta * early) / torch.expm1(-2 * theta)
         fall = torch.expm1(-2 * theta * (1 - late)) / (-2 * theta)
         value: Tensor = self.sigma**2 * torch.exp(theta * (early - late)) * rise * fall

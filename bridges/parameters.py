@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from bridges.errors import BadInput
+from bridges.errors import BadInput, is_number
 from bridges.formulas import check_between
 
 if TYPE_CHECKING:
@@ -120,8 +120,7 @@ class Positive(Learnable):
     def checked(self, value: Any, *, learned: bool) -> Any:
         many = isinstance(value, (list, tuple)) and len(value) > 0
         for one in value if many else (value,):
-            number = isinstance(one, (int, float)) and not isinstance(one, bool)
-            if not number or not math.isfinite(one) or one <= 0:
+            if not is_number(one) or not math.isfinite(one) or one <= 0:
                 raise BadInput(f"{self.name}={value!r}: expected a finite number above 0")
             if learned and not self.low <= one <= self.high:
                 raise BadInput(

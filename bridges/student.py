@@ -10,10 +10,11 @@ from scipy.special import gammainccinv
 from torch import Tensor
 
 from bridges.base import Bridge, check_density, check_end
-from bridges.errors import BadInput
+from bridges.errors import BadInput, is_number
 from bridges.formulas import exact
 from bridges.gaussian import parse_gaussian
 from bridges.latent import LatentMap
+from bridges.likelihood import columns
 from bridges.trajectory import Trajectory
 
 _MOST = 1e6  # degrees of freedom; lgamma keeps nine digits of the normaliser there
@@ -51,8 +52,7 @@ class StudentBridge(Bridge, name="student"):
 
     def __init__(self, base: str = "brownian", nu: float = 5.0) -> None:
         super().__init__()
-        number = isinstance(nu, (int, float)) and not isinstance(nu, bool)
-        if not number or not 2 < nu <= _MOST:
+        if not is_number(nu) or not 2 < nu <= _MOST:
             raise BadInput(f"nu={nu!r}: expected a number above 2, to {_MOST:g}")
         process = parse_gaussian("base", base)
         if process.likelihood != "marginal":
@@ -113,7 +113,7 @@ class StudentBridge(Bridge, name="student"):
         factor, variance = self.process.marginal(trajectory.times())
         with torch.autocast(end.device.type, enabled=False):
             latent = latent_map(trajectory)
-            pull = _columns(factor).to(latent.dtype) * end.to(latent.dtype).unsqueeze(-3)
+            pull = columns(factor).to(latent.dtype) * end.to(latent.dtype).unsqueeze(-3)
             value = self._misfit(latent - pull, variance).mean(-2)
             if self.process.learn:
                 value = value - self._constant(variance, end.shape[-1]).mean()
@@ -128,10 +128,5 @@ class StudentBridge(Bridge, name="student"):
     def _misfit(self, residual: Tensor, variance: Tensor) -> Tensor:
         """What the density loses to residuals [..., T, N, d] with variances [T]: [..., T, N]."""
         nu, dim = exact(self.nu), residual.shape[-1]
-        square = (residual.square() / _columns(variance).to(residual.dtype)).sum(-1)
+        square = (residual.square() / columns(variance).to(residual.dtype)).sum(-1)
         return (nu + dim) / 2 * torch.log1p(square / (nu - 2))
-
-
-def _columns(x: Tensor) -> Tensor:
-    """[T], or [T, d] where dimensions differ, against [T, N, d]."""
-    return x.reshape(len(x), 1, -1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,19 @@ def load_pet(plm: PreTrainedModel, folder: str | os.PathLike[str]) -> PeftModel:
         names = ", ".join(sorted({key for key, _ in wrong})[:5])
         raise BadInput(f"{path} does not fit the PET it describes, weight by weight: {names}")
     return model
+
+
+@contextlib.contextmanager
+def untouched(plm: PreTrainedModel) -> Iterator[None]:
+    """What peft changes on a model for good is put back: mode and trainable parameters."""
+    trainable = {p: p.requires_grad for p in plm.parameters()}
+    mode = plm.training
+    try:
+        yield
+    finally:
+        plm.train(mode)
+        for parameter, flag in trainable.items():
+            parameter.requires_grad_(flag)
 
 
 def unload(model: PeftModel) -> None:

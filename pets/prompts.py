@@ -34,6 +34,25 @@ class Prompts:
     truncated: int
 
 
+class Encoder:
+    """`encode` for one tokenizer that splits no text twice: splits of one data set share its texts.
+
+    Args:
+        tokenizer: of a masked language model.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self._tokens: dict[str, list[int]] = {}
+
+    def encode(self, texts: Sequence[str], max_length: int) -> Prompts:
+        """See `encode`."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._tokens]
+        if new:
+            self._tokens.update(zip(new, plain_token_ids(self.tokenizer, new), strict=True))
+        return _lay_out(self.tokenizer, [self._tokens[text] for text in texts], max_length)
+
+
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Prompts:
     """Lay every text out as special prefix, [MASK], text, special suffix.
 
@@ -47,7 +66,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
         BadInput: the tokenizer has no mask token, `max_length` leaves no room for a text, or
             there are no texts.
     """
-    if not texts:
+    return _lay_out(tokenizer, plain_token_ids(tokenizer, texts) if texts else [], max_length)
+
+
+def _lay_out(tokenizer: PreTrainedTokenizerBase, tokens: list[list[int]], max_length: int) -> Prompts:
+    if not tokens:
         raise BadInput("there are no texts to encode; expected at least one")
     before, after = _shell(tokenizer)
     room = max_length - len(before) - len(after)
@@ -56,7 +79,6 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
             f"max_length {max_length} leaves no room for a text; expected at least "
             f"{len(before) + len(after) + 1}"
         )
-    tokens = plain_token_ids(tokenizer, texts)
     truncated = sum(len(ids) > room for ids in tokens)
     if truncated:
         _log.warning(

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,14 +16,14 @@ from transformers import PreTrainedModel
 
 from bridges import BadInput, ModelSpec, RunningCost
 from bridges.storage import new_folder, versions
-from bridges.text import max_positions
 from pets import methods, prompts, splits
 from pets.classifier import PromptClassifier
-from pets.models import unload
+from pets.evaluation import encode, room
+from pets.models import unload, untouched
 from pets.regularize import regularize
 from pets.runs import RunFolder
-from pets.tasks import Example, TaskData
-from pets.tuning_loop import Rows, TuneSettings, TuningLoop
+from pets.tasks import TaskData
+from pets.tuning_loop import TuneSettings, TuningLoop
 from pets.verbalizer import Verbalizer
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ def tune(
     folder: str | os.PathLike[str],
     *,
     cost: RunningCost | None = None,
+    encoder: prompts.Encoder | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Tune and score one PET; the run folder holds the result line, curves and the PET.
@@ -47,11 +48,12 @@ def tune(
     Args:
         plm: a masked LM, frozen here.
         tokenizer: its tokenizer.
-        data: a task and its examples.
+        data: a task and its examples; without reported ones the PET is selected and not scored.
         settings: see `TuneSettings`.
         folder: new, or one of the same run: an interrupted run goes on to the same result, and a
             finished one is returned as it is.
         cost: the running cost, or None for the vanilla PET.
+        encoder: of the tokenizer, to share what it has split into tokens between runs.
         progress: show a progress bar.
 
     Returns:
@@ -73,18 +75,10 @@ def tune(
         run.snapshot.remove()  # a kill right after the result was written leaves it behind
         return run.result
     config = methods.get(settings.pet, model=plm, **settings.pet_options)
-    prompt = config.num_virtual_tokens if isinstance(config, PromptTuningConfig) else 0
-    positions = max_positions(plm.config)
-    limit = min(settings.max_length, positions - prompt if positions else settings.max_length)
-    if limit < 1:
-        raise BadInput(
-            f"a soft prompt of {prompt} tokens leaves no room in {positions} positions: give the PET "
-            "fewer num_virtual_tokens"
-        )
-    encoded = {
-        name: _encode(tokenizer, examples, limit)
-        for name, examples in (("train", train), ("dev", dev), ("reported", data.reported))
-    }
+    limit = room(plm, config, settings.max_length)
+    encoder = encoder or prompts.Encoder(tokenizer)
+    parts = {"train": train, "dev": dev, **({"reported": data.reported} if data.reported else {})}
+    encoded = {name: encode(encoder, examples, limit) for name, examples in parts.items()}
     devices = [plm.device] if plm.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
@@ -97,7 +91,7 @@ def tune(
         loop.run(run, progress=progress)
         with new_folder(run.pet) as new:
             classifier.model.save_pretrained(new)  # type: ignore[operator]
-        reported, _ = loop.evaluate("reported")
+        reported = loop.evaluate("reported")[0] if data.reported else None
         best = loop.best_entry()
         result = {
             "task": data.task.name,
@@ -108,6 +102,7 @@ def tune(
             "versions": versions(),
             "reported": reported,
             "dev": best["dev"],
+            "dev_loss": best["dev_loss"],
             "best_step": best["step"],
             "examples": {name: len(rows) for name, (rows, _) in encoded.items()},
             "truncated": {name: cut for name, (_, cut) in encoded.items()},
@@ -130,31 +125,19 @@ def _classifier(
 
     The global generator is seeded for the PET's initial weights: the caller restores it.
     """
-    trainable = {p: p.requires_grad for p in plm.parameters()}
-    mode = plm.training
-    torch.manual_seed(settings.seed)
-    try:
-        model = get_peft_model(plm, config)
-    except ValueError as error:
-        raise BadInput(f"PET {settings.pet!r} on {type(plm).__name__}: {error}") from error
-    try:
-        with contextlib.ExitStack() as stack:
-            classifier = PromptClassifier(model, verbalizer).to(plm.device)
-            stack.callback(classifier.remove)
-            if cost is not None:
-                stack.enter_context(regularize(classifier, cost, settings.weight))
-            yield classifier
-    finally:
-        unload(model)
-        plm.train(mode)
-        for parameter, flag in trainable.items():
-            parameter.requires_grad_(flag)
-
-
-def _encode(tokenizer: Any, examples: Sequence[Example], limit: int) -> tuple[Rows, int]:
-    encoded = prompts.encode(tokenizer, [e.text for e in examples], limit)
-    labels = [example.label for example in examples]
-    return list(zip(encoded.rows, labels, strict=True)), encoded.truncated
+    torch.manual_seed(settings.run_seed)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(untouched(plm))
+        try:
+            model = get_peft_model(plm, config)
+        except ValueError as error:
+            raise BadInput(f"PET {settings.pet!r} on {type(plm).__name__}: {error}") from error
+        stack.callback(unload, model)
+        classifier = PromptClassifier(model, verbalizer).to(plm.device)
+        stack.callback(classifier.remove)
+        if cost is not None:
+            stack.enter_context(regularize(classifier, cost, settings.weight))
+        yield classifier
 
 
 def _identity(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,14 +15,13 @@ from tqdm import tqdm
 from bridges.errors import BadInput, check_counts
 from bridges.storage import load_optimizer_tensors, optimizer_tensors
 from bridges.text import generator
-from pets import methods, metrics, prompts
+from pets import methods, prompts
 from pets.classifier import PromptClassifier
+from pets.evaluation import Rows, evaluate, on_device
 from pets.runs import RunFolder
 from pets.tasks import TaskData
 
 logger = logging.getLogger(__name__)
-
-Rows = list[tuple[prompts.Row, int]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,7 @@ class TuneSettings:
         shots: K examples per class for training and K for selection; None for the full train set, of
             which a tenth selects.
         seed: of split, initialisation and order.
+        restart: 1, 2, ... are other initialisations and orders on the same split.
         max_steps: optimiser steps.
         batch_size: examples a step.
         learning_rate: of AdamW, constant; None for that of the PET, see `pets.methods.learning_rate`.
@@ -50,6 +49,7 @@ class TuneSettings:
     weight: float = 0.5
     shots: int | None = 16
     seed: int = 42
+    restart: int = 0
     max_steps: int = 1000
     batch_size: int = 2
     learning_rate: float | None = None
@@ -60,10 +60,19 @@ class TuneSettings:
     def __post_init__(self) -> None:
         counts = ("max_steps", "batch_size", "eval_every")
         check_counts(**{name: getattr(self, name) for name in counts})
+        if self.restart < 0:
+            raise BadInput(f"restart={self.restart}: expected 0 or more")
         if self.learning_rate is not None and not 0 < self.learning_rate < 1:
             raise BadInput(f"learning_rate={self.learning_rate}: expected a number in (0, 1)")
         if not 0 <= self.weight_decay < 1:
             raise BadInput(f"weight_decay={self.weight_decay}: expected a number in [0, 1)")
+
+    @property
+    def run_seed(self) -> int:
+        """Of initialisation, order and noise: the seed, unless it is a restart."""
+        if not self.restart:
+            return self.seed
+        return generator(self.seed, -3, self.restart).initial_seed()
 
     @property
     def rate(self) -> float:
@@ -130,20 +139,7 @@ class TuningLoop:
 
     def evaluate(self, split: str) -> tuple[dict[str, float], float]:
         """Metrics and mean task loss of the present PET; the running cost plays no part."""
-        rows = self.rows[split]
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i][0].input_ids))
-        predictions, total = [0] * len(rows), 0.0
-        self.classifier.eval()
-        with torch.no_grad():
-            for start in range(0, len(order), 32):
-                chosen = order[start : start + 32]
-                output = self._forward([rows[i] for i in chosen])
-                total += output.loss.item() * len(chosen)
-                for i, answer in zip(chosen, output.logits.argmax(1).tolist(), strict=True):
-                    predictions[i] = answer
-        self.classifier.train()
-        labels = [label for _, label in rows]
-        return metrics.score(self.data.task, predictions, labels), total / len(rows)
+        return evaluate(self.classifier, self.rows[split], self.data.task, self.pad_id)
 
     def best_entry(self) -> dict[str, Any]:
         """The selected entry of the curves: best metric, then lowest loss, then earliest.
@@ -153,13 +149,12 @@ class TuningLoop:
         metric = self.data.task.metric
         return max(self.curves[1:], key=lambda e: (e["dev"][metric], -e["dev_loss"], -e["step"]))
 
-    def _forward(self, rows: Sequence[tuple[prompts.Row, int]]) -> Any:
-        batch = prompts.collate(rows, self.pad_id)
-        return self.classifier(**{k: v.to(self.device) for k, v in batch.items()})
+    def _forward(self, rows: Rows) -> Any:
+        return self.classifier(**on_device(prompts.collate(rows, self.pad_id), self.classifier))
 
     def _step(self, step: int) -> tuple[float, float | None]:
         # Noise, of dropout or of a cost that draws any, is a function of seed and step alone.
-        torch.manual_seed(generator(self.settings.seed, -2, step).initial_seed())
+        torch.manual_seed(generator(self.settings.run_seed, -2, step).initial_seed())
         output = self._forward(self._batch(step))
         if not output.loss.isfinite():
             raise BadInput(
@@ -186,7 +181,7 @@ class TuningLoop:
         for position in range(step * size, (step + 1) * size):
             epoch, k = divmod(position, len(rows))
             if not chosen or k == 0:
-                order = torch.randperm(len(rows), generator=generator(self.settings.seed, epoch))
+                order = torch.randperm(len(rows), generator=generator(self.settings.run_seed, epoch))
             chosen.append(rows[int(order[k])])
         return chosen
 

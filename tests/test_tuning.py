@@ -507,7 +507,6 @@ REFUSALS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "option": (lambda: {"pet_options": {"rank": 8}}, "PET 'lora' with {'rank': 8}"),
     "modules": (lambda: {"pet_options": {"target_modules": ["nope"]}}, "PET 'lora' on BertForMaskedLM"),
     "length": (lambda: {"max_length": 3}, "max_length 3 leaves no room"),
-    "reported": (lambda: {"data": TaskData(TASK, DATA.train, ())}, "no texts to encode"),
 }
 
 

@@ -1,0 +1,114 @@
+"""Scoring a tuned PET: encoded prompts in, the task's metrics out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+from peft import PeftConfig, PromptTuningConfig
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from bridges import BadInput
+from bridges.text import max_positions
+from pets import metrics, prompts
+from pets.classifier import PromptClassifier
+from pets.models import load_pet, unload, untouched
+from pets.tasks import Example, Task
+from pets.verbalizer import Verbalizer
+
+Rows = list[tuple[prompts.Row, int]]
+"""Encoded prompts and their class indices."""
+
+
+def evaluate(
+    classifier: PromptClassifier, rows: Rows, task: Task, pad_id: int, batch_size: int = 32
+) -> tuple[dict[str, float], float]:
+    """Metrics and mean task loss of a classifier on encoded prompts; its mode is left as it was.
+
+    Args:
+        classifier: reads the task's label words.
+        rows: prompts with class indices, in any order.
+        task: whose metrics are computed.
+        pad_id: the tokenizer's padding token.
+        batch_size: prompts in a forward pass, neighbours in length.
+    """
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0].input_ids))
+    predictions, total = [0] * len(rows), 0.0
+    mode = classifier.training
+    classifier.eval()
+    with torch.no_grad():
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = prompts.collate([rows[i] for i in chosen], pad_id)
+            output = classifier(**on_device(batch, classifier))
+            total += output.loss.item() * len(chosen)
+            for i, answer in zip(chosen, output.logits.argmax(1).tolist(), strict=True):
+                predictions[i] = answer
+    classifier.train(mode)
+    return metrics.score(task, predictions, [label for _, label in rows]), total / len(rows)
+
+
+def score(
+    plm: PreTrainedModel,
+    encoder: prompts.Encoder,
+    task: Task,
+    examples: Sequence[Example],
+    folder: str | os.PathLike[str],
+    max_length: int,
+) -> tuple[dict[str, float], int]:
+    """A tuned PET's metrics on examples that had no part in its selection.
+
+    Args:
+        plm: the masked LM it was tuned on; left as it was.
+        encoder: of its tokenizer.
+        task: the task it was tuned for, with the same label words.
+        examples: the reported ones.
+        folder: where the PET is, ``pet`` in a run folder.
+        max_length: tokens a prompt, as it was tuned with.
+
+    Returns:
+        Metrics, see `pets.metrics.score`, and how many texts were cut to fit.
+
+    Raises:
+        BadInput: if the folder holds no PET for this model.
+    """
+    verbalizer = Verbalizer.of_words(encoder.tokenizer, task.verbalizer)
+    with untouched(plm):
+        model = load_pet(plm, folder)
+        classifier = None
+        try:
+            limit = room(plm, model.active_peft_config, max_length)
+            rows, truncated = encode(encoder, examples, limit)
+            classifier = PromptClassifier(model, verbalizer).to(plm.device)
+            pad_id = encoder.tokenizer.pad_token_id or 0
+            return evaluate(classifier, rows, task, pad_id)[0], truncated
+        finally:
+            if classifier is not None:
+                classifier.remove()
+            unload(model)
+
+
+def room(plm: PreTrainedModel, config: PeftConfig, max_length: int) -> int:
+    """Tokens a prompt may have beside a soft prompt."""
+    prompt = config.num_virtual_tokens if isinstance(config, PromptTuningConfig) else 0
+    positions = max_positions(plm.config)
+    limit = min(max_length, positions - prompt if positions else max_length)
+    if limit < 1:
+        raise BadInput(
+            f"a soft prompt of {prompt} tokens leaves no room in {positions} positions: give the PET "
+            "fewer num_virtual_tokens"
+        )
+    return limit
+
+
+def encode(encoder: prompts.Encoder, examples: Sequence[Example], limit: int) -> tuple[Rows, int]:
+    encoded = encoder.encode([e.text for e in examples], limit)
+    labels = [example.label for example in examples]
+    return list(zip(encoded.rows, labels, strict=True)), encoded.truncated
+
+
+def on_device(batch: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    device = next(module.parameters()).device
+    return {name: tensor.to(device) for name, tensor in batch.items()}

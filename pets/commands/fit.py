@@ -1,0 +1,109 @@
+"""``bridge-pets fit``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+import bridges
+from bridges.errors import BadInput
+from pets.cli_input import ManyValues, read_lines
+
+
+@click.command(cls=ManyValues)
+@click.option("--model", required=True, help="Hugging Face name or local folder of a language model.")
+@click.option(
+    "--bridge",
+    default="brownian",
+    show_default=True,
+    help="A name from `bridge-pets zoo`, with parameters if you like: ou:theta=2,sigma=1",
+)
+@click.option(
+    "--text",
+    "texts",
+    multiple=True,
+    metavar="FILE...",
+    help="UTF-8 text, one text a line.",
+)
+@click.option(
+    "--control",
+    type=click.Choice(["shuffled-ends", "random-map"]),
+    help="A cost to measure against: words with each other's end points, or a map that is not fitted.",
+)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder for the fitted cost."
+)
+@click.option("--latent-dim", type=int, help="Latent dimension d.  [default: H/8, 16 to 128]")
+@click.option("--steps", default=2000, show_default=True, help="Optimiser steps at most; stops early.")
+@click.option("--batch-size", default=32, show_default=True, help="Rows of text a step.")
+@click.option("--max-length", default=128, show_default=True, help="Tokens a row.")
+@click.option("--lr", default=1e-3, show_default=True, help="Peak learning rate.")
+@click.option("--seed", default=0, show_default=True, help="Of initial weights, order and masks.")
+def fit(
+    model: str,
+    bridge: str,
+    texts: tuple[str, ...],
+    control: str | None,
+    out: Path,
+    latent_dim: int | None,
+    steps: int,
+    batch_size: int,
+    max_length: int,
+    lr: float,
+    seed: int,
+) -> None:
+    """Fit a running cost for a model on plain text.
+
+    The model stays frozen; only the small latent map is trained. An interrupted fit goes on where it
+    was when the same command is given again.
+
+    \b
+      bridge-pets fit --model bert-base-uncased --bridge brownian --text wiki.txt --out brownian-bert
+      bridge-pets fit --model bert-base-uncased --bridge brownian --control random-map --out random-bert
+    """
+    from pets.models import load_plm
+
+    process = bridges.parse(bridge)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInput(f"{out} exists: a cost is never overwritten, choose another folder")
+    fits = control != "random-map"
+    if fits != bool(texts):
+        raise BadInput(
+            "no text: give --text FILE to fit on"
+            if fits
+            else "--text has no use with --control random-map, which fits nothing: leave it out"
+        )
+    lines = read_lines(texts)
+    plm, tokenizer = load_plm(model, any_lm=True)
+    cost = bridges.RunningCost.for_model(
+        plm,
+        process,
+        latent_dim=latent_dim,
+        seed=seed,
+        shuffle_ends=control == "shuffled-ends",
+        fit=fits,
+    )
+    if not fits:
+        cost.save_pretrained(out)
+        click.echo(f"wrote {out}, a control whose map is random")
+        return
+    unfinished = out.with_name(out.name + ".partial")
+    result = cost.fit(
+        plm,
+        tokenizer,
+        lines,
+        folder=unfinished,
+        max_steps=steps,
+        batch_size=batch_size,
+        max_length=max_length,
+        learning_rate=lr,
+        seed=seed,
+    )
+    cost.save_pretrained(out)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    first = result.held_out[0][1]
+    steps_taken = f"best at step {result.best_step} of {result.steps}"
+    click.echo(f"held-out cost {first:.4f} -> {result.best:.4f} ({steps_taken})")
+    click.echo(f"wrote {out}")

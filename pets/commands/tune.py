@@ -1,0 +1,113 @@
+"""``bridge-pets tune``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+import bridges
+from pets.cli_input import ManyValues
+
+
+@click.command(cls=ManyValues)
+@click.option("--model", required=True, help="Hugging Face name or local folder of a masked LM.")
+@click.option("--task", required=True, help="sst2, mnli, cola, rte, qnli, mrpc or qqp.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder with the original GLUE tsv files.  [default: the hub]",
+)
+@click.option("--pet", default="lora", show_default=True, help="PET method.")
+@click.option(
+    "--cost",
+    "cost_folder",
+    type=click.Path(path_type=Path),
+    help="A fitted cost; without it the PET is vanilla.",
+)
+@click.option("--weight", default=0.5, show_default=True, help="Factor of the running cost in the loss.")
+@click.option(
+    "--shots",
+    default=16,
+    show_default=True,
+    help="Examples per class to train on, and as many to select on; 0: all.",
+)
+@click.option("--seed", default=42, show_default=True, help="Of split, initialisation and order.")
+@click.option("--steps", default=1000, show_default=True, help="Optimiser steps.")
+@click.option("--batch-size", default=2, show_default=True, help="Examples a step.")
+@click.option(
+    "--lr",
+    type=float,
+    help="Learning rate, constant.  [default: 1e-3 for prefix and prompt, 1e-4 otherwise]",
+)
+@click.option(
+    "--eval-every", default=50, show_default=True, help="Steps between looks at the selection split."
+)
+@click.option("--max-length", default=128, show_default=True, help="Tokens a prompt.")
+@click.option(
+    "--label-words",
+    multiple=True,
+    metavar="WORD...",
+    help="Words that stand for the classes, in class order; several for one as in 'good,great'.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Run folder.  [default: runs/TASK-PET-BRIDGE-SHOTS-SEED]",
+)
+def tune(
+    model: str,
+    task: str,
+    data: Path | None,
+    pet: str,
+    cost_folder: Path | None,
+    weight: float,
+    shots: int,
+    seed: int,
+    steps: int,
+    batch_size: int,
+    lr: float | None,
+    eval_every: int,
+    max_length: int,
+    label_words: tuple[str, ...],
+    out: Path | None,
+) -> None:
+    """Tune one PET on one GLUE task and print its result line.
+
+    The checkpoint is selected on examples taken from the train set; the GLUE dev set is scored once,
+    at the end. The run folder holds result.json (one line: settings, versions, metrics, curves) and
+    the PET. An interrupted run goes on when the same command is given again.
+
+    \b
+      bridge-pets tune --model bert-base-uncased --task sst2 --data glue --shots 16 --seed 42
+      bridge-pets tune --model bert-base-uncased --task sst2 --data glue --cost ou-bert --weight 0.5
+    """
+    from pets import data as glue
+    from pets import tasks
+    from pets.models import load_plm
+    from pets.tuning import tune as run
+    from pets.tuning_loop import TuneSettings
+
+    settings = TuneSettings(
+        pet=pet,
+        weight=weight,
+        shots=shots or None,
+        seed=seed,
+        max_steps=steps,
+        batch_size=batch_size,
+        learning_rate=lr,
+        eval_every=eval_every,
+        max_length=max_length,
+    )
+    chosen = tasks.get(task)
+    if label_words:
+        chosen = chosen.with_words(label_words)
+    cost = bridges.RunningCost.from_pretrained(cost_folder) if cost_folder else None
+    examples = glue.load(chosen, data)
+    plm, tokenizer = load_plm(model)
+    name = cost.bridge.registered_name if cost else "vanilla"
+    folder = out or Path("runs") / f"{chosen.name}-{pet}-{name}-{shots or 'all'}-{seed}"
+    result = run(plm, tokenizer, examples, settings, folder, cost=cost)
+    click.echo(json.dumps({k: v for k, v in result.items() if k != "curves"}))
+    click.echo(f"wrote {folder}", err=True)

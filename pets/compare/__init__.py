@@ -1,0 +1,1 @@
+"""Comparisons: a grid of tasks, PETs and arms, run cell by cell into one table."""

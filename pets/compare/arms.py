@@ -1,0 +1,77 @@
+"""Arms of a comparison: a PET alone, with a running cost, with a control of one, with a regularizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import bridges
+from bridges.errors import BadInput, unknown
+from pets import regularizers
+
+VANILLA = "vanilla"
+CONTROLS = ("random-map", "shuffled-ends")
+"""Of a cost: a latent map that is not fitted, words with each other's end points."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What a PET is tuned with.
+
+    Attributes:
+        text: how it is written: "vanilla", a bridge "ou:theta=2", a bridge with a control
+            "brownian@random-map", or a regularizer "label-smoothing".
+        bridge: the bridge's text, where the arm has a running cost.
+        control: one of `CONTROLS`, where that is not the bridge's proper cost.
+        regularizer: a name from `pets.regularizers`.
+    """
+
+    text: str
+    bridge: str | None = None
+    control: str | None = None
+    regularizer: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Arm:
+        """The arm that is written so.
+
+        Raises:
+            BadInput: for an unknown name or control, or wrong parameters of a bridge.
+        """
+        if text == VANILLA:
+            return cls(text)
+        if text in regularizers.available():
+            return cls(text, regularizer=text)
+        bridge, at, control = text.partition("@")
+        if at and control not in CONTROLS:
+            raise BadInput(
+                f"arm {text!r}: control {control!r} is unknown; expected {' or '.join(CONTROLS)}"
+            )
+        name = bridge.partition(":")[0]
+        if name not in bridges.available():
+            raise unknown("arm", text, [VANILLA, *regularizers.available(), *bridges.available()])
+        bridges.parse(bridge)  # its parameters
+        return cls(text, bridge=bridge, control=control or None)
+
+    @property
+    def fits(self) -> bool:
+        """Whether it has a cost with a map to fit."""
+        if self.bridge is None or self.control == "random-map":
+            return False
+        return bridges.parse(self.bridge).fits
+
+    @property
+    def is_control(self) -> bool:
+        """Whether a claim about bridges has to beat it: a control, or a cost that is no process."""
+        if self.bridge is None:
+            return False
+        kind = bridges.info(self.bridge.partition(":")[0]).cls
+        return self.control is not None or issubclass(kind, bridges.Control)
+
+    def strengths(self, weights: Sequence[float]) -> list[float | None]:
+        """What its tries are tuned with, as many as there are weights: every arm has the same budget."""
+        if self.bridge is not None:
+            return list(weights)
+        if self.regularizer is not None:
+            return list(regularizers.strengths(self.regularizer, len(weights)))
+        return [None] * len(weights)

@@ -1,0 +1,158 @@
+"""What all cells of a comparison share: the model, the tokenised data, the fitted costs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+import bridges
+from bridges import FitSettings, RunningCost
+from bridges.errors import BadInput
+from pets import data as glue
+from pets import methods, prompts, splits, tasks
+from pets.compare.arms import Arm
+from pets.compare.grid import Grid
+from pets.models import load_plm
+from pets.tasks import TaskData
+from pets.verbalizer import Verbalizer
+
+logger = logging.getLogger(__name__)
+
+COSTS_FOLDER = "costs"
+
+
+@dataclass
+class Context:
+    """Loaded once in each process; cells read it and leave it as it is.
+
+    Attributes:
+        grid: what is compared.
+        folder: of the comparison.
+        model: Hugging Face name or local folder of a masked LM.
+        data: folder with the original GLUE files, None for the hub.
+        text: lines that costs are fitted on.
+    """
+
+    grid: Grid
+    folder: Path
+    model: str
+    data: Path | None
+    text: tuple[str, ...] = ()
+    costs: dict[str, RunningCost] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.plm, self.tokenizer = load_plm(self.model)
+        self.encoder = prompts.Encoder(self.tokenizer)
+        self.examples = {name: glue.load(tasks.get(name), self.data) for name in self.grid.tasks}
+
+    def check(self) -> None:
+        """Refuse what would fail in some cell, before any cell runs.
+
+        Raises:
+            BadInput: for a PET that the model does not take, words outside its vocabulary, too few
+                examples for the shots, or arms with a cost to fit and no text.
+        """
+        for pet in self.grid.pets:
+            methods.get(pet, model=self.plm, **self.grid.settings.pet_options)
+        for data in self.examples.values():
+            Verbalizer.of_words(self.tokenizer, data.task.verbalizer).warn_of_long_words(self.tokenizer)
+            for shots in self.grid.shots:
+                for seed in self.grid.seeds if shots else ():
+                    splits.few_shot(data.train, data.task, shots, seed)
+        to_fit = [arm for arm in self.grid.arms if Arm.parse(arm).fits]
+        if to_fit and not any(line.strip() for line in self.text):
+            raise BadInput(f"no text to fit {', '.join(to_fit)} on: give --text FILE...")
+        for cell in self.grid.cells():
+            self.grid.tries(cell)
+
+    def fit(self, *, progress: bool = True) -> None:
+        """Fit the costs of all arms, or read those that are there; an interrupted fit goes on.
+
+        Raises:
+            BadInput: if a cost there does not fit, or was made otherwise than it says.
+        """
+        for text in self.grid.arms:
+            arm = Arm.parse(text)
+            if arm.bridge is not None and text not in self.costs:
+                self.costs[text] = self._cost(arm, progress)
+
+    def _cost(self, arm: Arm, progress: bool) -> RunningCost:
+        cost = RunningCost.for_model(
+            self.plm,
+            bridges.parse(arm.bridge or ""),
+            seed=self.fit_settings.seed,
+            shuffle_ends=arm.control == "shuffled-ends",
+            fit=arm.control != "random-map",
+        )
+        made_of = {
+            "cost": cost.digest(),
+            "fit": [vars(self.fit_settings), self.text_sha256] if arm.fits else None,
+        }
+        digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
+        folder = self.folder / COSTS_FOLDER / f"{_file_name(arm.text)}-{digest}"
+        if folder.exists():
+            found = RunningCost.from_pretrained(folder)
+            found.check_model(self.plm)
+            return found.to(self.plm.device)
+        if arm.fits:
+            unfinished = folder.with_name(folder.name + ".partial")
+            logger.info("fitting the cost of %s", arm.text)
+            cost.fit(
+                self.plm,
+                self.tokenizer,
+                self.text,
+                folder=unfinished,
+                progress=progress,
+                **vars(self.fit_settings),
+            )
+            cost.save_pretrained(folder)
+            shutil.rmtree(unfinished, ignore_errors=True)
+        else:
+            cost.save_pretrained(folder)
+        return cost
+
+    @cached_property
+    def fit_settings(self) -> FitSettings:
+        """Of every cost: the same budget for each."""
+        return FitSettings(**self.grid.fit)
+
+    @cached_property
+    def text_sha256(self) -> str:
+        """Of the text that costs are fitted on."""
+        return hashlib.sha256("\0".join(self.text).encode()).hexdigest()
+
+    @cached_property
+    def model_sha256(self) -> str:
+        """Of every weight of the model."""
+        digest = hashlib.sha256(self.plm.config.to_json_string().encode())
+        for name, tensor in sorted(self.plm.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def data_sha256(self, task: str) -> str:
+        """Of a task's texts and classes, train and reported."""
+        found: TaskData = self.examples[task]
+        digest = hashlib.sha256(repr(found.task).encode())
+        for part in (found.train, found.reported):
+            for example in part:
+                digest.update(f"{example.label}\t{example.text}\n".encode())
+            digest.update(b"\0")
+        return digest.hexdigest()
+
+    @property
+    def device(self) -> str:
+        """What cells run on: "cpu", or the name of the GPU."""
+        where = self.plm.device
+        return torch.cuda.get_device_name(where) if where.type == "cuda" else str(where.type)
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-.@" else "-" for c in text)

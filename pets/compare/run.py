@@ -1,0 +1,177 @@
+"""A comparison from beginning to end: checks, fits, cells, table; interrupted, it goes on."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from bridges.errors import BadInput
+from pets.compare.cell import CannotWrite, describe, run_cell, tidy
+from pets.compare.context import Context
+from pets.compare.execution import Failure, outcomes
+from pets.compare.grid import Cell, Grid
+from pets.compare.table import TABLE_FILE, Row, read_rows, write_row, write_table
+
+logger = logging.getLogger(__name__)
+
+_LOCK_FILE = ".lock"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison came to.
+
+    Attributes:
+        done: cells of this grid that are in the table with a score.
+        failed: cells of this grid that are in the table with an error.
+        reused: how many of those done were there before.
+    """
+
+    done: int
+    failed: int
+    reused: int
+
+
+def load_context(
+    grid: Grid, folder: Path, model: str, data: Path | None, text: tuple[str, ...]
+) -> Context:
+    """The context in a process that runs cells: with the costs that are fitted."""
+    context = Context(grid, folder, model, data, text)
+    context.fit(progress=False)
+    return context
+
+
+def compare(
+    grid: Grid,
+    folder: Path,
+    model: str,
+    data: Path | None,
+    text: tuple[str, ...] = (),
+    *,
+    jobs: int = 1,
+    ray: str | None = None,
+    progress: bool = True,
+) -> Comparison:
+    """Run the cells of a grid that are not in the folder's table yet, and write the table.
+
+    Cells of other grids, other versions or other settings stay in the table as they are. A cell that
+    failed is tried again.
+
+    Args:
+        grid: what is compared.
+        folder: new, or one of earlier comparisons.
+        model: Hugging Face name or local folder of a masked LM.
+        data: folder with the original GLUE tsv files; None for the hub.
+        text: lines to fit costs on.
+        jobs: processes on this machine.
+        ray: address of a Ray cluster, or "local"; then ``jobs`` has no part.
+        progress: show progress bars.
+
+    Raises:
+        BadInput: for anything wrong that can be seen before a cell runs; and when results can no longer
+            be written. Cells that were finished are intact.
+    """
+    with _alone(folder):
+        context = Context(grid, folder, model, data, text)
+        context.check()
+        rows = read_rows(folder)
+        table = _Table(folder, rows)
+        table.write()
+        context.fit(progress=progress)
+        described = {cell: describe(context, cell) for cell in grid.cells()}
+        for row in described.values():
+            if row["cell"] in rows:
+                tidy(folder, rows[row["cell"]])  # a kill can come between the row and this
+        todo = [c for c, row in described.items() if not _is_done(rows.get(row["cell"]))]
+        reused = len(described) - len(todo)
+        logger.info("%d cells, %d of them done before", len(described), reused)
+        make = functools.partial(load_context, grid, folder, model, data, text)
+        alone = jobs == 1 and ray is None
+        results = outcomes(
+            run_cell, todo, make_context=(lambda: context) if alone else make, jobs=jobs, ray=ray
+        )
+        bar = tqdm(total=len(described), initial=reused, disable=not progress, unit="cell")
+        try:
+            with closing(results), bar:
+                for cell, result in results:
+                    table.add(_row(described[cell], cell, result))
+                    bar.set_postfix_str(str(cell))
+                    bar.update()
+        finally:
+            table.write()
+        found = [rows[row["cell"]] for row in described.values()]
+    done = sum(map(_is_done, found))
+    return Comparison(done, len(found) - done, reused)
+
+
+class _Table:
+    """The rows of finished cells and the table made of them, which costs little time in all."""
+
+    def __init__(self, folder: Path, rows: dict[str, Row]) -> None:
+        self.folder, self.rows = folder, rows
+        self._next = 0.0
+
+    def add(self, row: Row) -> None:
+        write_row(self.folder, row)
+        self.rows[row["cell"]] = row
+        if row["status"] == "done":
+            tidy(self.folder, row)
+        if time.monotonic() >= self._next:
+            self.write()
+
+    def write(self) -> None:
+        started = time.monotonic()
+        write_table(self.folder, self.rows.values())
+        now = time.monotonic()
+        self._next = now + 20 * (now - started)  # long tables are not written after every cell
+
+
+def _row(described: Row, cell: Cell, result: Row | Failure) -> Row:
+    if not isinstance(result, Failure):
+        if result["cell"] != described["cell"]:
+            raise BadInput(
+                f"{cell} ran with other code, versions or data than here ({result['code']} and "
+                f"{described['code']}): install the same everywhere"
+            )
+        return result
+    if result.kind == CannotWrite.__name__:
+        raise BadInput(
+            f"{result.message}. The cells before it are intact; make room or give write access, and the "
+            "same command goes on"
+        )
+    logger.warning("%s failed: %s", cell, result)
+    return {**described, "status": "failed", "error": str(result)}
+
+
+def _is_done(row: Row | None) -> bool:
+    return row is not None and row["status"] == "done"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """The folder for this process only: two at once would take each other's cells."""
+    if folder.exists() and (
+        not folder.is_dir()
+        or (any(p.name != _LOCK_FILE for p in folder.iterdir()) and not (folder / TABLE_FILE).exists())
+    ):
+        raise BadInput(f"{folder} exists and holds no comparison: choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / _LOCK_FILE, timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise BadInput(f"another comparison is running in {folder}: wait for it, or stop it") from None
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be written to: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,78 @@
+"""The table of a comparison: one JSON line a cell, whole at any moment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bridges.errors import BadInput
+from bridges.storage import write_text
+
+FORMAT = 1
+TABLE_FILE = "results.jsonl"
+ROW_FILE = "row.json"
+CELLS_FOLDER = "cells"
+
+Row = dict[str, Any]
+
+
+def read_table(folder: Path) -> list[Row]:
+    """The rows of a folder's table, in its order.
+
+    Raises:
+        BadInput: if there is none, a line is broken, or it was written by a version with another format.
+    """
+    path = folder / TABLE_FILE
+    if not path.is_file():
+        raise BadInput(
+            f"{folder} holds no {TABLE_FILE}: give the folder that `bridge-pets compare --out` wrote"
+        )
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        rows.append(_row(line, f"{path}, line {number}"))
+    return rows
+
+
+def read_rows(folder: Path) -> dict[str, Row]:
+    """The rows of the cells that are finished, by cell.
+
+    Raises:
+        BadInput: as `read_table`.
+    """
+    found = {}
+    for path in sorted((folder / CELLS_FOLDER).glob(f"*/{ROW_FILE}")):
+        row = _row(path.read_text(encoding="utf-8"), str(path))
+        found[row["cell"]] = row
+    return found
+
+
+def write_row(folder: Path, row: Row) -> None:
+    """Keep a finished cell's row, in one step; an earlier one of the cell goes."""
+    write_text(folder / CELLS_FOLDER / row["cell"] / ROW_FILE, json.dumps(row) + "\n")
+
+
+def write_table(folder: Path, rows: Iterable[Row]) -> None:
+    """Write the whole table in one step, sorted: equal rows are equal bytes, whoever came first."""
+    lines = [json.dumps(row) + "\n" for row in sorted(rows, key=_order)]
+    write_text(folder / TABLE_FILE, "".join(lines))
+
+
+def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    names = ("task", "shots", "pet", "arm", "seed", "cell")
+    return tuple(row[name] or 0 if name == "shots" else row[name] for name in names)
+
+
+def _row(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line)
+        found = row["format"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{where} is no row of a comparison ({error!r}): delete it") from error
+    if found != FORMAT:
+        raise BadInput(
+            f"{where} has format {found!r}, this version of bridge-pets reads format {FORMAT}: it was "
+            "written by another version; use that one, or choose another folder"
+        )
+    return dict(row)

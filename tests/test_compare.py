@@ -426,7 +426,7 @@ def test_a_part_of_a_grid_is_balanced() -> None:
 
 
 def test_the_source_is_that_of_this_checkout_and_of_nothing_else() -> None:
-    """`kernels` is a namespace: what else has a part in it, or a second path to this one, is not ours."""
+    """`kernels` is a namespace: what else is in it, or a second path to this one, is not ours."""
     names = [name for _, name in code._sources()]
     assert len(names) == len(set(names))
     assert {"kernels/dispatch.py", "bridges/ou.py", "pets/tuning.py", "pets/compare/cell.py"} <= set(

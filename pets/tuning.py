@@ -67,35 +67,17 @@ def tune(
             f"a cost and regularizer {settings.regularizer!r} too: one of them is used instead of the "
             "other, so give only one"
         )
-    verbalizer = Verbalizer.of_words(tokenizer, data.task.verbalizer)
-    verbalizer.warn_of_long_words(tokenizer)
-    if settings.shots is None:
-        train, dev = splits.hold_out(data.train, data.task, settings.seed)
-    else:
-        train, dev = splits.few_shot(data.train, data.task, settings.shots, settings.seed)
     identity = _identity(plm, data, settings, cost)
     run = RunFolder(folder, identity)
     if run.result is not None:
         logger.info("%s is finished; nothing to do", run.path)
         run.snapshot.remove()  # a kill right after the result was written leaves it behind
         return run.result
-    config = methods.get(settings.pet, model=plm, **settings.pet_options)
-    limit = room(plm, config, settings.max_length)
-    encoder = encoder or prompts.Encoder(tokenizer)
-    parts = {"train": train, "dev": dev, **({"reported": data.reported} if data.reported else {})}
-    encoded = {name: encode(encoder, examples, limit) for name, examples in parts.items()}
-    devices = [plm.device] if plm.device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices),
-        _classifier(plm, config, settings, verbalizer, cost) as classifier,
-    ):
-        if isinstance(config, PromptTuningConfig):
-            methods.init_prompt(classifier.model, tokenizer.mask_token_id)
-        loop = TuningLoop(classifier, encoded, data, settings, tokenizer.pad_token_id or 0)
+    with prepared(plm, tokenizer, data, settings, cost=cost, encoder=encoder) as loop:
         run.start()  # nothing is written before all that can be refused has been
         loop.run(run, progress=progress)
         with new_folder(run.pet) as new:
-            classifier.model.save_pretrained(new)  # type: ignore[operator]
+            loop.classifier.model.save_pretrained(new)  # type: ignore[operator]
         reported = loop.evaluate("reported")[0] if data.reported else None
         best = loop.best_entry()
         result = {
@@ -109,13 +91,48 @@ def tune(
             "dev": best["dev"],
             "dev_loss": best["dev_loss"],
             "best_step": best["step"],
-            "examples": {name: len(rows) for name, (rows, _) in encoded.items()},
-            "truncated": {name: cut for name, (_, cut) in encoded.items()},
+            "examples": {name: len(rows) for name, rows in loop.rows.items()},
+            "truncated": loop.truncated,
             "trainable_parameters": sum(p.numel() for p in loop.parameters),
             "curves": loop.curves,
         }
         run.finish(result, {"seconds_tuning": loop.seconds, "steps": settings.max_steps})
     return result
+
+
+@contextlib.contextmanager
+def prepared(
+    plm: PreTrainedModel,
+    tokenizer: Any,
+    data: TaskData,
+    settings: TuneSettings,
+    *,
+    cost: RunningCost | None = None,
+    encoder: prompts.Encoder | None = None,
+) -> Iterator[TuningLoop]:
+    """The loop of a run before its first step, with everything on the model; arguments as `tune`.
+
+    ``plm`` and the global generator are left as they were.
+    """
+    verbalizer = Verbalizer.of_words(tokenizer, data.task.verbalizer)
+    verbalizer.warn_of_long_words(tokenizer)
+    if settings.shots is None:
+        train, dev = splits.hold_out(data.train, data.task, settings.seed)
+    else:
+        train, dev = splits.few_shot(data.train, data.task, settings.shots, settings.seed)
+    config = methods.get(settings.pet, model=plm, **settings.pet_options)
+    limit = room(plm, config, settings.max_length)
+    encoder = encoder or prompts.Encoder(tokenizer)
+    parts = {"train": train, "dev": dev, **({"reported": data.reported} if data.reported else {})}
+    encoded = {name: encode(encoder, examples, limit) for name, examples in parts.items()}
+    devices = [plm.device] if plm.device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices),
+        _classifier(plm, config, settings, verbalizer, cost) as classifier,
+    ):
+        if isinstance(config, PromptTuningConfig):
+            methods.init_prompt(classifier.model, tokenizer.mask_token_id)
+        yield TuningLoop(classifier, encoded, data, settings, tokenizer.pad_token_id or 0)
 
 
 @contextlib.contextmanager

@@ -111,6 +111,7 @@ class TuningLoop:
             else regularizers.get(settings.regularizer, classifier, settings.weight)
         )
         self.rows = {name: rows for name, (rows, _) in encoded.items()}
+        self.truncated = {name: cut for name, (_, cut) in encoded.items()}
         self.pad_id = pad_id
         self.device = next(classifier.parameters()).device
         named = [(n, p) for n, p in classifier.named_parameters() if p.requires_grad]

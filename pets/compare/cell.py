@@ -7,6 +7,9 @@ import errno
 import hashlib
 import json
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +113,21 @@ def run_cell(context: Context, cell: Cell) -> Row:
 
 def _run_cell(context: Context, cell: Cell) -> Row:
     row = describe(context, cell)
-    folder = cell_folder(context.folder, row)
+    with _workplace(context.folder, row) as folder:
+        return _filled(context, cell, row, folder)
+
+
+@contextmanager
+def _workplace(folder: Path, row: Row) -> Iterator[Path]:
+    """The cell's folder, or on another machine, where the comparison's is not there, a temporary one."""
+    if folder.is_dir():
+        yield cell_folder(folder, row)
+    else:
+        with tempfile.TemporaryDirectory(prefix="bridge-pets-") as elsewhere:
+            yield Path(elsewhere)
+
+
+def _filled(context: Context, cell: Cell, row: Row, folder: Path) -> Row:
     data = context.examples[cell.task]
     unseen = TaskData(data.task, data.train, ())
     strengths = Arm.parse(cell.arm).strengths(context.grid.weights)

@@ -46,6 +46,20 @@ class Seen:
         """Component of every latent state along the end point of its own label, [L+1, N]."""
         return (self.latent * self.ends[self.labels]).sum(-1)
 
+    def axes(self) -> Tensor:
+        """By label the unit vector from the middle of the other labels' end points to its own, [C, d].
+
+        Two labels' end points may lie close together: then `progress` tells little of which one a state
+        goes to, and the component along this axis all.
+        """
+        count = len(self.ends)
+        others = (self.ends.sum(0) - self.ends) / max(1, count - 1)
+        return torch.nn.functional.normalize(self.ends - others, dim=1)
+
+    def contrast(self) -> Tensor:
+        """Component of every latent state along its own label's axis, [L+1, N]."""
+        return (self.latent * self.axes()[self.labels]).sum(-1)
+
 
 class _Watched(RunningCost):
     """A cost that keeps what it reads; everything in it is the other one's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from typing import Any
 
 import pytest
@@ -262,7 +263,8 @@ def test_unbalanced_labels_have_another_chance() -> None:
 def test_distances_and_progress_are_those_computed_by_hand() -> None:
     seen = synthetic()
     distance = analysis._distance(seen, WORDS)
-    progress = analysis._progress(seen, WORDS)
+    progress = analysis._by_word(seen.progress(), seen, WORDS)
+    contrast = analysis._contrast(seen, WORDS)
     for label, word in enumerate(WORDS):
         for i in range(4):
             z = [seen.latent[i, n].double() for n in range(40) if seen.labels[n] == label]
@@ -277,6 +279,11 @@ def test_distances_and_progress_are_those_computed_by_hand() -> None:
             low = along[1] + 0.9 * (along[2] - along[1])
             assert progress[word]["low"][i] == pytest.approx(low, rel=1e-5, abs=1e-6)
             assert low < mean < progress[word]["high"][i]
+            axis = (seen.ends[label] - seen.ends[1 - label]).double()
+            across = [float(x @ axis / axis.norm()) for x in z]
+            assert contrast[word]["mean"][i] == pytest.approx(sum(across) / 20, rel=1e-5, abs=1e-6)
+        # End points are of unit length, so each lies half their distance from the middle.
+        assert contrast[word]["end"] == pytest.approx(math.sqrt(0.4**2 + 0.8**2) / 2, rel=1e-5)
         assert len(progress[word]["examples"]) == 12
         assert len(progress[word]["examples"][0]) == 4
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bridges import BadInput, GaussianBridge, RunningCost
 from bridges.trajectory import layer_times
@@ -58,11 +58,13 @@ def analyse(
           has other parameters in each dimension;
         - "progress": by word the component along its own end point: "mean", "low" and "high" (10th and
           90th percentile), and the first 12 "examples" [12][L+1];
+        - "contrast": the same along the axis from the other labels' end points to the own one, and
+          "end", where the own end point is on it;
         - "distance": by word of the examples, then word of an end point, the mean distance to it;
         - "separability": see `pets.compare.separability`;
         - "lens": "score", the task's metric of the head read at every layer, and by word
-          "probability", the mean one of the true word in the whole vocabulary; None, with a warning in
-          the log, where the model's head cannot be read at other layers.
+          "probability", the mean one of the true word in the whole vocabulary; "metric", its name.
+          None, with a warning in the log, where the model's head cannot be read at other layers.
 
     Raises:
         BadInput: for a cost without a Gaussian bridge or of another model, too few examples of a label,
@@ -79,7 +81,8 @@ def analyse(
         "labels": list(task.words),
         "times": layer_times(len(seen.states)).tolist(),
         "tube": _tube(bridge, cost.end_points.vectors.device),
-        "progress": _progress(seen, task.words),
+        "progress": _by_word(seen.progress(), seen, task.words),
+        "contrast": _contrast(seen, task.words),
         "distance": _distance(seen, task.words),
         "separability": _rounded(separability(seen.states, seen.labels)),
         "lens": _lens(model, tokenizer, task, verbalizer, seen),
@@ -132,10 +135,11 @@ def _tube(bridge: GaussianBridge, device: torch.device) -> dict[str, list[float]
     return dict(_rounded(tube))
 
 
-def _progress(seen: Seen, words: Sequence[str]) -> dict[str, Any]:
-    along, found = seen.progress().double(), {}
+def _by_word(values: Tensor, seen: Seen, words: Sequence[str]) -> dict[str, Any]:
+    """Values [L+1, N] of the examples, summed up for each label."""
+    found = {}
     for label, word in enumerate(words):
-        own = along[:, seen.labels == label]  # [L+1, n]
+        own = values[:, seen.labels == label].double()  # [L+1, n]
         low, high = own.quantile(torch.tensor(QUANTILES, dtype=own.dtype), 1)
         found[word] = {
             "mean": own.mean(1).tolist(),
@@ -144,6 +148,12 @@ def _progress(seen: Seen, words: Sequence[str]) -> dict[str, Any]:
             "examples": own.T[:EXAMPLES].tolist(),
         }
     return dict(_rounded(found))
+
+
+def _contrast(seen: Seen, words: Sequence[str]) -> dict[str, Any]:
+    found = _by_word(seen.contrast(), seen, words)
+    ends = (seen.ends * seen.axes()).sum(-1).tolist()
+    return {word: {"end": _rounded(end), **found[word]} for word, end in zip(words, ends, strict=True)}
 
 
 def _distance(seen: Seen, words: Sequence[str]) -> dict[str, Any]:
@@ -171,6 +181,7 @@ def _lens(
     truth = seen.labels.tolist()
     own = scores.exp()[:, torch.arange(len(truth)), seen.labels].double()  # [L+1, N]
     found = {
+        "metric": task.metric,
         "score": [metrics.score(task, s.argmax(1).tolist(), truth)[task.metric] for s in scores],
         "probability": {
             word: own[:, seen.labels == label].mean(1).tolist() for label, word in enumerate(task.words)
@@ -185,4 +196,4 @@ def _rounded(value: Any) -> Any:
         return {key: _rounded(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_rounded(inner) for inner in value]
-    return float(f"{value:.6g}")
+    return value if isinstance(value, str) else float(f"{value:.6g}")

@@ -24,6 +24,7 @@ from pets.compare.lens import lens
 from pets.compare.separability import separability
 from pets.plots import make_panel
 from pets.regularize import regularize
+from pets.report.analysis_figures import analysis_figures
 from pets.tasks import Example
 from pets.trajectories import Seen
 from pets.verbalizer import Verbalizer
@@ -313,6 +314,13 @@ def test_the_record_is_json_and_the_same_again() -> None:
     assert shuffled["distance"]["negative"]["positive"] == pytest.approx(
         first["distance"]["negative"]["positive"], rel=1e-4
     )
+
+
+def test_a_record_has_all_that_its_pictures_need() -> None:
+    found = record(tiny_bert(), RunningCost.for_model(tiny_bert()))
+    about = {"task": "sst2", "shots": 4, "pet": "lora", "arm": "ou", "seed": 1, "reader": "brownian"}
+    read_back = json.loads(json.dumps([about | found]))
+    assert len(analysis_figures(read_back)) == 4
 
 
 def test_the_lens_scores_by_the_tasks_metric() -> None:

@@ -38,7 +38,7 @@ def analysis_figures(records: Sequence[Record]) -> list[Picture]:
 
 def _distances(group: Group) -> Picture:
     words = group.words
-    figure = new_figure(1 + 3.9 * len(words), 6)
+    figure = new_figure(1 + 3.9 * len(words), 5.8)
     axes = figure.subplots(2, len(words), squeeze=False, sharex=True, sharey="row")
     facts = []
     for k, word in enumerate(words):
@@ -49,7 +49,7 @@ def _distances(group: Group) -> Picture:
         axes[0][k].set_title(f"examples of “{word}”", fontsize=10)
         facts.append(f"“{word}” {said(_last(margins), '+.3f')}")
     axes[0][0].set_ylabel("distance to own end point")
-    axes[1][0].set_ylabel("less than to another's, by")
+    axes[1][0].set_ylabel("how much less than to another")
     _layers(axes[1])
     legend_below(figure, axes[0][0])
     caption = (
@@ -73,14 +73,14 @@ def _nearer(word: str, record: Record) -> Any:
 
 
 def _separability(group: Group) -> Picture:
-    figure = new_figure(9.4, 3.9)
+    figure = new_figure(9.4, 3.6)
     left, right = figure.subplots(1, 2)
     probes = group.curves(lambda r: r["separability"]["probe"])
     folds = group.curves(lambda r: r["separability"]["probe_deviation"])
     over_folds = {arm: (mean, folds[arm][0]) for arm, (mean, _) in probes.items()}
     _lines(left, group, probes if group.several_seeds else over_folds)
     chance = float(np.mean([record["separability"]["chance"] for record in group.records]))
-    left.axhline(chance, color="0.3", linewidth=0.8, linestyle=":", label="chance")
+    left.axhline(chance, color="0.3", linewidth=0.8, linestyle=":", label="most frequent label")
     left.set_ylabel("accuracy of a linear probe")
     _lines(right, group, group.curves(lambda r: r["separability"]["silhouette"]))
     right.axhline(0, color="0.3", linewidth=0.8, linestyle=":")
@@ -93,8 +93,8 @@ def _separability(group: Group) -> Picture:
         "How well the labels can be told apart in the hidden states of [MASK], by layer (0: embedding, "
         "which is the same for every example). Left: cross-validated accuracy of a logistic regression; "
         f"its best layer has {said(best, '.2f')}, the last {said(_last(probes), '.2f')}; the most "
-        f"frequent label alone has {chance:.2f}. Right: silhouette in standardised states, 1 for labels far "
-        f"apart and 0 for mixed ones.{bars} {group.count}"
+        f"frequent label alone has {chance:.2f}. Right: silhouette in standardised states, 1 for "
+        f"labels far apart and 0 for mixed ones.{bars} {group.count}"
     )
     return Picture(f"{group.name}: separability of the labels by layer", caption, figure)
 
@@ -106,10 +106,10 @@ def _lens(group: Group) -> list[Picture]:
         return []
     words = group.words
     metric = next(r["lens"]["metric"] for r in group.records if r["lens"]).replace("_", " ")
-    figure = new_figure(3.3 * (1 + len(words)) + 0.4, 3.9)
+    figure = new_figure(3.3 * (1 + len(words)) + 0.4, 3.6)
     first, *rest = figure.subplots(1, 1 + len(words))
     _lines(first, group, scores)
-    first.set_title(f"{metric} among the label words", fontsize=10)
+    first.set_title("answer among the label words", fontsize=10)
     first.set_ylabel(metric)
     for axis, word in zip(rest, words, strict=True):
         _lines(axis, group, group.curves(partial(_probability, word)), bars=False)

@@ -14,9 +14,10 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def legend_below(figure: Any, axis: Any) -> None:
-    """The legend of one axis, under all of them, in as many columns as fit."""
+    """The legend of one axis, under all of them, in as many columns as fit; the figure grows by it."""
     handles, names = axis.get_legend_handles_labels()
     names = [textwrap.shorten(name, 40, placeholder=" ...") for name in names]
     fit = int(figure.get_figwidth() / (0.09 * max(map(len, names)) + 0.7))  # inches an entry takes
     columns = max(1, min(len(names), fit))
+    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(names) // columns))
     figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)

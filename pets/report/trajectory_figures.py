@@ -20,7 +20,7 @@ def trajectory_figure(group: Group) -> Picture:
     firsts = {arm: records[0] for arm, records in group.arms.items()}
     columns = min(_COLUMNS, len(firsts))
     blocks = -(-len(firsts) // columns)
-    figure = new_figure(3.1 * columns + 0.5, 5.2 * blocks + 0.5)
+    figure = new_figure(3.1 * columns + 0.5, 5.2 * blocks + 0.3)
     axes = figure.subplots(2 * blocks, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_visible(False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import silhouette_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -36,7 +36,7 @@ def separability(states: Tensor, labels: Tensor) -> dict[str, Any]:
     truth = labels.numpy()
     probes, silhouettes = [], []
     for layer in states:
-        features = _without_rounding(layer.double().numpy())
+        features = _without_rounding(layer.double()).numpy()
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
         probes.append(cross_val_score(probe, features, truth, cv=folds, scoring="accuracy"))
@@ -45,11 +45,11 @@ def separability(states: Tensor, labels: Tensor) -> dict[str, Any]:
         "probe": [float(found.mean()) for found in probes],
         "probe_deviation": [float(found.std(ddof=1)) for found in probes],
         "silhouette": [float(found) for found in silhouettes],
-        "chance": float(np.bincount(truth).max() / len(truth)),
+        "chance": float(labels.bincount().max() / len(labels)),
     }
 
 
-def _without_rounding(features: Any) -> Any:
+def _without_rounding(features: Tensor) -> Tensor:
     """Features [N, H] without those that differ by rounding only: standardised, that would be noise."""
-    spread = np.ptp(features, 0)
-    return np.where(spread > _ROUNDING * np.abs(features).max(), features, 0.0)
+    spread = features.amax(0) - features.amin(0)
+    return torch.where(spread > _ROUNDING * features.abs().max(), features, 0.0)

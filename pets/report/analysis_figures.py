@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from statistics import fmean
 from typing import Any
 
-import numpy as np
+import torch
 
 from pets import plots
 from pets.report.analysis_groups import Curves, Group, Record, groups, others_end, said
@@ -68,8 +69,8 @@ def _to_own(word: str, record: Record) -> Any:
 
 def _nearer(word: str, record: Record) -> Any:
     found = record["distance"][word]
-    others = [distances for end, distances in found.items() if end != word]
-    return np.min(others, 0) - found[word]
+    others = (distances for end, distances in found.items() if end != word)
+    return [min(theirs) - own for own, *theirs in zip(found[word], *others, strict=True)]
 
 
 def _separability(group: Group) -> Picture:
@@ -79,7 +80,7 @@ def _separability(group: Group) -> Picture:
     folds = group.curves(lambda r: r["separability"]["probe_deviation"])
     over_folds = {arm: (mean, folds[arm][0]) for arm, (mean, _) in probes.items()}
     _lines(left, group, probes if group.several_seeds else over_folds)
-    chance = float(np.mean([record["separability"]["chance"] for record in group.records]))
+    chance = fmean(record["separability"]["chance"] for record in group.records)
     left.axhline(chance, color="0.3", linewidth=0.8, linestyle=":", label="most frequent label")
     left.set_ylabel("accuracy of a linear probe")
     _lines(right, group, group.curves(lambda r: r["separability"]["silhouette"]))
@@ -87,7 +88,7 @@ def _separability(group: Group) -> Picture:
     right.set_ylabel("silhouette of the labels")
     _layers((left, right))
     legend_below(figure, left)
-    best = {arm: mean.max() for arm, (mean, _) in probes.items()}
+    best = {arm: float(mean.max()) for arm, (mean, _) in probes.items()}
     bars = _bars(group) if group.several_seeds else _bars(group, "the five folds")
     caption = (
         "How well the labels can be told apart in the hidden states of [MASK], by layer (0: embedding, "
@@ -119,7 +120,7 @@ def _lens(group: Group) -> list[Picture]:
     rest[0].set_ylabel("probability of the true word")
     _layers((first, *rest))
     legend_below(figure, first)
-    before = {arm: mean[-2] for arm, (mean, _) in scores.items()}
+    before = {arm: float(mean[-2]) for arm, (mean, _) in scores.items()}
     caption = (
         "The model's own language-model head read at every layer (0: embedding), at [MASK]. Left: "
         f"{metric} had the model stopped there, the answer being the likeliest label word: "
@@ -147,7 +148,7 @@ def _bars(group: Group, over: str = "the seeds") -> str:
 def _lines(axis: Any, group: Group, curves: Curves, *, bars: bool = True) -> None:
     bars = bars and len(group.arms) <= _BARRED
     for k, (arm, (mean, spread)) in enumerate(curves.items()):
-        style, layers = group.styles[arm], np.arange(len(mean))
+        style, layers = group.styles[arm], torch.arange(len(mean))
         axis.plot(layers, mean, label=arm, linewidth=1.6, markersize=4.5, **style)
         if bars and spread.any():  # side by side: on one another they could not be told apart
             places = layers + 0.06 * (k - (len(curves) - 1) / 2)

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from bridges.errors import BadInput
 from pets.report.arm_styles import FROZEN, VANILLA, arm_styles, in_order
 
 Record = dict[str, Any]
-Curves = dict[str, tuple[Any, Any]]
+Curves = dict[str, tuple[Tensor, Tensor]]
 """By arm the mean [L+1] and its deviation [L+1]."""
 
 _KEYS = (
@@ -68,9 +69,10 @@ class Group:
         """
         found = {}
         for arm, records in self.arms.items():
-            values = np.array([v for v in map(read, records) if v is not None], dtype=float)
+            rows = [row for row in map(read, records) if row is not None]
+            values = torch.tensor(rows, dtype=torch.float64)
             if len(values):
-                spread = values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:])
+                spread = values.std(0) if len(values) > 1 else torch.zeros_like(values[0])
                 found[arm] = (values.mean(0), spread)
         return found
 

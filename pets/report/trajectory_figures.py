@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+from torch import tensor
 
 from pets.report.analysis_groups import Group, Record, said
 from pets.report.arm_styles import LABEL_COLOURS, LABEL_MARKERS
@@ -71,7 +72,7 @@ def _axis_name(group: Group) -> str:
 def _tube(axis: Any, tube: Record | None) -> None:
     if tube is None:
         return
-    mean, spread = np.array(tube["mean"]), 2 * np.array(tube["deviation"])
+    mean, spread = tensor(tube["mean"]), 2 * tensor(tube["deviation"])
     axis.fill_between(
         tube["t"], mean - spread, mean + spread, color="0.9", lw=0, label="bridge, mean ± 2 sd"
     )
@@ -80,9 +81,9 @@ def _tube(axis: Any, tube: Record | None) -> None:
 
 def _paths(axis: Any, times: Sequence[float], paths: Record, word: str, k: int, side: int) -> None:
     color, marker = LABEL_COLOURS[k % len(LABEL_COLOURS)], LABEL_MARKERS[k % len(LABEL_MARKERS)]
-    low, high, mean = (side * np.array(paths[key]) for key in ("low", "high", "mean"))
+    low, high, mean = (side * tensor(paths[key]) for key in ("low", "high", "mean"))
     axis.fill_between(times, low, high, color=color, alpha=0.15, lw=0)
-    axis.plot(times, side * np.array(paths["examples"]).T, color=color, linewidth=0.5, alpha=0.35)
+    axis.plot(times, side * tensor(paths["examples"]).T, color=color, linewidth=0.5, alpha=0.35)
     axis.plot(times, mean, color=color, linewidth=2.2, marker=marker, markersize=4.5, label=word)
 
 
@@ -90,7 +91,7 @@ def _mean(axis: Any, record: Record, word: str, k: int, side: int) -> None:
     """The bridge's mean up to the last layer, on a label's own axis."""
     if record["tube"] is None:
         return
-    t, mean = (np.array(record["tube"][key]) for key in ("t", "mean"))
+    t, mean = (tensor(record["tube"][key]) for key in ("t", "mean"))
     inside = t <= record["times"][-1]
     axis.plot(
         t[inside],
@@ -99,6 +100,14 @@ def _mean(axis: Any, record: Record, word: str, k: int, side: int) -> None:
         linestyle="--",
         linewidth=1.2,
     )
+
+
+def _at(t: float, tube: Record, key: str) -> float:
+    """A curve of the tube between its points."""
+    times, values = tube["t"], tube[key]
+    right = min(max(1, bisect_left(times, t)), len(times) - 1)
+    share = (t - times[right - 1]) / (times[right] - times[right - 1])
+    return float(values[right - 1] + share * (values[right] - values[right - 1]))
 
 
 def _caption(group: Group, firsts: dict[str, Record]) -> str:
@@ -120,7 +129,7 @@ def _caption(group: Group, firsts: dict[str, Record]) -> str:
         f"examples. At the last layer, t = {last:.2f}, ",
     ]
     if tube:
-        mean, spread = (float(np.interp(last, tube["t"], tube[key])) for key in ("mean", "deviation"))
+        mean, spread = (_at(last, tube, key) for key in ("mean", "deviation"))
         ends = [
             f"{_side(group, k) * mean * record['contrast'][word]['end']:+.3f} for “{word}”"
             for k, word in enumerate(words)

@@ -1,4 +1,4 @@
-"""The command line: ``bridge-pets fit | tune | demo | zoo``."""
+"""The command line: ``bridge-pets fit | tune | report | demo | zoo``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import click
 import bridges
 from bridges.errors import BadInput
 from pets.cli_input import ManyValues, read_lines
+from pets.commands.report import report
 
 _INTERRUPTED = 130
 
@@ -285,6 +286,9 @@ def zoo(plot: Path | None) -> None:
         click.echo(f"  parameters: {_parameters(record) or 'none'}")
     if plot:
         click.echo(f"wrote {plot}", err=True)
+
+
+cli.add_command(report)
 
 
 def _parameters(record: bridges.BridgeInfo) -> str:

@@ -157,6 +157,14 @@ def test_lens_of_the_last_layer_is_the_models_answer(model_type: str) -> None:
     assert record(model, cost)["lens"] is not None
 
 
+def test_lens_of_debertas_other_head() -> None:
+    """It takes the word embeddings beside the states, and its encoder has a convolution."""
+    model = tiny_model("deberta-v2", legacy=False, conv_kernel_size=3)
+    seen = trajectories.see(model, RunningCost.for_model(model), VERBALIZER, encoded(), 0)
+    found = lens(model, seen.states, VERBALIZER, 4)
+    torch.testing.assert_close(found[-1], seen.scores, rtol=1e-4, atol=1e-5)
+
+
 def test_lens_passes_middle_layers_through_the_final_norm() -> None:
     """Cutting the last layer off leaves a model whose answer is the lens of the layer before."""
     for model_type, stack in (

@@ -25,7 +25,7 @@ EXAMPLES = 12  # single trajectories kept for each label
 QUANTILES = (0.1, 0.9)
 """Of the progress of a label's examples: "low" and "high"."""
 _GRID = 101  # times of the tube
-_SAME = 1e-3  # relative: the lens of the last layer against the model's answer
+_SAME = (1e-3, 5e-2)  # tolerance of the last layer's lens against the model's answer; of 16-bit models
 
 
 def analyse(
@@ -172,7 +172,8 @@ def _lens(
     try:
         scores = lens(model, seen.states, verbalizer, tokenizer.mask_token_id)
         answer = scores[-1]
-        if not torch.allclose(answer, seen.scores.to(answer.dtype), rtol=_SAME, atol=_SAME):
+        near = _SAME[seen.states.element_size() < 4]
+        if not torch.allclose(answer, seen.scores.to(answer.dtype), rtol=near, atol=near):
             far = float((answer - seen.scores).abs().max())
             raise BadInput(f"read at the last layer, the head is {far:.2g} from the model's own answer")
     except BadInput as error:

@@ -1,4 +1,4 @@
-"""The command line: ``bridge-pets demo | fit | tune | compare | zoo``."""
+"""The command line: ``bridge-pets demo | fit | tune | compare | report | zoo``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bridges.errors import BadInput
 from pets.commands.compare import compare
 from pets.commands.demo import demo
 from pets.commands.fit import fit
+from pets.commands.report import report
 from pets.commands.tune import tune
 from pets.commands.zoo import zoo
 
@@ -43,7 +44,7 @@ def cli() -> None:
     transformers_logging.disable_progress_bar()
 
 
-for command in (demo, fit, tune, compare, zoo):
+for command in (demo, fit, tune, compare, report, zoo):
     cli.add_command(command)
 
 

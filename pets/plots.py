@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from bridges import BadInput, GaussianBridge, RunningCost
-from bridges.model_spec import pretrained_model
 from bridges.storage import new_file
 from bridges.trajectory import layer_times
-from pets import prompts
+from pets import prompts, trajectories
 from pets.verbalizer import Verbalizer
 
 _LINES = 12  # single trajectories drawn for each label
@@ -68,22 +67,12 @@ def make_panel(
         raise BadInput(
             f"{type(cost.bridge).__name__} has other parameters in each dimension: there is no one tube"
         )
-    ends = Verbalizer.of_words(tokenizer, words).ends(cost)
-    encoder = pretrained_model(model).base_model
-    found, costs = {}, []
-    for label, word in enumerate(words):
-        chosen = [row for row in rows if row[1] == label][:_LABELS]
-        batch = prompts.collate(chosen, tokenizer.pad_token_id)
-        batch = {name: tensor.to(cost.end_points.vectors.device) for name, tensor in batch.items()}
-        labels, mask = batch.pop("labels"), batch["attention_mask"]
-        with torch.no_grad():
-            hidden = encoder(**batch, output_hidden_states=True).hidden_states
-            trajectory, targets = cost.trajectory(hidden, labels, mask, classes=len(ends))
-            latent = cost.latent_map(trajectory)
-            found[word] = (latent * ends.vectors[targets, 0]).sum(-1).T.cpu()
-            costs.append(cost(hidden, labels, mask, labels=ends).item())
-    mean = sum(costs) / len(costs)
-    return Panel(f"{title}\nrunning cost {mean:.3f}", cost.bridge, found)
+    chosen = [row for k in range(len(words)) for row in [r for r in rows if r[1] == k][:_LABELS]]
+    verbalizer = Verbalizer.of_words(tokenizer, words)
+    seen = trajectories.see(model, cost, verbalizer, chosen, tokenizer.pad_token_id or 0)
+    progress = seen.progress().T  # [N, L+1]
+    found = {word: progress[seen.labels == label] for label, word in enumerate(words)}
+    return Panel(f"{title}\nrunning cost {seen.cost:.3f}", cost.bridge, found)
 
 
 def plot_trajectories(path: str | os.PathLike[str], panels: Sequence[Sequence[Panel]]) -> None:

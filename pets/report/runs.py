@@ -1,0 +1,277 @@
+"""Reads the RUNS folder of a comparison: its table, the step times and the analyses beside it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bridges.errors import BadInput, is_number
+
+FORMAT = 1
+TABLE_FILE, TIMES_FILE, ANALYSIS_FILE = "results.jsonl", "step-times.json", "analysis.json"
+VANILLA = "vanilla"
+
+Row = dict[str, Any]
+Key = tuple[str, int | None, str, str, int]
+
+_TEXT, _MAPPING = (str,), (dict,)
+_OF_ALL = {
+    "task": _TEXT,
+    "metric": _TEXT,
+    "shots": (int, type(None)),
+    "pet": _TEXT,
+    "arm": _TEXT,
+    "seed": (int,),
+    "settings": _MAPPING,
+    "model": _TEXT,
+    "code": _TEXT,
+    "versions": _MAPPING,
+    "device": _TEXT,
+    "bridge": (dict, type(None)),
+    "control": (str, type(None)),
+}
+_OF_DONE = {"score": (int, float), "tries": (list,), "restart": (int,), "examples": _MAPPING}
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Rows that are not comparable with those shown.
+
+    Attributes:
+        count: how many.
+        difference: what is other in them, ``code a instead of b; ...``.
+    """
+
+    count: int
+    difference: str
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What one report is made of: rows of one model, one code, one set of versions and settings.
+
+    Attributes:
+        name: of the folder.
+        done: rows with a score, in the table's order.
+        failed: rows with an error.
+        missing: cells of the grid that the rows span which have no row.
+        left_out: rows of other versions, settings or models.
+        times: PET -> arm -> {"milliseconds", "ratio", "low", "high", "rounds"}; may be empty.
+        environment: where the times were measured.
+        analysis: records of ``analysis.json``.
+    """
+
+    name: str
+    done: Sequence[Row]
+    failed: Sequence[Row] = ()
+    missing: Sequence[Key] = ()
+    left_out: Sequence[LeftOut] = ()
+    times: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    analysis: Sequence[Row] = ()
+
+    @property
+    def settings(self) -> list[tuple[str, int | None]]:
+        """The (task, shots) pairs, in the table's order."""
+        return list(dict.fromkeys((row["task"], row["shots"]) for row in self.done))
+
+    @property
+    def pets(self) -> list[str]:
+        return list(dict.fromkeys(row["pet"] for row in self.done))
+
+    def of(self, task: str, shots: int | None, pet: str | None = None) -> list[Row]:
+        """The rows with a score of one setting."""
+        found = [row for row in self.done if (row["task"], row["shots"]) == (task, shots)]
+        return [row for row in found if pet in (None, row["pet"])]
+
+
+def read_runs(folder: Path) -> Runs:
+    """All that the report shows.
+
+    Only what is comparable is shown, and the table's last row says what that is: its model, code and
+    versions, of those for each PET the last row's settings (a learning rate may be the PET's own), the
+    last number of tries and for each arm the last strengths. Other rows are counted, never mixed in.
+
+    Raises:
+        BadInput: if the folder holds no comparison, a file in it is broken or of another version, or
+            no cell has a score.
+    """
+    path = folder / TABLE_FILE
+    rows = _read_table(folder)
+    expected = _expected(rows, path)
+    chosen: dict[Key, Row] = {}
+    others: Counter[str] = Counter()
+    for row in rows:
+        found = _made_with(row)
+        wanted = {name: expected(row, name) for name in found}
+        if found != wanted:
+            others[_differences(found, wanted)] += 1
+            continue
+        other = chosen.get(key_of(row))
+        if other is not None and "failed" in (row["status"], other["status"]):
+            row = other if row["status"] == "failed" else row  # it was tried again
+        elif other is not None:
+            raise BadInput(
+                f"{path} holds the cell {' '.join(map(str, key_of(row)))} twice, with the same settings "
+                "and versions but other data or costs: run each comparison into a folder of its own"
+            )
+        chosen[key_of(row)] = row
+    times = _read_times(folder / TIMES_FILE)
+    return Runs(
+        folder.resolve().name,
+        [row for row in chosen.values() if row["status"] == "done"],
+        [row for row in chosen.values() if row["status"] == "failed"],
+        _missing(chosen),
+        [LeftOut(count, text) for text, count in others.items()],
+        times.get("step_times", {}),
+        times.get("environment", {}),
+        _read_analysis(folder / ANALYSIS_FILE),
+    )
+
+
+def key_of(row: Row) -> Key:
+    return row["task"], row["shots"], row["pet"], row["arm"], row["seed"]
+
+
+def _origin(row: Row) -> Row:
+    return {name: row[name] for name in ("model", "code", "versions")}
+
+
+def _made_with(row: Row) -> Row:
+    """What rows that are compared have to share; what a failed row was tried with is not known."""
+    found = {**_origin(row), "settings": row["settings"]}
+    if row["status"] == "done":
+        found["strengths"] = [t["strength"] for t in row["tries"]]
+    return found
+
+
+def _expected(rows: Sequence[Row], path: Path) -> Callable[[Row, str], Any]:
+    """What a row has to be made with, by name, as the last rows have it.
+
+    Raises:
+        BadInput: if none of the last row's kind has a score.
+    """
+    origin = _origin(rows[-1])
+    same = [row for row in rows if _origin(row) == origin]
+    done = [row for row in same if row["status"] == "done"]
+    if not done:
+        raise BadInput(
+            f"{path}: none of the {len(same)} cells of the last row's versions has a score, so there is "
+            f"nothing to report; the last failed with: {same[-1]['error']}"
+        )
+    tries = len(done[-1]["tries"])
+    settings = {row["pet"]: row["settings"] for row in same}
+    strengths = {row["arm"]: _made_with(row)["strengths"] for row in done if len(row["tries"]) == tries}
+
+    def expected(row: Row, name: str) -> Any:
+        if name == "settings":
+            return settings.get(row["pet"])
+        return strengths.get(row["arm"]) if name == "strengths" else origin[name]
+
+    return expected
+
+
+def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    parts = []
+    for name in sorted(k for k in {**found, **expected} if found.get(k) != expected.get(k)):
+        here, there = found.get(name), expected.get(name)
+        if isinstance(here, dict) and isinstance(there, dict):
+            parts.append(_differences(here, there))
+        else:
+            parts.append(f"{name} {here} instead of {there}")
+    return "; ".join(parts)
+
+
+def _missing(rows: Mapping[Key, Row]) -> list[Key]:
+    settings = dict.fromkeys(key[:2] for key in rows)
+    axes = (dict.fromkeys(key[k] for key in rows) for k in (2, 3, 4))
+    grid = itertools.product(settings, *axes)
+    return [key for ((task, shots), *rest) in grid if (key := (task, shots, *rest)) not in rows]
+
+
+def _read_table(folder: Path) -> list[Row]:
+    path = folder / TABLE_FILE
+    if not path.is_file():
+        what = "holds no " + TABLE_FILE if folder.is_dir() else "is no folder"
+        raise BadInput(f"{folder} {what}: give the folder that `bridge-pets compare --out` wrote")
+    lines = _text(path).splitlines()
+    if not lines:
+        raise BadInput(f"{path} is empty: run `bridge-pets compare` first")
+    return [_row(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _row(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise BadInput(
+            f"{where} is broken ({error}): delete the line, or run `compare` again"
+        ) from error
+    if not isinstance(row, dict) or "format" not in row:
+        raise BadInput(f"{where} is no row of a comparison: delete the line")
+    if row["format"] != FORMAT:
+        raise BadInput(
+            f"{where} has format {row['format']!r}, this version of bridge-pets reads format {FORMAT}: "
+            "make the report with the version that made the table"
+        )
+    if row.get("status") not in ("done", "failed"):
+        raise BadInput(f"{where} has status {row.get('status')!r}, expected 'done' or 'failed'")
+    for name, kinds in (_OF_ALL | (_OF_DONE if row["status"] == "done" else {})).items():
+        if name not in row or not isinstance(row[name], kinds):
+            found = repr(row[name]) if name in row else "missing"
+            raise BadInput(f"{where}: {name} is {found}, not what `compare` writes: delete the line")
+    if row["status"] == "done" and not all(map(_is_try, row["tries"])):
+        raise BadInput(f"{where}: a try without its curves, not what `compare` writes: delete the line")
+    return row
+
+
+def _is_try(found: object) -> bool:
+    return (
+        isinstance(found, dict)
+        and {"strength", "restart", "dev", "curves"} <= found.keys()
+        and all(
+            isinstance(look, dict) and {"step", "dev", "dev_loss"} <= look.keys()
+            for look in found["curves"]
+        )
+    )
+
+
+def _read_times(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    found = _json(path)
+    try:
+        entries = [entry for arms in found["step_times"].values() for entry in arms.values()]
+        fine = all(is_number(entry[name]) for entry in entries for name in ("ratio", "low", "high"))
+        fine = fine and isinstance(found["environment"], dict)
+    except (TypeError, KeyError, AttributeError):
+        fine = False
+    if not fine:
+        raise BadInput(f"{path} holds no step times: measure them again, or delete it")
+    return dict(found)
+
+
+def _read_analysis(path: Path) -> list[Row]:
+    found = _json(path) if path.exists() else []
+    if not isinstance(found, list) or not all(isinstance(record, dict) for record in found):
+        raise BadInput(f"{path} is no list of analyses: run `compare` again, or delete it")
+    return found
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(_text(path))
+    except ValueError as error:
+        raise BadInput(f"{path} is broken ({error}): run `compare` again, or delete it") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read ({error})") from error

@@ -154,9 +154,18 @@ def fit(
     "--cost",
     "cost_folder",
     type=click.Path(path_type=Path),
-    help="A fitted cost; without it the PET is vanilla.",
+    help="A fitted cost; without it, and without a regularizer, the PET is vanilla.",
 )
-@click.option("--weight", default=0.5, show_default=True, help="Factor of the running cost in the loss.")
+@click.option(
+    "--regularizer",
+    help="Instead of a cost: dropout, label-smoothing, neftune, r-drop, r3f or weight-decay.",
+)
+@click.option(
+    "--weight",
+    default=0.5,
+    show_default=True,
+    help="Factor of the running cost in the loss, or the number of the regularizer.",
+)
 @click.option(
     "--shots",
     default=16,
@@ -192,6 +201,7 @@ def tune(
     data: Path | None,
     pet: str,
     cost_folder: Path | None,
+    regularizer: str | None,
     weight: float,
     shots: int,
     seed: int,
@@ -221,6 +231,7 @@ def tune(
 
     settings = TuneSettings(
         pet=pet,
+        regularizer=regularizer,
         weight=weight,
         shots=shots or None,
         seed=seed,
@@ -236,7 +247,7 @@ def tune(
     cost = bridges.RunningCost.from_pretrained(cost_folder) if cost_folder else None
     examples = glue.load(chosen, data)
     plm, tokenizer = load_plm(model)
-    name = cost.bridge.registered_name if cost else "vanilla"
+    name = cost.bridge.registered_name if cost else regularizer or "vanilla"
     folder = out or Path("runs") / f"{chosen.name}-{pet}-{name}-{shots or 'all'}-{seed}"
     result = run(plm, tokenizer, examples, settings, folder, cost=cost)
     click.echo(json.dumps({k: v for k, v in result.items() if k != "curves"}))

@@ -51,7 +51,7 @@ def tune(
         settings: see `TuneSettings`.
         folder: new, or one of the same run: an interrupted run goes on to the same result, and a
             finished one is returned as it is.
-        cost: the running cost, or None for the vanilla PET.
+        cost: the running cost; without one and without a regularizer in the settings the PET is vanilla.
         progress: show a progress bar.
 
     Returns:
@@ -60,6 +60,11 @@ def tune(
     Raises:
         BadInput: for anything that does not fit: label words, shots, cost, folder.
     """
+    if cost is not None and settings.regularizer is not None:
+        raise BadInput(
+            f"a cost and regularizer {settings.regularizer!r} too: one of them is used instead of the "
+            "other, so give only one"
+        )
     verbalizer = Verbalizer.of_words(tokenizer, data.task.verbalizer)
     verbalizer.warn_of_long_words(tokenizer)
     if settings.shots is None:
@@ -167,8 +172,9 @@ def _identity(
         for example in part:
             digest.update(f"{example.label}\t{example.text}\n".encode())
         digest.update(b"\0")
-    settings_used = dataclasses.asdict(settings) | {"learning_rate": settings.rate}
-    if cost is None:
+    settings_used = dataclasses.asdict(settings)
+    settings_used |= {"learning_rate": settings.rate, "weight_decay": settings.decay}
+    if cost is None and settings.regularizer is None:
         settings_used.pop("weight")  # plays no part
     return {
         "model": spec.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +16,8 @@ from tqdm import tqdm
 from bridges.errors import BadInput, check_counts
 from bridges.storage import load_optimizer_tensors, optimizer_tensors
 from bridges.text import generator
-from pets import methods, metrics, prompts
-from pets.classifier import PromptClassifier
+from pets import methods, metrics, prompts, regularizers
+from pets.classifier import PromptClassifier, PromptOutput
 from pets.runs import RunFolder
 from pets.tasks import TaskData
 
@@ -33,20 +33,24 @@ class TuneSettings:
     Attributes:
         pet: method name, see `pets.get`.
         pet_options: options of the method.
-        weight: of the running cost.
+        regularizer: what is used instead of a running cost, see `pets.regularizers`; None for nothing.
+        weight: factor of the running cost, or the number of the regularizer: decay of weight-decay,
+            probability of dropout, epsilon of label-smoothing, alpha of neftune and of r-drop, lambda
+            of r3f.
         shots: K examples per class for training and K for selection; None for the full train set, of
             which a tenth selects.
         seed: of split, initialisation and order.
         max_steps: optimiser steps.
         batch_size: examples a step.
         learning_rate: of AdamW, constant; None for that of the PET, see `pets.methods.learning_rate`.
-        weight_decay: not on biases and layer norms.
+        weight_decay: not on biases and layer norms; "weight-decay" has its own.
         eval_every: steps between looks at the selection split.
         max_length: tokens a prompt.
     """
 
     pet: str = "lora"
     pet_options: dict[str, Any] = field(default_factory=dict)
+    regularizer: str | None = None
     weight: float = 0.5
     shots: int | None = 16
     seed: int = 42
@@ -64,6 +68,14 @@ class TuneSettings:
             raise BadInput(f"learning_rate={self.learning_rate}: expected a number in (0, 1)")
         if not 0 <= self.weight_decay < 1:
             raise BadInput(f"weight_decay={self.weight_decay}: expected a number in [0, 1)")
+        if self.regularizer is not None:
+            regularizers.check(self.regularizer, self.weight)
+
+    @property
+    def decay(self) -> float:
+        """The weight decay used."""
+        own = self.regularizer == regularizers.WeightDecay.name
+        return self.weight if own else self.weight_decay
 
     @property
     def rate(self) -> float:
@@ -83,6 +95,11 @@ class TuningLoop:
         pad_id: int,
     ) -> None:
         self.classifier, self.data, self.settings = classifier, data, settings
+        self.objective: Callable[..., PromptOutput] = (
+            classifier
+            if settings.regularizer is None
+            else regularizers.get(settings.regularizer, classifier, settings.weight)
+        )
         self.rows = {name: rows for name, (rows, _) in encoded.items()}
         self.pad_id = pad_id
         self.device = next(classifier.parameters()).device
@@ -96,7 +113,7 @@ class TuningLoop:
             {"params": [p for p in self.named.values() if p.dim() <= 1], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(
-            groups, lr=settings.rate, weight_decay=settings.weight_decay, foreach=False
+            groups, lr=settings.rate, weight_decay=settings.decay, foreach=False
         )
         self.curves: list[dict[str, Any]] = []
         self.best = self._tensors()
@@ -137,7 +154,7 @@ class TuningLoop:
         with torch.no_grad():
             for start in range(0, len(order), 32):
                 chosen = order[start : start + 32]
-                output = self._forward([rows[i] for i in chosen])
+                output = self._forward([rows[i] for i in chosen], self.classifier)
                 total += output.loss.item() * len(chosen)
                 for i, answer in zip(chosen, output.logits.argmax(1).tolist(), strict=True):
                     predictions[i] = answer
@@ -153,14 +170,16 @@ class TuningLoop:
         metric = self.data.task.metric
         return max(self.curves[1:], key=lambda e: (e["dev"][metric], -e["dev_loss"], -e["step"]))
 
-    def _forward(self, rows: Sequence[tuple[prompts.Row, int]]) -> Any:
+    def _forward(
+        self, rows: Sequence[tuple[prompts.Row, int]], through: Callable[..., PromptOutput]
+    ) -> Any:
         batch = prompts.collate(rows, self.pad_id)
-        return self.classifier(**{k: v.to(self.device) for k, v in batch.items()})
+        return through(**{k: v.to(self.device) for k, v in batch.items()})
 
     def _step(self, step: int) -> tuple[float, float | None]:
-        # Noise, of dropout or of a cost that draws any, is a function of seed and step alone.
+        # Noise, of a regularizer or of a cost that draws any, is a function of seed and step alone.
         torch.manual_seed(generator(self.settings.seed, -2, step).initial_seed())
-        output = self._forward(self._batch(step))
+        output = self._forward(self._batch(step), self.objective)
         if not output.loss.isfinite():
             raise BadInput(
                 f"the loss became {output.loss.item()} at step {step}: lower learning_rate "

@@ -127,6 +127,19 @@ def test_the_learning_rate_follows_the_pet_unless_given(
     assert json.loads(shown)["settings"]["learning_rate"] == rate
 
 
+def test_a_regularizer_takes_the_place_of_a_cost(run: Run, model: Path, tune: Run) -> None:
+    code, shown, told = tune("--regularizer", "r-drop", "--weight", 1)
+    assert code == 0
+    settings = json.loads(shown)["settings"]
+    assert (settings["regularizer"], settings["weight"]) == ("r-drop", 1.0)
+    assert "wrote runs/sst2-lora-r-drop-4-42" in told
+    refused(tune("--regularizer", "r-dorp"), "unknown regularizer 'r-dorp'", "did you mean 'r-drop'")
+    refused(tune("--regularizer", "dropout", "--weight", 2), "weight=2.0: expected the probability")
+    fit = ("fit", "--model", model, "--control", "random-map", "--out", "c")
+    assert run(*fit)[0] == 0
+    refused(tune("--regularizer", "r3f", "--cost", "c"), "a cost and regularizer 'r3f' too")
+
+
 def test_label_words_may_be_several_for_a_class(tune: Run) -> None:
     code, _, _ = tune("--out", "r", "--label-words", "bad,poor", "good,fine")
     assert code == 0

@@ -579,8 +579,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice(
 ) -> None:
     forward = TuningLoop._forward
 
-    def diverged(self: TuningLoop, rows: Any) -> Any:
-        output = forward(self, rows)
+    def diverged(self: TuningLoop, *args: Any) -> Any:
+        output = forward(self, *args)
         if self.classifier.training:
             output.loss = output.loss * float("nan")
         return output

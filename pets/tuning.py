@@ -20,6 +20,7 @@ from bridges.text import max_positions
 from pets import methods, prompts, splits
 from pets.classifier import PromptClassifier
 from pets.models import unload
+from pets.processes import joined
 from pets.regularize import regularize
 from pets.runs import RunFolder
 from pets.tasks import Example, TaskData
@@ -43,6 +44,8 @@ def tune(
 
     The checkpoint is chosen by the task's metric, then by lower loss, on examples taken from the train
     set; the reported set is scored once, with the chosen checkpoint. ``plm`` is left as it was.
+    Started by torchrun or ``accelerate launch``, several processes share the run: each does its part of
+    every batch, all return the result, and the first writes.
 
     Args:
         plm: a masked LM, frozen here.
@@ -65,6 +68,8 @@ def tune(
             f"a cost and regularizer {settings.regularizer!r} too: one of them is used instead of the "
             "other, so give only one"
         )
+    processes = joined()
+    processes.check_batch(settings.batch_size)
     verbalizer = Verbalizer.of_words(tokenizer, data.task.verbalizer)
     verbalizer.warn_of_long_words(tokenizer)
     if settings.shots is None:
@@ -72,7 +77,10 @@ def tune(
     else:
         train, dev = splits.few_shot(data.train, data.task, settings.shots, settings.seed)
     identity = _identity(plm, data, settings, cost)
+    if processes.count > 1:
+        identity["processes"] = processes.count  # other sums, other noise
     run = RunFolder(folder, identity)
+    processes.wait()  # all look at the folder before one writes into it
     if run.result is not None:
         logger.info("%s is finished; nothing to do", run.path)
         run.snapshot.remove()  # a kill right after the result was written leaves it behind
@@ -97,11 +105,13 @@ def tune(
     ):
         if isinstance(config, PromptTuningConfig):
             methods.init_prompt(classifier.model, tokenizer.mask_token_id)
-        loop = TuningLoop(classifier, encoded, data, settings, tokenizer.pad_token_id or 0)
-        run.start()  # nothing is written before all that can be refused has been
+        loop = TuningLoop(classifier, encoded, data, settings, tokenizer.pad_token_id or 0, processes)
+        if processes.is_main:
+            run.start()  # nothing is written before all that can be refused has been
         loop.run(run, progress=progress)
-        with new_folder(run.pet) as new:
-            classifier.model.save_pretrained(new)  # type: ignore[operator]
+        if processes.is_main:
+            with new_folder(run.pet) as new:
+                classifier.model.save_pretrained(new)  # type: ignore[operator]
         reported, _ = loop.evaluate("reported")
         best = loop.best_entry()
         result = {
@@ -119,7 +129,9 @@ def tune(
             "trainable_parameters": sum(p.numel() for p in loop.parameters),
             "curves": loop.curves,
         }
-        run.finish(result, {"seconds_tuning": loop.seconds, "steps": settings.max_steps})
+        if processes.is_main:
+            run.finish(result, {"seconds_tuning": loop.seconds, "steps": settings.max_steps})
+        processes.wait()  # so that what is returned is there for all
     return result
 
 

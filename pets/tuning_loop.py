@@ -18,6 +18,7 @@ from bridges.storage import load_optimizer_tensors, optimizer_tensors
 from bridges.text import generator
 from pets import methods, metrics, prompts, regularizers
 from pets.classifier import PromptClassifier, PromptOutput
+from pets.processes import Processes
 from pets.runs import RunFolder
 from pets.tasks import TaskData
 
@@ -84,7 +85,11 @@ class TuneSettings:
 
 
 class TuningLoop:
-    """One run: its data, its optimiser and how far it has come."""
+    """One run: its data, its optimiser and how far it has come.
+
+    In several processes each does its part of every step's batch, and of the batches of an evaluation;
+    all know the same of the whole.
+    """
 
     def __init__(
         self,
@@ -93,8 +98,11 @@ class TuningLoop:
         data: TaskData,
         settings: TuneSettings,
         pad_id: int,
+        processes: Processes | None = None,
     ) -> None:
         self.classifier, self.data, self.settings = classifier, data, settings
+        self.processes = processes or Processes()
+        self.processes.check_batch(settings.batch_size)
         self.objective: Callable[..., PromptOutput] = (
             classifier
             if settings.regularizer is None
@@ -107,6 +115,7 @@ class TuningLoop:
         if not named:
             raise BadInput(f"PET {settings.pet!r} has no trainable parameter on this model")
         self.named = dict(named)
+        self.processes.adopt(self.named.values())
         # By the shape: biases and layer norms are the vectors.
         groups: list[dict[str, Any]] = [
             {"params": [p for p in self.named.values() if p.dim() > 1]},
@@ -128,7 +137,11 @@ class TuningLoop:
         settings = self.settings
         step = self._resume(run)
         bar = tqdm(
-            total=settings.max_steps, initial=step, disable=not progress, desc="tune", unit="step"
+            total=settings.max_steps,
+            initial=step,
+            disable=not (progress and self.processes.is_main),
+            desc="tune",
+            unit="step",
         )
         if step == 0:
             self._look(0, [], bar)
@@ -149,18 +162,24 @@ class TuningLoop:
         """Metrics and mean task loss of the present PET; the running cost plays no part."""
         rows = self.rows[split]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i][0].input_ids))
-        predictions, total = [0] * len(rows), 0.0
+        batches = [order[start : start + 32] for start in range(0, len(order), 32)]
+        predictions, losses = [0.0] * len(rows), [0.0] * len(batches)
         self.classifier.eval()
         with torch.no_grad():
-            for start in range(0, len(order), 32):
-                chosen = order[start : start + 32]
+            for k in range(self.processes.rank, len(batches), self.processes.count):
+                chosen = batches[k]
                 output = self._forward([rows[i] for i in chosen], self.classifier)
-                total += output.loss.item() * len(chosen)
+                losses[k] = output.loss.item() * len(chosen)
                 for i, answer in zip(chosen, output.logits.argmax(1).tolist(), strict=True):
                     predictions[i] = answer
         self.classifier.train()
+        predictions, losses = self.processes.total(predictions), self.processes.total(losses)
         labels = [label for _, label in rows]
-        return metrics.score(self.data.task, predictions, labels), total / len(rows)
+        found = metrics.score(self.data.task, [int(answer) for answer in predictions], labels)
+        total = 0.0
+        for loss in losses:  # as `sum` does it up to Python 3.11
+            total += loss
+        return found, total / len(rows)
 
     def best_entry(self) -> dict[str, Any]:
         """The selected entry of the curves: best metric, then lowest loss, then earliest.
@@ -177,12 +196,15 @@ class TuningLoop:
         return through(**{k: v.to(self.device) for k, v in batch.items()})
 
     def _step(self, step: int) -> tuple[float, float | None]:
-        # Noise, of a regularizer or of a cost that draws any, is a function of seed and step alone.
-        torch.manual_seed(generator(self.settings.seed, -2, step).initial_seed())
-        output = self._forward(self._batch(step), self.objective)
-        if not output.loss.isfinite():
+        # Noise, of a regularizer or of a cost that draws any, is a function of seed and step alone;
+        # each process draws its own for its part of the batch.
+        rank = [self.processes.rank] if self.processes.rank else []
+        torch.manual_seed(generator(self.settings.seed, -2, step, *rank).initial_seed())
+        output = self._forward(self.processes.part(self._batch(step)), self.objective)
+        loss = self.processes.mean(output.loss.detach())
+        if not loss.isfinite():
             raise BadInput(
-                f"the loss became {output.loss.item()} at step {step}: lower learning_rate "
+                f"the loss became {loss.item()} at step {step}: lower learning_rate "
                 f"({self.settings.rate}) or weight ({self.settings.weight})"
             )
         self.optimizer.zero_grad()
@@ -194,9 +216,10 @@ class TuningLoop:
                     f"{len(idle)} trainable parameters got no gradient, among them {idle[0]}: the "
                     f"model ignores PET {self.settings.pet!r} there"
                 )
+        self.processes.average_gradients(self.parameters)
         self.optimizer.step()
         cost = output.running_cost
-        return output.loss.item(), None if cost is None else cost.item()
+        return loss.item(), None if cost is None else self.processes.mean(cost.detach()).item()
 
     def _batch(self, step: int) -> Rows:
         """The examples of one step: epochs of random order, a function of seed and step alone."""
@@ -241,6 +264,8 @@ class TuningLoop:
                 parameter.copy_(tensors[name])
 
     def _save(self, run: RunFolder, step: int) -> None:
+        if not self.processes.is_main:
+            return
         tensors = {f"now.{k}": v for k, v in self._tensors().items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
         facts = {"step": step, "curves": self.curves, "seconds": self.seconds}

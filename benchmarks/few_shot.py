@@ -25,8 +25,8 @@ from pets import tasks
 from pets.cli_input import ManyValues
 from pets.models import load_plm
 from pets.statistics import markdown_table, paired, summarise
+from pets.tune_settings import TuneSettings
 from pets.tuning import tune
-from pets.tuning_loop import TuneSettings
 
 
 @click.command(cls=ManyValues)

@@ -29,8 +29,8 @@ from pets import tasks
 from pets.cli_input import ManyValues, read_lines
 from pets.models import load_plm
 from pets.statistics import paired, summarise
+from pets.tune_settings import TuneSettings
 from pets.tuning import tune
-from pets.tuning_loop import TuneSettings
 
 VANILLA = "vanilla"
 

@@ -18,8 +18,8 @@ from pets.models import load_pet
 from pets.statistics import markdown_table
 from pets.tasks import Example, Label, Task, TaskData
 from pets.tiny_lm import tiny_lm
+from pets.tune_settings import TuneSettings
 from pets.tuning import tune
-from pets.tuning_loop import TuneSettings
 
 BRIDGES = ("brownian", "ou:theta=3")
 WEIGHT = 1.0

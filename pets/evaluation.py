@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 from collections.abc import Sequence
 
@@ -15,15 +17,23 @@ from bridges.text import max_positions
 from pets import metrics, prompts
 from pets.classifier import PromptClassifier
 from pets.models import load_pet, unload, untouched
+from pets.processes import Processes
 from pets.tasks import Example, Task
 from pets.verbalizer import Verbalizer
 
 Rows = list[tuple[prompts.Row, int]]
 """Encoded prompts and their class indices."""
 
+_BATCH = 32
+"""Prompts in a forward pass, neighbours in length."""
+
 
 def evaluate(
-    classifier: PromptClassifier, rows: Rows, task: Task, pad_id: int, batch_size: int = 32
+    classifier: PromptClassifier,
+    rows: Rows,
+    task: Task,
+    pad_id: int,
+    processes: Processes | None = None,
 ) -> tuple[dict[str, float], float]:
     """Metrics and mean task loss of a classifier on encoded prompts; its mode is left as it was.
 
@@ -32,22 +42,27 @@ def evaluate(
         rows: prompts with class indices, in any order.
         task: whose metrics are computed.
         pad_id: the tokenizer's padding token.
-        batch_size: prompts in a forward pass, neighbours in length.
+        processes: that share the work; all know the same at the end.
     """
+    processes = processes or Processes()
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0].input_ids))
-    predictions, total = [0] * len(rows), 0.0
+    batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
+    predictions, losses = [0.0] * len(rows), [0.0] * len(batches)
     mode = classifier.training
     classifier.eval()
     with torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+        for k in range(processes.rank, len(batches), processes.count):
+            chosen = batches[k]
             batch = prompts.collate([rows[i] for i in chosen], pad_id)
             output = classifier(**on_device(batch, classifier))
-            total += output.loss.item() * len(chosen)
+            losses[k] = output.loss.item() * len(chosen)
             for i, answer in zip(chosen, output.logits.argmax(1).tolist(), strict=True):
                 predictions[i] = answer
     classifier.train(mode)
-    return metrics.score(task, predictions, [label for _, label in rows]), total / len(rows)
+    predictions, losses = processes.total(predictions), processes.total(losses)
+    labels = [label for _, label in rows]
+    found = metrics.score(task, [int(answer) for answer in predictions], labels)
+    return found, functools.reduce(operator.add, losses) / len(rows)  # `sum` depends on the Python
 
 
 def score(

@@ -20,10 +20,12 @@ from pets import methods, prompts, splits
 from pets.classifier import PromptClassifier
 from pets.evaluation import encode, room
 from pets.models import unload, untouched
+from pets.processes import joined
 from pets.regularize import regularize
 from pets.runs import RunFolder
 from pets.tasks import TaskData
-from pets.tuning_loop import TuneSettings, TuningLoop
+from pets.tune_settings import TuneSettings
+from pets.tuning_loop import TuningLoop
 from pets.verbalizer import Verbalizer
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,8 @@ def tune(
 
     The checkpoint is chosen by the task's metric, then by lower loss, on examples taken from the train
     set; the reported set is scored once, with the chosen checkpoint. ``plm`` is left as it was.
+    Started by torchrun or ``accelerate launch``, several processes share the run: each does its part of
+    every batch, all return the result, and the first writes.
 
     Args:
         plm: a masked LM, frozen here.
@@ -67,17 +71,24 @@ def tune(
             f"a cost and regularizer {settings.regularizer!r} too: one of them is used instead of the "
             "other, so give only one"
         )
+    processes = joined()
+    processes.check_batch(settings.batch_size)
     identity = _identity(plm, data, settings, cost)
+    if processes.count > 1:
+        identity["processes"] = processes.count  # other sums, other noise
     run = RunFolder(folder, identity)
+    processes.wait()  # all look at the folder before one writes into it
     if run.result is not None:
         logger.info("%s is finished; nothing to do", run.path)
         run.snapshot.remove()  # a kill right after the result was written leaves it behind
         return run.result
     with prepared(plm, tokenizer, data, settings, cost=cost, encoder=encoder) as loop:
-        run.start()  # nothing is written before all that can be refused has been
+        if processes.is_main:
+            run.start()  # nothing is written before all that can be refused has been
         loop.run(run, progress=progress)
-        with new_folder(run.pet) as new:
-            loop.classifier.model.save_pretrained(new)  # type: ignore[operator]
+        if processes.is_main:
+            with new_folder(run.pet) as new:
+                loop.classifier.model.save_pretrained(new)  # type: ignore[operator]
         reported = loop.evaluate("reported")[0] if data.reported else None
         best = loop.best_entry()
         result = {
@@ -96,7 +107,9 @@ def tune(
             "trainable_parameters": sum(p.numel() for p in loop.parameters),
             "curves": loop.curves,
         }
-        run.finish(result, {"seconds_tuning": loop.seconds, "steps": settings.max_steps})
+        if processes.is_main:
+            run.finish(result, {"seconds_tuning": loop.seconds, "steps": settings.max_steps})
+        processes.wait()  # so that what is returned is there for all
     return result
 
 
@@ -132,7 +145,8 @@ def prepared(
     ):
         if isinstance(config, PromptTuningConfig):
             methods.init_prompt(classifier.model, tokenizer.mask_token_id)
-        yield TuningLoop(classifier, encoded, data, settings, tokenizer.pad_token_id or 0)
+        pad_id = tokenizer.pad_token_id or 0
+        yield TuningLoop(classifier, encoded, data, settings, pad_id, joined())
 
 
 @contextlib.contextmanager

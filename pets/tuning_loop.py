@@ -5,96 +5,33 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bridges.errors import BadInput, check_counts
+from bridges.errors import BadInput
 from bridges.storage import load_optimizer_tensors, optimizer_tensors
 from bridges.text import generator
-from pets import methods, prompts, regularizers
+from pets import prompts, regularizers
 from pets.classifier import PromptClassifier, PromptOutput
 from pets.evaluation import Rows, evaluate, on_device
+from pets.processes import Processes
 from pets.runs import RunFolder
 from pets.tasks import TaskData
+from pets.tune_settings import TuneSettings
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TuneSettings:
-    """How a PET is tuned; the defaults are the published few-shot protocol.
-
-    Attributes:
-        pet: method name, see `pets.get`.
-        pet_options: options of the method.
-        regularizer: what is used instead of a running cost, see `pets.regularizers`; None for nothing.
-        weight: factor of the running cost, or the number of the regularizer: decay of weight-decay,
-            probability of dropout, epsilon of label-smoothing, alpha of neftune and of r-drop, lambda
-            of r3f.
-        shots: K examples per class for training and K for selection; None for the full train set, of
-            which a tenth selects.
-        seed: of split, initialisation and order.
-        restart: 1, 2, ... are other initialisations and orders on the same split.
-        max_steps: optimiser steps.
-        batch_size: examples a step.
-        learning_rate: of AdamW, constant; None for that of the PET, see `pets.methods.learning_rate`.
-        weight_decay: not on biases and layer norms; "weight-decay" has its own.
-        eval_every: steps between looks at the selection split.
-        max_length: tokens a prompt.
-    """
-
-    pet: str = "lora"
-    pet_options: dict[str, Any] = field(default_factory=dict)
-    regularizer: str | None = None
-    weight: float = 0.5
-    shots: int | None = 16
-    seed: int = 42
-    restart: int = 0
-    max_steps: int = 1000
-    batch_size: int = 2
-    learning_rate: float | None = None
-    weight_decay: float = 0.01
-    eval_every: int = 50
-    max_length: int = 128
-
-    def __post_init__(self) -> None:
-        counts = ("max_steps", "batch_size", "eval_every")
-        check_counts(**{name: getattr(self, name) for name in counts})
-        if self.restart < 0:
-            raise BadInput(f"restart={self.restart}: expected 0 or more")
-        if self.learning_rate is not None and not 0 < self.learning_rate < 1:
-            raise BadInput(f"learning_rate={self.learning_rate}: expected a number in (0, 1)")
-        if not 0 <= self.weight_decay < 1:
-            raise BadInput(f"weight_decay={self.weight_decay}: expected a number in [0, 1)")
-        if self.regularizer is not None:
-            regularizers.check(self.regularizer, self.weight)
-
-    @property
-    def decay(self) -> float:
-        """The weight decay used."""
-        own = self.regularizer == regularizers.WeightDecay.name
-        return self.weight if own else self.weight_decay
-
-    @property
-    def run_seed(self) -> int:
-        """Of initialisation, order and noise: the seed, unless it is a restart."""
-        if not self.restart:
-            return self.seed
-        return generator(self.seed, -3, self.restart).initial_seed()
-
-    @property
-    def rate(self) -> float:
-        """The learning rate used: the one given, else the PET's."""
-        return methods.learning_rate(self.pet) if self.learning_rate is None else self.learning_rate
-
-
 class TuningLoop:
-    """One run: its data, its optimiser and how far it has come."""
+    """One run: its data, its optimiser and how far it has come.
+
+    In several processes each does its part of every step's batch, and of the batches of an evaluation;
+    all know the same of the whole.
+    """
 
     def __init__(
         self,
@@ -103,8 +40,11 @@ class TuningLoop:
         data: TaskData,
         settings: TuneSettings,
         pad_id: int,
+        processes: Processes | None = None,
     ) -> None:
         self.classifier, self.data, self.settings = classifier, data, settings
+        self.processes = processes or Processes()
+        self.processes.check_batch(settings.batch_size)
         self.objective: Callable[..., PromptOutput] = (
             classifier
             if settings.regularizer is None
@@ -118,6 +58,7 @@ class TuningLoop:
         if not named:
             raise BadInput(f"PET {settings.pet!r} has no trainable parameter on this model")
         self.named = dict(named)
+        self.processes.adopt(self.named.values())
         # By the shape: biases and layer norms are the vectors.
         groups: list[dict[str, Any]] = [
             {"params": [p for p in self.named.values() if p.dim() > 1]},
@@ -139,7 +80,11 @@ class TuningLoop:
         settings = self.settings
         step = self._resume(run)
         bar = tqdm(
-            total=settings.max_steps, initial=step, disable=not progress, desc="tune", unit="step"
+            total=settings.max_steps,
+            initial=step,
+            disable=not (progress and self.processes.is_main),
+            desc="tune",
+            unit="step",
         )
         if step == 0:
             self._look(0, [], bar)
@@ -158,7 +103,8 @@ class TuningLoop:
 
     def evaluate(self, split: str) -> tuple[dict[str, float], float]:
         """Metrics and mean task loss of the present PET; the running cost plays no part."""
-        return evaluate(self.classifier, self.rows[split], self.data.task, self.pad_id)
+        rows, task = self.rows[split], self.data.task
+        return evaluate(self.classifier, rows, task, self.pad_id, self.processes)
 
     def best_entry(self) -> dict[str, Any]:
         """The selected entry of the curves: best metric, then lowest loss, then earliest.
@@ -168,16 +114,19 @@ class TuningLoop:
         metric = self.data.task.metric
         return max(self.curves[1:], key=lambda e: (e["dev"][metric], -e["dev_loss"], -e["step"]))
 
-    def _forward(self, rows: Rows) -> Any:
+    def _forward(self, rows: Sequence[tuple[prompts.Row, int]]) -> Any:
         return self.objective(**on_device(prompts.collate(rows, self.pad_id), self.classifier))
 
     def _step(self, step: int) -> tuple[float, float | None]:
-        # Noise, of a regularizer or of a cost that draws any, is a function of seed and step alone.
-        torch.manual_seed(generator(self.settings.run_seed, -2, step).initial_seed())
-        output = self._forward(self._batch(step))
-        if not output.loss.isfinite():
+        # Noise, of a regularizer or of a cost that draws any, is a function of seed and step alone;
+        # each process draws its own for its part of the batch.
+        rank = [self.processes.rank] if self.processes.rank else []
+        torch.manual_seed(generator(self.settings.run_seed, -2, step, *rank).initial_seed())
+        output = self._forward(self.processes.part(self._batch(step)))
+        loss = self.processes.mean(output.loss.detach())
+        if not loss.isfinite():
             raise BadInput(
-                f"the loss became {output.loss.item()} at step {step}: lower learning_rate "
+                f"the loss became {loss.item()} at step {step}: lower learning_rate "
                 f"({self.settings.rate}) or weight ({self.settings.weight})"
             )
         self.optimizer.zero_grad()
@@ -189,9 +138,10 @@ class TuningLoop:
                     f"{len(idle)} trainable parameters got no gradient, among them {idle[0]}: the "
                     f"model ignores PET {self.settings.pet!r} there"
                 )
+        self.processes.average_gradients(self.parameters)
         self.optimizer.step()
         cost = output.running_cost
-        return output.loss.item(), None if cost is None else cost.item()
+        return loss.item(), None if cost is None else self.processes.mean(cost.detach()).item()
 
     def _batch(self, step: int) -> Rows:
         """The examples of one step: epochs of random order, a function of seed and step alone."""
@@ -236,6 +186,8 @@ class TuningLoop:
                 parameter.copy_(tensors[name])
 
     def _save(self, run: RunFolder, step: int) -> None:
+        if not self.processes.is_main:
+            return
         tensors = {f"now.{k}": v for k, v in self._tensors().items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
         facts = {"step": step, "curves": self.curves, "seconds": self.seconds}

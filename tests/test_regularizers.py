@@ -36,7 +36,8 @@ from pets import prompts, regularizers, splits
 from pets.classifier import PromptClassifier
 from pets.models import load_pet
 from pets.noise import ModelDropout, noisy_words
-from pets.tuning_loop import TuneSettings, TuningLoop
+from pets.tune_settings import TuneSettings
+from pets.tuning_loop import TuningLoop
 from pets.verbalizer import Verbalizer
 
 NAMES = ["dropout", "label-smoothing", "neftune", "r-drop", "r3f", "weight-decay"]

@@ -27,8 +27,9 @@ from pets import metrics, prompts
 from pets.classifier import PromptClassifier
 from pets.models import load_pet
 from pets.tasks import Example, Label, Task, TaskData
+from pets.tune_settings import TuneSettings
 from pets.tuning import tune
-from pets.tuning_loop import TuneSettings, TuningLoop
+from pets.tuning_loop import TuningLoop
 from pets.verbalizer import Verbalizer
 
 ROOT = Path(__file__).resolve().parents[1]

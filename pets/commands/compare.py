@@ -98,7 +98,7 @@ def compare(
     """
     from pets.compare.grid import Grid
     from pets.compare.run import compare as run
-    from pets.tuning_loop import TuneSettings
+    from pets.tune_settings import TuneSettings
 
     if jobs < 1:
         raise BadInput(f"--jobs {jobs}: expected 1 or more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import click
@@ -92,12 +93,19 @@ def tune(
     \b
       bridge-pets tune --model bert-base-uncased --task sst2 --data glue --shots 16 --seed 42
       bridge-pets tune --model bert-base-uncased --task sst2 --data glue --cost ou-bert --weight 0.5
+
+    On several GPUs, or in several processes, that share the examples of each step (--batch-size is what
+    all do together):
+
+    \b
+      torchrun --nproc-per-node 2 -m pets.cli tune --batch-size 32 ...
     """
     from pets import data as glue
     from pets import tasks
     from pets.models import load_plm
+    from pets.processes import joined
+    from pets.tune_settings import TuneSettings
     from pets.tuning import tune as run
-    from pets.tuning_loop import TuneSettings
 
     settings = TuneSettings(
         pet=pet,
@@ -111,6 +119,9 @@ def tune(
         eval_every=eval_every,
         max_length=max_length,
     )
+    is_main = joined().is_main
+    if not is_main:
+        logging.disable(logging.WARNING)  # the first process says it all
     chosen = tasks.get(task)
     if label_words:
         chosen = chosen.with_words(label_words)
@@ -120,5 +131,6 @@ def tune(
     name = cost.bridge.registered_name if cost else regularizer or "vanilla"
     folder = out or Path("runs") / f"{chosen.name}-{pet}-{name}-{shots or 'all'}-{seed}"
     result = run(plm, tokenizer, examples, settings, folder, cost=cost)
-    click.echo(json.dumps({k: v for k, v in result.items() if k != "curves"}))
-    click.echo(f"wrote {folder}", err=True)
+    if is_main:
+        click.echo(json.dumps({k: v for k, v in result.items() if k != "curves"}))
+        click.echo(f"wrote {folder}", err=True)

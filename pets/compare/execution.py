@@ -72,8 +72,9 @@ def outcomes(
 
     An exception of one item becomes its `Failure`, and so does the repeated death of the worker that
     runs it. An error of ``make_context`` ends everything. Leaving the iterator, by an interrupt too,
-    stops the workers at once; they also end when this process is killed. Close it where an error
-    may come between two results::
+    stops the workers at once; they also end when this process is killed. With another number of threads
+    torch adds in another order: results are the same to the byte for the same ``jobs``, or with
+    OMP_NUM_THREADS=1 for all. Close the iterator where an error may come between two results::
 
         with contextlib.closing(outcomes(run, cells, make_context=load, jobs=4)) as results:
             for cell, result in results: ...

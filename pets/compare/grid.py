@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from bridges.errors import BadInput, unknown
 from pets import methods, tasks
 from pets.compare.arms import VANILLA, Arm
-from pets.tuning_loop import TuneSettings
+from pets.tune_settings import TuneSettings
 
 _Item = TypeVar("_Item")
 

@@ -35,7 +35,7 @@ def connect(address: str) -> Any:
     """
     for name, value in {
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_GCS_SERVER_REQUEST_TIMEOUT_SECONDS": "10",
+        "RAY_gcs_server_request_timeout_seconds": "20",  # else 60, where this machine is no node
         "RAY_task_oom_retries": str(ATTEMPTS - 1),  # else without end
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default, without a warning about it
     }.items():

@@ -1,0 +1,78 @@
+"""How a PET is tuned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridges.errors import BadInput, check_counts
+from bridges.text import generator
+from pets import methods, regularizers
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """How a PET is tuned; the defaults are the published few-shot protocol.
+
+    Attributes:
+        pet: method name, see `pets.get`.
+        pet_options: options of the method.
+        regularizer: what is used instead of a running cost, see `pets.regularizers`; None for nothing.
+        weight: factor of the running cost, or the number of the regularizer: decay of weight-decay,
+            probability of dropout, epsilon of label-smoothing, alpha of neftune and of r-drop, lambda
+            of r3f.
+        shots: K examples per class for training and K for selection; None for the full train set, of
+            which a tenth selects.
+        seed: of split, initialisation and order.
+        restart: 1, 2, ... are other initialisations and orders on the same split.
+        max_steps: optimiser steps.
+        batch_size: examples a step.
+        learning_rate: of AdamW, constant; None for that of the PET, see `pets.methods.learning_rate`.
+        weight_decay: not on biases and layer norms; "weight-decay" has its own.
+        eval_every: steps between looks at the selection split.
+        max_length: tokens a prompt.
+    """
+
+    pet: str = "lora"
+    pet_options: dict[str, Any] = field(default_factory=dict)
+    regularizer: str | None = None
+    weight: float = 0.5
+    shots: int | None = 16
+    seed: int = 42
+    restart: int = 0
+    max_steps: int = 1000
+    batch_size: int = 2
+    learning_rate: float | None = None
+    weight_decay: float = 0.01
+    eval_every: int = 50
+    max_length: int = 128
+
+    def __post_init__(self) -> None:
+        counts = ("max_steps", "batch_size", "eval_every")
+        check_counts(**{name: getattr(self, name) for name in counts})
+        if self.restart < 0:
+            raise BadInput(f"restart={self.restart}: expected 0 or more")
+        if self.learning_rate is not None and not 0 < self.learning_rate < 1:
+            raise BadInput(f"learning_rate={self.learning_rate}: expected a number in (0, 1)")
+        if not 0 <= self.weight_decay < 1:
+            raise BadInput(f"weight_decay={self.weight_decay}: expected a number in [0, 1)")
+        if self.regularizer is not None:
+            regularizers.check(self.regularizer, self.weight)
+
+    @property
+    def decay(self) -> float:
+        """The weight decay used."""
+        own = self.regularizer == regularizers.WeightDecay.name
+        return self.weight if own else self.weight_decay
+
+    @property
+    def run_seed(self) -> int:
+        """Of initialisation, order and noise: the seed, unless it is a restart."""
+        if not self.restart:
+            return self.seed
+        return generator(self.seed, -3, self.restart).initial_seed()
+
+    @property
+    def rate(self) -> float:
+        """The learning rate used: the one given, else the PET's."""
+        return methods.learning_rate(self.pet) if self.learning_rate is None else self.learning_rate

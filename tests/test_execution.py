@@ -132,6 +132,12 @@ def test_bad_options_are_refused_before_anything_is_done(
         outcomes(work, PLAIN, make_context=functools.partial(make, tmp_path), **options)
 
 
+def test_torchrun_is_for_a_single_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BadInput, match="started by torchrun"):
+        outcomes(work, PLAIN, make_context=dict)
+
+
 # In processes
 
 

@@ -92,9 +92,13 @@ def outcomes(
             every node.
 
     Raises:
-        BadInput: at once, if Ray is not installed or cannot be reached.
+        BadInput: at once, if Ray is not installed or cannot be reached, or under torchrun.
     """
     check_counts(jobs=jobs)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise BadInput(
+            "started by torchrun, which is for a single run: start it plainly, with jobs or Ray"
+        )
     items = list(items)
     if ray is not None:
         if jobs != 1:

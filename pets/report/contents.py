@@ -4,33 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pets.comparison import compare_arms
 from pets.report.analysis_figures import analysis_figures
+from pets.report.arm_kinds import CONTROL, arm_kinds
 from pets.report.curves import ABOUT, learning_curves
-from pets.report.document import Block, Document, Paragraph, Pictures, Section
+from pets.report.document import Block, Document, Paragraph, Pictures, Points, Section
+from pets.report.effects import cost_picture, forests, times_table
 from pets.report.figures import Picture
-from pets.report.overview import counts, failures, what_was_run
+from pets.report.overview import compared, failures, what_was_run
 from pets.report.runs import Runs
 from pets.report.sensitivity import score_by_shots, sensitivity
+from pets.report.tables import main_table, pooled_table
+from pets.report.verdict import headline, points
 
 
 def make_document(runs: Runs) -> Document:
     """The whole report of one comparison."""
+    controls = [arm for arm, kind in arm_kinds(runs.done).items() if kind == CONTROL]
+    found = compare_arms(runs.done, controls)
+    tables = [main_table(runs, found, task, shots) for task, shots in runs.settings]
+    times = times_table(runs)
     sections = [
+        Section("answer", "What is significant, and what is not", [Points(points(runs, found))]),
+        Section(
+            "pooled",
+            "All settings together",
+            [Pictures(forests(runs, found)), pooled_table(runs, found)] if found.pooled else [],
+        ),
+        Section("tables", "Scores and differences by task", tables),
+        _drawn("cost", "Cost against accuracy", cost_picture(runs, found), *([times] if times else [])),
         _drawn("strength", "Sensitivity to the strength", sensitivity(runs)),
         _drawn("shots", "Score by the number of shots", score_by_shots(runs)),
-        _drawn("curves", "Learning curves", learning_curves(runs), ABOUT),
+        _drawn("curves", "Learning curves", learning_curves(runs), before=ABOUT),
         _drawn("analyses", "Inside the model", analysis_figures(runs.analysis)),
         failures(runs),
         what_was_run(runs),
     ]
     return Document(
         f"Comparison {runs.name}",
-        f"{counts(runs)}.",
-        [section for section in sections if section is not None],
+        headline(found),
+        compared(runs),
+        [section for section in sections if section is not None and section.blocks],
     )
 
 
-def _drawn(anchor: str, title: str, pictures: Sequence[Picture], *before: str) -> Section | None:
+def _drawn(
+    anchor: str, title: str, pictures: Sequence[Picture], *after: Block, before: str = ""
+) -> Section | None:
     """A section of pictures; None where there are none."""
-    blocks: list[Block] = [Paragraph(text) for text in before]
-    return Section(anchor, title, [*blocks, Pictures(pictures)]) if pictures else None
+    lead = [Paragraph(before)] if before else []
+    return Section(anchor, title, [*lead, Pictures(pictures), *after]) if pictures else None

@@ -19,10 +19,12 @@ class Cell:
     Attributes:
         text: what it shows.
         strong: whether it stands out: for what is significant, and nothing else.
+        note: a second, smaller line.
     """
 
     text: str
     strong: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,13 @@ class Document:
     Attributes:
         title: its heading.
         lead: the first sentences.
+        note: what they rest on.
         sections: in order.
     """
 
     title: str
     lead: str
+    note: str
     sections: Sequence[Section] = field(default_factory=tuple)
 
     @property

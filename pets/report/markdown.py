@@ -18,7 +18,7 @@ def render_markdown(document: Document, names: Sequence[str]) -> str:
         names: where the file of each of ``document.pictures`` is, seen from the text's folder.
     """
     left = iter(names)
-    parts = [f"# {escaped(document.title)}", escaped(document.lead)]
+    parts = [f"# {escaped(document.title)}", escaped(document.lead), escaped(document.note)]
     for section in document.sections:
         parts.append(f"## {escaped(section.title)}")
         for block in section.blocks:
@@ -68,7 +68,8 @@ def _table(table: Table) -> list[str]:
 
 
 def _cell(cell: Cell) -> str:
-    return f"**{escaped(cell.text)}**" if cell.strong else escaped(cell.text)
+    text = f"**{escaped(cell.text)}**" if cell.strong else escaped(cell.text)
+    return f"{text}<br>{escaped(cell.note)}" if cell.note else text
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pets.comparison import VANILLA
 from pets.report.arm_kinds import KINDS, arm_kinds
 from pets.report.document import Block, Cell, Group, Paragraph, Points, Section, Table
-from pets.report.runs import VANILLA, Row, Runs
+from pets.report.runs import Row, Runs
 from pets.report.wording import listed, number, plural, setting_name
 
 _PROTOCOL = (
@@ -23,7 +24,21 @@ def counts(runs: Runs) -> str:
     """How many cells there are of which kind, as a sentence."""
     parts = [f"{plural(len(runs.done), 'cell')} with a score", f"{len(runs.failed)} failed"]
     parts.append(f"{len(runs.missing)} missing from the grid they span")
+    if runs.left_out:
+        left = sum(left.count for left in runs.left_out)
+        parts.append(f"{plural(left, 'row')} of other versions or settings left out")
     return listed(parts)
+
+
+def compared(runs: Runs) -> str:
+    """What was compared, as a sentence."""
+    shots = "; ".join(setting_name(task, count) for task, count in runs.settings)
+    seeds = len({row["seed"] for row in runs.done})
+    arms, model = len(arm_kinds(runs.done)), runs.done[-1]["model"]
+    return (
+        f"{plural(arms, 'arm')} on {model} with {listed(runs.pets)}: "
+        f"{shots}; {plural(seeds, 'seed')}. {counts(runs)}."
+    )
 
 
 def what_was_run(runs: Runs) -> Section:

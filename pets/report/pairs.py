@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pets.report.runs import VANILLA, Row, Runs, key_of
+from pets.comparison import VANILLA
+from pets.report.runs import Row, Runs, key_of
 from pets.statistics import Summary, summarise
 
 

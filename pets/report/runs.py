@@ -14,7 +14,6 @@ from bridges.errors import BadInput, is_number
 
 FORMAT = 1
 TABLE_FILE, TIMES_FILE, ANALYSIS_FILE = "results.jsonl", "step-times.json", "analysis.json"
-VANILLA = "vanilla"
 
 Row = dict[str, Any]
 Key = tuple[str, int | None, str, str, int]

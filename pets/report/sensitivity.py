@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from pets.comparison import VANILLA
 from pets.report.arm_kinds import arm_kinds, panel_kinds
 from pets.report.arm_styles import arm_styles
 from pets.report.canvas import legend_below, new_figure
 from pets.report.figures import Picture
 from pets.report.pairs import Difference, by_strength, means, over_seeds, pairs
-from pets.report.runs import VANILLA, Runs
+from pets.report.runs import Runs
 from pets.report.wording import setting_name
 from pets.statistics import summarise
 

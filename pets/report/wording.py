@@ -22,12 +22,17 @@ def plural(count: int, word: str) -> str:
 
 def number(value: float) -> str:
     """Three decimals; a dash where there is none."""
-    return "-" if math.isnan(value) else f"{value:.3f}".replace("-", MINUS)
+    return "-" if math.isnan(value) else _zero(f"{value:.3f}").replace("-", MINUS)
 
 
 def signed(value: float) -> str:
     """A difference: three decimals with its sign."""
-    return "-" if math.isnan(value) else f"{value:+.3f}".replace("-", MINUS)
+    return "-" if math.isnan(value) else _zero(f"{value:+.3f}").replace("-", MINUS)
+
+
+def _zero(text: str) -> str:
+    """What rounds to zero has no sign."""
+    return text if float(text) else text.lstrip("+-")
 
 
 def interval(low: float, high: float) -> str:

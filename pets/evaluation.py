@@ -6,13 +6,15 @@ import functools
 import operator
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from peft import PeftConfig, PromptTuningConfig
+from peft import PeftModel, PrefixTuningConfig, PromptLearningConfig
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bridges import BadInput
+from bridges.model_spec import pretrained_model
 from bridges.text import max_positions
 from pets import metrics, prompts
 from pets.classifier import PromptClassifier
@@ -94,7 +96,7 @@ def score(
         model = load_pet(plm, folder)
         classifier = None
         try:
-            limit = room(plm, model.active_peft_config, max_length)
+            limit = room(model, max_length)
             rows, truncated = encode(encoder, examples, limit)
             classifier = PromptClassifier(model, verbalizer).to(plm.device)
             pad_id = encoder.tokenizer.pad_token_id or 0
@@ -105,14 +107,25 @@ def score(
             unload(model)
 
 
-def room(plm: PreTrainedModel, config: PeftConfig, max_length: int) -> int:
-    """Tokens a prompt may have beside a soft prompt."""
-    prompt = config.num_virtual_tokens if isinstance(config, PromptTuningConfig) else 0
-    positions = max_positions(plm.config)
-    limit = min(max_length, positions - prompt if positions else max_length)
+def room(model: nn.Module, max_length: int) -> int:
+    """Tokens a prompt may have: ``max_length``, or what a soft prompt leaves of the positions.
+
+    Args:
+        model: a masked LM, plain or with a PET.
+        max_length: what is wished for.
+
+    Raises:
+        BadInput: if a soft prompt leaves none.
+    """
+    config: Any = model.active_peft_config if isinstance(model, PeftModel) else None
+    prefixed = isinstance(config, PrefixTuningConfig)
+    soft = isinstance(config, PromptLearningConfig) and not prefixed
+    tokens = config.num_virtual_tokens if soft else 0
+    positions = max_positions(pretrained_model(model).config)
+    limit = min(max_length, positions - tokens if positions else max_length)
     if limit < 1:
         raise BadInput(
-            f"a soft prompt of {prompt} tokens leaves no room in {positions} positions: give the PET "
+            f"a soft prompt of {tokens} tokens leaves no room in {positions} positions: give the PET "
             "fewer num_virtual_tokens"
         )
     return limit

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import PeftModel, PrefixTuningConfig, PromptLearningConfig
 from torch import Tensor, nn
 
 from bridges import RunningCost
 from bridges.model_spec import pretrained_model
-from bridges.text import max_positions
 from bridges.trajectory import Trajectory
 from pets import prompts
 from pets.classifier import PromptClassifier
@@ -124,13 +122,3 @@ def see(
         scores=torch.cat(scores)[back],
         cost=total / len(rows),
     )
-
-
-def room(model: nn.Module, max_length: int) -> int:
-    """Tokens a prompt may have: `max_length`, or what a soft prompt leaves of the model's positions."""
-    positions = max_positions(pretrained_model(model).config)
-    if positions is None:
-        return max_length
-    config: Any = model.active_peft_config if isinstance(model, PeftModel) else None
-    soft = isinstance(config, PromptLearningConfig) and not isinstance(config, PrefixTuningConfig)
-    return min(max_length, positions - (config.num_virtual_tokens if soft else 0))

@@ -134,10 +134,7 @@ def prepared(
     else:
         train, dev = splits.few_shot(data.train, data.task, settings.shots, settings.seed)
     config = methods.get(settings.pet, model=plm, **settings.pet_options)
-    limit = room(plm, config, settings.max_length)
-    encoder = encoder or prompts.Encoder(tokenizer)
     parts = {"train": train, "dev": dev, **({"reported": data.reported} if data.reported else {})}
-    encoded = {name: encode(encoder, examples, limit) for name, examples in parts.items()}
     devices = [plm.device] if plm.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
@@ -145,6 +142,9 @@ def prepared(
     ):
         if isinstance(config, PromptTuningConfig):
             methods.init_prompt(classifier.model, tokenizer.mask_token_id)
+        limit = room(classifier.model, settings.max_length)
+        encoder = encoder or prompts.Encoder(tokenizer)
+        encoded = {name: encode(encoder, examples, limit) for name, examples in parts.items()}
         pad_id = tokenizer.pad_token_id or 0
         yield TuningLoop(classifier, encoded, data, settings, pad_id, joined())
 

@@ -92,7 +92,7 @@ class TuningLoop:
             pairs = []
             started = time.perf_counter()
             for _ in range(min(settings.eval_every, settings.max_steps - step)):
-                pairs.append(self._step(step))
+                pairs.append(self.step(step))
                 step += 1
                 bar.update()
             self.seconds += time.perf_counter() - started
@@ -117,7 +117,8 @@ class TuningLoop:
     def _forward(self, rows: Sequence[tuple[prompts.Row, int]]) -> Any:
         return self.objective(**on_device(prompts.collate(rows, self.pad_id), self.classifier))
 
-    def _step(self, step: int) -> tuple[float, float | None]:
+    def step(self, step: int) -> tuple[float, float | None]:
+        """One optimiser step, the ``step``-th: its loss, and its running cost where there is one."""
         # Noise, of a regularizer or of a cost that draws any, is a function of seed and step alone;
         # each process draws its own for its part of the batch.
         rank = [self.processes.rank] if self.processes.rank else []

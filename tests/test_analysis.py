@@ -22,6 +22,7 @@ from pets.compare import analysis
 from pets.compare.analysis import analyse
 from pets.compare.lens import lens
 from pets.compare.separability import separability
+from pets.evaluation import room
 from pets.plots import make_panel
 from pets.regularize import regularize
 from pets.report.analysis_figures import analysis_figures
@@ -365,10 +366,10 @@ def test_several_words_of_a_label_and_parameters_in_each_dimension() -> None:
 def test_a_prompt_takes_its_positions_from_the_text() -> None:
     model = tuned("prompt", num_virtual_tokens=58)
     cost = RunningCost.for_model(model)
-    assert trajectories.room(model, 32) == 6
+    assert room(model, 32) == 6
     assert record(model, cost)["examples"] == 24
-    assert trajectories.room(tuned("prefix", num_virtual_tokens=58), 32) == 32
-    assert trajectories.room(tiny_bert(), 100) == 40
+    assert room(tuned("prefix", num_virtual_tokens=58), 32) == 32
+    assert room(tiny_bert(), 100) == 40
 
 
 @pytest.mark.parametrize("bridge", ["sde", "regression", "student"])

@@ -176,8 +176,8 @@ run.compare(small_grid(), Path({folder!r}), {model!r}, Path({glue!r}), tuple(tin
 """
 MOMENTS = [
     ("fit", "_step", 3),  # after the fit's first state was kept
-    ("tune", "_step", 3),  # in the first try
-    ("tune", "_step", 15),  # in the second cell
+    ("tune", "step", 3),  # in the first try
+    ("tune", "step", 15),  # in the second cell
     ("cell", "score", 1),  # selected, not scored
     ("run", "write_row", 2),  # scored, not kept
     ("run", "tidy", 3),  # kept, its tries still there

@@ -69,9 +69,9 @@ def main(folder: Path) -> None:
     for name, changes in {**EXACT, **NOISY}.items():
         with mock.patch.object(TuningLoop, "_load", note_end(seen, name)):
             seen[name] = run(folder / name, **changes)
-    with mock.patch.object(TuningLoop, "_step", note_seed(seen.setdefault("seeds", []))):
+    with mock.patch.object(TuningLoop, "step", note_seed(seen.setdefault("seeds", []))):
         run(folder / "seeds", **NOISY["dropout"])
-    with mock.patch.object(TuningLoop, "_step", stopped(at=17)):
+    with mock.patch.object(TuningLoop, "step", stopped(at=17)):
         try:
             run(folder / "resumed", **NOISY["dropout"])
         except KeyboardInterrupt:
@@ -101,7 +101,7 @@ def note_end(seen: dict[str, Any], name: str) -> Any:
 
 
 def note_seed(seeds: list[int]) -> Any:
-    step = TuningLoop._step
+    step = TuningLoop.step
 
     def noted(loop: TuningLoop, k: int) -> Any:
         found = step(loop, k)
@@ -112,7 +112,7 @@ def note_seed(seeds: list[int]) -> Any:
 
 
 def stopped(at: int) -> Any:
-    step = TuningLoop._step
+    step = TuningLoop.step
 
     def interrupted(loop: TuningLoop, k: int) -> Any:
         if k == at:

@@ -221,7 +221,7 @@ def test_another_seed_gives_another_run(tmp_path: Path, finished: Path) -> None:
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, limit: int) -> list[int]:
     """Interrupt the training at a step; the list grows by every step that was begun."""
-    inner, begun = TuningLoop._step, list[int]()
+    inner, begun = TuningLoop.step, list[int]()
 
     def stopping(self: TuningLoop, step: int) -> Any:
         begun.append(step)
@@ -229,7 +229,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, limit: int) -> list[int]:
             raise KeyboardInterrupt
         return inner(self, step)
 
-    monkeypatch.setattr(TuningLoop, "_step", stopping)
+    monkeypatch.setattr(TuningLoop, "step", stopping)
     return begun
 
 
@@ -278,13 +278,13 @@ def test_an_interruption_leaves_the_model_clean(tmp_path: Path, monkeypatch: pyt
 
 def slow_run(folder: str) -> None:
     """What the killed process does: `finished`, slowed down."""
-    inner = TuningLoop._step
+    inner = TuningLoop.step
 
     def slow(self: TuningLoop, step: int) -> Any:
         time.sleep(0.05 if step < 10 else 2.0)
         return inner(self, step)
 
-    TuningLoop._step = slow  # type: ignore[method-assign]
+    TuningLoop.step = slow  # type: ignore[method-assign]
     plm = model()
     run(Path(folder), plm=plm, cost=cost_for(plm))
 

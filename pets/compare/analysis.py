@@ -15,6 +15,7 @@ from bridges.trajectory import layer_times
 from pets import metrics, prompts, trajectories
 from pets.compare.lens import lens
 from pets.compare.separability import FOLDS, separability
+from pets.evaluation import room
 from pets.tasks import Example, Task
 from pets.trajectories import Seen
 from pets.verbalizer import Verbalizer
@@ -73,7 +74,7 @@ def analyse(
     bridge = gaussian(cost)
     check_examples(task, examples)
     verbalizer = Verbalizer.of_words(tokenizer, task.verbalizer)
-    limit = trajectories.room(model, max_length)
+    limit = room(model, max_length)
     encoded = prompts.encode(tokenizer, [example.text for example in examples], limit)
     rows = [(row, e.label) for row, e in zip(encoded.rows, examples, strict=True)]
     seen = trajectories.see(model, cost, verbalizer, rows, tokenizer.pad_token_id or 0)

@@ -18,6 +18,8 @@ from pets.compare.cell import CannotWrite, describe, run_cell, tidy
 from pets.compare.context import Context
 from pets.compare.execution import Failure, outcomes
 from pets.compare.grid import Cell, Grid
+from pets.compare.look import write_analysis
+from pets.compare.step_times import write_step_times
 from pets.compare.table import TABLE_FILE, Row, read_rows, write_row, write_table
 
 logger = logging.getLogger(__name__)
@@ -108,6 +110,8 @@ def compare(
         finally:
             table.write()
         found = [rows[row["cell"]] for row in described.values()]
+        write_step_times(context, folder)
+        write_analysis(context, folder, found, progress=progress)
     done = sum(map(_is_done, found))
     return Comparison(done, len(found) - done, reused)
 

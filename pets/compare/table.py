@@ -18,28 +18,11 @@ CELLS_FOLDER = "cells"
 Row = dict[str, Any]
 
 
-def read_table(folder: Path) -> list[Row]:
-    """The rows of a folder's table, in its order.
-
-    Raises:
-        BadInput: if there is none, a line is broken, or it was written by a version with another format.
-    """
-    path = folder / TABLE_FILE
-    if not path.is_file():
-        raise BadInput(
-            f"{folder} holds no {TABLE_FILE}: give the folder that `bridge-pets compare --out` wrote"
-        )
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        rows.append(_row(line, f"{path}, line {number}"))
-    return rows
-
-
 def read_rows(folder: Path) -> dict[str, Row]:
     """The rows of the cells that are finished, by cell.
 
     Raises:
-        BadInput: as `read_table`.
+        BadInput: if a row is broken, or was written by a version with another format.
     """
     found = {}
     for path in sorted((folder / CELLS_FOLDER).glob(f"*/{ROW_FILE}")):

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bridges.errors import BadInput, is_number
-
-FORMAT = 1
-TABLE_FILE, TIMES_FILE, ANALYSIS_FILE = "results.jsonl", "step-times.json", "analysis.json"
+from pets.compare.look import ANALYSIS_FILE
+from pets.compare.step_times import TIMES_FILE
+from pets.compare.table import FORMAT, TABLE_FILE
 
 Row = dict[str, Any]
 Key = tuple[str, int | None, str, str, int]

@@ -1,0 +1,90 @@
+"""What each arm adds to the time of a training step, measured in turn with vanilla's."""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bridges.storage import versions, write_text
+from pets.compare.arms import VANILLA
+from pets.compare.context import Context
+from pets.compare.grid import Cell
+from pets.tasks import TaskData
+from pets.tuning import prepared
+
+logger = logging.getLogger(__name__)
+
+TIMES_FILE = "step-times.json"
+_ROUNDS = (3, 15)  # of each PET: at least, at most
+_SECONDS = 60.0  # for each PET, if that is enough for the least rounds
+_STEPS = 3  # timed in a round, after one to warm up
+
+
+def write_step_times(context: Context, folder: Path) -> None:
+    """Measure the PETs of the grid that the folder's file does not have with all arms, and write it."""
+    path = folder / TIMES_FILE
+    grid = context.grid
+    found = _read(path)
+    here = {"device": context.device, "threads": torch.get_num_threads(), **versions()}
+    times: dict[str, Any] = found["step_times"] if found.get("environment") == here else {}
+    missing = [pet for pet in grid.pets if not set(grid.arms) <= set(times.get(pet, {}))]
+    for pet in missing:
+        logger.info("timing steps of %s", pet)
+        times[pet] = _of_pet(context, pet)
+    if missing:
+        record = {"environment": here, "step_times": times}
+        write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def _of_pet(context: Context, pet: str) -> dict[str, dict[str, float]]:
+    seconds: dict[str, list[float]] = {arm: [] for arm in context.grid.arms}
+    began = time.perf_counter()
+    arms = list(context.grid.arms)
+    for k in range(_ROUNDS[1]):
+        if k >= _ROUNDS[0] and time.perf_counter() - began > _SECONDS:
+            break
+        turn = k % len(arms)  # so that no arm is always the one after another
+        for arm in arms[turn:] + arms[:turn]:
+            seconds[arm].append(_step(context, pet, arm))
+    return {arm: _entry(times, seconds[VANILLA]) for arm, times in seconds.items()}
+
+
+def _step(context: Context, pet: str, arm: str) -> float:
+    """Seconds of a step, the median of a few; data, steps and weight are those of the first cell."""
+    grid = context.grid
+    cell = Cell(grid.tasks[0], grid.shots[0], pet, arm, grid.seeds[0])
+    data = context.examples[cell.task]
+    unseen = TaskData(data.task, data.train, ())
+    settings = grid.tries(cell)[0]
+    cost = context.costs.get(arm)
+    with prepared(
+        context.plm, context.tokenizer, unseen, settings, cost=cost, encoder=context.encoder
+    ) as loop:
+        loop.step(0)
+        taken = []
+        for number in range(1, _STEPS + 1):
+            started = time.perf_counter()
+            loop.step(number)  # reads the loss, so a GPU has finished
+            taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
+
+
+def _entry(seconds: list[float], vanilla: list[float]) -> dict[str, float]:
+    ratios = sorted(own / plain for own, plain in zip(seconds, vanilla, strict=True))
+    return {
+        "milliseconds": 1000 * statistics.median(seconds),
+        "ratio": statistics.median(ratios),
+        "low": ratios[int(0.2 * (len(ratios) - 1))],
+        "high": ratios[-1 - int(0.2 * (len(ratios) - 1))],
+        "rounds": len(ratios),
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}

@@ -23,9 +23,9 @@ def make_document(runs: Runs) -> Document:
     controls = [arm for arm, kind in arm_kinds(runs.done).items() if kind == CONTROL]
     found = compare_arms(runs.done, controls)
     tables = [main_table(runs, found, task, shots) for task, shots in runs.settings]
-    times = times_table(runs)
+    times, said = times_table(runs), points(runs, found)
     sections = [
-        Section("answer", "What is significant, and what is not", [Points(points(runs, found))]),
+        Section("answer", "What is significant, and what is not", [Points(said)] if said else []),
         Section(
             "pooled",
             "All settings together",

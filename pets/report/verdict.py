@@ -124,6 +124,6 @@ def _signed_ranks(found: Comparisons) -> str:
     if not LEVEL < least <= 1:
         return ""
     return (
-        f"With at most {plural(max(counts), 'pair')} in a single setting the signed-rank test cannot give "
-        f"a p below {least:.4g} there, so the t test decides, which assumes nearly normal differences."
+        f"With at most {plural(max(counts), 'pair')} in a single setting the signed-rank test cannot "
+        f"give a p below {least:.4g} there, so the t test decides. It assumes nearly normal differences."
     )

@@ -14,7 +14,7 @@ from pets.report.figures import Picture
 from pets.report.overview import compared, failures, what_was_run
 from pets.report.runs import Runs
 from pets.report.sensitivity import score_by_shots, sensitivity
-from pets.report.tables import main_table, pooled_table
+from pets.report.tables import HOW_TO_READ, main_table, pooled_table
 from pets.report.verdict import headline, points
 
 
@@ -23,15 +23,16 @@ def make_document(runs: Runs) -> Document:
     controls = [arm for arm, kind in arm_kinds(runs.done).items() if kind == CONTROL]
     found = compare_arms(runs.done, controls)
     tables = [main_table(runs, found, task, shots) for task, shots in runs.settings]
-    times = times_table(runs)
+    how = Paragraph(HOW_TO_READ)
+    times, said = times_table(runs), points(runs, found)
     sections = [
-        Section("answer", "What is significant, and what is not", [Points(points(runs, found))]),
+        Section("answer", "What is significant, and what is not", [Points(said)] if said else []),
         Section(
             "pooled",
             "All settings together",
-            [Pictures(forests(runs, found)), pooled_table(runs, found)] if found.pooled else [],
+            [Pictures(forests(runs, found)), how, pooled_table(runs, found)] if found.pooled else [],
         ),
-        Section("tables", "Scores and differences by task", tables),
+        Section("tables", "Scores and differences by task", [how, *tables]),
         _drawn("cost", "Cost against accuracy", cost_picture(runs, found), *([times] if times else [])),
         _drawn("strength", "Sensitivity to the strength", sensitivity(runs)),
         _drawn("shots", "Score by the number of shots", score_by_shots(runs)),

@@ -8,7 +8,7 @@ from typing import Any
 from pets.comparison import VANILLA, Comparison, Comparisons
 from pets.report.arm_kinds import CONTROL, arm_kinds
 from pets.report.arm_styles import arm_styles
-from pets.report.canvas import new_figure
+from pets.report.canvas import legend_below, new_figure
 from pets.report.document import Cell, Group, Table
 from pets.report.figures import Picture
 from pets.report.runs import Runs
@@ -34,7 +34,7 @@ def _forest(kinds: Mapping[str, str], found: Comparisons, baselines: Sequence[st
     if not arms:
         return None
     styles = arm_styles(kinds)
-    width = 4.4 if len(baselines) == 1 else 2.5 * len(baselines)
+    width = 2.9 if len(baselines) == 1 else 2.5 * len(baselines)
     figure = new_figure(1.6 + width, 0.9 + 0.3 * len(arms))
     axes = figure.subplots(1, len(baselines), squeeze=False, sharey=True, sharex=True)[0]
     for axis, baseline in zip(axes, baselines, strict=True):
@@ -85,7 +85,7 @@ def cost_picture(runs: Runs, found: Comparisons) -> list[Picture]:
         return []
     kinds = arm_kinds(runs.done)
     styles = arm_styles(kinds)
-    figure = new_figure(6.6, 3.9)
+    figure = new_figure(4.6, 3.6)
     axis = figure.subplots()
     axis.axhline(0, color="0.3", linewidth=0.9)
     axis.axvline(0, color="0.3", linewidth=0.9)
@@ -103,7 +103,7 @@ def cost_picture(runs: Runs, found: Comparisons) -> list[Picture]:
     axis.set_xlabel("added time of a training step, %")
     axis.set_ylabel(f"score minus {VANILLA}'s")
     axis.grid(alpha=0.25)
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    legend_below(figure, axis)
     caption = (
         f"Right: slower than {VANILLA}. Up: better over all settings, with the 95 % bootstrap "
         "interval. Times are means over PETs; the thin horizontal line spans the 20th to the 80th "

@@ -13,6 +13,7 @@ from pets.report.figures import Picture
 
 _LONGEST = 400_000  # characters of an SVG
 _RESOLUTION = 144  # dots an inch of a PNG
+_PHONE = 450  # CSS pixels; what is wider is not made narrower on a phone, but scrolls in its box
 _NO_METADATA = ("Date", "Creator", "Format", "Type")
 _STYLE = {
     "svg.hashsalt": "bridge-pets",
@@ -78,6 +79,7 @@ def markup(image: Image, prefix: str, text: str) -> str:
         text: id of the element that describes the picture.
     """
     size = f'width="{image.width}" height="{image.height}"'
+    size += ' class="wide"' * (image.width > _PHONE)
     if image.suffix == ".png":
         data = base64.b64encode(image.data).decode()
         return f'<img src="data:image/png;base64,{data}" {size} alt="" aria-describedby="{text}">'

@@ -18,7 +18,7 @@ _TEMPLATE = "page.html.jinja"
 @dataclass(frozen=True)
 class _Drawing:
     anchor: str
-    markup: object
+    markup: str
 
 
 def require() -> None:
@@ -40,12 +40,11 @@ def render_page(document: Document, images: Sequence[Image]) -> str:
     """
     require()
     from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
 
     drawings = {}
     for number, (picture, image) in enumerate(zip(document.pictures, images, strict=True), 1):
         anchor = f"picture-{number}"
-        drawings[id(picture)] = _Drawing(anchor, Markup(markup(image, f"p{number}-", anchor)))
+        drawings[id(picture)] = _Drawing(anchor, markup(image, f"p{number}-", anchor))
 
     def drawing(picture: Picture) -> _Drawing:
         return drawings[id(picture)]

@@ -111,7 +111,7 @@ def read_runs(folder: Path) -> Runs:
         if found != wanted:
             others[_differences(found, wanted)] += 1
             continue
-        other = chosen.get(key_of(row))
+        other = chosen.pop(key_of(row), None)
         if other is not None and "failed" in (row["status"], other["status"]):
             row = other if row["status"] == "failed" else row  # it was tried again
         elif other is not None:

@@ -10,7 +10,7 @@ from pets.report.document import Cell, Group, Table
 from pets.report.runs import Runs
 from pets.report.wording import interval, number, p_value, plural, setting_name, signed
 
-_HOW = (
+HOW_TO_READ = (
     "Differences are paired by seed, with their 95 % bootstrap interval; below them the p of the "
     "paired t test (t), of Wilcoxon's signed-rank test (W), and that of the t test corrected "
     "by Holm for all comparisons with the same baseline. Bold: corrected p below 0.05."
@@ -43,7 +43,7 @@ def main_table(runs: Runs, found: Comparisons, task: str, shots: int | None) -> 
         if rows:
             groups.append(Group(pet, rows))
     metric = runs.of(task, shots)[0]["metric"]
-    caption = f"{setting_name(task, shots)}: {metric} on the reported split, over seeds. {_HOW}"
+    caption = f"{setting_name(task, shots)}: {metric} on the reported split, over seeds."
     columns = ("arm", "mean", "deviation", "n", *(f"minus {baseline}" for baseline in baselines))
     return Table(caption, columns, groups)
 
@@ -62,7 +62,7 @@ def pooled_table(runs: Runs, found: Comparisons) -> Table:
     tasks = len({task for task, _ in runs.settings})
     caption = (
         f"All settings together. A pair is one seed of one task ({plural(tasks, 'task')}), with its "
-        f"mean over PETs and shots; the tasks' metrics are averaged as they are. {_HOW}"
+        f"mean over PETs and shots; the tasks' metrics are averaged as they are."
     )
     columns = ("arm", "pairs", *(f"minus {baseline}" for baseline in baselines))
     return Table(caption, columns, [Group(kind, rows) for kind, rows in groups.items()])

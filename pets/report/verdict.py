@@ -8,7 +8,7 @@ from typing import Any
 from pets.comparison import LEVEL, VANILLA, Comparison, Comparisons
 from pets.report.arm_kinds import BRIDGE, arm_kinds
 from pets.report.runs import Runs
-from pets.report.wording import interval, p_value, plural, signed
+from pets.report.wording import interval, listed, p_value, plural, signed
 
 _NAMED = 8  # single comparisons told one by one
 _ALL = "over all settings together"
@@ -66,7 +66,12 @@ def _numbers(c: Comparison) -> str:
 
 def _not_significant(found: Comparisons) -> str:
     rest = [c for c in _with_vanilla(found.pooled) if not c.significant]
-    return f"Not told apart from {VANILLA} {_ALL}: {_arms(rest)}." if rest else ""
+    if not rest:
+        return ""
+    largest = max(rest, key=lambda c: abs(c.difference.mean))
+    names = listed([c.arm for c in rest])
+    most = f"; the largest of the differences is that of {_arms([largest])}" if len(rest) > 1 else ""
+    return f"Not told apart from {VANILLA} {_ALL}: {names}{most}."
 
 
 def _against_controls(arm: str, found: Comparisons) -> str:
@@ -124,6 +129,6 @@ def _signed_ranks(found: Comparisons) -> str:
     if not LEVEL < least <= 1:
         return ""
     return (
-        f"With at most {plural(max(counts), 'pair')} in a single setting the signed-rank test cannot give "
-        f"a p below {least:.4g} there, so the t test decides, which assumes nearly normal differences."
+        f"With at most {plural(max(counts), 'pair')} in a single setting the signed-rank test cannot "
+        f"give a p below {least:.4g} there, so the t test decides. It assumes nearly normal differences."
     )

@@ -1,0 +1,433 @@
+"""The report on runs whose truth is known: what it says, what it shows, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from synthetic_runs import Truth, rows, write_rows, write_runs
+
+from bridges.errors import BadInput
+from pets.cli import cli
+from pets.comparison import Setting, compare_arms
+from pets.report import page
+from pets.report.contents import make_document
+from pets.report.document import Document, Table
+from pets.report.images import style
+from pets.report.runs import read_runs
+from pets.report.wording import MINUS
+from pets.report.writing import write_report
+
+CONTROLS = ("regression", "brownian@random-map", "brownian@shuffled-ends")
+HOSTILE = 'RuntimeError: <script>alert("x")</script> | a & b'
+FAILED = ("rte", 16, "lora", "sde", 44)
+
+
+class Page(HTMLParser):
+    """What a test asks about a page: its tags with attributes, and the text of some of them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: dict[str, list[str]] = {}
+        self._open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        for tag in set(self._open):
+            self.text.setdefault(tag, []).append(data)
+
+
+@pytest.fixture(scope="module")
+def effect(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """A report where brownian is truly better, with a failed cell; its folder and rows."""
+    folder = tmp_path_factory.mktemp("effect")
+    table = write_runs(folder, Truth(effects={"brownian": 0.1}, failed={FAILED: HOSTILE}))
+    write_report(folder)
+    return folder, table
+
+
+@pytest.fixture(scope="module")
+def small() -> Truth:
+    """As little as there can be: for what needs no statistics."""
+    return Truth(settings=(("sst2", 16),), pets=("lora",), arms=("vanilla", "brownian"), seeds=(42, 43))
+
+
+def document_of(folder: Path) -> Document:
+    with style():
+        return make_document(read_runs(folder))
+
+
+def tables(document: Document, anchor: str) -> list[Table]:
+    (section,) = (section for section in document.sections if section.anchor == anchor)
+    return [block for block in section.blocks if isinstance(block, Table)]
+
+
+def strong(document: Document) -> list[str]:
+    """The rows' names and texts of everything bold."""
+    return [
+        f"{row[0].text}: {cell.text}"
+        for section in document.sections
+        for block in section.blocks
+        if isinstance(block, Table)
+        for group in block.groups
+        for row in group.rows
+        for cell in row
+        if cell.strong
+    ]
+
+
+def test_numbers_in_the_tables_are_those_of_the_statistics(
+    effect: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    folder, table = effect
+    found = compare_arms(table, CONTROLS)
+    sst2, rte = tables(document_of(folder), "tables")
+    assert list(rte.columns[4:]) == [f"minus {name}" for name in ("vanilla", *CONTROLS)]
+    seen = 0
+    for task, shown in (("sst2", sst2), ("rte", rte)):
+        for group in shown.groups:
+            setting = Setting(task, 16, group.name)
+            for row in group.rows:
+                arm, score = row[0].text, found.scores[setting, row[0].text]
+                assert [cell.text for cell in row[1:4]] == [
+                    f"{score.mean:.3f}",
+                    f"{score.deviation:.3f}",
+                    str(score.count),
+                ]
+                for baseline, cell in zip(("vanilla", *CONTROLS), row[4:], strict=True):
+                    comparison = found.single.get((setting, arm, baseline))
+                    assert bool(cell.text) == (comparison is not None)
+                    if comparison is None:
+                        continue
+                    d = comparison.difference
+                    numbers = [
+                        float(x) for x in re.findall(r"[+-]?\d\.\d+", cell.text.replace(MINUS, "-"))
+                    ]
+                    assert numbers == pytest.approx([d.mean, d.low, d.high], abs=5.01e-4)
+                    assert ("2 pairs" in cell.note) == (d.count == 2)
+                    assert cell.strong == comparison.significant
+                    seen += 1
+    assert seen == 2 * 2 * (8 + 5 * 3)
+    (failed,) = (row for row in rte.groups[0].rows if row[0].text == "sde")
+    assert failed[3].text == "4"
+
+
+def test_a_large_effect_is_bold_and_told(effect: tuple[Path, list[dict[str, Any]]]) -> None:
+    document = document_of(effect[0])
+    assert document.lead.startswith(
+        "Over all settings together, significantly better than vanilla: brownian ("
+    )
+    assert ";" not in document.lead
+    bold = strong(document)
+    (pooled,) = tables(document, "pooled")
+    assert [cell.strong for cell in pooled.groups[0].rows[0]] == [False, False, True, True, True, True]
+    assert sum(entry.startswith("brownian: +0.") for entry in bold) >= 4 + 12
+    said = (effect[0] / "report.md").read_text(encoding="utf-8")
+    assert "brownian is significantly better than" in said
+    assert said.count("**") == 2 * len(bold)
+    page = Page((effect[0] / "report.html").read_text(encoding="utf-8"))
+    assert page.text["strong"] == [entry.split(": ")[1] for entry in bold]
+
+
+def test_without_an_effect_nothing_is_bold(tmp_path: Path) -> None:
+    write_runs(tmp_path, Truth(), whole=False)
+    write_report(tmp_path)
+    document = document_of(tmp_path)
+    assert document.lead == (
+        "No arm differs significantly from vanilla, neither over all settings together nor in any "
+        "single one."
+    )
+    assert not strong(document)
+    assert "**" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<strong>" not in text
+    assert "after correction none of them is significant" in text
+
+
+def test_the_page_needs_nothing_from_outside(effect: tuple[Path, list[dict[str, Any]]]) -> None:
+    page = Page((effect[0] / "report.html").read_text(encoding="utf-8"))
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "link", "iframe", "object", "embed", "image", "base"}
+    for tag, attributes in page.tags:
+        for name, value in attributes.items():
+            if name in ("src", "href", "xlink:href", "srcset", "data", "poster", "action"):
+                assert value, (tag, name)
+                assert value.startswith(("#", "data:image/png;base64,")), (tag, value)
+            assert name.startswith("xmlns") or "//" not in (value or ""), (tag, name, value)
+    styles = "".join(page.text["style"])
+    assert "url(" not in styles
+    assert "@import" not in styles
+    assert ("default-src 'none'; style-src 'unsafe-inline'; img-src data:") in [
+        attributes.get("content") for _, attributes in page.tags
+    ]
+
+
+def test_ids_are_unique_and_links_lead_somewhere(effect: tuple[Path, list[dict[str, Any]]]) -> None:
+    text = (effect[0] / "report.html").read_text(encoding="utf-8")
+    tags = Page(text).tags
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    names = ("href", "aria-labelledby", "aria-describedby")
+    links = [value.lstrip("#") for _, a in tags for name in names if (value := a.get(name))]
+    links += re.findall(r"url\(#([^)]+)\)", text)
+    assert set(links) <= set(ids)
+    assert len([a for tag, a in tags if tag == "svg" and a["role"] == "img"]) >= 10
+
+
+def test_text_from_outside_is_escaped(effect: tuple[Path, list[dict[str, Any]]]) -> None:
+    html = (effect[0] / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt; | a &amp; b" in html
+    text = (effect[0] / "report.md").read_text(encoding="utf-8")
+    assert '&lt;script&gt;alert("x")&lt;/script&gt; \\| a &amp; b' in text
+    (failed,) = (line for line in text.splitlines() if "alert" in line)
+    assert re.sub(r"\\\|", "", failed).count("|") == 5
+
+
+def test_markdown_says_the_same_and_its_pictures_are_there(
+    effect: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    folder, _ = effect
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    document = document_of(folder)
+    html = Page((folder / "report.html").read_text(encoding="utf-8"))
+    heads = [section.title for section in document.sections]
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == heads
+    assert [t for t in html.text["h2"] if t.strip()] == ["Contents", *heads]
+    pictures = re.findall(r"^!\[.*\]\((.*)\)$", text, re.MULTILINE)
+    assert len(pictures) == len(document.pictures)
+    for name in pictures:
+        assert (folder / name).read_text(encoding="utf-8").rstrip().endswith("</svg>")
+    assert sorted(p.name for p in (folder / "report-figures").iterdir()) == sorted(
+        name.split("/")[1] for name in pictures
+    )
+
+
+def test_every_part_is_there(effect: tuple[Path, list[dict[str, Any]]]) -> None:
+    anchors = [section.anchor for section in document_of(effect[0]).sections]
+    assert anchors == [
+        "answer",
+        "pooled",
+        "tables",
+        "cost",
+        "strength",
+        "curves",
+        "analyses",
+        "failed",
+        "run",
+    ]
+
+
+def test_twice_is_the_same_bytes(tmp_path: Path, small: Truth) -> None:
+    write_runs(tmp_path / "a" / "runs", small)
+    write_runs(tmp_path / "b" / "runs", small)
+    for name in "ab":
+        write_report(tmp_path / name / "runs")
+    first, second = (
+        {p.relative_to(tmp_path / name): p.read_bytes() for p in sorted((tmp_path / name).rglob("*.*"))}
+        for name in "ab"
+    )
+    assert len(first) > 8
+    assert first == second
+
+
+def test_several_shots_have_their_own_picture_and_a_long_svg_is_a_png(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = Truth(settings=(("sst2", 4), ("sst2", None), ("sst2", 16)), pets=("lora",), seeds=(42, 43))
+    write_runs(tmp_path, truth, whole=False)
+    document = document_of(tmp_path)
+    (shots,) = (section for section in document.sections if section.anchor == "shots")
+    assert shots.title == "Score by the number of shots"
+    assert [t.caption.split(":")[0] for t in tables(document, "tables")] == [
+        "sst2, 4 shots",
+        "sst2, full train set",
+        "sst2, 16 shots",
+    ]
+    monkeypatch.setattr("pets.report.images._LONGEST", 100)
+    html, _ = write_report(tmp_path)
+    sources = [a["src"] for tag, a in Page(html.read_text(encoding="utf-8")).tags if tag == "img"]
+    assert len(sources) == len(document.pictures)
+    assert all(p.suffix == ".png" for p in (tmp_path / "report-figures").iterdir())
+
+
+def test_one_seed_is_shown_without_spread_or_tests(tmp_path: Path, small: Truth) -> None:
+    one = Truth(settings=small.settings, pets=small.pets, arms=small.arms, seeds=(42,))
+    write_runs(tmp_path, one)
+    document = document_of(tmp_path)
+    (table,) = tables(document, "tables")
+    assert [cell.text for cell in table.groups[0].rows[0][2:4]] == ["-", "1"]
+    assert table.groups[0].rows[1][4].note == "t - · W - · Holm -"
+    assert document.lead.startswith("No arm differs significantly")
+
+
+def test_vanilla_alone_is_reported_as_nothing_to_compare(tmp_path: Path) -> None:
+    write_runs(tmp_path, Truth(arms=("vanilla",), seeds=(42, 43)), whole=False)
+    write_report(tmp_path)
+    document = document_of(tmp_path)
+    assert document.lead == "There is nothing to compare: no arm has a seed in common with vanilla."
+    assert [section.anchor for section in document.sections] == ["tables", "curves", "run"]
+
+
+def test_rows_of_other_versions_are_counted_and_left_out(tmp_path: Path, small: Truth) -> None:
+    table = rows(small)
+    old = [row | {"code": "ffffffffffff", "score": 0.0} for row in table[:3]]
+    older = [row | {"settings": row["settings"] | {"batch_size": 2}} for row in table[:1]]
+    fewer = [row | {"tries": row["tries"][:2]} for row in table[:2]]
+    write_rows(tmp_path, [*old, *older, *fewer, *table])
+    runs = read_runs(tmp_path)
+    assert runs.done == table
+    assert [(left.count, left.difference) for left in runs.left_out] == [
+        (3, "code ffffffffffff instead of 0123456789ab"),
+        (1, "batch_size 2 instead of 8"),
+        (2, "strengths [None, None] instead of [None, None, None]"),
+    ]
+    document = document_of(tmp_path)
+    assert "6 rows of other versions or settings left out" in document.note
+
+
+def test_settings_may_be_those_of_a_pet(tmp_path: Path) -> None:
+    write_runs(
+        tmp_path, Truth(pets=("lora", "prefix"), arms=("vanilla", "sde"), seeds=(1, 2)), whole=False
+    )
+    runs = read_runs(tmp_path)
+    assert len(runs.done) == 16
+    (facts, _) = tables(document_of(tmp_path), "run")
+    told = {row[0].text: row[1].text for row in facts.groups[0].rows}
+    assert told["learning rate"] == "0.0001 for lora; 0.001 for prefix"
+    assert told["max steps"] == "200"
+
+
+def test_missing_cells_are_counted_and_named(tmp_path: Path, small: Truth) -> None:
+    table = rows(small)
+    write_rows(tmp_path, table[:-1])
+    assert read_runs(tmp_path).missing == [("sst2", 16, "lora", "brownian", 43)]
+    document = document_of(tmp_path)
+    assert "1 missing" in document.note
+
+
+def test_a_cell_that_was_tried_again_counts_once(tmp_path: Path, small: Truth) -> None:
+    table = rows(small)
+    failed = table[1] | {"status": "failed", "error": "x", "tries": None}
+    write_rows(tmp_path, [failed, *table])
+    assert read_runs(tmp_path).done == table
+    write_rows(tmp_path, [*table[:2], failed, *table[2:]])
+    runs = read_runs(tmp_path)
+    assert (runs.done, runs.failed) == (table, [])
+
+
+def broken(number: int, change: Callable[[dict[str, Any]], Any]) -> Callable[[Path, Truth], None]:
+    """Writes a table one row of which is changed."""
+
+    def write(folder: Path, truth: Truth) -> None:
+        table = rows(truth)
+        changed = change(table[number])
+        lines = [json.dumps(row) for row in table]
+        lines[number] = changed if isinstance(changed, str) else json.dumps(changed)
+        (folder / "results.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    return write
+
+
+def all_failed(folder: Path, truth: Truth) -> None:
+    table = rows(truth)
+    write_rows(folder, [row | {"status": "failed", "error": "no room", "tries": None} for row in table])
+
+
+def twice(folder: Path, truth: Truth) -> None:
+    write_rows(folder, [*rows(truth), *rows(truth)])
+
+
+def beside(name: str, text: str) -> Callable[[Path, Truth], None]:
+    def write(folder: Path, truth: Truth) -> None:
+        write_rows(folder, rows(truth))
+        (folder / name).write_text(text, encoding="utf-8")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (
+            lambda folder, truth: None,
+            r"runs holds no results\.jsonl: give the folder that `bridge-pets comp",
+        ),
+        (lambda folder, truth: folder.rmdir(), r"runs is no folder: give the folder"),
+        (
+            lambda folder, truth: write_rows(folder, []),
+            r"results\.jsonl is empty: run `bridge-pets compare`",
+        ),
+        (all_failed, r"none of the 4 cells .* nothing to report; the last failed with: no room"),
+        (twice, r"holds the cell sst2 16 lora vanilla 42 twice, .* a folder of its own"),
+        (
+            broken(1, lambda row: json.dumps(row)[:40]),
+            r"results\.jsonl, line 2 is broken \(.*delete the line",
+        ),
+        (broken(1, lambda row: row | {"format": 7}), r"line 2 has format 7, .* reads format 1"),
+        (broken(0, lambda row: [1]), r"line 1 is no row of a comparison"),
+        (
+            broken(3, lambda row: row | {"status": "open"}),
+            r"line 4 has status 'open', expected 'done' or",
+        ),
+        (
+            broken(3, lambda row: row | {"score": "high"}),
+            r"line 4: score is 'high', not what `compare` wri",
+        ),
+        (broken(3, lambda row: {k: v for k, v in row.items() if k != "arm"}), r"line 4: arm is missing"),
+        (broken(3, lambda row: row | {"tries": [{}]}), r"line 4: a try without its curves"),
+        (broken(3, lambda row: row | {"score": float("nan")}), r"score nan, expected a finite number"),
+        (beside("step-times.json", "{}"), r"step-times\.json holds no step times: measure them again"),
+        (beside("step-times.json", "{"), r"step-times\.json is broken"),
+        (beside("analysis.json", "{}"), r"analysis\.json is no list of analyses"),
+        (beside("analysis.json", '[{"task": "sst2"}]'), r"record 0 of the analyses lacks shots"),
+    ],
+)
+def test_bad_input_is_refused_by_name(
+    tmp_path: Path, small: Truth, write: Callable[[Path, Truth], None], message: str
+) -> None:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    write(folder, small)
+    with pytest.raises(BadInput, match=message) as caught:
+        write_report(folder)
+    assert "\n" not in str(caught.value)
+    assert not (folder / "report.html").exists()
+
+
+def test_an_unwritable_place_is_refused(tmp_path: Path, small: Truth) -> None:
+    write_runs(tmp_path / "runs", small)
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match=r"file cannot be written to .* choose another --out"):
+        write_report(tmp_path / "runs", tmp_path / "file")
+
+
+def test_the_page_needs_jinja(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "find_spec", lambda name: None)
+    with pytest.raises(BadInput, match=r"pip install 'bridge-pets\[report\]'"):
+        page.require()
+
+
+def test_on_the_command_line(tmp_path: Path, small: Truth) -> None:
+    write_runs(tmp_path / "runs", small)
+    done = CliRunner().invoke(cli, ["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert f"wrote {tmp_path / 'out' / 'report.html'}" in done.output
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["report-figures", "report.html", "report.md"]
+    assert not (tmp_path / "runs" / "report.html").exists()

@@ -128,7 +128,9 @@ def _settings(rows: Sequence[Row]) -> list[tuple[str, str]]:
     for name in dict.fromkeys(name for settings in by_pet.values() for name in settings):
         values: dict[str, list[str]] = {}
         for pet, settings in by_pet.items():
-            values.setdefault(str(settings.get(name)), []).append(pet)
+            value = settings.get(name)
+            text = "none" if value in (None, {}, "") else str(value)
+            values.setdefault(text, []).append(pet)
         if len(values) == 1:
             text = next(iter(values))
         else:

@@ -78,6 +78,8 @@ def difference_cell(comparison: Comparison | None, expected: int) -> Cell:
     if comparison is None:
         return Cell("")
     d = comparison.difference
+    if d.count == 1:
+        return Cell(signed(d.mean), note="one pair: no test")
     tests = [f"t {p_value(d.p)}", f"W {p_value(d.wilcoxon_p)}", f"Holm {p_value(comparison.adjusted_p)}"]
     if d.count != expected:
         tests.append(plural(d.count, "pair"))

@@ -251,6 +251,9 @@ def test_a_larger_grid_has_the_rows_of_the_smaller_one(
     assert (found.done, found.reused) == (16, 3)
     rows = rows_of(folder)
     assert [r for r in rows if r["task"] == "sst2" and r["arm"] != "none"] == rows_of(whole)
+    run(folder, seeds=(42,), arms=())  # what was asked for last comes last
+    assert [row["arm"] for row in rows_of(folder)][-1] == "vanilla"
+    assert sorted(map(str, rows_of(folder))) == sorted(map(str, rows))
     assert {r["metric"] for r in rows if r["task"] == "cola"} == {"matthews"}
 
 
@@ -392,7 +395,7 @@ def test_what_cannot_be_is_refused_before_any_cell_runs(
     assert code == 2
     (line,) = [line for line in said.splitlines() if line.startswith("error:")]
     assert all(part in line for part in parts), line
-    assert not list((tmp_path / "runs").glob("c*"))
+    assert not list((tmp_path / "runs").glob("c*/*"))
 
 
 def test_costs_need_text(inputs: Path, tmp_path: Path) -> None:

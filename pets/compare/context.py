@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -81,9 +82,10 @@ class Context:
         for text in self.grid.arms:
             arm = Arm.parse(text)
             if arm.bridge is not None and text not in self.costs:
-                self.costs[text] = self._cost(arm, progress)
+                self.costs[text] = self.cost(arm, progress)
 
-    def _cost(self, arm: Arm, progress: bool) -> RunningCost:
+    def cost(self, arm: Arm, progress: bool) -> RunningCost:
+        """The cost of one arm, fitted where it has something to fit."""
         cost = RunningCost.for_model(
             self.plm,
             bridges.parse(arm.bridge or ""),
@@ -91,42 +93,39 @@ class Context:
             shuffle_ends=arm.control == "shuffled-ends",
             fit=arm.control != "random-map",
         )
-        made_of = {
-            "cost": cost.digest(),
-            "fit": [vars(self.fit_settings), self.text_sha256] if arm.fits else None,
-        }
-        digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
-        folder = self.folder / COSTS_FOLDER / f"{_file_name(arm.text)}-{digest}"
+        text = self.text if arm.fits else None
+        return self.kept(arm.text, cost, self.fit_settings, text, progress)
+
+    def kept(
+        self,
+        name: str,
+        cost: RunningCost,
+        settings: FitSettings,
+        text: Sequence[str] | None,
+        progress: bool,
+    ) -> RunningCost:
+        """A cost from the folder of costs, put there first if need be, fitted if there is a text."""
+        fit = None if text is None else [vars(settings), text_sha256(text)]
+        made_of = json.dumps({"cost": cost.digest(), "fit": fit}, sort_keys=True)
+        digest = hashlib.sha256(made_of.encode()).hexdigest()[:12]
+        folder = self.folder / COSTS_FOLDER / f"{_file_name(name)}-{digest}"
         if folder.exists():
             found = RunningCost.from_pretrained(folder)
             found.check_model(self.plm)
             return found.to(self.plm.device)
-        if arm.fits:
-            unfinished = folder.with_name(folder.name + ".partial")
-            logger.info("fitting the cost of %s", arm.text)
-            cost.fit(
-                self.plm,
-                self.tokenizer,
-                self.text,
-                folder=unfinished,
-                progress=progress,
-                **vars(self.fit_settings),
-            )
-            cost.save_pretrained(folder)
-            shutil.rmtree(unfinished, ignore_errors=True)
-        else:
-            cost.save_pretrained(folder)
+        unfinished = folder.with_name(folder.name + ".partial")
+        if text is not None:
+            logger.info("fitting the cost of %s", name)
+            options = {**vars(settings), "folder": unfinished, "progress": progress}
+            cost.fit(self.plm, self.tokenizer, text, **options)
+        cost.save_pretrained(folder)
+        shutil.rmtree(unfinished, ignore_errors=True)
         return cost
 
     @cached_property
     def fit_settings(self) -> FitSettings:
         """Of every cost: the same budget for each."""
         return FitSettings(**self.grid.fit)
-
-    @cached_property
-    def text_sha256(self) -> str:
-        """Of the text that costs are fitted on."""
-        return hashlib.sha256("\0".join(self.text).encode()).hexdigest()
 
     @cached_property
     def model_sha256(self) -> str:
@@ -152,6 +151,11 @@ class Context:
         """What cells run on: "cpu", or the name of the GPU."""
         where = self.plm.device
         return torch.cuda.get_device_name(where) if where.type == "cuda" else str(where.type)
+
+
+def text_sha256(lines: Sequence[str]) -> str:
+    """Of lines that costs are fitted on."""
+    return hashlib.sha256("\0".join(lines).encode()).hexdigest()
 
 
 def _file_name(text: str) -> str:

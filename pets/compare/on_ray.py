@@ -40,13 +40,10 @@ def connect(address: str) -> Any:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default, without a warning about it
     }.items():
         os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError as error:
-        raise BadInput(f"Ray is not installed ({error}): pip install 'bridge-pets[ray]'") from error
+    check(address)
+    import ray
+
     options = {"include_dashboard": False} if address == "local" else {}
-    if address != "local":
-        _check_answers(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -55,6 +52,20 @@ def connect(address: str) -> Any:
             f"of the cluster's nodes: `ray start --address {address}`)"
         ) from error
     return ray
+
+
+def check(address: str) -> None:
+    """Whether Ray is there and can be reached.
+
+    Raises:
+        BadInput: if not, within seconds.
+    """
+    try:
+        import ray  # noqa: F401
+    except ImportError as error:
+        raise BadInput(f"Ray is not installed ({error}): pip install 'bridge-pets[ray]'") from error
+    if address != "local":
+        _check_answers(address)
 
 
 def _check_answers(address: str) -> None:

@@ -14,13 +14,14 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from bridges.errors import BadInput
+from pets.compare import on_ray
 from pets.compare.cell import CannotWrite, describe, run_cell, tidy
-from pets.compare.context import Context
+from pets.compare.context import COSTS_FOLDER, Context
 from pets.compare.execution import Failure, outcomes
 from pets.compare.grid import Cell, Grid
 from pets.compare.look import write_analysis
 from pets.compare.step_times import write_step_times
-from pets.compare.table import TABLE_FILE, Row, read_rows, write_row, write_table
+from pets.compare.table import CELLS_FOLDER, TABLE_FILE, Row, read_rows, write_row, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +44,15 @@ class Comparison:
 
 
 def load_context(
-    grid: Grid, folder: Path, model: str, data: Path | None, text: tuple[str, ...]
+    kind: type[Context],
+    grid: Grid,
+    folder: Path,
+    model: str,
+    data: Path | None,
+    text: tuple[str, ...],
 ) -> Context:
     """The context in a process that runs cells: with the costs that are fitted."""
-    context = Context(grid, folder, model, data, text)
+    context = kind(grid, folder, model, data, text)
     context.fit(progress=False)
     return context
 
@@ -61,6 +67,7 @@ def compare(
     jobs: int = 1,
     ray: str | None = None,
     progress: bool = True,
+    kind: type[Context] = Context,
 ) -> Comparison:
     """Run the cells of a grid that are not in the folder's table yet, and write the table.
 
@@ -76,26 +83,30 @@ def compare(
         jobs: processes on this machine.
         ray: address of a Ray cluster, or "local"; then ``jobs`` has no part.
         progress: show progress bars.
+        kind: of the context, where arms have costs of another making.
 
     Raises:
         BadInput: for anything wrong that can be seen before a cell runs; and when results can no longer
             be written. Cells that were finished are intact.
     """
+    if ray is not None:
+        on_ray.check(ray)  # before the minutes that fits may take
     with _alone(folder):
-        context = Context(grid, folder, model, data, text)
+        context = kind(grid, folder, model, data, text)
         context.check()
         rows = read_rows(folder)
         table = _Table(folder, rows)
         table.write()
         context.fit(progress=progress)
         described = {cell: describe(context, cell) for cell in grid.cells()}
+        table.last = {row["cell"] for row in described.values()}
         for row in described.values():
             if row["cell"] in rows:
                 tidy(folder, rows[row["cell"]])  # a kill can come between the row and this
         todo = [c for c, row in described.items() if not _is_done(rows.get(row["cell"]))]
         reused = len(described) - len(todo)
         logger.info("%d cells, %d of them done before", len(described), reused)
-        make = functools.partial(load_context, grid, folder, model, data, text)
+        make = functools.partial(load_context, kind, grid, folder, model, data, text)
         alone = jobs == 1 and ray is None
         results = outcomes(
             run_cell, todo, make_context=(lambda: context) if alone else make, jobs=jobs, ray=ray
@@ -121,6 +132,7 @@ class _Table:
 
     def __init__(self, folder: Path, rows: dict[str, Row]) -> None:
         self.folder, self.rows = folder, rows
+        self.last: set[str] = set()
         self._next = 0.0
 
     def add(self, row: Row) -> None:
@@ -133,7 +145,7 @@ class _Table:
 
     def write(self) -> None:
         started = time.monotonic()
-        write_table(self.folder, self.rows.values())
+        write_table(self.folder, self.rows.values(), self.last)
         now = time.monotonic()
         self._next = now + 20 * (now - started)  # long tables are not written after every cell
 
@@ -162,9 +174,10 @@ def _is_done(row: Row | None) -> bool:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """The folder for this process only: two at once would take each other's cells."""
-    if folder.exists() and (
-        not folder.is_dir()
-        or (any(p.name != _LOCK_FILE for p in folder.iterdir()) and not (folder / TABLE_FILE).exists())
+    ours = {_LOCK_FILE, COSTS_FOLDER, CELLS_FOLDER}
+    if folder.exists() and not (
+        folder.is_dir()
+        and ((folder / TABLE_FILE).exists() or ours >= {path.name for path in folder.iterdir()})
     ):
         raise BadInput(f"{folder} exists and holds no comparison: choose another folder")
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,13 @@ def write_row(folder: Path, row: Row) -> None:
     write_text(folder / CELLS_FOLDER / row["cell"] / ROW_FILE, json.dumps(row) + "\n")
 
 
-def write_table(folder: Path, rows: Iterable[Row]) -> None:
-    """Write the whole table in one step, sorted: equal rows are equal bytes, whoever came first."""
-    lines = [json.dumps(row) + "\n" for row in sorted(rows, key=_order)]
-    write_text(folder / TABLE_FILE, "".join(lines))
+def write_table(folder: Path, rows: Iterable[Row], last: Collection[str]) -> None:
+    """Write the whole table in one step, sorted: equal rows are equal bytes, whoever came first.
+
+    The rows of the cells ``last`` come last, which tells a reader what the folder was last used for.
+    """
+    ordered = sorted(rows, key=lambda row: (row["cell"] in last, *_order(row)))
+    write_text(folder / TABLE_FILE, "".join(json.dumps(row) + "\n" for row in ordered))
 
 
 def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -1,0 +1,103 @@
+"""The measured answer to what running costs do for few-shot PETs: one command, from fits to report.
+
+    python -m benchmarks.evidence --model M --data GLUE --text FILE... --out RUNS --jobs 2
+
+M is a six-layer masked LM; other models work too and take longer. The groups below are comparisons as
+``bridge-pets compare --preset small`` runs them, one after another into one table; then come the
+remedies of `benchmarks.remedies`, into RUNS/remedies, and a report of each. Interrupted, the same
+command goes on. EVIDENCE.md says what was found.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.remedies import REMEDIES, RemedyContext
+from pets.cli_input import ManyValues, read_lines
+from pets.compare.context import COSTS_FOLDER, Context
+from pets.compare.grid import Grid
+from pets.compare.presets import PRESETS
+from pets.compare.run import compare
+from pets.report.writing import write_report
+from pets.tune_settings import TuneSettings
+
+ARMS = (
+    "brownian",
+    "ou",
+    "sde",
+    "alpha",
+    "regression",
+    "brownian@random-map",
+    "brownian@shuffled-ends",
+)
+REGULARIZERS = ("weight-decay", "dropout", "r3f", "r-drop", "neftune", "label-smoothing")
+GROUPS: tuple[dict[str, Any], ...] = (
+    {"tasks": ("sst2", "cola"), "pets": ("lora", "bitfit", "adapter"), "arms": ARMS},
+    {"tasks": ("mrpc",), "pets": ("lora",), "arms": ARMS},
+    {"tasks": ("sst2",), "pets": ("lora",), "arms": ARMS, "shots": (4, 32)},
+    {"tasks": ("rte",), "pets": ("lora",), "arms": ARMS},
+    {"tasks": ("sst2",), "pets": ("lora",), "arms": ("brownian", *REGULARIZERS)},
+    {"tasks": ("mrpc",), "pets": ("bitfit", "adapter"), "arms": ARMS},
+    {"tasks": ("rte",), "pets": ("bitfit", "adapter"), "arms": ARMS},
+)
+REMEDY: dict[str, Any] = {
+    "tasks": ("sst2", "cola"),
+    "pets": ("lora",),
+    "arms": ("brownian", *REMEDIES, "regression", "brownian@random-map", "brownian@shuffled-ends"),
+}
+
+
+def grid(**axes: Any) -> Grid:
+    """A comparison with the settings of the preset "small"."""
+    small = PRESETS["small"]
+    settings = TuneSettings(
+        max_steps=small["steps"],
+        batch_size=small["batch_size"],
+        learning_rate=small["lr"],
+        eval_every=small["eval_every"],
+        max_length=small["max_length"],
+    )
+    fit = {
+        "max_steps": small["fit_steps"],
+        "batch_size": small["fit_batch_size"],
+        "max_length": small["fit_length"],
+    }
+    shared = {name: small[name] for name in ("shots", "seeds", "weights")}
+    return Grid(**{**shared, **axes}, settings=settings, fit=fit)
+
+
+@click.command(cls=ManyValues)
+@click.option("--model", required=True)
+@click.option("--data", type=click.Path(path_type=Path), required=True)
+@click.option("--text", "texts", multiple=True, required=True, metavar="FILE...")
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--jobs", default=1, show_default=True)
+def main(model: str, data: Path, texts: tuple[str, ...], out: Path, jobs: int) -> None:
+    """Run all groups and the remedies, and write a report of each."""
+    text = tuple(read_lines(texts))
+    remedies = out / "remedies"
+    runs: list[tuple[dict[str, Any], Path, type[Context]]] = [(g, out, Context) for g in GROUPS]
+    runs.append((REMEDY, remedies, RemedyContext))
+    for axes, folder, kind in runs:
+        if folder == remedies:
+            _share_costs(out, remedies)
+        done = compare(grid(**axes), folder, model, data, text, jobs=jobs, kind=kind)
+        click.echo(f"{' '.join(axes['tasks'])}: {done.done} cells done, {done.failed} failed")
+    for folder in (out, remedies):
+        click.echo(f"wrote {write_report(folder, folder)}")
+
+
+def _share_costs(out: Path, remedies: Path) -> None:
+    """The costs that are fitted already are fitted for the remedies too."""
+    for folder in (out / COSTS_FOLDER).iterdir():
+        there = remedies / COSTS_FOLDER / folder.name
+        if not there.exists():
+            shutil.copytree(folder, there)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,10 +6,12 @@ import hashlib
 import json
 import logging
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -52,6 +54,28 @@ class Context:
         self.plm, self.tokenizer = load_plm(self.model)
         self.encoder = prompts.Encoder(self.tokenizer)
         self.examples = {name: glue.load(tasks.get(name), self.data) for name in self.grid.tasks}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a trip to another machine: with the model as files, where its path means nothing.
+
+        A pickled model does not do: transformers keeps in the process that made it what states it can
+        return.
+        """
+        state = dict(self.__dict__)
+        plm = state.pop("plm")
+        with tempfile.TemporaryDirectory() as folder:
+            plm.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        return {**state, "model_files": files, "model_name": plm.config.name_or_path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in state.pop("model_files").items():
+                Path(folder, name).write_bytes(content)
+            self.plm, _ = load_plm(folder)
+        self.plm.config.name_or_path = state.pop("model_name")
+        self.__dict__.update(state)
 
     def check(self) -> None:
         """Refuse what would fail in some cell, before any cell runs.

@@ -5,7 +5,7 @@
 - ``brownian-posterior``: the cost of the label's end point against the other labels', the negative
   log-posterior of the label given the path, ``-log softmax_k(-n c_k)``: a drift towards all of them
   alike costs nothing and gains nothing.
-- ``brownian-longer``: g fitted with four times the steps.
+- ``brownian-longer``: g fitted with twice the steps.
 - ``brownian-task-text``: g fitted on the train sentences of the tasks, without their labels.
 
 The fitted map of the first two is that of ``brownian``. `benchmarks.evidence` runs them.
@@ -25,7 +25,7 @@ from pets.compare.arms import Arm
 from pets.compare.context import Context
 from pets.verbalizer import Verbalizer
 
-_LONGER = 4
+_LONGER = 2
 
 
 class Contrast(BrownianBridge, name="brownian-contrast"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from comparison_cases import rows_of, save_glue, save_model, small_grid
-from test_execution import two_nodes
+from ray_cluster import two_nodes
 from tiny import TEXTS
 
 from bridges import BadInput
@@ -33,16 +33,16 @@ def run(inputs: Path, name: str, *, ray: str | None = None) -> Comparison:
 
 def test_a_lost_node_changes_nothing_in_the_table(inputs: Path) -> None:
     assert run(inputs, "alone").failed == 0
-    with two_nodes(inputs / "cluster") as (address, kill):
+    with two_nodes() as (cluster, other):
 
         def kill_at_work() -> None:
             while not list((inputs / "ray" / "cells").glob("*/try-*")):
                 time.sleep(0.05)
-            kill()
+            cluster.remove_node(other, allow_graceful=False)
 
         watcher = threading.Thread(target=kill_at_work)
         watcher.start()
-        assert run(inputs, "ray", ray=address) == Comparison(done=6, failed=0, reused=0)
+        assert run(inputs, "ray", ray=cluster.address) == Comparison(done=6, failed=0, reused=0)
         watcher.join()
     for one, two in zip(rows_of(inputs / "ray"), rows_of(inputs / "alone"), strict=True):
         assert one["cell"] == two["cell"]

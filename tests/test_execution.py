@@ -17,12 +17,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ray_cluster import two_nodes
 
 from bridges import BadInput
 from pets.compare import execution, on_ray
@@ -189,45 +190,30 @@ def main(mode: str, folder: Path) -> None:
     elif mode == "sleep on ray":
         list(outcomes(work, [f"{SLEEPS}-0"], make_context=context, ray="local"))
     else:
-        with two_nodes(folder) as (address, kill_one):
-            for item, result in outcomes(work, ON_RAY, make_context=context, ray=address):
+        with two_nodes() as (cluster, other):
+            for item, result in outcomes(work, ON_RAY, make_context=context, ray=cluster.address):
                 results[item] = str(result) if isinstance(result, Failure) else result
                 if len(results) == 1:
-                    kill_one()
+                    lose_at_work(other, cluster, folder)
     (folder / "results.json").write_text(json.dumps(results))
 
 
 ON_RAY = [BAD, *WAIT, DIES, BUG, ONCE, "1"]
 
 
-@contextlib.contextmanager
-def two_nodes(folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Address of a Ray cluster, and what kills one of its nodes."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from ray.cluster_utils import Cluster
-
-    options = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **options})
-    other = cluster.add_node(**options)
-    cluster.wait_for_nodes()
-
-    def kill() -> None:
-        raylet = other.all_processes["raylet"][0].process.pid
-        at_work: dict[str, int] = {}
-        while not at_work:
-            time.sleep(0.1)
-            at_work = {item: w for item in WAIT for w in marks(folder, item) if parent(w) == raylet}
-        cluster.remove_node(other, allow_graceful=False)
-        for worker in at_work.values():  # without its raylet a worker goes on for a moment
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(worker, signal.SIGKILL)
-        (folder / "lost.json").write_text(json.dumps(list(at_work)))
-        (folder / "go").touch()
-
-    try:
-        yield cluster.address, kill
-    finally:
-        cluster.shutdown()
+def lose_at_work(other: Any, cluster: Any, folder: Path) -> None:
+    """Kill a node once it has begun with an item that waits for that."""
+    raylet = other.all_processes["raylet"][0].process.pid
+    at_work: dict[str, int] = {}
+    while not at_work:
+        time.sleep(0.1)
+        at_work = {item: w for item in WAIT for w in marks(folder, item) if parent(w) == raylet}
+    cluster.remove_node(other, allow_graceful=False)
+    for worker in at_work.values():  # without its raylet a worker goes on for a moment
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+    (folder / "lost.json").write_text(json.dumps(list(at_work)))
+    (folder / "go").touch()
 
 
 def parent(process: int) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -119,6 +120,17 @@ class Snapshot:
         self.path.unlink(missing_ok=True)
         if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
             shutil.rmtree(self.path.parent)
+
+
+def error_number(error: Exception) -> int | None:
+    """The operating system's number of an error, such as `errno.ENOSPC`; None where it has none.
+
+    Safetensors only tells it in words: "No space left on device (os error 28)".
+    """
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
+    return int(found[1]) if found else None
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from comparison_cases import FIT, SETTINGS, rows_of, save_glue, save_model, small_grid
 from filelock import FileLock
+from safetensors import SafetensorError
 from tiny import TEXTS, tiny_tokenizer
 
 from bridges import BadInput, RunningCost
@@ -312,20 +313,25 @@ def test_a_cell_that_fails_is_a_row_and_is_tried_again(
     assert table(tmp_path / "runs") == table(whole)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+FULL = "I/O error: No space left on device (os error 28)"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "full"), OSError(errno.EROFS, "locked"), SafetensorError(FULL)]
+)
 def test_a_full_or_read_only_disk_ends_it_and_earlier_cells_are_intact(
-    whole: Path, run: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    whole: Path, run: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     inner, calls = cell_module.tune, []
 
     def full(*args: Any, **kwargs: Any) -> Any:
         calls.append(None)
         if len(calls) > 4:
-            raise OSError(number, "no more")
+            raise error
         return inner(*args, **kwargs)
 
     monkeypatch.setattr(cell_module, "tune", full)
-    with pytest.raises(BadInput, match=r"could not be written: .*no more.* are intact"):
+    with pytest.raises(BadInput, match=r"could not be written: .* is intact"):
         run(tmp_path / "runs")
     assert len(calls) == 5  # it stopped at once
     assert [row["status"] for row in rows_of(tmp_path / "runs")] == ["done", "done"]

@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from bridges import ModelSpec
 from bridges.errors import BadInput
-from bridges.storage import versions
+from bridges.storage import error_number, versions
 from pets.compare.arms import Arm
 from pets.compare.code import source_digest
 from pets.compare.context import Context
@@ -26,7 +28,7 @@ from pets.runs import PET_FOLDER
 from pets.tasks import TaskData
 from pets.tuning import tune
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _OF_A_CELL = ("pet", "shots", "seed", "restart", "weight", "regularizer")
 
 
@@ -105,8 +107,8 @@ def run_cell(context: Context, cell: Cell) -> Row:
     """
     try:
         return _run_cell(context, cell)
-    except OSError as error:
-        if error.errno in _NO_ROOM:
+    except (OSError, SafetensorError) as error:
+        if error_number(error) in NO_ROOM:
             raise CannotWrite(f"{cell} could not be written: {error}") from error
         raise
 

@@ -26,6 +26,7 @@ from pets.compare.table import CELLS_FOLDER, TABLE_FILE, Row, read_rows, write_r
 logger = logging.getLogger(__name__)
 
 _LOCK_FILE = ".lock"
+_GO_ON = "What was finished is intact; make room or give write access, and the same command goes on"
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ class _Table:
         self._next = 0.0
 
     def add(self, row: Row) -> None:
-        write_row(self.folder, row)
+        with _telling(self.folder):
+            write_row(self.folder, row)
         self.rows[row["cell"]] = row
         if row["status"] == "done":
             tidy(self.folder, row)
@@ -145,7 +147,8 @@ class _Table:
 
     def write(self) -> None:
         started = time.monotonic()
-        write_table(self.folder, self.rows.values(), self.last)
+        with _telling(self.folder):
+            write_table(self.folder, self.rows.values(), self.last)
         now = time.monotonic()
         self._next = now + 20 * (now - started)  # long tables are not written after every cell
 
@@ -159,12 +162,18 @@ def _row(described: Row, cell: Cell, result: Row | Failure) -> Row:
             )
         return result
     if result.kind == CannotWrite.__name__:
-        raise BadInput(
-            f"{result.message}. The cells before it are intact; make room or give write access, and the "
-            "same command goes on"
-        )
+        raise BadInput(f"{result.message}. {_GO_ON}")
     logger.warning("%s failed: %s", cell, result)
     return {**described, "status": "failed", "error": str(result)}
+
+
+@contextmanager
+def _telling(folder: Path) -> Iterator[None]:
+    """What cannot be written is said in words."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"{folder} could not be written to: {error}. {_GO_ON}") from error
 
 
 def _is_done(row: Row | None) -> bool:

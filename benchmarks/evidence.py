@@ -47,7 +47,7 @@ GROUPS: tuple[dict[str, Any], ...] = (
 REMEDY: dict[str, Any] = {
     "tasks": ("sst2", "cola"),
     "pets": ("lora",),
-    "arms": ("brownian", *REMEDIES, "regression", "brownian@random-map", "brownian@shuffled-ends"),
+    "arms": ("brownian", *REMEDIES),
 }
 
 

@@ -76,9 +76,9 @@ def describe(context: Context, cell: Cell) -> Row:
     made_of = {
         **row,
         "strengths": [t.weight for t in tries] if arm.text != "vanilla" else len(tries),
-        "cost": cost.digest() if cost is not None else None,
+        "cost": context.cost_sha256.get(cell.arm),
         "model_sha256": context.model_sha256,
-        "data_sha256": context.data_sha256(cell.task),
+        "data_sha256": context.data_sha256[cell.task],
     }
     row["cell"] = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
     return row

@@ -23,7 +23,6 @@ from pets import methods, prompts, splits, tasks
 from pets.compare.arms import Arm
 from pets.compare.grid import Grid
 from pets.models import load_plm
-from pets.tasks import TaskData
 from pets.verbalizer import Verbalizer
 
 logger = logging.getLogger(__name__)
@@ -89,8 +88,11 @@ class Context:
         for data in self.examples.values():
             Verbalizer.of_words(self.tokenizer, data.task.verbalizer).warn_of_long_words(self.tokenizer)
             for shots in self.grid.shots:
-                for seed in self.grid.seeds if shots else ():
-                    splits.few_shot(data.train, data.task, shots, seed)
+                for seed in self.grid.seeds:
+                    if shots:
+                        splits.few_shot(data.train, data.task, shots, seed)
+                    else:
+                        splits.hold_out(data.train, data.task, seed)
         to_fit = [arm for arm in self.grid.arms if Arm.parse(arm).fits]
         if to_fit and not any(line.strip() for line in self.text):
             raise BadInput(f"no text to fit {', '.join(to_fit)} on: give --text FILE...")
@@ -160,15 +162,23 @@ class Context:
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    def data_sha256(self, task: str) -> str:
-        """Of a task's texts and classes, train and reported."""
-        found: TaskData = self.examples[task]
-        digest = hashlib.sha256(repr(found.task).encode())
-        for part in (found.train, found.reported):
-            for example in part:
-                digest.update(f"{example.label}\t{example.text}\n".encode())
-            digest.update(b"\0")
-        return digest.hexdigest()
+    @cached_property
+    def data_sha256(self) -> dict[str, str]:
+        """Of every task's texts and classes, train and reported."""
+        found = {}
+        for name, data in self.examples.items():
+            digest = hashlib.sha256(repr(data.task).encode())
+            for part in (data.train, data.reported):
+                for example in part:
+                    digest.update(f"{example.label}\t{example.text}\n".encode())
+                digest.update(b"\0")
+            found[name] = digest.hexdigest()
+        return found
+
+    @cached_property
+    def cost_sha256(self) -> dict[str, str]:
+        """Of every arm's cost, once all are fitted."""
+        return {arm: cost.digest() for arm, cost in self.costs.items()}
 
     @property
     def device(self) -> str:

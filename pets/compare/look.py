@@ -101,7 +101,7 @@ def _all(context: Context, rows: list[Row], seed: int) -> Iterator[tuple[str, di
     """What is looked into: a name that says everything it depends on, and the facts of a record."""
     shots = {row["task"]: row["shots"] for row in reversed(rows)}
     for task, size in shots.items():
-        of = f"{FROZEN}/{context.model_sha256[:12]}/{context.data_sha256(task)[:12]}/{size}/{seed}"
+        of = f"{FROZEN}/{context.model_sha256[:12]}/{context.data_sha256[task][:12]}/{size}/{seed}"
         facts = {"cell": None, "task": task, "shots": size, "pet": None, "arm": FROZEN}
         yield of, facts
     for row in rows:

@@ -9,7 +9,7 @@ import multiprocessing
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,16 @@ from tiny import TEXTS, tiny_tokenizer
 
 from bridges import BadInput, RunningCost
 from pets import data as glue
-from pets import tasks
+from pets import splits, tasks
 from pets.cli import main
 from pets.compare import cell as cell_module
-from pets.compare import code
+from pets.compare import code, step_times
 from pets.compare import run as run_module
 from pets.compare.arms import Arm
 from pets.compare.cell import run_cell
 from pets.compare.context import Context
 from pets.compare.grid import Cell
+from pets.compare.look import unused_examples
 from pets.compare.run import Comparison, compare
 from pets.models import load_plm
 from pets.tuning import tune
@@ -47,6 +48,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_glue(folder / "flipped", flip=True)
     (folder / "text.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_rounds() -> Iterator[None]:
+    """Step times are not what is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step_times, "_ROUNDS", (1, 1))
+        yield
 
 
 Compare = Callable[..., Comparison]
@@ -140,6 +149,32 @@ def test_the_selected_pet_is_kept_and_nothing_else_of_the_tries(whole: Path) -> 
     for row in rows_of(whole):
         kept = sorted(p.name for p in (whole / "cells" / row["cell"]).iterdir())
         assert kept == ["pet", "row.json"]
+
+
+def test_step_times_and_a_look_into_the_model_are_beside_the_table(whole: Path) -> None:
+    times = json.loads((whole / "step-times.json").read_text())
+    assert set(times["step_times"]["lora"]) == {"vanilla", "brownian", "brownian@random-map"}
+    assert times["step_times"]["lora"]["vanilla"]["ratio"] == 1
+    assert times["environment"]["device"] == "cpu"
+    records = json.loads((whole / "analysis.json").read_text())
+    assert [(r["pet"], r["arm"]) for r in records] == [
+        (None, "frozen"),
+        ("lora", "vanilla"),
+        ("lora", "brownian"),
+    ]
+    assert {(r["seed"], r["reader"], r["shots"]) for r in records} == {(42, "brownian", 4)}
+
+
+def test_what_is_looked_at_was_not_tuned_on(inputs: Path, tmp_path: Path) -> None:
+    context = Context(small_grid(arms=()), tmp_path, str(inputs / "model"), inputs / "glue")
+    data = context.examples["sst2"]
+    used = {e.text for part in splits.few_shot(data.train, data.task, 4, 42) for e in part}
+    found = unused_examples(context, "sst2", 4, 42)
+    assert found
+    assert not used & {e.text for e in found}
+    assert {e.text for e in found} <= {e.text for e in data.train}
+    held_out = splits.hold_out(data.train, data.task, 42)[1]
+    assert {e.text for e in unused_examples(context, "sst2", None, 42)} == {e.text for e in held_out}
 
 
 # It goes on

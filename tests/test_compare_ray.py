@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,9 +15,18 @@ from ray_cluster import two_nodes
 from tiny import TEXTS
 
 from bridges import BadInput
+from pets.compare import step_times
 from pets.compare.run import Comparison, compare
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_rounds() -> Iterator[None]:
+    """Step times are not what is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step_times, "_ROUNDS", (1, 1))
+        yield
 
 
 @pytest.fixture

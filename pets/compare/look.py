@@ -55,9 +55,8 @@ def write_analysis(
         and (cell_folder(folder, row) / PET_FOLDER).is_dir()
     ]
     path = folder / ANALYSIS_FILE
-    known = {record["of"]: record for record in _read(path)}
+    kept = {record["of"]: record for record in _read(path)}
     digest = cost.digest()
-    kept = dict(known)
     todo = list(_all(context, wanted, seed))
     for of, facts in tqdm(todo, disable=not progress, desc="analyses"):
         of = f"{of}/{digest[:12]}"

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from comparison_cases import FIT, SETTINGS, rows_of, save_glue, save_model, small_grid
 from filelock import FileLock
 from safetensors import SafetensorError
 from tiny import TEXTS, tiny_tokenizer
 
-from bridges import BadInput, RunningCost
+from bridges import BadInput, EndPoints, RunningCost
 from pets import data as glue
 from pets import splits, tasks
 from pets.cli import main
@@ -28,7 +29,7 @@ from pets.compare import cell as cell_module
 from pets.compare import code, step_times
 from pets.compare import run as run_module
 from pets.compare.arms import Arm
-from pets.compare.cell import run_cell
+from pets.compare.cell import describe, run_cell
 from pets.compare.context import Context
 from pets.compare.grid import Cell
 from pets.compare.look import unused_examples
@@ -267,6 +268,24 @@ def test_another_machine_works_in_a_folder_of_its_own(whole: Path, inputs: Path,
     assert row["score"] == same["score"]
     assert row["tries"][0]["dev_loss"] == pytest.approx(same["tries"][0]["dev_loss"], rel=1e-4)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_fitted_cost_is_found_whatever_the_number_of_threads(
+    whole: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """End points come from a decomposition whose last digits may change with the threads."""
+    inner = EndPoints.from_embeddings
+
+    def other_digits(embeddings: torch.Tensor, dim: int) -> EndPoints:
+        return EndPoints(inner(embeddings, dim).vectors * (1 + 1e-6))
+
+    monkeypatch.setattr(EndPoints, "from_embeddings", other_digits)
+    monkeypatch.setattr(RunningCost, "fit", None)  # none is needed
+    context = Context(small_grid(), whole, str(inputs / "model"), inputs / "glue", tuple(TEXTS))
+    context.fit(progress=False)
+    assert {describe(context, c)["cell"] for c in context.grid.cells()} == {
+        row["cell"] for row in rows_of(whole)
+    }
 
 
 # Nothing is mixed

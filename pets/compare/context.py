@@ -132,8 +132,11 @@ class Context:
     ) -> RunningCost:
         """A cost from the folder of costs, put there first if need be, fitted if there is a text."""
         fit = None if text is None else [vars(settings), text_sha256(text)]
-        made_of = json.dumps({"cost": cost.digest(), "fit": fit}, sort_keys=True)
-        digest = hashlib.sha256(made_of.encode()).hexdigest()[:12]
+        config = cost.config()
+        # Not by the weights: the last digits of the end points depend on the number of threads.
+        made_of = [self.model_sha256, config["bridge"], config["widths"], config["options"], fit]
+        made_of += [settings.seed]
+        digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
         folder = self.folder / COSTS_FOLDER / f"{_file_name(name)}-{digest}"
         if folder.exists():
             found = RunningCost.from_pretrained(folder)

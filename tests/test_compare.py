@@ -441,7 +441,6 @@ def test_the_command_runs_a_grid(command: Callable[..., tuple[int, str]], tmp_pa
         (["--weights", "nan"], ["weight nan"]),
         (["--shots", "30"], ["30 shots"]),
         (["--shots", "-1"], ["shots -1"]),
-        (["--pets", "prompt"], ["soft prompt", "positions"]),
         (["--jobs", "0"], ["--jobs 0"]),
         (["--data", "nowhere"], ["nowhere"]),
         (["--text", "nowhere.txt"], ["nowhere.txt"]),

@@ -183,6 +183,7 @@ def test_an_error_between_two_results_leaves_no_worker(tmp_path: Path) -> None:
 
 def main(mode: str, folder: Path) -> None:
     """What the tests below interrupt, and what they read the results of."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner may have had it ignored
     context = functools.partial(make, folder)
     results: dict[str, Any] = {}
     if mode == "sleep":

@@ -324,7 +324,7 @@ def test_missing_cells_are_counted_and_named(tmp_path: Path, small: Truth) -> No
     write_rows(tmp_path, table[:-1])
     assert read_runs(tmp_path).missing == [("sst2", 16, "lora", "brownian", 43)]
     document = document_of(tmp_path)
-    assert "1 missing" in document.note
+    assert "1 not run" in document.note
 
 
 def test_a_cell_that_was_tried_again_counts_once(tmp_path: Path, small: Truth) -> None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridges.errors import BadInput, is_number
+from pets.compare.arms import VANILLA
 from pets.differences import Difference, difference_from, holm
 from pets.statistics import Summary, summarise
 
-VANILLA = "vanilla"
 LEVEL = 0.05
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from bridges import ModelSpec
 from bridges.errors import BadInput
 from bridges.storage import error_number, versions
-from pets.compare.arms import Arm
+from pets.compare.arms import VANILLA, Arm
 from pets.compare.code import source_digest
 from pets.compare.context import Context
 from pets.compare.grid import Cell
@@ -75,7 +75,7 @@ def describe(context: Context, cell: Cell) -> Row:
     }
     made_of = {
         **row,
-        "strengths": [t.weight for t in tries] if arm.text != "vanilla" else len(tries),
+        "strengths": [t.weight for t in tries] if arm.text != VANILLA else len(tries),
         "cost": context.cost_sha256.get(cell.arm),
         "model_sha256": context.model_sha256,
         "data_sha256": context.data_sha256[cell.task],

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from bridges.errors import BadInput
-from pets.report.arm_styles import FROZEN, VANILLA, arm_styles, in_order
+from pets.compare.arms import VANILLA
+from pets.compare.look import FROZEN
+from pets.report.arm_styles import arm_styles, in_order
 
 Record = dict[str, Any]
 Curves = dict[str, tuple[Tensor, Tensor]]

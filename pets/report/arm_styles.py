@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-FROZEN, VANILLA = "frozen", "vanilla"
+from pets.compare.arms import VANILLA
+from pets.compare.look import FROZEN
+
 # Okabe and Ito's colours, told apart with every kind of colour vision; black is vanilla's.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "oDv^sPX<>"

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pets.comparison import VANILLA
+from pets.compare.arms import VANILLA
 from pets.report.arm_kinds import arm_kinds, panel_kinds
 from pets.report.arm_styles import arm_styles
 from pets.report.canvas import new_figure

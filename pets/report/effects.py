@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pets.comparison import VANILLA, Comparison, Comparisons
+from pets.compare.arms import VANILLA
+from pets.comparison import Comparison, Comparisons
 from pets.report.arm_kinds import CONTROL, arm_kinds
 from pets.report.arm_styles import arm_styles
 from pets.report.canvas import legend_below, new_figure

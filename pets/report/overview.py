@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pets.comparison import VANILLA
+from pets.compare.arms import VANILLA
 from pets.report.arm_kinds import KINDS, arm_kinds
 from pets.report.document import Block, Cell, Group, Paragraph, Points, Section, Table
 from pets.report.runs import Row, Runs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pets.comparison import VANILLA
+from pets.compare.arms import VANILLA
 from pets.report.runs import Row, Runs, key_of
 from pets.statistics import Summary, summarise
 

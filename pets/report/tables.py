@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pets.comparison import VANILLA, Comparison, Comparisons, Setting
+from pets.compare.arms import VANILLA
+from pets.comparison import Comparison, Comparisons, Setting
 from pets.report.arm_kinds import CONTROL, arm_kinds
 from pets.report.document import Cell, Group, Table
 from pets.report.runs import Runs

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pets.comparison import LEVEL, VANILLA, Comparison, Comparisons
+from pets.compare.arms import VANILLA
+from pets.comparison import LEVEL, Comparison, Comparisons
 from pets.report.arm_kinds import BRIDGE, arm_kinds
 from pets.report.runs import Runs
 from pets.report.wording import interval, listed, p_value, plural, signed

@@ -12,6 +12,11 @@ import torch
 from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 from torch import Tensor
 
+import bridges
+
+BRIDGES = [n for n in bridges.available() if bridges.info(n).cls.__module__.startswith("bridges.")]
+"""Those of the library: others, of `benchmarks` or a test, may be registered beside them."""
+
 TIMES = (1 / 130, 0.1, 0.25, 0.5, 0.77, 0.95, 129 / 130)
 """The first and the last of 128 layers, and some between."""
 

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from bridges import BrownianBridge, LabelEnds, RunningCost
 from pets.compare.arms import Arm
 from pets.compare.context import Context
+from pets.compare.costs import Recipe
 from pets.verbalizer import Verbalizer
 
 _LONGER = 2
@@ -73,22 +74,27 @@ class PosteriorCost(RunningCost):
 class RemedyContext(Context):
     """A comparison in which arms named after remedies have the costs that those say."""
 
-    def cost(self, arm: Arm, progress: bool) -> RunningCost:
+    def recipe(self, arm: Arm) -> Recipe:
+        """The remedy's recipe, or that of any other arm; the first two share the Brownian's."""
+        if arm.text not in REMEDIES:
+            return super().recipe(arm)
+        plain = super().recipe(Arm.parse("brownian"))
+        if arm.text == Longer.registered_name:
+            settings = dataclasses.replace(plain.settings, max_steps=_LONGER * plain.settings.max_steps)
+            return dataclasses.replace(plain, name=arm.text, settings=settings)
+        if arm.text == TaskText.registered_name:
+            text = tuple(e.text for data in self.examples.values() for e in data.train)
+            return dataclasses.replace(plain, name=arm.text, text=text)
+        return plain
+
+    def cost(self, arm: Arm, found: RunningCost) -> RunningCost:
         """The remedy's cost, or that of any other arm."""
         if arm.text not in REMEDIES:
-            return super().cost(arm, progress)
-        settings, text = self.fit_settings, self.text
-        if arm.text == Longer.registered_name:
-            settings = dataclasses.replace(settings, max_steps=_LONGER * settings.max_steps)
-        elif arm.text == TaskText.registered_name:
-            text = tuple(e.text for data in self.examples.values() for e in data.train)
-        fresh = RunningCost.for_model(self.plm, "brownian", seed=settings.seed)
-        same = text is self.text and settings is self.fit_settings
-        fitted = self.kept("brownian" if same else arm.text, fresh, settings, text, progress)
+            return super().cost(arm, found)
         kind = PosteriorCost if arm.text == Posterior.registered_name else RunningCost
         bridge = _BRIDGES[arm.text]()  # its name is in the cost's digest
-        cost = kind(fitted.spec, bridge, fitted.latent_map, fitted.end_points).to(self.plm.device)
-        cost.fit_record = fitted.fit_record
+        cost = kind(found.spec, bridge, found.latent_map, found.end_points).to(self.plm.device)
+        cost.fit_record = found.fit_record
         if arm.text == Contrast.registered_name:
             self._contrast(cost)
         return cost

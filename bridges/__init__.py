@@ -10,7 +10,8 @@ from bridges.brownian import BrownianBridge
 from bridges.clock import ClockBridge
 from bridges.controls import Control, Kinetic, Nothing, Regression
 from bridges.errors import BadInput
-from bridges.fit_loop import FitResult, FitSettings
+from bridges.fit_settings import FitResult, FitSettings
+from bridges.fitting import fit_together
 from bridges.fractional import FractionalBridge
 from bridges.gaussian import GaussianBridge
 from bridges.gp import GPBridge, StationaryBridge
@@ -55,6 +56,7 @@ __all__ = [
     "StudentBridge",
     "Trajectory",
     "available",
+    "fit_together",
     "get",
     "info",
     "parse",

@@ -7,26 +7,19 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from bridges.errors import BadInput
-from bridges.fit_loop import FitLoop, FitResult, FitSettings
+from bridges.fit_loop import FitLoop, run
+from bridges.fit_settings import FitResult, FitSettings
+from bridges.fit_text import FitText
 from bridges.model_spec import pretrained_model
 from bridges.storage import Snapshot
-from bridges.text import (
-    Batch,
-    causal_batch,
-    encoder_decoder_batch,
-    masked_batch,
-    max_positions,
-    token_rows,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 STATE_FILE = "fit-state.safetensors"
 
+Folder = str | os.PathLike[str]
+
 
 def fit(
     cost: RunningCost,
@@ -44,7 +39,7 @@ def fit(
     tokenizer: Any,
     texts: Iterable[str],
     *,
-    folder: str | os.PathLike[str] | None = None,
+    folder: Folder | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> FitResult:
@@ -67,39 +62,83 @@ def fit(
         BadInput: for a cost made with ``fit=False``, a model it was not made for, unknown or impossible
             settings, empty text, or a state that belongs to another fit.
     """
-    chosen = _settings(settings)
-    cost.check_model(model)
-    if not cost.options["fit"]:
-        raise BadInput(
-            "this cost was made with fit=False: its latent map is random on purpose, as a control. Use "
-            "it as it is, or make one without fit=False"
-        )
-    if not cost.bridge.fits:
-        logger.warning("bridge %r has nothing to fit", cost.bridge.registered_name)
-        result = FitResult(0, 0, ((0, 0.0),), (), stopped_early=False)
-        cost.fit_record = _record(chosen, result)
-        return result
-    encoder = pretrained_model(model).base_model
-    texts = [text for text in texts if text.strip()]
-    limit = min(chosen.max_length, max_positions(encoder.config) or chosen.max_length)
-    most = chosen.max_steps * chosen.batch_size + chosen.held_out
-    rows = token_rows(tokenizer, texts, max_length=limit, most=most, seed=chosen.seed)
-    # Held-out rows are the first ones, so at most one text has rows on both sides.
-    kept_out = min(chosen.held_out, max(1, len(rows) // 5))
-    if len(rows) < 2:
-        raise BadInput("the text makes a single row of tokens: fitting needs at least two")
-    make = _batch_maker(cost, encoder.config, tokenizer, chosen)
-    loop = FitLoop(cost, encoder, rows[kept_out:], rows[:kept_out], make, chosen)
-    identity = {
-        "settings": dataclasses.asdict(chosen),
-        "cost": cost.digest(),
-        "text": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
-    }
-    snapshot = Snapshot(Path(folder) / STATE_FILE, identity) if folder is not None else None
-    with _frozen(encoder), _trainable(loop.fitted):
-        result = _undone_on_error(loop.fitted, lambda: loop.run(snapshot, progress=progress))
-    cost.fit_record = _record(chosen, result, text_sha256=identity["text"])
+    folders = None if folder is None else [folder]
+    [result] = fit_together(
+        [cost], model, tokenizer, texts, folders=folders, progress=progress, **settings
+    )
     return result
+
+
+def fit_together(
+    costs: Sequence[RunningCost],
+    model: nn.Module,
+    tokenizer: Any,
+    texts: Iterable[str],
+    *,
+    folders: Sequence[Folder] | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> list[FitResult]:
+    """Fit several costs of one model on the same text, which the model then reads once for all.
+
+    Each comes out as from a `fit` of its own, to the same bits; arguments and errors are as there.
+
+    Args:
+        costs: made for ``model``, each given once.
+        folders: one for each cost.
+
+    Returns:
+        What was done, in the order of the costs.
+    """
+    chosen = _settings(settings)
+    _check(costs, folders, model)
+    loops: dict[int, FitLoop] = {}
+    texts = [text for text in texts if text.strip()]
+    text_sha256 = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+    for k, cost in enumerate(costs):
+        if not cost.bridge.fits:
+            logger.warning("bridge %r has nothing to fit", cost.bridge.registered_name)
+            continue
+        snapshot = None
+        if folders is not None:
+            identity = {
+                "settings": dataclasses.asdict(chosen),
+                "cost": cost.digest(),
+                "text": text_sha256,
+            }
+            snapshot = Snapshot(Path(folders[k]) / STATE_FILE, identity)
+        loops[k] = FitLoop(cost, chosen, snapshot)
+    nothing = FitResult(0, 0, ((0, 0.0),), (), stopped_early=False)
+    results = [nothing] * len(costs)
+    if loops:
+        encoder = pretrained_model(model).base_model
+        text = FitText(costs[0].spec, encoder, tokenizer, texts, chosen)
+        with _frozen(encoder), _in_training([loop.fitted for loop in loops.values()]):
+            for loop in loops.values():
+                loop.resume()
+            run(list(loops.values()), text, progress=progress)
+            for k, loop in loops.items():
+                results[k] = loop.finish()
+    for k, (cost, result) in enumerate(zip(costs, results, strict=True)):
+        more = {"text_sha256": text_sha256} if k in loops else {}
+        cost.fit_record = _record(chosen, result, **more)
+    return results
+
+
+def _check(costs: Sequence[RunningCost], folders: Sequence[Folder] | None, model: nn.Module) -> None:
+    if len({id(cost) for cost in costs}) < len(costs):
+        raise BadInput("a cost is given twice: it is fitted once")
+    if folders is not None and not len(costs) == len(folders) == len({Path(f) for f in folders}):
+        raise BadInput(
+            f"{len(costs)} costs and the folders {', '.join(map(str, folders))}: expected one for each"
+        )
+    for cost in costs:
+        cost.check_model(model)
+        if not cost.options["fit"]:
+            raise BadInput(
+                "this cost was made with fit=False: its latent map is random on purpose, as a control. "
+                "Use it as it is, or make one without fit=False"
+            )
 
 
 def _record(settings: FitSettings, result: FitResult, **more: Any) -> dict[str, Any]:
@@ -108,41 +147,12 @@ def _record(settings: FitSettings, result: FitResult, **more: Any) -> dict[str, 
     return dict(json.loads(json.dumps(record)))
 
 
-def _undone_on_error(module: nn.Module, run: Callable[[], FitResult]) -> FitResult:
-    """An interrupted fit leaves its parts as they were: the same call can go on from its state."""
-    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    try:
-        return run()
-    except BaseException:
-        module.load_state_dict(before)
-        raise
-
-
 def _settings(given: dict[str, Any]) -> FitSettings:
     known = [field.name for field in dataclasses.fields(FitSettings)]
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise BadInput(f"fit takes no {', '.join(unknown)}; it takes {', '.join(known)}")
     return FitSettings(**given)
-
-
-def _batch_maker(
-    cost: RunningCost, config: Any, tokenizer: Any, settings: FitSettings
-) -> Callable[[list[list[int]], torch.Generator], Batch]:
-    if cost.spec.encoder_decoder:
-        start = getattr(config, "decoder_start_token_id", None)
-        if start is None:
-            raise BadInput(
-                "the model's config has no decoder_start_token_id: set it to the token its decoder "
-                "begins with"
-            )
-        return lambda rows, rng: encoder_decoder_batch(rows, tokenizer, start=start, rng=rng)
-    if cost.spec.causal:
-        return lambda rows, rng: causal_batch(rows, tokenizer, rng=rng)
-    if tokenizer.mask_token_id is None:
-        raise BadInput(f"{type(tokenizer).__name__} has no mask token: fitting a masked LM needs one")
-    share = settings.mask_share
-    return lambda rows, rng: masked_batch(rows, tokenizer, share=share, rng=rng)
 
 
 @contextmanager
@@ -158,9 +168,20 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _trainable(module: nn.Module) -> Iterator[None]:
-    module.requires_grad_(True)
+def _in_training(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Trainable for the time of the block; an error leaves all of them as they were.
+
+    An interrupted fit is undone so that the same call can go on from its state.
+    """
+    before = [{k: v.clone() for k, v in module.state_dict().items()} for module in modules]
+    for module in modules:
+        module.requires_grad_(True)
     try:
         yield
+    except BaseException:
+        for module, state in zip(modules, before, strict=True):
+            module.load_state_dict(state)
+        raise
     finally:
-        module.requires_grad_(False)
+        for module in modules:
+            module.requires_grad_(False)

@@ -16,7 +16,7 @@ from bridges import registry
 from bridges.base import Bridge
 from bridges.cost_files import FORMAT, load_cost, refusing_misfit, save_cost
 from bridges.errors import BadInput
-from bridges.fit_loop import FitResult
+from bridges.fit_settings import FitResult
 from bridges.fitting import fit
 from bridges.label_ends import LabelEnds
 from bridges.latent import EndPoints, LatentMap, default_widths

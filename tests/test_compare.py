@@ -214,7 +214,7 @@ if where:
 run.compare(small_grid(), Path({folder!r}), {model!r}, Path({glue!r}), tuple(tiny.TEXTS), progress=False)
 """
 MOMENTS = [
-    ("fit", "_step", 3),  # after the fit's first state was kept
+    ("fit", "step", 3),  # after the fit's first state was kept
     ("tune", "step", 3),  # in the first try
     ("tune", "step", 15),  # in the second cell
     ("cell", "score", 1),  # selected, not scored

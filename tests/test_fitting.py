@@ -17,6 +17,7 @@ from transformers import BertConfig, GPT2Config, PretrainedConfig, RobertaConfig
 
 from bridges import BadInput, FitResult, FitSettings, RunningCost, storage
 from bridges.fit_loop import FitLoop
+from bridges.fit_text import Reading
 from bridges.storage import Snapshot, new_folder, write_text
 from bridges.text import batches, causal_batch, generator, masked_batch, max_positions, token_rows
 
@@ -42,14 +43,14 @@ def fit(cost: RunningCost, model: nn.Module, texts: list[str] = TEXTS, **changes
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Ctrl-C in the middle of this step."""
-    original = FitLoop._step
+    original = FitLoop.step
 
-    def interrupted(self: FitLoop, number: int, rows: list[list[int]]) -> float:
-        if number == step:
+    def interrupted(self: FitLoop, reading: Reading) -> None:
+        if reading.number == step:
             raise KeyboardInterrupt
-        return original(self, number, rows)
+        original(self, reading)
 
-    monkeypatch.setattr(FitLoop, "_step", interrupted)
+    monkeypatch.setattr(FitLoop, "step", interrupted)
 
 
 # The fit
@@ -71,13 +72,13 @@ def test_held_out_cost_falls(make: Any, bridge: str) -> None:
 def test_the_best_map_on_held_out_text_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """At a learning rate so high that the cost rises again."""
     maps: dict[int, dict[str, Tensor]] = {}
-    original = FitLoop._look
+    original = FitLoop.look
 
-    def watched(self: FitLoop, step: int, losses: list[float], bar: Any) -> None:
-        maps[step] = {k: v.clone() for k, v in self.cost.latent_map.state_dict().items()}
-        original(self, step, losses, bar)
+    def watched(self: FitLoop, held_out: float) -> None:
+        maps[self.steps] = {k: v.clone() for k, v in self.cost.latent_map.state_dict().items()}
+        original(self, held_out)
 
-    monkeypatch.setattr(FitLoop, "_look", watched)
+    monkeypatch.setattr(FitLoop, "look", watched)
     model = tiny_bert()
     cost = new_cost(model)
     result = fit(cost, model, learning_rate=0.9, eval_every=2)
@@ -144,13 +145,13 @@ def test_interrupted_and_resumed_is_uninterrupted(
         with pytest.raises(KeyboardInterrupt):
             fit(new_cost(model), model, folder=tmp_path / "state")
     numbers: list[int] = []
-    original = FitLoop._step
+    original = FitLoop.step
 
-    def counted(self: FitLoop, number: int, rows: list[list[int]]) -> float:
-        numbers.append(number)
-        return original(self, number, rows)
+    def counted(self: FitLoop, reading: Reading) -> None:
+        numbers.append(reading.number)
+        original(self, reading)
 
-    monkeypatch.setattr(FitLoop, "_step", counted)
+    monkeypatch.setattr(FitLoop, "step", counted)
     resumed = new_cost(model)
     result = fit(resumed, model, folder=tmp_path / "state")
     assert numbers == list(range(step // 10 * 10, 30))
@@ -192,14 +193,13 @@ def test_learning_rate_rises_to_its_peak_and_falls_in_straight_lines(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rates: list[float] = []
-    original = FitLoop._step
+    original = FitLoop.step
 
-    def watched(self: FitLoop, number: int, rows: list[list[int]]) -> float:
-        loss = original(self, number, rows)
+    def watched(self: FitLoop, reading: Reading) -> None:
+        original(self, reading)
         rates.append(self.optimizer.param_groups[0]["lr"])
-        return loss
 
-    monkeypatch.setattr(FitLoop, "_step", watched)
+    monkeypatch.setattr(FitLoop, "step", watched)
     model = tiny_bert()
     fit(new_cost(model), model, warmup=0.2, max_steps=20)
     up = [0.01 * k / 4 for k in (1, 2, 3, 4)]
@@ -210,15 +210,14 @@ def test_learning_rate_rises_to_its_peak_and_falls_in_straight_lines(
 def test_gradients_are_clipped_to_norm_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small sigma makes them thousands; 1e-4 is what float32 leaves of the norm."""
     norms: list[float] = []
-    original = FitLoop._step
+    original = FitLoop.step
 
-    def watched(self: FitLoop, number: int, rows: list[list[int]]) -> float:
-        loss = original(self, number, rows)
+    def watched(self: FitLoop, reading: Reading) -> None:
+        original(self, reading)
         grads = [p.grad for p in self.cost.latent_map.parameters() if p.grad is not None]
         norms.append(torch.cat([g.flatten() for g in grads]).norm().item())
-        return loss
 
-    monkeypatch.setattr(FitLoop, "_step", watched)
+    monkeypatch.setattr(FitLoop, "step", watched)
     model = tiny_bert()
     fit(new_cost(model, "brownian:sigma=0.01"), model, max_steps=3)
     assert norms == pytest.approx([1.0] * 3, abs=1e-4)
@@ -291,7 +290,8 @@ def test_a_cost_that_is_not_finite_stops_the_fit() -> None:
     with torch.no_grad():
         model.bert.encoder.layer[2].output.LayerNorm.bias[0] = float("nan")
     with pytest.raises(
-        BadInput, match=r"the running cost became nan at step 0: lower learning_rate \(0.01\)"
+        BadInput,
+        match=r"the running cost of 'brownian' became nan at step 0: lower learning_rate \(0.01\)",
     ):
         fit(cost, model)
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import bridges
 from bridges import BadInput, FitResult, RunningCost, Trajectory
 from bridges.fit_loop import FitLoop
+from bridges.fit_text import Reading
 from bridges.gaussian import GaussianBridge
 from bridges.parameters import learnable
 
@@ -195,17 +196,17 @@ def test_interrupted_and_resumed_is_uninterrupted(
     model = tiny_bert()
     straight = new_cost(model)
     expected = fit(straight, model)
-    original = FitLoop._step
+    original = FitLoop.step
 
-    def interrupted(self: FitLoop, number: int, rows: list[list[int]]) -> float:
-        if number == step:
+    def interrupted(self: FitLoop, reading: Reading) -> None:
+        if reading.number == step:
             raise KeyboardInterrupt
-        return original(self, number, rows)
+        original(self, reading)
 
     half = new_cost(model)
     untouched = half.digest()
     with monkeypatch.context() as patch:
-        patch.setattr(FitLoop, "_step", interrupted)
+        patch.setattr(FitLoop, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fit(half, model, folder=tmp_path)
     assert half.digest() == untouched
@@ -217,13 +218,13 @@ def test_interrupted_and_resumed_is_uninterrupted(
 
 def test_the_best_on_held_out_text_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[int, float] = {}
-    original = FitLoop._look
+    original = FitLoop.look
 
-    def watched(self: FitLoop, step: int, losses: list[float], bar: Any) -> None:
-        seen[step] = self.cost.bridge.sigma.item()
-        original(self, step, losses, bar)
+    def watched(self: FitLoop, held_out: float) -> None:
+        seen[self.steps] = self.cost.bridge.sigma.item()
+        original(self, held_out)
 
-    monkeypatch.setattr(FitLoop, "_look", watched)
+    monkeypatch.setattr(FitLoop, "look", watched)
     model = tiny_bert()
     cost = new_cost(model)
     result = fit(cost, model, learning_rate=0.9, eval_every=2)

@@ -17,6 +17,7 @@ import bridges
 import pets
 from bridges import BadInput, FitResult, LatentMap, RunningCost, SDEBridge, Trajectory, registry
 from bridges.fit_loop import FitLoop
+from bridges.fit_text import Reading
 from bridges.sde import DriftNetwork, path_grid
 from kernels import oracle
 from pets.cli import main
@@ -326,15 +327,15 @@ def test_an_interrupted_and_resumed_fit_is_uninterrupted(
     model = tiny_bert()
     straight = new_cost(model)
     expected = fit(straight, model)
-    original = FitLoop._step
+    original = FitLoop.step
 
-    def interrupted(self: FitLoop, number: int, rows: list[list[int]]) -> float:
-        if number == step:
+    def interrupted(self: FitLoop, reading: Reading) -> None:
+        if reading.number == step:
             raise KeyboardInterrupt
-        return original(self, number, rows)
+        original(self, reading)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FitLoop, "_step", interrupted)
+        patch.setattr(FitLoop, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fit(new_cost(model), model, folder=tmp_path)
     torch.manual_seed(99)

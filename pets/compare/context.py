@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
-import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,11 +17,10 @@ from bridges.errors import BadInput
 from pets import data as glue
 from pets import methods, prompts, splits, tasks
 from pets.compare.arms import Arm
+from pets.compare.costs import Recipe, made
 from pets.compare.grid import Grid
 from pets.models import load_plm
 from pets.verbalizer import Verbalizer
-
-logger = logging.getLogger(__name__)
 
 COSTS_FOLDER = "costs"
 
@@ -102,16 +97,20 @@ class Context:
     def fit(self, *, progress: bool = True) -> None:
         """Fit the costs of all arms, or read those that are there; an interrupted fit goes on.
 
+        Costs that are fitted alike are fitted together: the model reads the text once for all.
+
         Raises:
             BadInput: if a cost there does not fit, or was made otherwise than it says.
         """
-        for text in self.grid.arms:
-            arm = Arm.parse(text)
-            if arm.bridge is not None and text not in self.costs:
-                self.costs[text] = self.cost(arm, progress)
+        arms = [arm for text in self.grid.arms if (arm := Arm.parse(text)).bridge is not None]
+        recipes = {arm.text: self.recipe(arm) for arm in arms if arm.text not in self.costs}
+        found = made(recipes, self.folder / COSTS_FOLDER, self, progress=progress)
+        for arm in arms:
+            if arm.text in found:
+                self.costs[arm.text] = self.cost(arm, found[arm.text])
 
-    def cost(self, arm: Arm, progress: bool) -> RunningCost:
-        """The cost of one arm, fitted where it has something to fit."""
+    def recipe(self, arm: Arm) -> Recipe:
+        """How the cost of an arm is made."""
         cost = RunningCost.for_model(
             self.plm,
             bridges.parse(arm.bridge or ""),
@@ -119,37 +118,11 @@ class Context:
             shuffle_ends=arm.control == "shuffled-ends",
             fit=arm.control != "random-map",
         )
-        text = self.text if arm.fits else None
-        return self.kept(arm.text, cost, self.fit_settings, text, progress)
+        return Recipe(arm.text, cost, self.fit_settings, self.text if arm.fits else None)
 
-    def kept(
-        self,
-        name: str,
-        cost: RunningCost,
-        settings: FitSettings,
-        text: Sequence[str] | None,
-        progress: bool,
-    ) -> RunningCost:
-        """A cost from the folder of costs, put there first if need be, fitted if there is a text."""
-        fit = None if text is None else [vars(settings), text_sha256(text)]
-        config = cost.config()
-        # Not by the weights: the last digits of the end points depend on the number of threads.
-        made_of = [self.model_sha256, config["bridge"], config["widths"], config["options"], fit]
-        made_of += [settings.seed]
-        digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
-        folder = self.folder / COSTS_FOLDER / f"{_file_name(name)}-{digest}"
-        if folder.exists():
-            found = RunningCost.from_pretrained(folder)
-            found.check_model(self.plm)
-            return found.to(self.plm.device)
-        unfinished = folder.with_name(folder.name + ".partial")
-        if text is not None:
-            logger.info("fitting the cost of %s", name)
-            options = {**vars(settings), "folder": unfinished, "progress": progress}
-            cost.fit(self.plm, self.tokenizer, text, **options)
-        cost.save_pretrained(folder)
-        shutil.rmtree(unfinished, ignore_errors=True)
-        return cost
+    def cost(self, arm: Arm, found: RunningCost) -> RunningCost:
+        """What an arm pays, given the cost that was made by its recipe: here that cost itself."""
+        return found
 
     @cached_property
     def fit_settings(self) -> FitSettings:
@@ -188,12 +161,3 @@ class Context:
         """What cells run on: "cpu", or the name of the GPU."""
         where = self.plm.device
         return torch.cuda.get_device_name(where) if where.type == "cuda" else str(where.type)
-
-
-def text_sha256(lines: Sequence[str]) -> str:
-    """Of lines that costs are fitted on."""
-    return hashlib.sha256("\0".join(lines).encode()).hexdigest()
-
-
-def _file_name(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "-.@" else "-" for c in text)

@@ -1,0 +1,102 @@
+"""The costs of a comparison: each made once, by its recipe, and kept in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from transformers import PreTrainedModel
+
+from bridges import FitSettings, RunningCost, fit_together
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a cost is made.
+
+    Attributes:
+        name: that its folder begins with.
+        cost: as it is before it is fitted.
+        settings: of the fit; without one, of the random map.
+        text: what it is fitted on; None if there is nothing to fit.
+    """
+
+    name: str
+    cost: RunningCost
+    settings: FitSettings
+    text: tuple[str, ...] | None
+
+    def folder_name(self, model_sha256: str) -> str:
+        """The name, and a hash of all that the cost is made of.
+
+        That is not its weights: the last digits of the end points depend on the number of threads.
+        """
+        fit = None if self.text is None else [vars(self.settings), _text_sha256(self.text)]
+        config = self.cost.config()
+        made_of = [model_sha256, config["bridge"], config["widths"], config["options"], fit]
+        made_of += [self.settings.seed]
+        digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
+        name = "".join(c if c.isalnum() or c in "-.@" else "-" for c in self.name)
+        return f"{name}-{digest}"
+
+
+class Model(Protocol):
+    """What costs are made for."""
+
+    plm: PreTrainedModel
+    tokenizer: Any
+
+    @property
+    def model_sha256(self) -> str:
+        """Of every weight."""
+
+
+def made(
+    recipes: Mapping[str, Recipe], folder: Path, model: Model, *, progress: bool
+) -> dict[str, RunningCost]:
+    """The costs from the folder, put there first if need be; an interrupted fit goes on.
+
+    Those with the same settings and text are fitted together.
+
+    Args:
+        recipes: by any key; equal ones are made once, and read once for each key.
+
+    Raises:
+        BadInput: if a cost there is broken or another model's.
+    """
+    folders = {key: folder / recipe.folder_name(model.model_sha256) for key, recipe in recipes.items()}
+    missing = {folders[key]: recipe for key, recipe in recipes.items() if not folders[key].exists()}
+    groups: dict[Any, dict[Path, Recipe]] = {}
+    for where, recipe in missing.items():
+        groups.setdefault((recipe.settings, recipe.text), {})[where] = recipe
+    for (settings, text), group in groups.items():
+        partial = [where.with_name(where.name + ".partial") for where in group]
+        if text is not None:
+            logger.info("fitting the cost of %s", ", ".join(recipe.name for recipe in group.values()))
+            costs = [recipe.cost for recipe in group.values()]
+            options = {**vars(settings), "folders": partial, "progress": progress}
+            fit_together(costs, model.plm, model.tokenizer, text, **options)
+        for where, recipe in group.items():
+            recipe.cost.save_pretrained(where)
+        for unfinished in partial:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return {key: _read(where, model) for key, where in folders.items()}
+
+
+def _read(folder: Path, model: Model) -> RunningCost:
+    found = RunningCost.from_pretrained(folder)
+    found.check_model(model.plm)
+    return found.to(model.plm.device)
+
+
+def _text_sha256(lines: Sequence[str]) -> str:
+    """Of lines that costs are fitted on."""
+    return hashlib.sha256("\0".join(lines).encode()).hexdigest()

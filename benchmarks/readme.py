@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import kernel_tables, zoo
+from benchmarks import kernel_tables
 from benchmarks.environment import RESULTS
 from bridges.storage import write_text
 
@@ -24,11 +24,8 @@ paired by seed. Nothing here is a best of several.
 `make bench` times the kernels on this machine, `python -m benchmarks.gpu` checks and times them on a
 GPU. Both compare every form with float64 loops first, and time no form that is wrong.
 
-The few-shot runs need two fitted costs first, `BRIDGE` being `brownian` and `ou`:
-
-    bridge-pets fit --model ../shared/models/minilm-l6-mlm --bridge BRIDGE --max-length 64 --steps 500 \\
-        --text ../shared/data/wikitext-2/test.txt ../shared/data/text/movie_reviews.txt \\
-        ../shared/data/text/ag_news.txt --out ../scratch/ev/BRIDGE
+What running costs do to the accuracy of few-shot tuning is measured by `python -m benchmarks.evidence`;
+[EVIDENCE.md](EVIDENCE.md) has the answer, and where its numbers are.
 """
 
 
@@ -36,37 +33,13 @@ def render(records: dict[str, dict[str, Any]]) -> str:
     """The page for result files by name."""
     parts = [_HEAD]
     for name, record in sorted(records.items()):
-        if "tasks" in record:
-            parts.append(_few_shot(name, record))
-        elif "generation" in record:
+        if "generation" in record:
             parts.append(_generation(name, record))
-        elif "zoo" in record:
-            parts.append(_zoo(name, record))
         elif "groups" in record or "check" in record:
             parts.append("\n".join([kernel_tables.render(name, record), _where(record)]))
         else:
             parts.append(_step_cost(name, record))
     return "\n".join(parts)
-
-
-def _few_shot(name: str, record: dict[str, Any]) -> str:
-    settings = record["settings"]
-    lines = [
-        f"## Few-shot {settings['pet']} on {record['model']}: `results/{name}`\n",
-        f"{settings['shots']} examples a class to train on and as many to select on, "
-        f"{settings['max_steps']} steps of batch {settings['batch_size']}, learning rate "
-        f"{settings['learning_rate']:g}, weight {settings['weight']:g}. The score "
-        "is of the GLUE dev set, evaluated once a run.\n",
-    ]
-    for task, found in record["tasks"].items():
-        seeds = sorted({run["seed"] for run in found["runs"]})
-        lines += [f"**{task}**, seeds {', '.join(map(str, seeds))}\n", found["table"], ""]
-    lines += ["Held-out running cost of the fits:\n", "| cost | unfitted map | fitted | steps |"]
-    lines += ["| --- | --- | --- | --- |"]
-    for arm, fit in record["fits"].items():
-        values = [value for _, value in fit["held_out"]]
-        lines.append(f"| {arm} | {values[0]:.3f} | {min(values):.3f} | {fit['steps']} |")
-    return "\n".join([*lines, "", _where(record)])
 
 
 def _generation(name: str, record: dict[str, Any]) -> str:
@@ -80,21 +53,6 @@ def _generation(name: str, record: dict[str, Any]) -> str:
         f"{settings['weight']:g}; every token of an answer is a target. The frozen model scores "
         f"{found['frozen']:.3f}. Seeds {', '.join(map(str, seeds))}.\n",
         found["table"],
-        "",
-    ]
-    return "\n".join([*lines, _where(record)])
-
-
-def _zoo(name: str, record: dict[str, Any]) -> str:
-    settings, seeds = record["settings"], ", ".join(map(str, record["seeds"]))
-    lines = [
-        f"## Every bridge on {record['model']}, {record['task']}: `results/{name}`\n",
-        f"Fitted for {record['fit_steps']} steps of 32 rows of 64 tokens; LoRA, {settings['shots']} "
-        f"examples a class, {settings['max_steps']} steps of batch {settings['batch_size']}, learning "
-        f"rate {settings['learning_rate']:g}, weight {settings['weight']:g}, seeds {seeds}. Added step "
-        "time: median over steps of batch 16 x 64, in turn with steps without a cost. Costs of "
-        "different bridges have different scales, so their weights are not comparable.\n",
-        zoo.table(record),
         "",
     ]
     return "\n".join([*lines, _where(record)])

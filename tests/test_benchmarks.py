@@ -8,6 +8,7 @@ import functools
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,14 +20,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 from shared_files import needs_shared, shared
-from tiny import TEXTS, tiny_bert, tiny_tokenizer
+from tiny import tiny_bert, tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 from torch.utils.flop_counter import FlopCounterMode
 
 import bridges
 from benchmarks import (
     arms,
-    few_shot,
     generation,
     gpu,
     gpu_check,
@@ -36,7 +36,6 @@ from benchmarks import (
     shapes,
     step_cost,
     training_step,
-    zoo,
 )
 from benchmarks.environment import to_json
 from benchmarks.flops import flops
@@ -77,86 +76,6 @@ def test_step_cost_times_nothing_when_the_cost_is_wrong(
     monkeypatch.setattr(cost, "forward", lambda *a, **k: 1.01 * good(*a, **k))
     with pytest.raises(AssertionError, match="not close"):
         work.check(cost)
-
-
-def glue_files(folder: Path) -> Path:
-    """A folder of GLUE with a small SST-2 in it."""
-    task = folder / "glue" / "SST-2"
-    task.mkdir(parents=True)
-    rows = [f"{text}\t{k % 2}" for k, text in enumerate(TEXTS)]
-    for name, part in (("train.tsv", rows[:40]), ("dev.tsv", rows[40:])):
-        (task / name).write_text("\n".join(["sentence\tlabel", *part]) + "\n")
-    return task.parent
-
-
-def test_few_shot_makes_a_table_and_resumes(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(few_shot, "RESULTS", tmp_path)
-    glue = glue_files(tmp_path)
-    plm = tiny_bert(vocab_size=1100)
-    cost = bridges.RunningCost.for_model(plm, "ou")
-    cost.fit(plm, tiny_tokenizer(), TEXTS, max_steps=2, progress=False)
-    cost.save_pretrained(tmp_path / "ou")
-    args = [
-        "--model",
-        model,
-        "--data",
-        str(glue),
-        "--costs",
-        str(tmp_path / "ou"),
-        "--tasks",
-        "sst2",
-    ]
-    args += ["--seeds", "1", "2", "--steps", "2", "--shots", "3", "--out", "f.json"]
-    args += ["--work", str(tmp_path / "runs")]
-    first = CliRunner().invoke(few_shot.main, args, catch_exceptions=False)
-    assert first.exit_code == 0
-    record = json.loads((tmp_path / "f.json").read_text())
-    found = record["tasks"]["sst2"]
-    assert [(r["arm"], r["seed"]) for r in found["runs"]] == [
-        ("vanilla", 1),
-        ("ou", 1),
-        ("vanilla", 2),
-        ("ou", 2),
-    ]
-    assert found["summary"]["ou"]["count"] == 2
-    assert found["table"] in readme.render({"f.json": record})
-    (tmp_path / "f.json").unlink()
-    again = CliRunner().invoke(few_shot.main, args, catch_exceptions=False)
-    assert again.exit_code == 0
-    assert json.loads((tmp_path / "f.json").read_text())["tasks"] == record["tasks"]
-
-
-def test_the_zoo_makes_a_table_and_resumes(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(zoo, "RESULTS", tmp_path)
-    text = tmp_path / "text.txt"
-    text.write_text("\n".join(TEXTS))
-    args = ["--model", model, "--data", str(glue_files(tmp_path)), "--text", str(text)]
-    args += ["--bridges", "ou", "none", "--seeds", "1", "2", "--steps", "2", "--shots", "3"]
-    args += ["--fit-steps", "2", "--rounds", "2", "--work", str(tmp_path / "runs"), "--out", "z.json"]
-
-    def run() -> Any:
-        done = CliRunner().invoke(zoo.main, args, catch_exceptions=False)
-        assert done.exit_code == 0
-        return json.loads((tmp_path / "z.json").read_text())
-
-    record = run()
-    found = record["zoo"]
-    assert list(found) == ["vanilla", "ou", "none"]
-    assert found["none"]["scores"] == found["vanilla"]["scores"]
-    assert found["none"]["held_out"] is None
-    assert len(found["ou"]["held_out"]) == 2
-    assert found["ou"]["summary"]["count"] == 2
-    assert zoo.table(record) in readme.render({"z.json": record})
-    again = run()["zoo"]
-    assert [arm["scores"] for arm in again.values()] == [arm["scores"] for arm in found.values()]
-    args[args.index("none")] = "nonee"
-    refused = CliRunner().invoke(zoo.main, args)
-    assert isinstance(refused.exception, bridges.BadInput)
-    assert "did you mean 'none'" in str(refused.exception)
 
 
 def test_generation_is_scored_word_for_word() -> None:
@@ -203,7 +122,11 @@ def test_generation_makes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_committed_page_is_what_the_committed_results_make() -> None:
     records = {path.name: json.loads(path.read_text()) for path in readme.RESULTS.glob("*.json")}
-    assert readme.TARGET.read_text() == readme.render(records)
+    page = readme.TARGET.read_text()
+    assert page == readme.render(records)
+    links = re.findall(r"\]\((?!http)(.*?)\)", page)
+    assert "EVIDENCE.md" in links
+    assert all((readme.TARGET.parent / link).exists() for link in links)
 
 
 TINY = shapes.named("tiny", "cpu")

@@ -59,10 +59,18 @@ class WeightDecay(Objective):
     The optimiser does it, to the PET's matrices, with the strength lambda in the place of
     ``TuneSettings.weight_decay``; the loss stays. At a learning rate eta of 1e-4 a thousand steps shrink
     a weight by a factor exp(-lambda / 10), so lambda has to be far above the usual 0.01 to be felt.
-    BitFit has no matrices: there it changes nothing.
+    A PET without matrices, like BitFit, is refused: there it would change nothing.
     """
 
     name, number, tried = "weight-decay", "decay", (0.01, 10.0)
+
+    def __init__(self, classifier: PromptClassifier, strength: float) -> None:
+        super().__init__(classifier, strength)
+        if not any(p.requires_grad and p.dim() > 1 for p in classifier.parameters()):
+            raise BadInput(
+                "weight-decay acts on the matrices of a PET, and this one trains vectors alone, so it "
+                "would be vanilla under another name: choose another PET or regularizer"
+            )
 
     def loss(self, **batch: Tensor) -> Tensor:
         return self.plain(**batch)[0]

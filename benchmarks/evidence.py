@@ -3,9 +3,10 @@
     python -m benchmarks.evidence --model M --data GLUE --text FILE... --out RUNS --jobs 2
 
 M is a six-layer masked LM; other models work too and take longer. The groups below are comparisons as
-``bridge-pets compare --preset small`` runs them, one after another into one table; then come the
-remedies of `benchmarks.remedies`, into RUNS/remedies, and a report of each. Interrupted, the same
-command goes on. EVIDENCE.md says what was found.
+``bridge-pets compare --preset small`` runs them, one after another into one table; then come all other
+bridges, into RUNS/zoo, prefix and prompt tuning, into RUNS/prompts, and the remedies of
+`benchmarks.remedies`, into RUNS/remedies, and a report of each. Interrupted, the same command goes on.
+EVIDENCE.md says what was found.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import click
 
 from benchmarks.remedies import REMEDIES, RemedyContext
+from bridges.storage import new_folder
 from pets.cli_input import ManyValues, read_lines
 from pets.compare.context import COSTS_FOLDER, Context
 from pets.compare.grid import Grid
@@ -44,11 +46,35 @@ GROUPS: tuple[dict[str, Any], ...] = (
     {"tasks": ("mrpc",), "pets": ("bitfit", "adapter"), "arms": ARMS},
     {"tasks": ("rte",), "pets": ("bitfit", "adapter"), "arms": ARMS},
 )
+ZOO: dict[str, Any] = {
+    "tasks": ("sst2", "cola"),
+    "pets": ("lora",),
+    "arms": (
+        *ARMS,
+        "fractional",
+        "gp",
+        "smooth",
+        "clock",
+        "student",
+        "random",
+        "kinetic",
+        "ou:likelihood=path",
+        "ou:learn=theta+sigma",
+    ),
+}
+PROMPTS: dict[str, Any] = {"tasks": ("sst2",), "pets": ("prefix", "prompt"), "arms": ARMS}
 REMEDY: dict[str, Any] = {
     "tasks": ("sst2", "cola"),
     "pets": ("lora",),
     "arms": ("brownian", *REMEDIES),
 }
+STUDIES: tuple[tuple[str, tuple[dict[str, Any], ...], type[Context]], ...] = (
+    ("", GROUPS, Context),
+    ("zoo", (ZOO,), Context),
+    ("prompts", (PROMPTS,), Context),
+    ("remedies", (REMEDY,), RemedyContext),
+)
+"""The folder under RUNS, with a table and a report of its own; the comparisons; what has its costs."""
 
 
 def grid(**axes: Any) -> Grid:
@@ -77,26 +103,25 @@ def grid(**axes: Any) -> Grid:
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--jobs", default=1, show_default=True)
 def main(model: str, data: Path, texts: tuple[str, ...], out: Path, jobs: int) -> None:
-    """Run all groups and the remedies, and write a report of each."""
+    """Run all studies, one after another, and write a report of each."""
     text = tuple(read_lines(texts))
-    remedies = out / "remedies"
-    runs: list[tuple[dict[str, Any], Path, type[Context]]] = [(g, out, Context) for g in GROUPS]
-    runs.append((REMEDY, remedies, RemedyContext))
-    for axes, folder, kind in runs:
-        if folder == remedies:
-            _share_costs(out, remedies)
-        done = compare(grid(**axes), folder, model, data, text, jobs=jobs, kind=kind)
-        click.echo(f"{' '.join(axes['tasks'])}: {done.done} cells done, {done.failed} failed")
-    for folder in (out, remedies):
+    for name, groups, kind in STUDIES:
+        folder = out / name
+        _share_costs(out, folder)
+        for axes in groups:
+            done = compare(grid(**axes), folder, model, data, text, jobs=jobs, kind=kind)
+            what = " ".join([name, *axes["tasks"], *axes["pets"]]).strip()
+            click.echo(f"{what}: {done.done} cells done, {done.failed} failed")
         click.echo(f"wrote {write_report(folder, folder)}")
 
 
-def _share_costs(out: Path, remedies: Path) -> None:
-    """The costs that are fitted already are fitted for the remedies too."""
-    for folder in (out / COSTS_FOLDER).iterdir():
-        there = remedies / COSTS_FOLDER / folder.name
+def _share_costs(first: Path, folder: Path) -> None:
+    """The costs that one study has fitted are fitted for the others too."""
+    for cost in (first / COSTS_FOLDER).glob("*"):
+        there = folder / COSTS_FOLDER / cost.name
         if not there.exists():
-            shutil.copytree(folder, there)
+            with new_folder(there) as new:
+                shutil.copytree(cost, new, dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from comparison_cases import rows_of, save_glue, save_model, small_grid
 from tiny import TEXTS
+from zoo_cases import BRIDGES
 
-from benchmarks.evidence import GROUPS, REMEDY, grid
+from benchmarks import evidence
+from benchmarks.evidence import ARMS, GROUPS, REMEDY, STUDIES, ZOO, grid
 from benchmarks.remedies import REMEDIES, RemedyContext
 from bridges import RunningCost
 from pets.compare import step_times
+from pets.compare.context import Context
 from pets.compare.run import Comparison, compare
 from pets.verbalizer import Verbalizer
 
@@ -30,6 +34,13 @@ def test_the_groups_are_grids_of_five_splits_without_a_cell_twice() -> None:
         ("sst2", "lora", "brownian"),
     }
     assert set(REMEDIES) < set(grid(**REMEDY).arms)
+    assert {name for name, *_ in STUDIES} == {"", "zoo", "prompts", "remedies"}
+    assert all(grid(**axes) for _, groups, _ in STUDIES for axes in groups)
+
+
+def test_the_zoo_has_every_bridge_that_costs_something() -> None:
+    assert {arm.partition(":")[0].partition("@")[0] for arm in ZOO["arms"]} == set(BRIDGES) - {"none"}
+    assert set(ARMS) < set(ZOO["arms"])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,3 +110,41 @@ def test_remedies_run_as_arms(context: RemedyContext) -> None:
     rows = {row["arm"]: row for row in rows_of(where[0])}
     assert rows["brownian-posterior"]["bridge"]["name"] == "brownian-posterior"
     assert len({str(row["tries"][0]["curves"]) for row in rows.values()}) == 6
+
+
+def test_the_one_command_runs_every_study_and_reports_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two small studies in the place of the four; given again, it runs nothing again."""
+    save_model(tmp_path / "model")
+    save_glue(tmp_path / "glue")
+    (tmp_path / "text.txt").write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+    few = {
+        **{"steps": 4, "batch_size": 4, "lr": 1e-2, "eval_every": 2, "max_length": 20},
+        **{"shots": (4,), "seeds": (42, 43), "weights": (1.0,)},
+        **{"fit_steps": 4, "fit_batch_size": 4, "fit_length": 16},
+    }
+    axes = {"tasks": ("sst2",), "pets": ("lora",)}
+    studies = (
+        ("", ({**axes, "arms": ("brownian",)}, {**axes, "arms": ("ou",)}), Context),
+        ("remedies", ({**axes, "arms": ("brownian", "brownian-contrast")},), RemedyContext),
+    )
+    monkeypatch.setitem(evidence.PRESETS, "small", few)
+    monkeypatch.setattr(evidence, "STUDIES", studies)
+    options = {"model": "model", "data": "glue", "text": "text.txt", "out": "runs"}
+    command = [part for name, value in options.items() for part in (f"--{name}", str(tmp_path / value))]
+    done = CliRunner().invoke(evidence.main, command, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "remedies sst2 lora: 6 cells done, 0 failed" in done.output
+    runs = tmp_path / "runs"
+    for folder, arms in ((runs, {"vanilla", "brownian", "ou"}), (runs / "remedies", None)):
+        assert {row["arm"] for row in rows_of(folder)} == (
+            arms or {"vanilla", *studies[1][1][0]["arms"]}
+        )
+        assert (folder / "report.html").stat().st_size > 10_000
+    shared = {path.name for path in (runs / "costs").iterdir()}
+    assert {path.name for path in (runs / "remedies" / "costs").iterdir()} == shared
+    before = (runs / "results.jsonl").read_bytes()
+    monkeypatch.setattr("pets.compare.run.run_cell", None)
+    assert CliRunner().invoke(evidence.main, command, catch_exceptions=False).exit_code == 0
+    assert (runs / "results.jsonl").read_bytes() == before

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pets.compare.arms import VANILLA
+from pets.compare.table import Row
 from pets.report.arm_kinds import KINDS, arm_kinds
 from pets.report.document import Block, Cell, Group, Paragraph, Points, Section, Table
-from pets.report.runs import Row, Runs
+from pets.report.runs import Runs
 from pets.report.wording import listed, number, plural, setting_name
 
 _PROTOCOL = (

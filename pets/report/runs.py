@@ -13,28 +13,9 @@ from typing import Any
 from bridges.errors import BadInput, is_number
 from pets.compare.look import ANALYSIS_FILE
 from pets.compare.step_times import TIMES_FILE
-from pets.compare.table import FORMAT, TABLE_FILE
+from pets.compare.table import TABLE_FILE, Row, read_table, read_text
 
-Row = dict[str, Any]
 Key = tuple[str, int | None, str, str, int]
-
-_TEXT, _MAPPING = (str,), (dict,)
-_OF_ALL = {
-    "task": _TEXT,
-    "metric": _TEXT,
-    "shots": (int, type(None)),
-    "pet": _TEXT,
-    "arm": _TEXT,
-    "seed": (int,),
-    "settings": _MAPPING,
-    "model": _TEXT,
-    "code": _TEXT,
-    "versions": _MAPPING,
-    "device": _TEXT,
-    "bridge": (dict, type(None)),
-    "control": (str, type(None)),
-}
-_OF_DONE = {"score": (int, float), "tries": (list,), "restart": (int,), "examples": _MAPPING}
 
 
 @dataclass(frozen=True)
@@ -101,7 +82,7 @@ def read_runs(folder: Path) -> Runs:
             no cell has a score.
     """
     path = folder / TABLE_FILE
-    rows = _read_table(folder)
+    rows = read_table(folder)
     expected = _expected(rows, path)
     chosen: dict[Key, Row] = {}
     others: Counter[str] = Counter()
@@ -193,53 +174,6 @@ def _missing(rows: Mapping[Key, Row]) -> list[Key]:
     return [key for ((task, shots), *rest) in grid if (key := (task, shots, *rest)) not in rows]
 
 
-def _read_table(folder: Path) -> list[Row]:
-    path = folder / TABLE_FILE
-    if not path.is_file():
-        what = "holds no " + TABLE_FILE if folder.is_dir() else "is no folder"
-        raise BadInput(f"{folder} {what}: give the folder that `bridge-pets compare --out` wrote")
-    lines = _text(path).splitlines()
-    if not lines:
-        raise BadInput(f"{path} is empty: run `bridge-pets compare` first")
-    return [_row(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
-
-
-def _row(line: str, where: str) -> Row:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise BadInput(
-            f"{where} is broken ({error}): delete the line, or run `compare` again"
-        ) from error
-    if not isinstance(row, dict) or "format" not in row:
-        raise BadInput(f"{where} is no row of a comparison: delete the line")
-    if row["format"] != FORMAT:
-        raise BadInput(
-            f"{where} has format {row['format']!r}, this version of bridge-pets reads format {FORMAT}: "
-            "make the report with the version that made the table"
-        )
-    if row.get("status") not in ("done", "failed"):
-        raise BadInput(f"{where} has status {row.get('status')!r}, expected 'done' or 'failed'")
-    for name, kinds in (_OF_ALL | (_OF_DONE if row["status"] == "done" else {})).items():
-        if name not in row or not isinstance(row[name], kinds):
-            found = repr(row[name]) if name in row else "missing"
-            raise BadInput(f"{where}: {name} is {found}, not what `compare` writes: delete the line")
-    if row["status"] == "done" and not all(map(_is_try, row["tries"])):
-        raise BadInput(f"{where}: a try without its curves, not what `compare` writes: delete the line")
-    return row
-
-
-def _is_try(found: object) -> bool:
-    return (
-        isinstance(found, dict)
-        and {"strength", "restart", "dev", "curves"} <= found.keys()
-        and all(
-            isinstance(look, dict) and {"step", "dev", "dev_loss"} <= look.keys()
-            for look in found["curves"]
-        )
-    )
-
-
 def _read_times(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
@@ -264,13 +198,6 @@ def _read_analysis(path: Path) -> list[Row]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(_text(path))
+        return json.loads(read_text(path))
     except ValueError as error:
         raise BadInput(f"{path} is broken ({error}): run `compare` again, or delete it") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read ({error})") from error

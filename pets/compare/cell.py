@@ -179,6 +179,7 @@ def tidy(folder: Path, row: Row) -> None:
     here = cell_folder(folder, row)
     chosen = here / f"try-{row['restart']}" / PET_FOLDER
     if chosen.exists():
+        shutil.rmtree(here / PET_FOLDER, ignore_errors=True)  # of an earlier time, its row deleted
         chosen.replace(here / PET_FOLDER)
     for unneeded in here.glob("try-*"):
         shutil.rmtree(unneeded)

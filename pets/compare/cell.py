@@ -25,7 +25,6 @@ from pets.compare.grid import Cell
 from pets.compare.table import CELLS_FOLDER, FORMAT, Row
 from pets.evaluation import score
 from pets.runs import PET_FOLDER
-from pets.tasks import TaskData
 from pets.tuning import tune
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -131,13 +130,12 @@ def _workplace(folder: Path, row: Row) -> Iterator[Path]:
 
 def _filled(context: Context, cell: Cell, row: Row, folder: Path) -> Row:
     data = context.examples[cell.task]
-    unseen = TaskData(data.task, data.train, ())
     strengths = Arm.parse(cell.arm).strengths(context.grid.weights)
     results = [
         tune(
             context.plm,
             context.tokenizer,
-            unseen,
+            data.without_reported,
             settings,
             folder / f"try-{k}",
             cost=context.costs.get(cell.arm),

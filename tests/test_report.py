@@ -292,18 +292,32 @@ def test_vanilla_alone_is_reported_as_nothing_to_compare(tmp_path: Path) -> None
 def test_rows_of_other_versions_are_counted_and_left_out(tmp_path: Path, small: Truth) -> None:
     table = rows(small)
     old = [row | {"code": "ffffffffffff", "score": 0.0} for row in table[:3]]
+    unknown = [row | {"pet": "bitfit", "arm": "ou", "settings": {"batch_size": 2}} for row in old[:1]]
     older = [row | {"settings": row["settings"] | {"batch_size": 2}} for row in table[:1]]
-    fewer = [row | {"tries": row["tries"][:2]} for row in table[:2]]
-    write_rows(tmp_path, [*old, *older, *fewer, *table])
+    stronger = [t | {"strength": 9.0} for t in table[2]["tries"]]
+    fewer = [row | {"tries": row["tries"][:2]} for row in (*table[:2], table[0] | {"arm": "ou"})]
+    others = [*old, *unknown, *older, table[2] | {"tries": stronger}, *fewer]
+    write_rows(tmp_path, [*others, *table])
     runs = read_runs(tmp_path)
     assert runs.done == table
     assert [(left.count, left.difference) for left in runs.left_out] == [
-        (3, "code ffffffffffff instead of 0123456789ab"),
-        (1, "batch_size 2 instead of 8"),
-        (2, "strengths [None, None] instead of [None, None, None]"),
+        (4, "code 'ffffffffffff' there, '0123456789ab' here"),
+        (1, "batch_size 2 there, 8 here"),
+        (1, "strengths [9.0, 9.0, 9.0] there, [0.3, 1.0, 3.0] here"),
+        (3, "tries 2 there, 3 here"),
     ]
-    document = document_of(tmp_path)
-    assert "6 rows of other versions or settings left out" in document.note
+    write_report(tmp_path)
+    told = "What differs, there (left out) and here (shown):"
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert (
+        "9 rows of the table are left out, because results of other versions, settings or models a"
+        in text
+    )
+    assert f"{told}\n\n- 4 rows: code 'ffffffffffff' there, '0123456789ab' here\n- 1 row: batch" in text
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert any(entry.endswith(told) for entry in page.text["p"])
+    assert "3 rows: tries 2 there, 3 here" in page.text["li"]
+    assert "9 rows of other versions or settings left out" in document_of(tmp_path).note
 
 
 def test_settings_may_be_those_of_a_pet(tmp_path: Path) -> None:

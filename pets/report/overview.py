@@ -49,7 +49,8 @@ def what_was_run(runs: Runs) -> Section:
         blocks.append(
             Paragraph(
                 f"{plural(total, 'row')} of the table {'is' if total == 1 else 'are'} left out, because "
-                "results of other versions, settings or models are never mixed:"
+                "results of other versions, settings or models are never mixed. What differs, "
+                "there (left out) and here (shown):"
             )
         )
         blocks.append(

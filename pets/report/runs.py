@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bridges.errors import BadInput, is_number
+from bridges.storage import difference
 from pets.compare.look import ANALYSIS_FILE
 from pets.compare.step_times import TIMES_FILE
 from pets.compare.table import TABLE_FILE, Row, read_table, read_text
@@ -24,7 +25,7 @@ class LeftOut:
 
     Attributes:
         count: how many.
-        difference: what is other in them, ``code a instead of b; ...``.
+        difference: between them (there) and those shown (here), ``code 'a' there, 'b' here; ...``.
     """
 
     count: int
@@ -87,10 +88,9 @@ def read_runs(folder: Path) -> Runs:
     chosen: dict[Key, Row] = {}
     others: Counter[str] = Counter()
     for row in rows:
-        found = _made_with(row)
-        wanted = {name: expected(row, name) for name in found}
-        if found != wanted:
-            others[_differences(found, wanted)] += 1
+        other_than_shown = difference(_made_with(row), expected(row))
+        if other_than_shown:
+            others[other_than_shown] += 1
             continue
         other = chosen.pop(key_of(row), None)
         if other is not None and "failed" in (row["status"], other["status"]):
@@ -126,12 +126,13 @@ def _made_with(row: Row) -> Row:
     """What rows that are compared have to share; what a failed row was tried with is not known."""
     found = {**_origin(row), "settings": row["settings"]}
     if row["status"] == "done":
+        found["tries"] = len(row["tries"])
         found["strengths"] = [t["strength"] for t in row["tries"]]
     return found
 
 
-def _expected(rows: Sequence[Row], path: Path) -> Callable[[Row, str], Any]:
-    """What a row has to be made with, by name, as the last rows have it.
+def _expected(rows: Sequence[Row], path: Path) -> Callable[[Row], Row]:
+    """What a row has to be made with, as the last rows have it; its own of what they do not tell.
 
     Raises:
         BadInput: if none of the last row's kind has a score.
@@ -148,23 +149,16 @@ def _expected(rows: Sequence[Row], path: Path) -> Callable[[Row, str], Any]:
     settings = {row["pet"]: row["settings"] for row in same}
     strengths = {row["arm"]: _made_with(row)["strengths"] for row in done if len(row["tries"]) == tries}
 
-    def expected(row: Row, name: str) -> Any:
-        if name == "settings":
-            return settings.get(row["pet"])
-        return strengths.get(row["arm"]) if name == "strengths" else origin[name]
+    def expected(row: Row) -> Row:
+        own = _made_with(row)
+        wanted = own | origin | {"settings": settings.get(row["pet"], row["settings"])}
+        if row["status"] == "done":
+            wanted["tries"] = tries
+            if own["tries"] == tries:
+                wanted["strengths"] = strengths.get(row["arm"], own["strengths"])
+        return wanted
 
     return expected
-
-
-def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
-    parts = []
-    for name in sorted(k for k in {**found, **expected} if found.get(k) != expected.get(k)):
-        here, there = found.get(name), expected.get(name)
-        if isinstance(here, dict) and isinstance(there, dict):
-            parts.append(_differences(here, there))
-        else:
-            parts.append(f"{name} {here} instead of {there}")
-    return "; ".join(parts)
 
 
 def _missing(rows: Mapping[Key, Row]) -> list[Key]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from comparison_cases import rows_of, save_glue, save_model, small_grid
-from tiny import TEXTS
+from comparison_cases import rows_of, save_inputs, small_grid, sources
 
 from benchmarks.evidence import GROUPS, REMEDY, grid
 from benchmarks.remedies import REMEDIES, RemedyContext
 from bridges import RunningCost
-from pets.compare import step_times
 from pets.compare.run import Comparison, compare
 from pets.verbalizer import Verbalizer
+
+pytestmark = pytest.mark.usefixtures("few_rounds")
 
 
 def test_the_groups_are_grids_of_five_splits_without_a_cell_twice() -> None:
@@ -32,22 +31,10 @@ def test_the_groups_are_grids_of_five_splits_without_a_cell_twice() -> None:
     assert set(REMEDIES) < set(grid(**REMEDY).arms)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _few_rounds() -> Iterator[None]:
-    """Step times are not what is tested here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step_times, "_ROUNDS", (1, 1))
-        yield
-
-
 @pytest.fixture
 def context(tmp_path: Path) -> RemedyContext:
-    save_model(tmp_path / "model")
-    save_glue(tmp_path / "glue")
     chosen = small_grid(arms=("brownian", *REMEDIES), seeds=(42,), weights=(1.0,))
-    found = RemedyContext(
-        chosen, tmp_path / "runs", str(tmp_path / "model"), tmp_path / "glue", tuple(TEXTS)
-    )
+    found = RemedyContext(chosen, tmp_path / "runs", *sources(save_inputs(tmp_path)))
     found.fit(progress=False)
     return found
 

@@ -102,6 +102,14 @@ class TaskData:
     train: tuple[Example, ...]
     reported: tuple[Example, ...]
 
+    @property
+    def without_reported(self) -> TaskData:
+        """The same data with no reported examples: what runs get that are to be chosen among.
+
+        What a run does not have it cannot score, so no checkpoint, try or strength is selected by it.
+        """
+        return replace(self, reported=())
+
 
 _TASKS = {
     task.name: task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -29,6 +30,14 @@ if str(REPOSITORY / "kernels") not in list(kernels.__path__):
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def few_rounds() -> Iterator[None]:
+    """For comparisons whose step times are not what is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pets.compare.step_times._ROUNDS", (1, 1))
+        yield
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import multiprocessing
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from comparison_cases import FIT, SETTINGS, rows_of, save_glue, save_model, small_grid
+from comparison_cases import FIT, SETTINGS, rows_of, save_glue, save_inputs, small_grid, sources
 from filelock import FileLock
 from safetensors import SafetensorError
 from tiny import TEXTS, tiny_tokenizer
@@ -26,7 +26,7 @@ from pets import data as glue
 from pets import splits, tasks
 from pets.cli import main
 from pets.compare import cell as cell_module
-from pets.compare import code, step_times
+from pets.compare import code
 from pets.compare import run as run_module
 from pets.compare.arms import Arm
 from pets.compare.cell import describe, run_cell
@@ -37,26 +37,18 @@ from pets.compare.run import Comparison, compare
 from pets.models import load_plm
 from pets.tuning import tune
 
+pytestmark = pytest.mark.usefixtures("few_rounds")
+
 HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, two GLUE folders that differ in the reported labels, a text."""
-    folder = tmp_path_factory.mktemp("inputs")
-    save_model(folder / "model")
-    save_glue(folder / "glue")
+    folder = save_inputs(tmp_path_factory.mktemp("inputs"))
     save_glue(folder / "flipped", flip=True)
     (folder / "text.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_rounds() -> Iterator[None]:
-    """Step times are not what is tested here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step_times, "_ROUNDS", (1, 1))
-        yield
 
 
 Compare = Callable[..., Comparison]
@@ -68,9 +60,7 @@ def run(inputs: Path) -> Compare:
         return compare(
             small_grid(**changes),
             folder,
-            str(inputs / "model"),
-            inputs / data,
-            tuple(TEXTS),
+            *sources(inputs, data=data),
             jobs=jobs,
             progress=False,
         )
@@ -192,8 +182,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-import tiny
-from comparison_cases import small_grid
+from comparison_cases import small_grid, sources
 from pets.compare import cell, run
 from bridges import fit_loop
 from pets import tuning_loop
@@ -211,7 +200,7 @@ where = {where!r}
 if where:
     owners = {{"fit": fit_loop.FitLoop, "tune": tuning_loop.TuningLoop, "run": run, "cell": cell}}
     dies(owners[where[0]], where[1], where[2])
-run.compare(small_grid(), Path({folder!r}), {model!r}, Path({glue!r}), tuple(tiny.TEXTS), progress=False)
+run.compare(small_grid(), Path({folder!r}), *sources(Path({inputs!r})), progress=False)
 """
 MOMENTS = [
     ("fit", "step", 3),  # after the fit's first state was kept
@@ -233,8 +222,7 @@ def test_killed_and_given_again_the_table_is_the_same_to_the_byte(
         tests=str(HERE),
         where=moment,
         folder=str(folder),
-        model=str(inputs / "model"),
-        glue=str(inputs / "glue"),
+        inputs=str(inputs),
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=HERE.parent, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -257,7 +245,7 @@ def test_processes_give_the_same_table(whole: Path, run: Compare, tmp_path: Path
 
 def test_another_machine_works_in_a_folder_of_its_own(whole: Path, inputs: Path, tmp_path: Path) -> None:
     """As on a Ray cluster, where the comparison's folder and costs need not be on every node."""
-    context = Context(small_grid(), whole, str(inputs / "model"), inputs / "glue", tuple(TEXTS))
+    context = Context(small_grid(), whole, *sources(inputs))
     context.fit(progress=False)
     context.folder = tmp_path / "nowhere"
     context.model = "gone"
@@ -281,7 +269,7 @@ def test_a_fitted_cost_is_found_whatever_the_number_of_threads(
 
     monkeypatch.setattr(EndPoints, "from_embeddings", other_digits)
     monkeypatch.setattr(RunningCost, "fit", None)  # none is needed
-    context = Context(small_grid(), whole, str(inputs / "model"), inputs / "glue", tuple(TEXTS))
+    context = Context(small_grid(), whole, *sources(inputs))
     context.fit(progress=False)
     assert {describe(context, c)["cell"] for c in context.grid.cells()} == {
         row["cell"] for row in rows_of(whole)
@@ -482,11 +470,13 @@ def test_another_folder_format_or_process_is_refused(whole: Path, run: Compare, 
     run(folder, seeds=(42,), arms=())
     (row,) = (folder / "cells").glob("*/row.json")
     row.write_text(row.read_text().replace('"format": 1', '"format": 7'))
-    with pytest.raises(BadInput, match=r"row\.json has format 7, .* reads format 1: it was written by"):
+    with pytest.raises(BadInput, match=r"row\.json has format 7, .* reads format 1: use the version"):
         run(folder, seeds=(42,), arms=())
     row.write_text("{")
-    with pytest.raises(BadInput, match=r"row\.json is no row of a comparison"):
+    with pytest.raises(BadInput, match=r"row\.json is broken .*: delete it; the same"):
         run(folder, seeds=(42,), arms=())
+    row.unlink()
+    assert run(folder, seeds=(42,), arms=()) == Comparison(done=1, failed=0, reused=0)
 
 
 def test_arms_know_what_they_are() -> None:

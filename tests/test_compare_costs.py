@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from comparison_cases import FIT, save_glue, save_model, small_grid
+from comparison_cases import FIT, save_inputs, small_grid, sources
 from tiny import TEXTS
 
 import bridges
@@ -29,15 +29,11 @@ ARMS = (
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("inputs")
-    save_model(folder / "model")
-    save_glue(folder / "glue")
-    return folder
+    return save_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def context(inputs: Path, folder: Path, *arms: str) -> Context:
-    chosen = small_grid(arms=arms)
-    return Context(chosen, folder, str(inputs / "model"), inputs / "glue", tuple(TEXTS))
+    return Context(small_grid(arms=arms), folder, *sources(inputs))
 
 
 def readings(of: Context) -> int:

@@ -5,40 +5,29 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from comparison_cases import rows_of, save_glue, save_model, small_grid
+from comparison_cases import rows_of, save_inputs, small_grid, sources
 from ray_cluster import two_nodes
-from tiny import TEXTS
 
 from bridges import BadInput
-from pets.compare import step_times
 from pets.compare.run import Comparison, compare
 
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_rounds() -> Iterator[None]:
-    """Step times are not what is tested here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step_times, "_ROUNDS", (1, 1))
-        yield
+pytestmark = [
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
+    pytest.mark.usefixtures("few_rounds"),
+]
 
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> Path:
-    save_model(tmp_path / "model")
-    save_glue(tmp_path / "glue")
-    return tmp_path
+    return save_inputs(tmp_path)
 
 
 def run(inputs: Path, name: str, *, ray: str | None = None) -> Comparison:
-    where = (inputs / name, str(inputs / "model"), inputs / "glue", tuple(TEXTS))
-    return compare(small_grid(), *where, ray=ray, progress=False)
+    return compare(small_grid(), inputs / name, *sources(inputs), ray=ray, progress=False)
 
 
 def test_a_lost_node_changes_nothing_in_the_table(inputs: Path) -> None:

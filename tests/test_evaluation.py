@@ -31,7 +31,7 @@ def test_select_then_score_is_the_whole_run(tmp_path: Path, pet: str) -> None:
     selected = run(
         tmp_path / "selected",
         plm,
-        TaskData(TASK, DATA.train, ()),
+        DATA.without_reported,
         pet=pet,
         learning_rate=1e-2,
     )

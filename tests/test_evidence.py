@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
-from comparison_cases import rows_of, save_glue, save_model, small_grid
+from comparison_cases import rows_of, save_inputs, small_grid, sources
 from tiny import TEXTS
 from zoo_cases import BRIDGES
 
@@ -17,10 +16,11 @@ from benchmarks import evidence
 from benchmarks.evidence import ARMS, GROUPS, REMEDY, STUDIES, ZOO, grid
 from benchmarks.remedies import REMEDIES, RemedyContext
 from bridges import RunningCost
-from pets.compare import step_times
 from pets.compare.context import Context
 from pets.compare.run import Comparison, compare
 from pets.verbalizer import Verbalizer
+
+pytestmark = pytest.mark.usefixtures("few_rounds")
 
 
 def test_the_groups_are_grids_of_five_splits_without_a_cell_twice() -> None:
@@ -43,22 +43,10 @@ def test_the_zoo_has_every_bridge_that_costs_something() -> None:
     assert set(ARMS) < set(ZOO["arms"])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _few_rounds() -> Iterator[None]:
-    """Step times are not what is tested here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step_times, "_ROUNDS", (1, 1))
-        yield
-
-
 @pytest.fixture
 def context(tmp_path: Path) -> RemedyContext:
-    save_model(tmp_path / "model")
-    save_glue(tmp_path / "glue")
     chosen = small_grid(arms=("brownian", *REMEDIES), seeds=(42,), weights=(1.0,))
-    found = RemedyContext(
-        chosen, tmp_path / "runs", str(tmp_path / "model"), tmp_path / "glue", tuple(TEXTS)
-    )
+    found = RemedyContext(chosen, tmp_path / "runs", *sources(save_inputs(tmp_path)))
     found.fit(progress=False)
     return found
 
@@ -116,8 +104,7 @@ def test_the_one_command_runs_every_study_and_reports_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With two small studies in the place of the four; given again, it runs nothing again."""
-    save_model(tmp_path / "model")
-    save_glue(tmp_path / "glue")
+    save_inputs(tmp_path)
     (tmp_path / "text.txt").write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
     few = {
         **{"steps": 4, "batch_size": 4, "lr": 1e-2, "eval_every": 2, "max_length": 20},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -293,18 +292,32 @@ def test_vanilla_alone_is_reported_as_nothing_to_compare(tmp_path: Path) -> None
 def test_rows_of_other_versions_are_counted_and_left_out(tmp_path: Path, small: Truth) -> None:
     table = rows(small)
     old = [row | {"code": "ffffffffffff", "score": 0.0} for row in table[:3]]
+    unknown = [row | {"pet": "bitfit", "arm": "ou", "settings": {"batch_size": 2}} for row in old[:1]]
     older = [row | {"settings": row["settings"] | {"batch_size": 2}} for row in table[:1]]
-    fewer = [row | {"tries": row["tries"][:2]} for row in table[:2]]
-    write_rows(tmp_path, [*old, *older, *fewer, *table])
+    stronger = [t | {"strength": 9.0} for t in table[2]["tries"]]
+    fewer = [row | {"tries": row["tries"][:2]} for row in (*table[:2], table[0] | {"arm": "ou"})]
+    others = [*old, *unknown, *older, table[2] | {"tries": stronger}, *fewer]
+    write_rows(tmp_path, [*others, *table])
     runs = read_runs(tmp_path)
     assert runs.done == table
     assert [(left.count, left.difference) for left in runs.left_out] == [
-        (3, "code ffffffffffff instead of 0123456789ab"),
-        (1, "batch_size 2 instead of 8"),
-        (2, "strengths [None, None] instead of [None, None, None]"),
+        (4, "code 'ffffffffffff' there, '0123456789ab' here"),
+        (1, "batch_size 2 there, 8 here"),
+        (1, "strengths [9.0, 9.0, 9.0] there, [0.3, 1.0, 3.0] here"),
+        (3, "tries 2 there, 3 here"),
     ]
-    document = document_of(tmp_path)
-    assert "6 rows of other versions or settings left out" in document.note
+    write_report(tmp_path)
+    told = "What differs, there (left out) and here (shown):"
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert (
+        "9 rows of the table are left out, because results of other versions, settings or models a"
+        in text
+    )
+    assert f"{told}\n\n- 4 rows: code 'ffffffffffff' there, '0123456789ab' here\n- 1 row: batch" in text
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert any(entry.endswith(told) for entry in page.text["p"])
+    assert "3 rows: tries 2 there, 3 here" in page.text["li"]
+    assert "9 rows of other versions or settings left out" in document_of(tmp_path).note
 
 
 def test_settings_may_be_those_of_a_pet(tmp_path: Path) -> None:
@@ -337,22 +350,14 @@ def test_a_cell_that_was_tried_again_counts_once(tmp_path: Path, small: Truth) -
     assert (runs.done, runs.failed) == (table, [])
 
 
-def broken(number: int, change: Callable[[dict[str, Any]], Any]) -> Callable[[Path, Truth], None]:
-    """Writes a table one row of which is changed."""
-
-    def write(folder: Path, truth: Truth) -> None:
-        table = rows(truth)
-        changed = change(table[number])
-        lines = [json.dumps(row) for row in table]
-        lines[number] = changed if isinstance(changed, str) else json.dumps(changed)
-        (folder / "results.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-    return write
-
-
 def all_failed(folder: Path, truth: Truth) -> None:
     table = rows(truth)
     write_rows(folder, [row | {"status": "failed", "error": "no room", "tries": None} for row in table])
+
+
+def no_number(folder: Path, truth: Truth) -> None:
+    table = rows(truth)
+    write_rows(folder, [*table[:3], table[3] | {"score": float("nan")}])
 
 
 def twice(folder: Path, truth: Truth) -> None:
@@ -382,22 +387,10 @@ def beside(name: str, text: str) -> Callable[[Path, Truth], None]:
         (all_failed, r"none of the 4 cells .* nothing to report; the last failed with: no room"),
         (twice, r"holds the cell sst2 16 lora vanilla 42 twice, .* a folder of its own"),
         (
-            broken(1, lambda row: json.dumps(row)[:40]),
-            r"results\.jsonl, line 2 is broken \(.*delete the line",
+            lambda folder, truth: (folder / "results.jsonl").write_text("{"),
+            r"results\.jsonl, line 1 is broken .*: delete it",
         ),
-        (broken(1, lambda row: row | {"format": 7}), r"line 2 has format 7, .* reads format 1"),
-        (broken(0, lambda row: [1]), r"line 1 is no row of a comparison"),
-        (
-            broken(3, lambda row: row | {"status": "open"}),
-            r"line 4 has status 'open', expected 'done' or",
-        ),
-        (
-            broken(3, lambda row: row | {"score": "high"}),
-            r"line 4: score is 'high', not what `compare` wri",
-        ),
-        (broken(3, lambda row: {k: v for k, v in row.items() if k != "arm"}), r"line 4: arm is missing"),
-        (broken(3, lambda row: row | {"tries": [{}]}), r"line 4: a try without its curves"),
-        (broken(3, lambda row: row | {"score": float("nan")}), r"score nan, expected a finite number"),
+        (no_number, r"score nan, expected a finite number"),
         (beside("step-times.json", "{}"), r"step-times\.json holds no step times: measure them again"),
         (beside("step-times.json", "{"), r"step-times\.json is broken"),
         (beside("analysis.json", "{}"), r"analysis\.json is no list of analyses"),

@@ -86,3 +86,10 @@ def test_with_words_of_the_wrong_number_lists_the_class_order(words: tuple[str, 
         BadInput, match="needs 3 words, in the class order neutral, contradiction, entailment"
     ):
         tasks.get("mnli").with_words(words)
+
+
+def test_without_the_reported_split_the_rest_is_the_same() -> None:
+    train, reported = (tasks.Example("good", 1),), (tasks.Example("bad", 0),)
+    data = tasks.TaskData(tasks.get("sst2"), train, reported)
+    assert data.without_reported == tasks.TaskData(tasks.get("sst2"), train, ())
+    assert data.reported == reported

@@ -25,7 +25,6 @@ from pets.compare.grid import Cell
 from pets.compare.table import CELLS_FOLDER, FORMAT, Row
 from pets.evaluation import score
 from pets.runs import PET_FOLDER
-from pets.tasks import TaskData
 from pets.tuning import tune
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -131,13 +130,12 @@ def _workplace(folder: Path, row: Row) -> Iterator[Path]:
 
 def _filled(context: Context, cell: Cell, row: Row, folder: Path) -> Row:
     data = context.examples[cell.task]
-    unseen = TaskData(data.task, data.train, ())
     strengths = Arm.parse(cell.arm).strengths(context.grid.weights)
     results = [
         tune(
             context.plm,
             context.tokenizer,
-            unseen,
+            data.without_reported,
             settings,
             folder / f"try-{k}",
             cost=context.costs.get(cell.arm),
@@ -179,6 +177,7 @@ def tidy(folder: Path, row: Row) -> None:
     here = cell_folder(folder, row)
     chosen = here / f"try-{row['restart']}" / PET_FOLDER
     if chosen.exists():
+        shutil.rmtree(here / PET_FOLDER, ignore_errors=True)  # of an earlier time, its row deleted
         chosen.replace(here / PET_FOLDER)
     for unneeded in here.glob("try-*"):
         shutil.rmtree(unneeded)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pets.compare.arms import VANILLA
+from pets.compare.table import Row
 from pets.report.arm_kinds import arm_kinds, panel_kinds
 from pets.report.arm_styles import arm_styles
 from pets.report.canvas import new_figure
 from pets.report.figures import Picture
 from pets.report.pairs import by_step, over_seeds, pairs
-from pets.report.runs import Row, Runs
+from pets.report.runs import Runs
 from pets.report.wording import plural, setting_name
 from pets.statistics import summarise
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pets.compare.arms import VANILLA
+from pets.compare.table import Row
 from pets.report.arm_kinds import KINDS, arm_kinds
 from pets.report.document import Block, Cell, Group, Paragraph, Points, Section, Table
-from pets.report.runs import Row, Runs
+from pets.report.runs import Runs
 from pets.report.wording import listed, number, plural, setting_name
 
 _PROTOCOL = (
@@ -48,7 +49,8 @@ def what_was_run(runs: Runs) -> Section:
         blocks.append(
             Paragraph(
                 f"{plural(total, 'row')} of the table {'is' if total == 1 else 'are'} left out, because "
-                "results of other versions, settings or models are never mixed:"
+                "results of other versions, settings or models are never mixed. What differs, "
+                "there (left out) and here (shown):"
             )
         )
         blocks.append(

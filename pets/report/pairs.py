@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pets.compare.arms import VANILLA
-from pets.report.runs import Row, Runs, key_of
+from pets.compare.table import Row
+from pets.report.runs import Runs, key_of
 from pets.statistics import Summary, summarise
 
 

@@ -11,30 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from bridges.errors import BadInput, is_number
+from bridges.storage import difference
 from pets.compare.look import ANALYSIS_FILE
 from pets.compare.step_times import TIMES_FILE
-from pets.compare.table import FORMAT, TABLE_FILE
+from pets.compare.table import TABLE_FILE, Row, read_table, read_text
 
-Row = dict[str, Any]
 Key = tuple[str, int | None, str, str, int]
-
-_TEXT, _MAPPING = (str,), (dict,)
-_OF_ALL = {
-    "task": _TEXT,
-    "metric": _TEXT,
-    "shots": (int, type(None)),
-    "pet": _TEXT,
-    "arm": _TEXT,
-    "seed": (int,),
-    "settings": _MAPPING,
-    "model": _TEXT,
-    "code": _TEXT,
-    "versions": _MAPPING,
-    "device": _TEXT,
-    "bridge": (dict, type(None)),
-    "control": (str, type(None)),
-}
-_OF_DONE = {"score": (int, float), "tries": (list,), "restart": (int,), "examples": _MAPPING}
 
 
 @dataclass(frozen=True)
@@ -43,7 +25,7 @@ class LeftOut:
 
     Attributes:
         count: how many.
-        difference: what is other in them, ``code a instead of b; ...``.
+        difference: between them (there) and those shown (here), ``code 'a' there, 'b' here; ...``.
     """
 
     count: int
@@ -101,15 +83,14 @@ def read_runs(folder: Path) -> Runs:
             no cell has a score.
     """
     path = folder / TABLE_FILE
-    rows = _read_table(folder)
+    rows = read_table(folder)
     expected = _expected(rows, path)
     chosen: dict[Key, Row] = {}
     others: Counter[str] = Counter()
     for row in rows:
-        found = _made_with(row)
-        wanted = {name: expected(row, name) for name in found}
-        if found != wanted:
-            others[_differences(found, wanted)] += 1
+        other_than_shown = difference(_made_with(row), expected(row))
+        if other_than_shown:
+            others[other_than_shown] += 1
             continue
         other = chosen.pop(key_of(row), None)
         if other is not None and "failed" in (row["status"], other["status"]):
@@ -145,12 +126,13 @@ def _made_with(row: Row) -> Row:
     """What rows that are compared have to share; what a failed row was tried with is not known."""
     found = {**_origin(row), "settings": row["settings"]}
     if row["status"] == "done":
+        found["tries"] = len(row["tries"])
         found["strengths"] = [t["strength"] for t in row["tries"]]
     return found
 
 
-def _expected(rows: Sequence[Row], path: Path) -> Callable[[Row, str], Any]:
-    """What a row has to be made with, by name, as the last rows have it.
+def _expected(rows: Sequence[Row], path: Path) -> Callable[[Row], Row]:
+    """What a row has to be made with, as the last rows have it; its own of what they do not tell.
 
     Raises:
         BadInput: if none of the last row's kind has a score.
@@ -167,23 +149,16 @@ def _expected(rows: Sequence[Row], path: Path) -> Callable[[Row, str], Any]:
     settings = {row["pet"]: row["settings"] for row in same}
     strengths = {row["arm"]: _made_with(row)["strengths"] for row in done if len(row["tries"]) == tries}
 
-    def expected(row: Row, name: str) -> Any:
-        if name == "settings":
-            return settings.get(row["pet"])
-        return strengths.get(row["arm"]) if name == "strengths" else origin[name]
+    def expected(row: Row) -> Row:
+        own = _made_with(row)
+        wanted = own | origin | {"settings": settings.get(row["pet"], row["settings"])}
+        if row["status"] == "done":
+            wanted["tries"] = tries
+            if own["tries"] == tries:
+                wanted["strengths"] = strengths.get(row["arm"], own["strengths"])
+        return wanted
 
     return expected
-
-
-def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
-    parts = []
-    for name in sorted(k for k in {**found, **expected} if found.get(k) != expected.get(k)):
-        here, there = found.get(name), expected.get(name)
-        if isinstance(here, dict) and isinstance(there, dict):
-            parts.append(_differences(here, there))
-        else:
-            parts.append(f"{name} {here} instead of {there}")
-    return "; ".join(parts)
 
 
 def _missing(rows: Mapping[Key, Row]) -> list[Key]:
@@ -191,53 +166,6 @@ def _missing(rows: Mapping[Key, Row]) -> list[Key]:
     axes = (dict.fromkeys(key[k] for key in rows) for k in (2, 3, 4))
     grid = itertools.product(settings, *axes)
     return [key for ((task, shots), *rest) in grid if (key := (task, shots, *rest)) not in rows]
-
-
-def _read_table(folder: Path) -> list[Row]:
-    path = folder / TABLE_FILE
-    if not path.is_file():
-        what = "holds no " + TABLE_FILE if folder.is_dir() else "is no folder"
-        raise BadInput(f"{folder} {what}: give the folder that `bridge-pets compare --out` wrote")
-    lines = _text(path).splitlines()
-    if not lines:
-        raise BadInput(f"{path} is empty: run `bridge-pets compare` first")
-    return [_row(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
-
-
-def _row(line: str, where: str) -> Row:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise BadInput(
-            f"{where} is broken ({error}): delete the line, or run `compare` again"
-        ) from error
-    if not isinstance(row, dict) or "format" not in row:
-        raise BadInput(f"{where} is no row of a comparison: delete the line")
-    if row["format"] != FORMAT:
-        raise BadInput(
-            f"{where} has format {row['format']!r}, this version of bridge-pets reads format {FORMAT}: "
-            "make the report with the version that made the table"
-        )
-    if row.get("status") not in ("done", "failed"):
-        raise BadInput(f"{where} has status {row.get('status')!r}, expected 'done' or 'failed'")
-    for name, kinds in (_OF_ALL | (_OF_DONE if row["status"] == "done" else {})).items():
-        if name not in row or not isinstance(row[name], kinds):
-            found = repr(row[name]) if name in row else "missing"
-            raise BadInput(f"{where}: {name} is {found}, not what `compare` writes: delete the line")
-    if row["status"] == "done" and not all(map(_is_try, row["tries"])):
-        raise BadInput(f"{where}: a try without its curves, not what `compare` writes: delete the line")
-    return row
-
-
-def _is_try(found: object) -> bool:
-    return (
-        isinstance(found, dict)
-        and {"strength", "restart", "dev", "curves"} <= found.keys()
-        and all(
-            isinstance(look, dict) and {"step", "dev", "dev_loss"} <= look.keys()
-            for look in found["curves"]
-        )
-    )
 
 
 def _read_times(path: Path) -> dict[str, Any]:
@@ -264,13 +192,6 @@ def _read_analysis(path: Path) -> list[Row]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(_text(path))
+        return json.loads(read_text(path))
     except ValueError as error:
         raise BadInput(f"{path} is broken ({error}): run `compare` again, or delete it") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read ({error})") from error

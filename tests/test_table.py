@@ -1,0 +1,110 @@
+"""The rows of a comparison, one by one and as a table: read whole, or refused in the same words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_runs import Truth, rows
+
+from bridges import BadInput
+from pets.compare.table import read_rows, read_table, write_row, write_table
+
+FAILED = ("sst2", 16, "lora", "vanilla", 42)
+ROWS = rows(
+    Truth(
+        settings=(("sst2", 16), ("sst2", None)),
+        pets=("lora",),
+        arms=("vanilla", "brownian"),
+        failed={FAILED: "RuntimeError: no room"},
+    )
+)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    for row in ROWS:
+        write_row(tmp_path, row)
+    assert read_rows(tmp_path) == {row["cell"]: row for row in ROWS}
+    last = {ROWS[0]["cell"]}
+    write_table(tmp_path, ROWS, last)
+    found = read_table(tmp_path)
+    assert found[-1] == ROWS[0]
+    assert sorted(map(str, found)) == sorted(map(str, ROWS))
+    before = (tmp_path / "results.jsonl").read_bytes()
+    write_table(tmp_path, reversed(ROWS), last)
+    assert (tmp_path / "results.jsonl").read_bytes() == before
+
+
+def test_a_folder_without_a_cell_has_no_rows(tmp_path: Path) -> None:
+    assert read_rows(tmp_path / "new") == {}
+    (tmp_path / "cells" / "0123").mkdir(parents=True)
+    (tmp_path / "cells" / "0123" / ".row.json.new").write_text("{")  # as a kill leaves it
+    assert read_rows(tmp_path) == {}
+
+
+Row = dict[str, Any]
+DONE, NOT_DONE = ROWS[-1], ROWS[0]
+
+
+def without(row: Row, name: str) -> Row:
+    return {k: v for k, v in row.items() if k != name}
+
+
+def with_look(look: object) -> Row:
+    return DONE | {"tries": [DONE["tries"][0] | {"curves": look}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (json.dumps(DONE)[:40], r" is broken \(.* at character \d+\): delete it"),
+        ("", r" is broken \(Expecting value at character 0\): delete it"),
+        ([1], " is no row of a comparison, an object with a format: delete it"),
+        (without(DONE, "format"), " is no row of a comparison"),
+        (
+            DONE | {"format": 7},
+            " has format 7, .* reads format 1: use the version that wrote it",
+        ),
+        (DONE | {"status": "open"}, " has status 'open', expected 'done' or 'failed': delete it"),
+        (without(DONE, "status"), " has status None, expected 'done' or"),
+        (without(DONE, "arm"), ": arm is missing, expected text: delete it"),
+        (without(DONE, "cell"), ": cell is missing, expected text"),
+        (DONE | {"score": "high"}, ": score is 'high', expected a number: delete it"),
+        (DONE | {"shots": "16"}, ": shots is '16', expected a whole number or null"),
+        (DONE | {"fit": [1] * 99}, r": fit is \[1, 1,.*\.\.\.\], expected an object or null"),
+        (NOT_DONE | {"error": None}, ": error is None, expected text"),
+        (NOT_DONE | {"status": "done"}, ": score is None, expected a number"),
+        (DONE | {"tries": [{}]}, ": a try lacks some of strength, .*: delete it"),
+        (with_look(None), ": a try lacks some of"),
+        (with_look([{"step": 0}]), ": a try lacks some of"),
+    ],
+)
+def test_a_bad_row_is_refused_in_the_same_words_in_both_places(
+    tmp_path: Path, content: object, message: str
+) -> None:
+    text = content if isinstance(content, str) else json.dumps(content)
+    (tmp_path / "results.jsonl").write_text(f"{json.dumps(DONE)}\n{text}\n", encoding="utf-8")
+    (tmp_path / "cells" / "0123").mkdir(parents=True)
+    (tmp_path / "cells" / "0123" / "row.json").write_text(text, encoding="utf-8")
+    said = [
+        _refused(read_table, tmp_path, rf"results\.jsonl, line 2{message}"),
+        _refused(read_rows, tmp_path, rf"row\.json{message}"),
+    ]
+    assert said[0].partition("line 2")[2] == said[1].partition("row.json")[2]
+
+
+def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_bytes(b"\xff\xfe")
+    _refused(read_table, tmp_path, r"results\.jsonl cannot be read")
+    (tmp_path / "cells" / "0123" / "row.json").mkdir(parents=True)
+    _refused(read_rows, tmp_path, r"row\.json cannot be read")
+
+
+def _refused(read: Callable[[Path], object], folder: Path, message: str) -> str:
+    with pytest.raises(BadInput, match=message) as caught:
+        read(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

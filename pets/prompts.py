@@ -37,6 +37,8 @@ class Prompts:
 class Encoder:
     """`encode` for one tokenizer that splits no text twice: splits of one data set share its texts.
 
+    What was cut is warned of once, however often the same texts are asked for.
+
     Args:
         tokenizer: of a masked language model.
     """
@@ -44,13 +46,19 @@ class Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self._tokens: dict[str, list[int]] = {}
+        self._warned: set[tuple[int, int, int]] = set()
 
     def encode(self, texts: Sequence[str], max_length: int) -> Prompts:
         """See `encode`."""
         new = [text for text in dict.fromkeys(texts) if text not in self._tokens]
         if new:
             self._tokens.update(zip(new, plain_token_ids(self.tokenizer, new), strict=True))
-        return _lay_out(self.tokenizer, [self._tokens[text] for text in texts], max_length)
+        found = _lay_out(self.tokenizer, [self._tokens[text] for text in texts], max_length)
+        what = (found.truncated, len(texts), max_length)
+        if found.truncated and what not in self._warned:
+            self._warned.add(what)
+            _warn(*what)
+        return found
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Prompts:
@@ -66,7 +74,10 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
         BadInput: the tokenizer has no mask token, `max_length` leaves no room for a text, or
             there are no texts.
     """
-    return _lay_out(tokenizer, plain_token_ids(tokenizer, texts) if texts else [], max_length)
+    found = _lay_out(tokenizer, plain_token_ids(tokenizer, texts) if texts else [], max_length)
+    if found.truncated:
+        _warn(found.truncated, len(texts), max_length)
+    return found
 
 
 def _lay_out(tokenizer: PreTrainedTokenizerBase, tokens: list[list[int]], max_length: int) -> Prompts:
@@ -80,16 +91,17 @@ def _lay_out(tokenizer: PreTrainedTokenizerBase, tokens: list[list[int]], max_le
             f"{len(before) + len(after) + 1}"
         )
     truncated = sum(len(ids) > room for ids in tokens)
-    if truncated:
-        _log.warning(
-            "%d of %d texts were longer than %d tokens and were cut (max_length %d)",
-            truncated,
-            len(tokens),
-            room,
-            max_length,
-        )
     rows = tuple(Row([*before, *ids[:room], *after], len(before) - 1) for ids in tokens)
     return Prompts(rows, truncated)
+
+
+def _warn(truncated: int, count: int, max_length: int) -> None:
+    _log.warning(
+        "%d of %d texts were cut to fit a prompt of at most %d tokens (max_length)",
+        truncated,
+        count,
+        max_length,
+    )
 
 
 def collate(rows: Sequence[tuple[Row, int]], pad_id: int) -> dict[str, torch.Tensor]:

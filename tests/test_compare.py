@@ -434,6 +434,10 @@ def test_the_command_runs_a_grid(command: Callable[..., tuple[int, str]], tmp_pa
         (["--text", "nowhere.txt"], ["nowhere.txt"]),
         (["--model", "nowhere"], ["nowhere"]),
         (["--steps", "0"], ["max_steps=0"]),
+        (
+            ["--regularizers", "weight-decay", "--pets", "lora", "bitfit"],
+            ["bitfit, weight-decay: ", "vanilla under another name"],
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value[0][:2] == "--" else "",
 )

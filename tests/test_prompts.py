@@ -24,7 +24,7 @@ from transformers import (
 
 from bridges.errors import BadInput
 from bridges.text import IGNORED, max_positions
-from pets.prompts import Row, collate, encode
+from pets.prompts import Encoder, Row, collate, encode
 
 WIDE_MASK = "\uff1cmask\uff1e"  # NFKC turns it into "<mask>"
 
@@ -83,7 +83,19 @@ def test_cut_texts_are_counted_in_one_warning(caplog: pytest.LogCaptureFixture) 
         prompts = encode(tiny("wordpiece"), ["yes " * 3, "yes " * 4, "no " * 40], 6)
     assert prompts.truncated == 2
     assert [record.getMessage() for record in caplog.records] == [
-        "2 of 3 texts were longer than 3 tokens and were cut (max_length 6)"
+        "2 of 3 texts were cut to fit a prompt of at most 6 tokens (max_length)"
+    ]
+
+
+def test_an_encoder_warns_once_of_what_it_cuts(caplog: pytest.LogCaptureFixture) -> None:
+    encoder = Encoder(tiny("wordpiece"))
+    long, more = ["yes", "no " * 9], ["no " * 9, "yes " * 9, "yes"]
+    found = [encoder.encode(texts, limit) for limit in (6, 7) for texts in (long, more, long)]
+    assert [prompts.truncated for prompts in found] == [1, 2, 1] * 2
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{count} texts were cut to fit a prompt of at most {limit} tokens (max_length)"
+        for limit in (6, 7)
+        for count in ("1 of 2", "2 of 3")
     ]
 
 

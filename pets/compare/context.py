@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import tempfile
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +17,13 @@ import bridges
 from bridges import FitSettings, RunningCost
 from bridges.errors import BadInput
 from pets import data as glue
-from pets import methods, prompts, splits, tasks
+from pets import prompts, splits, tasks
 from pets.compare.arms import Arm
 from pets.compare.costs import Recipe, made
-from pets.compare.grid import Grid
+from pets.compare.grid import Cell, Grid
 from pets.models import load_plm
+from pets.tuning import prepared
+from pets.tuning_loop import TuningLoop
 from pets.verbalizer import Verbalizer
 
 COSTS_FOLDER = "costs"
@@ -75,11 +79,10 @@ class Context:
         """Refuse what would fail in some cell, before any cell runs.
 
         Raises:
-            BadInput: for a PET that the model does not take, words outside its vocabulary, too few
-                examples for the shots, or arms with a cost to fit and no text.
+            BadInput: for a PET that the model does not take, a regularizer that has no hold on a PET,
+                words outside its vocabulary, too few examples for the shots, or arms with a cost to fit
+                and no text.
         """
-        for pet in self.grid.pets:
-            methods.get(pet, model=self.plm, **self.grid.settings.pet_options)
         for data in self.examples.values():
             Verbalizer.of_words(self.tokenizer, data.task.verbalizer).warn_of_long_words(self.tokenizer)
             for shots in self.grid.shots:
@@ -93,6 +96,24 @@ class Context:
             raise BadInput(f"no text to fit {', '.join(to_fit)} on: give --text FILE...")
         for cell in self.grid.cells():
             self.grid.tries(cell)
+        without_cost = [arm for arm in self.grid.arms if Arm.parse(arm).bridge is None]
+        for pet, arm in itertools.product(self.grid.pets, without_cost):
+            try:
+                with self.prepared(self.grid.first(pet, arm)):
+                    pass
+            except BadInput as error:
+                raise BadInput(f"{pet}, {arm}: {error}") from error
+
+    def prepared(self, cell: Cell) -> AbstractContextManager[TuningLoop]:
+        """The first try of a cell before its first step, with everything on the model."""
+        return prepared(
+            self.plm,
+            self.tokenizer,
+            self.examples[cell.task].without_reported,
+            self.grid.tries(cell)[0],
+            cost=self.costs.get(cell.arm),
+            encoder=self.encoder,
+        )
 
     def fit(self, *, progress: bool = True) -> None:
         """Fit the costs of all arms, or read those that are there; an interrupted fit goes on.

@@ -91,6 +91,10 @@ class Grid:
                         for arm in self.arms:
                             yield Cell(task, shots, pet, arm, seed)
 
+    def first(self, pet: str, arm: str) -> Cell:
+        """The first cell of a PET and an arm."""
+        return Cell(self.tasks[0], self.shots[0], pet, arm, self.seeds[0])
+
     def tries(self, cell: Cell) -> list[TuneSettings]:
         """How the tries of a cell are tuned: strength and restart differ, split and steps do not."""
         arm = Arm.parse(cell.arm)

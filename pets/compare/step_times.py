@@ -14,8 +14,6 @@ import torch
 from bridges.storage import versions, write_text
 from pets.compare.arms import VANILLA
 from pets.compare.context import Context
-from pets.compare.grid import Cell
-from pets.tuning import prepared
 
 logger = logging.getLogger(__name__)
 
@@ -57,14 +55,7 @@ def _of_pet(context: Context, pet: str, arms: list[str]) -> dict[str, dict[str, 
 
 def _step(context: Context, pet: str, arm: str) -> float:
     """Seconds of a step, the median of a few; data, steps and weight are those of the first cell."""
-    grid = context.grid
-    cell = Cell(grid.tasks[0], grid.shots[0], pet, arm, grid.seeds[0])
-    data = context.examples[cell.task].without_reported
-    settings = grid.tries(cell)[0]
-    cost = context.costs.get(arm)
-    with prepared(
-        context.plm, context.tokenizer, data, settings, cost=cost, encoder=context.encoder
-    ) as loop:
+    with context.prepared(context.grid.first(pet, arm)) as loop:
         loop.step(0)
         taken = []
         for number in range(1, _STEPS + 1):

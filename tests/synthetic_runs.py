@@ -197,6 +197,7 @@ def analysis(truth: Truth) -> list[Row]:
 
         found.append(
             {
+                "of": arm,
                 "task": task,
                 "shots": shots,
                 "pet": None if arm == "frozen" else pet,

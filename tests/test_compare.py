@@ -480,6 +480,12 @@ def test_another_folder_format_or_process_is_refused(whole: Path, run: Compare, 
     with pytest.raises(BadInput, match=r"row\.json is broken .*: delete it; the same"):
         run(folder, seeds=(42,), arms=())
     row.unlink()
+    for name, what in (("step-times", "holds no step times"), ("analysis", "is no list of analyses")):
+        (folder / f"{name}.json").write_text("{}")
+        with pytest.raises(BadInput, match=rf"{name}\.json {what}: delete it; the same"):
+            run(folder, seeds=(42,), arms=())
+        assert not row.exists()  # no cell ran
+        (folder / f"{name}.json").unlink()
     assert run(folder, seeds=(42,), arms=()) == Comparison(done=1, failed=0, reused=0)
 
 

@@ -391,10 +391,13 @@ def beside(name: str, text: str) -> Callable[[Path, Truth], None]:
             r"results\.jsonl, line 1 is broken .*: delete it",
         ),
         (no_number, r"score nan, expected a finite number"),
-        (beside("step-times.json", "{}"), r"step-times\.json holds no step times: measure them again"),
+        (beside("step-times.json", "{}"), r"step-times\.json holds no step times: delete it"),
         (beside("step-times.json", "{"), r"step-times\.json is broken"),
         (beside("analysis.json", "{}"), r"analysis\.json is no list of analyses"),
-        (beside("analysis.json", '[{"task": "sst2"}]'), r"record 0 of the analyses lacks shots"),
+        (
+            beside("analysis.json", '[{"of": "a", "task": "sst2"}]'),
+            r"record 0 of the analyses lacks shots",
+        ),
     ],
 )
 def test_bad_input_is_refused_by_name(

@@ -19,7 +19,7 @@ from pets.compare.analysis import analyse
 from pets.compare.arms import VANILLA, Arm
 from pets.compare.cell import cell_folder
 from pets.compare.context import Context
-from pets.compare.table import Row
+from pets.compare.table import ANEW, Row, read_json
 from pets.models import load_pet, unload, untouched
 from pets.runs import PET_FOLDER
 from pets.tasks import Example
@@ -55,7 +55,7 @@ def write_analysis(
         and (cell_folder(folder, row) / PET_FOLDER).is_dir()
     ]
     path = folder / ANALYSIS_FILE
-    kept = {record["of"]: record for record in _read(path)}
+    kept = {record["of"]: record for record in read_analysis(folder)}
     digest = cost.digest()
     todo = list(_all(context, wanted, seed))
     for of, facts in tqdm(todo, disable=not progress, desc="analyses"):
@@ -67,6 +67,21 @@ def write_analysis(
         if found is not None:
             kept[of] = {"of": of, **facts, "seed": seed, "reader": name, **found}
             write_text(path, json.dumps(list(kept.values())) + "\n")
+
+
+def read_analysis(folder: Path) -> list[dict[str, Any]]:
+    """The records that `write_analysis` wrote; none if it did not.
+
+    Raises:
+        BadInput: if the file cannot be read, is broken, or holds something else.
+    """
+    path = folder / ANALYSIS_FILE
+    found = read_json(path) if path.exists() else []
+    if not isinstance(found, list) or not all(
+        isinstance(record, dict) and "of" in record for record in found
+    ):
+        raise BadInput(f"{path} is no list of analyses: {ANEW}")
+    return found
 
 
 def unused_examples(context: Context, task: str, shots: int | None, seed: int) -> list[Example]:
@@ -129,7 +144,3 @@ def _of_pet(
     except BadInput as error:  # too few examples of a class are left, say
         logger.warning("no analysis of %s on %s: %s", row["arm"] if row else FROZEN, task, error)
         return None
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []

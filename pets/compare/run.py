@@ -19,8 +19,8 @@ from pets.compare.cell import CannotWrite, describe, run_cell, tidy
 from pets.compare.context import COSTS_FOLDER, Context
 from pets.compare.execution import Failure, outcomes
 from pets.compare.grid import Cell, Grid
-from pets.compare.look import write_analysis
-from pets.compare.step_times import write_step_times
+from pets.compare.look import read_analysis, write_analysis
+from pets.compare.step_times import read_times, write_step_times
 from pets.compare.table import CELLS_FOLDER, TABLE_FILE, Row, read_rows, write_row, write_table
 
 logger = logging.getLogger(__name__)
@@ -96,6 +96,7 @@ def compare(
         context = kind(grid, folder, model, data, text)
         context.check()
         rows = read_rows(folder)
+        read_times(folder), read_analysis(folder)  # refused now, not after the cells
         table = _Table(folder, rows)
         table.write()
         context.fit(progress=progress)

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
+from bridges.errors import BadInput, is_number
 from bridges.storage import versions, write_text
 from pets.compare.arms import VANILLA
 from pets.compare.context import Context
+from pets.compare.table import ANEW, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ def write_step_times(context: Context, folder: Path) -> None:
     """Measure, for each PET of the grid, the arms that the folder's file does not have, and write it."""
     path = folder / TIMES_FILE
     grid = context.grid
-    found = _read(path)
+    found = read_times(folder)
     here = {"device": context.device, "threads": torch.get_num_threads(), **versions()}
     times: dict[str, Any] = found["step_times"] if found.get("environment") == here else {}
     missing = {pet: [a for a in grid.arms if a not in times.get(pet, {})] for pet in grid.pets}
@@ -39,6 +41,27 @@ def write_step_times(context: Context, folder: Path) -> None:
     if any(missing.values()):
         record = {"environment": here, "step_times": times}
         write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def read_times(folder: Path) -> dict[str, Any]:
+    """What `write_step_times` wrote: "step_times" and "environment"; empty if it did not.
+
+    Raises:
+        BadInput: if the file cannot be read, is broken, or holds something else.
+    """
+    path = folder / TIMES_FILE
+    if not path.exists():
+        return {}
+    found = read_json(path)
+    try:
+        entries = [entry for arms in found["step_times"].values() for entry in arms.values()]
+        fine = all(is_number(entry[name]) for entry in entries for name in ("ratio", "low", "high"))
+        fine = fine and isinstance(found["environment"], dict)
+    except (TypeError, KeyError, AttributeError):
+        fine = False
+    if not fine:
+        raise BadInput(f"{path} holds no step times: {ANEW}")
+    return dict(found)
 
 
 def _of_pet(context: Context, pet: str, arms: list[str]) -> dict[str, dict[str, float]]:
@@ -74,7 +97,3 @@ def _entry(seconds: list[float], vanilla: list[float]) -> dict[str, float]:
         "high": ratios[-1 - int(0.2 * (len(ratios) - 1))],
         "rounds": len(ratios),
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}

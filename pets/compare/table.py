@@ -55,7 +55,8 @@ _OF_STATUS = {
     },
     "failed": {"error": _TEXT},
 }
-_ANEW = "delete it; the same `bridge-pets compare` writes it anew"
+ANEW = "delete it; the same `bridge-pets compare` writes it anew"
+"""What to do about a file or a line of a comparison that cannot be right."""
 
 
 def read_rows(folder: Path) -> dict[str, Row]:
@@ -99,9 +100,9 @@ def parse_row(text: str, where: str) -> Row:
     try:
         row = json.loads(text)
     except json.JSONDecodeError as error:
-        raise BadInput(f"{where} is broken ({error.msg} at character {error.pos}): {_ANEW}") from error
+        raise BadInput(f"{where} is broken ({error.msg} at character {error.pos}): {ANEW}") from error
     if not isinstance(row, dict) or "format" not in row:
-        raise BadInput(f"{where} is no row of a comparison, an object with a format: {_ANEW}")
+        raise BadInput(f"{where} is no row of a comparison, an object with a format: {ANEW}")
     if row["format"] != FORMAT:
         raise BadInput(
             f"{where} has format {row['format']!r}, this version of bridge-pets reads format {FORMAT}: "
@@ -109,15 +110,15 @@ def parse_row(text: str, where: str) -> Row:
         )
     status = row.get("status")
     if status not in ("done", "failed"):
-        raise BadInput(f"{where} has status {status!r}, expected 'done' or 'failed': {_ANEW}")
+        raise BadInput(f"{where} has status {status!r}, expected 'done' or 'failed': {ANEW}")
     for name, (expected, types) in (_OF_ALL | _OF_STATUS[status]).items():
         if name not in row or not isinstance(row[name], types):
             found = reprlib.repr(row[name]) if name in row else "missing"
-            raise BadInput(f"{where}: {name} is {found}, expected {expected}: {_ANEW}")
+            raise BadInput(f"{where}: {name} is {found}, expected {expected}: {ANEW}")
     if status == "done" and not all(map(_is_try, row["tries"])):
         raise BadInput(
             f"{where}: a try lacks some of strength, restart, dev and curves (of step, dev and "
-            f"dev_loss): {_ANEW}"
+            f"dev_loss): {ANEW}"
         )
     return row
 
@@ -132,6 +133,18 @@ def _is_try(found: object) -> bool:
             for look in found["curves"]
         )
     )
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of a comparison holds.
+
+    Raises:
+        BadInput: if it cannot be read, or is broken.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path} is broken ({error}): {ANEW}") from error
 
 
 def read_text(path: Path) -> str:

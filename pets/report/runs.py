@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bridges.errors import BadInput, is_number
+from bridges.errors import BadInput
 from bridges.storage import difference
-from pets.compare.look import ANALYSIS_FILE
-from pets.compare.step_times import TIMES_FILE
-from pets.compare.table import TABLE_FILE, Row, read_table, read_text
+from pets.compare.look import read_analysis
+from pets.compare.step_times import read_times
+from pets.compare.table import TABLE_FILE, Row, read_table
 
 Key = tuple[str, int | None, str, str, int]
 
@@ -101,7 +100,7 @@ def read_runs(folder: Path) -> Runs:
                 "and versions but other data or costs: run each comparison into a folder of its own"
             )
         chosen[key_of(row)] = row
-    times = _read_times(folder / TIMES_FILE)
+    times = read_times(folder)
     return Runs(
         folder.resolve().name,
         [row for row in chosen.values() if row["status"] == "done"],
@@ -110,7 +109,7 @@ def read_runs(folder: Path) -> Runs:
         [LeftOut(count, text) for text, count in others.items()],
         times.get("step_times", {}),
         times.get("environment", {}),
-        _read_analysis(folder / ANALYSIS_FILE),
+        read_analysis(folder),
     )
 
 
@@ -166,32 +165,3 @@ def _missing(rows: Mapping[Key, Row]) -> list[Key]:
     axes = (dict.fromkeys(key[k] for key in rows) for k in (2, 3, 4))
     grid = itertools.product(settings, *axes)
     return [key for ((task, shots), *rest) in grid if (key := (task, shots, *rest)) not in rows]
-
-
-def _read_times(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    found = _json(path)
-    try:
-        entries = [entry for arms in found["step_times"].values() for entry in arms.values()]
-        fine = all(is_number(entry[name]) for entry in entries for name in ("ratio", "low", "high"))
-        fine = fine and isinstance(found["environment"], dict)
-    except (TypeError, KeyError, AttributeError):
-        fine = False
-    if not fine:
-        raise BadInput(f"{path} holds no step times: measure them again, or delete it")
-    return dict(found)
-
-
-def _read_analysis(path: Path) -> list[Row]:
-    found = _json(path) if path.exists() else []
-    if not isinstance(found, list) or not all(isinstance(record, dict) for record in found):
-        raise BadInput(f"{path} is no list of analyses: run `compare` again, or delete it")
-    return found
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(read_text(path))
-    except ValueError as error:
-        raise BadInput(f"{path} is broken ({error}): run `compare` again, or delete it") from error

@@ -3,10 +3,10 @@
     python -m benchmarks.evidence --model M --data GLUE --text FILE... --out RUNS --jobs 2
 
 M is a six-layer masked LM; other models work too and take longer. The groups below are comparisons as
-``bridge-pets compare --preset small`` runs them, one after another into one table; then come all other
-bridges, into RUNS/zoo, prefix and prompt tuning, into RUNS/prompts, and the remedies of
-`benchmarks.remedies`, into RUNS/remedies, and a report of each. Interrupted, the same command goes on.
-EVIDENCE.md says what was found.
+``bridge-pets compare --preset small`` runs them, one after another into one table. Then come all other
+bridges (RUNS/zoo), prefix and prompt tuning (RUNS/prompts), five times the steps (RUNS/long) and the
+remedies of `benchmarks.remedies` (RUNS/remedies), and a report of each. Interrupted, the same command
+goes on. EVIDENCE.md says what was found.
 """
 
 from __future__ import annotations
@@ -63,6 +63,13 @@ ZOO: dict[str, Any] = {
     ),
 }
 PROMPTS: dict[str, Any] = {"tasks": ("sst2",), "pets": ("prefix", "prompt"), "arms": ARMS}
+LONG: dict[str, Any] = {
+    "tasks": ("sst2",),
+    "pets": ("lora",),
+    "arms": ARMS,
+    "steps": 240,
+    "eval_every": 40,
+}
 REMEDY: dict[str, Any] = {
     "tasks": ("sst2", "cola"),
     "pets": ("lora",),
@@ -72,28 +79,29 @@ STUDIES: tuple[tuple[str, tuple[dict[str, Any], ...], type[Context]], ...] = (
     ("", GROUPS, Context),
     ("zoo", (ZOO,), Context),
     ("prompts", (PROMPTS,), Context),
+    ("long", (LONG,), Context),
     ("remedies", (REMEDY,), RemedyContext),
 )
 """The folder under RUNS, with a table and a report of its own; the comparisons; what has its costs."""
 
 
-def grid(**axes: Any) -> Grid:
-    """A comparison with the settings of the preset "small"."""
-    small = PRESETS["small"]
+def grid(**changes: Any) -> Grid:
+    """The comparison of the preset "small" with other axes, or other settings."""
+    asked = {**PRESETS["small"], **changes}
     settings = TuneSettings(
-        max_steps=small["steps"],
-        batch_size=small["batch_size"],
-        learning_rate=small["lr"],
-        eval_every=small["eval_every"],
-        max_length=small["max_length"],
+        max_steps=asked["steps"],
+        batch_size=asked["batch_size"],
+        learning_rate=asked["lr"],
+        eval_every=asked["eval_every"],
+        max_length=asked["max_length"],
     )
     fit = {
-        "max_steps": small["fit_steps"],
-        "batch_size": small["fit_batch_size"],
-        "max_length": small["fit_length"],
+        "max_steps": asked["fit_steps"],
+        "batch_size": asked["fit_batch_size"],
+        "max_length": asked["fit_length"],
     }
-    shared = {name: small[name] for name in ("shots", "seeds", "weights")}
-    return Grid(**{**shared, **axes}, settings=settings, fit=fit)
+    axes = {name: asked[name] for name in ("tasks", "shots", "pets", "arms", "seeds", "weights")}
+    return Grid(**axes, settings=settings, fit=fit)
 
 
 @click.command(cls=ManyValues)

@@ -34,7 +34,7 @@ def test_the_groups_are_grids_of_five_splits_without_a_cell_twice() -> None:
         ("sst2", "lora", "brownian"),
     }
     assert set(REMEDIES) < set(grid(**REMEDY).arms)
-    assert {name for name, *_ in STUDIES} == {"", "zoo", "prompts", "remedies"}
+    assert {name for name, *_ in STUDIES} == {"", "zoo", "prompts", "long", "remedies"}
     assert all(grid(**axes) for _, groups, _ in STUDIES for axes in groups)
 
 
@@ -103,7 +103,7 @@ def test_remedies_run_as_arms(context: RemedyContext) -> None:
 def test_the_one_command_runs_every_study_and_reports_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With two small studies in the place of the four; given again, it runs nothing again."""
+    """With two small studies in the place of all; given again, it runs nothing again."""
     save_inputs(tmp_path)
     (tmp_path / "text.txt").write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
     few = {

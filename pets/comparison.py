@@ -48,8 +48,12 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the arms differ, in either direction, after correction."""
-        return self.adjusted_p < LEVEL
+        """Whether the arms differ, in either direction: by the corrected test, and by the interval too.
+
+        With few pairs the two can disagree, as the test assumes normal differences and the interval
+        does not: then nothing is claimed.
+        """
+        return self.adjusted_p < LEVEL and not self.difference.low <= 0 <= self.difference.high
 
     def __str__(self) -> str:
         if math.isnan(self.adjusted_p):

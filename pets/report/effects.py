@@ -58,8 +58,9 @@ def _forest(kinds: Mapping[str, str], found: Comparisons, baselines: Sequence[st
         axis.locator_params(axis="x", nbins=4)
     caption = (
         f"Score of each arm minus {listed([f'that of {baseline}' for baseline in baselines])}, over all "
-        "settings, with its 95 % bootstrap interval. A filled mark is significant after correction, a "
-        "hollow one is not. Small strokes are the means of single settings. Right of the line is better."
+        "settings, with its 95 % bootstrap interval. A filled mark is significant (corrected p below "
+        "0.05, interval without 0), a hollow one is not. Small strokes are the means of single "
+        "settings. Right of the line is better."
     )
     to = VANILLA if VANILLA in baselines else "the controls"
     return Picture(f"Difference to {to}, all settings together", caption, figure)

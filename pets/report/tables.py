@@ -14,7 +14,8 @@ from pets.report.wording import interval, number, p_value, plural, setting_name,
 HOW_TO_READ = (
     "Differences are paired by seed, with their 95 % bootstrap interval; below them the p of the "
     "paired t test (t), of Wilcoxon's signed-rank test (W), and that of the t test corrected "
-    "by Holm for all comparisons with the same baseline. Bold: corrected p below 0.05."
+    "by Holm for all comparisons with the same baseline. Bold: the corrected p is below 0.05 and the "
+    "interval leaves out 0."
 )
 
 

@@ -131,5 +131,7 @@ def _signed_ranks(found: Comparisons) -> str:
         return ""
     return (
         f"With at most {plural(max(counts), 'pair')} in a single setting the signed-rank test cannot "
-        f"give a p below {least:.4g} there, so the t test decides. It assumes nearly normal differences."
+        f"give a p below {least:.4g} there, so the t test decides. It assumes nearly normal "
+        "differences, the interval does not; where only one of them speaks, nothing is called "
+        "significant."
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MIN_GAIN = 1e-3  # less of a gain does not count against patience
+_SHOWN = 3  # held-out costs beside the bar
 
 
 def run(loops: Sequence[FitLoop], text: FitText, *, progress: bool) -> None:
@@ -76,7 +77,9 @@ def _held_out_costs(loops: Sequence[FitLoop]) -> str:
     last = [(loop.name, f"{loop.history['held_out'][-1][1]:.4g}") for loop in loops]
     if len(last) == 1:
         return f"held-out cost {last[0][1]}"
-    return "held-out costs " + ", ".join(f"{name} {value}" for name, value in last)
+    shown = [f"{name} {value}" for name, value in last[:_SHOWN]]
+    more = [f"{len(last) - _SHOWN} more"] if len(last) > _SHOWN else []
+    return "held-out costs " + ", ".join(shown + more)
 
 
 class FitLoop:

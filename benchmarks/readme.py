@@ -35,6 +35,8 @@ def render(records: dict[str, dict[str, Any]]) -> str:
     for name, record in sorted(records.items()):
         if "generation" in record:
             parts.append(_generation(name, record))
+        elif "joint_fit" in record:
+            parts.append(_joint_fit(name, record))
         elif "groups" in record or "check" in record:
             parts.append("\n".join([kernel_tables.render(name, record), _where(record)]))
         else:
@@ -54,6 +56,25 @@ def _generation(name: str, record: dict[str, Any]) -> str:
         f"{found['frozen']:.3f}. Seeds {', '.join(map(str, seeds))}.\n",
         found["table"],
         "",
+    ]
+    return "\n".join([*lines, _where(record)])
+
+
+def _joint_fit(name: str, record: dict[str, Any]) -> str:
+    found = record["joint_fit"]
+    spread = {
+        arm: " / ".join(f"{taken[q]:.2f}" for q in ("p20", "p50", "p80"))
+        for arm, taken in {**found["seconds"], "ratio": found["ratio"]}.items()
+    }
+    lines = [
+        f"## Fitting {len(found['bridges'])} costs: `results/{name}`\n",
+        f"{', '.join(found['bridges'])} on {found['model']}, {found['max_steps']} steps of "
+        f"{found['batch_size']} rows of at most {found['max_length']} tokens, {found['rounds']} rounds "
+        "of each arm in turn; both end at the same bits.\n",
+        "| arm | seconds, p20 / p50 / p80 |",
+        "| --- | --- |",
+        *(f"| {arm} | {spread[arm]} |" for arm in found["seconds"]),
+        f"\nRatio within each round, p20 / p50 / p80: {spread['ratio']}.\n",
     ]
     return "\n".join([*lines, _where(record)])
 

@@ -20,7 +20,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from shared_files import needs_shared, shared
-from tiny import tiny_bert, tiny_tokenizer
+from tiny import TEXTS, tiny_bert, tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,6 +31,7 @@ from benchmarks import (
     gpu,
     gpu_check,
     guard,
+    joint_fit,
     meter,
     readme,
     shapes,
@@ -76,6 +77,38 @@ def test_step_cost_times_nothing_when_the_cost_is_wrong(
     monkeypatch.setattr(cost, "forward", lambda *a, **k: 1.01 * good(*a, **k))
     with pytest.raises(AssertionError, match="not close"):
         work.check(cost)
+
+
+def test_joint_fit_reports_both_arms(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joint_fit, "RESULTS", tmp_path)
+    (tmp_path / "text.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    args = ["--model", model, "--text", str(tmp_path / "text.txt"), "--bridges", "brownian", "sde"]
+    args += ["--batch", "4", "--length", "16", "--steps", "2", "--rounds", "2", "--out", "j.json"]
+    done = CliRunner().invoke(joint_fit.main, args, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "one after another takes" in done.output
+    record = json.loads((tmp_path / "j.json").read_text())
+    assert record["joint_fit"]["seconds"]["together"]["p50"] > 0
+    page = readme.render({"j.json": record})
+    assert "## Fitting 2 costs" in page
+    assert "| one after another | " in page
+
+
+def test_joint_fit_times_nothing_when_the_costs_differ(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"batch_size": 4, "max_length": 16, "max_steps": 2}
+    work = joint_fit.Workload(model, ("brownian", "ou"), TEXTS, **settings)
+    seeds, original = iter((1, 2)), bridges.fit_together
+
+    def other(costs: Any, *args: Any, **options: Any) -> Any:
+        return original(costs, *args, **{**options, "seed": next(seeds)})
+
+    monkeypatch.setattr(joint_fit, "fit_together", other)
+    with pytest.raises(AssertionError, match="fitted together the costs are not the same"):
+        joint_fit.measure(work, 1)
 
 
 def test_generation_is_scored_word_for_word() -> None:

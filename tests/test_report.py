@@ -162,6 +162,12 @@ def test_without_an_effect_nothing_is_bold(tmp_path: Path) -> None:
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<strong>" not in text
     assert "after correction none of them is significant" in text
+    told = [point for point in re.findall(r"<li>(.*?)</li>", text, re.DOTALL) if "controls" in point]
+    assert len(told) == 1  # one sentence for all bridges
+    assert (
+        "none of these is told apart from any: brownian, ou:theta=2.0 and sde; nearest to it is"
+        in told[0]
+    )
 
 
 def test_the_page_needs_nothing_from_outside(effect: tuple[Path, list[dict[str, Any]]]) -> None:

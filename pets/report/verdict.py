@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ def points(runs: Runs, found: Comparisons) -> list[str]:
     """Sentences on what the headline leaves out: other arms, controls, single settings, resolution."""
     told = [_not_significant(found)]
     bridges = [arm for arm, kind in arm_kinds(runs.done).items() if kind == BRIDGE]
-    told += [_against_controls(arm, found) for arm in bridges]
+    told += _against_controls(bridges, found)
     told += [_single(found), _resolution(found), _signed_ranks(found)]
     return [text for text in told if text]
 
@@ -75,13 +76,32 @@ def _not_significant(found: Comparisons) -> str:
     return f"Not told apart from {VANILLA} {_ALL}: {names}{most}."
 
 
-def _against_controls(arm: str, found: Comparisons) -> str:
-    """Whether a bridge beats the controls over all settings."""
-    here = [c for c in found.pooled.values() if c.arm == arm and c.baseline != VANILLA]
-    if not here:
-        return ""
-    better, worse = _clear(here)
-    same = [c for c in here if not c.significant]
+def _against_controls(bridges: Iterable[str], found: Comparisons) -> list[str]:
+    """Whether bridges beat the controls over all settings; those like all of them share a line."""
+    here = {
+        arm: [c for c in found.pooled.values() if c.arm == arm and c.baseline != VANILLA]
+        for arm in bridges
+    }
+    alike = [arm for arm, own in here.items() if own and not any(c.significant for c in own)]
+    if len(alike) < 2:
+        alike = []
+    told = [_of_bridge(arm, own) for arm, own in here.items() if own and arm not in alike]
+    if alike:
+        every = [c for arm in alike for c in here[arm]]
+        controls = listed(list(dict.fromkeys(c.baseline for c in every)))
+        tested = [c for c in every if not math.isnan(c.adjusted_p)] or every
+        nearest = min(tested, key=lambda c: (c.adjusted_p, -abs(c.difference.mean)))
+        told.append(
+            f"Against the controls ({controls}), {_ALL}, none of these is told apart from any: "
+            f"{listed(alike)}; nearest to it is {nearest.arm} minus {nearest.baseline} "
+            f"{_numbers(nearest)}."
+        )
+    return told
+
+
+def _of_bridge(arm: str, comparisons: Sequence[Comparison]) -> str:
+    better, worse = _clear(comparisons)
+    same = [c for c in comparisons if not c.significant]
     parts = []
     if better:
         parts.append(f"is significantly better than {_baselines(better)}")

@@ -282,7 +282,7 @@ def test_texts_longer_than_the_positions_are_cut_and_counted(
         code, shown, _ = tune("--out", "r")
     assert code == 0
     assert json.loads(shown)["truncated"] == {"train": 0, "dev": 0, "reported": 1}
-    assert any("1 of 17 texts were longer" in r.getMessage() for r in caplog.records)
+    assert any("1 of 17 texts were cut to fit" in r.getMessage() for r in caplog.records)
 
 
 def test_zoo_lists_every_bridge(run: Run) -> None:

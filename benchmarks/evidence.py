@@ -25,7 +25,6 @@ from pets.compare.grid import Grid
 from pets.compare.presets import PRESETS
 from pets.compare.run import compare
 from pets.report.writing import write_report
-from pets.tune_settings import TuneSettings
 
 ARMS = (
     "brownian",
@@ -87,21 +86,7 @@ STUDIES: tuple[tuple[str, tuple[dict[str, Any], ...], type[Context]], ...] = (
 
 def grid(**changes: Any) -> Grid:
     """The comparison of the preset "small" with other axes, or other settings."""
-    asked = {**PRESETS["small"], **changes}
-    settings = TuneSettings(
-        max_steps=asked["steps"],
-        batch_size=asked["batch_size"],
-        learning_rate=asked["lr"],
-        eval_every=asked["eval_every"],
-        max_length=asked["max_length"],
-    )
-    fit = {
-        "max_steps": asked["fit_steps"],
-        "batch_size": asked["fit_batch_size"],
-        "max_length": asked["fit_length"],
-    }
-    axes = {name: asked[name] for name in ("tasks", "shots", "pets", "arms", "seeds", "weights")}
-    return Grid(**axes, settings=settings, fit=fit)
+    return Grid.of_options({**PRESETS["small"], **changes})
 
 
 @click.command(cls=ManyValues)

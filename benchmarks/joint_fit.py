@@ -14,9 +14,9 @@ import time
 from typing import Any
 
 import click
-import torch
 
 from benchmarks.environment import RESULTS, environment, to_json
+from benchmarks.meter import quantiles, ratios
 from bridges import RunningCost, fit_together
 from bridges.storage import write_text
 from pets.cli_input import ManyValues, read_lines
@@ -61,18 +61,11 @@ def measure(work: Workload, rounds: int) -> dict[str, Any]:
         if k:
             for arm, (taken, _) in found.items():
                 seconds[arm].append(taken)
-    ratios = [a / b for a, b in zip(seconds[ALONE], seconds[TOGETHER], strict=True)]
     return {
-        "seconds": {arm: _quantiles(taken) for arm, taken in seconds.items()},
-        "ratio": _quantiles(ratios),
+        "seconds": {arm: quantiles(taken) for arm, taken in seconds.items()},
+        "ratio": ratios(seconds[ALONE], seconds[TOGETHER]),
         "ratio_of_medians": statistics.median(seconds[ALONE]) / statistics.median(seconds[TOGETHER]),
     }
-
-
-def _quantiles(values: list[float]) -> dict[str, float]:
-    at = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
-    found = torch.tensor(values, dtype=torch.float64).quantile(at).tolist()
-    return {name: round(value, 4) for name, value in zip(("p20", "p50", "p80"), found, strict=True)}
 
 
 @click.command(cls=ManyValues)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bridges import BrownianBridge, LabelEnds, RunningCost
+from bridges import BrownianBridge, LabelEnds, RunningCost, get
 from pets.compare.arms import Arm
 from pets.compare.context import Context
 from pets.compare.costs import Recipe
@@ -92,7 +92,7 @@ class RemedyContext(Context):
         if arm.text not in REMEDIES:
             return super().cost(arm, found)
         kind = PosteriorCost if arm.text == Posterior.registered_name else RunningCost
-        bridge = _BRIDGES[arm.text]()  # its name is in the cost's digest
+        bridge = get(arm.text)  # its name is in the cost's digest
         cost = kind(found.spec, bridge, found.latent_map, found.end_points).to(self.plm.device)
         cost.fit_record = found.fit_record
         if arm.text == Contrast.registered_name:
@@ -106,8 +106,3 @@ class RemedyContext(Context):
             vectors = cost.end_points.vectors
             ends = vectors[tokens]
             vectors[tokens] = F.normalize(ends - ends.mean(0), dim=1)
-
-
-_BRIDGES: dict[str, type[BrownianBridge]] = {
-    str(kind.registered_name): kind for kind in (Contrast, Posterior, Longer, TaskText)
-}

@@ -98,28 +98,11 @@ def compare(
     """
     from pets.compare.grid import Grid
     from pets.compare.run import compare as run
-    from pets.tune_settings import TuneSettings
 
     if jobs < 1:
         raise BadInput(f"--jobs {jobs}: expected 1 or more")
     chosen = PRESETS[preset] | {name: value for name, value in given.items() if value not in (None, ())}
-    settings = TuneSettings(
-        max_steps=chosen["steps"],
-        batch_size=chosen["batch_size"],
-        learning_rate=chosen.get("lr"),
-        eval_every=chosen["eval_every"],
-        max_length=chosen["max_length"],
-    )
-    grid = Grid(
-        **{name: tuple(chosen[name]) for name in ("tasks", "shots", "pets", "seeds", "weights")},
-        arms=(*chosen["arms"], *regularizers),
-        settings=settings,
-        fit={
-            "max_steps": chosen["fit_steps"],
-            "batch_size": chosen["fit_batch_size"],
-            "max_length": chosen["fit_length"],
-        },
-    )
+    grid = Grid.of_options({**chosen, "arms": (*chosen["arms"], *regularizers)})
     found = run(grid, out, model, data, tuple(read_lines(texts)), jobs=jobs, ray=ray)
     click.echo(f"{found.done} cells done, {found.reused} of them before; {found.failed} failed")
     click.echo(f"wrote {out / 'results.jsonl'}")

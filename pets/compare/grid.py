@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -81,6 +81,24 @@ class Grid:
         for weight in self.weights:
             if not (math.isfinite(weight) and weight > 0):
                 raise BadInput(f"weight {weight}: expected a finite number above 0")
+
+    @classmethod
+    def of_options(cls, options: Mapping[str, Any]) -> Grid:
+        """The grid of a preset, or of one with some options changed; see `pets.compare.presets`."""
+        axes = ("tasks", "shots", "pets", "arms", "seeds", "weights")
+        settings = TuneSettings(
+            max_steps=options["steps"],
+            batch_size=options["batch_size"],
+            learning_rate=options.get("lr"),
+            eval_every=options["eval_every"],
+            max_length=options["max_length"],
+        )
+        fit = {
+            "max_steps": options["fit_steps"],
+            "batch_size": options["fit_batch_size"],
+            "max_length": options["fit_length"],
+        }
+        return cls(**{name: tuple(options[name]) for name in axes}, settings=settings, fit=fit)
 
     def cells(self) -> Iterator[Cell]:
         """All cells; a seed's before the next seed's, so that a part of a grid is a balanced one."""

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bridges import BrownianBridge, LabelEnds, RunningCost, get
+from bridges.documents import Layout
 from pets.compare.arms import Arm
 from pets.compare.context import Context
 from pets.compare.costs import Recipe
@@ -51,7 +52,7 @@ REMEDIES = tuple(str(kind.registered_name) for kind in (Contrast, Posterior, Lon
 class PosteriorCost(RunningCost):
     """The negative log-probability of the label, given the trajectory, among the labels there are."""
 
-    def forward(
+    def costs(
         self,
         hidden_states: Sequence[Tensor],
         targets: Tensor,
@@ -59,16 +60,22 @@ class PosteriorCost(RunningCost):
         *,
         labels: LabelEnds | None = None,
         in_place: bool = False,
+        layout: Layout | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """As `RunningCost`'s, for labels of one word each."""
         assert labels is not None
         trajectory, found = self.trajectory(
-            hidden_states, targets, attention_mask, classes=len(labels), in_place=in_place
+            hidden_states,
+            targets,
+            attention_mask,
+            classes=len(labels),
+            in_place=in_place,
+            layout=layout,
         )
         ends = labels.vectors[:, :1].expand(-1, len(found), -1)  # [C, N, d]
         costs = self.bridge.cost(self.latent_map, trajectory, ends, generator=generator)
-        return F.cross_entropy(-self.bridge.terms(trajectory) * costs.T, found)
+        return F.cross_entropy(-self.bridge.terms(trajectory) * costs.T, found, reduction="none")
 
 
 class RemedyContext(Context):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bridges.documents import Layout, Rows
 from bridges.errors import BadInput
 from bridges.model_spec import ModelSpec
 from bridges.text import IGNORED
@@ -20,18 +21,20 @@ class Reading:
         rows, columns: int64 [N], the positions whose states are the trajectories.
         targets: int64 [N], tokens or labels.
         context: bool [B, S], the positions whose mean state is the context of a sequence.
+        documents: of a packed batch: its documents, which are the sequences then; else None.
     """
 
     rows: Tensor
     columns: Tensor
     targets: Tensor
     context: Tensor
+    documents: Rows | None = None
 
 
 def read(
     spec: ModelSpec,
     targets: Tensor,
-    attention_mask: Tensor | None,
+    layout: Layout,
     *,
     classes: int | None = None,
     in_place: bool = False,
@@ -41,29 +44,23 @@ def read(
     Args:
         spec: of the model.
         targets: token ids, or labels, -100 where there is none.
-        attention_mask: [B, S], 0 at padding; default all attended.
+        layout: which positions there are, [B, S].
         classes: how many labels there are; None for tokens of the vocabulary.
         in_place: read at their own positions, with all that is attended as context, in any model.
 
     Raises:
-        BadInput: for a mask of another shape, no target at all, a target at a position that is not
-            attended, or one out of range.
+        BadInput: for a target at a position that is not attended, or one out of range.
     """
-    if attention_mask is None:
-        mask = torch.ones_like(targets, dtype=torch.bool)
-    elif attention_mask.shape != targets.shape:
-        raise BadInput(
-            f"attention_mask {tuple(attention_mask.shape)} and targets {tuple(targets.shape)} "
-            "must have the same shape [B, S]"
-        )
-    else:
-        mask = attention_mask.bool()
+    mask, documents = layout.mask, None
     shifted = spec.causal and not in_place
+    lost = ((targets != IGNORED) & ~mask)[:, int(shifted) :].sum()
+    if layout.documents is not None:
+        documents = Rows.of(layout.documents, (targets != IGNORED) & mask)
+        targets, mask = documents.take(targets, IGNORED), documents.take(mask, False)
     is_target = targets != IGNORED
     if shifted:
-        is_target[:, 0] = False  # nothing comes before the first token to predict it
-    lost = (is_target & ~mask).sum()
-    if shifted:  # nor before the first attended one, when the padding is on the left
+        is_target[:, :1] = False  # nothing comes before the first token to predict it
+        # nor before the first attended one, when the padding is on the left
         is_target[:, 1:] &= mask[:, :-1]
     rows, columns = is_target.nonzero(as_tuple=True)
     found = targets[rows, columns]
@@ -75,10 +72,8 @@ def read(
             f"{missing} targets are at positions that the attention mask leaves out: set their "
             "labels to -100 or attend to them"
         )
-    if not len(rows):
-        raise BadInput("the batch has no target: every label is -100")
     count = spec.vocab_size if classes is None else classes
-    if low < 0 or high >= count:
+    if len(rows) and (low < 0 or high >= count):
         kind = "token ids" if classes is None else "labels"
         raise BadInput(f"targets from {low} to {high}: expected {kind} from 0 to {count - 1}, or -100")
     if shifted:
@@ -86,4 +81,4 @@ def read(
         mask = mask & (is_target.cumsum(1) == 0)
     elif spec.encoder_decoder and not in_place:
         mask = mask & (is_target.cumsum(1) - is_target.long() == 0)
-    return Reading(rows, columns, found, mask)
+    return Reading(rows, columns, found, mask, documents)

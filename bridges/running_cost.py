@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bridges import registry
 from bridges.base import Bridge
 from bridges.cost_files import FORMAT, load_cost, refusing_misfit, save_cost
+from bridges.documents import Layout
 from bridges.errors import BadInput
 from bridges.fit_settings import FitResult
 from bridges.fitting import fit
@@ -122,37 +123,64 @@ class RunningCost(nn.Module):
         *,
         labels: LabelEnds | None = None,
         in_place: bool = False,
+        layout: Layout | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The running cost, mean over layers and target tokens: a scalar.
+        """The running cost, mean over layers and target tokens: a scalar; 0 where there is no target.
 
         A masked LM is read at the target's own position; a causal LM at the position before it, as
         transformers shifts its labels; a decoder beside an encoder at the target's own position, which
         transformers gives the token before it. The context is the mean state over attended positions;
         in a causal LM and in a decoder only over those up to the first one that is read, else the
-        answer would be part of it.
+        answer would be part of it. Documents packed into one row are read as rows of their own.
 
         Args:
             hidden_states: L+1 tensors [B, S, H], as transformers returns them; of an encoder-decoder
                 its decoder's.
             targets: token ids [B, S], -100 where there is no target.
-            attention_mask: [B, S], 0 at padding; default all attended.
+            attention_mask: [B, S], 0 at padding; default all attended. See `Layout.of` for more.
             labels: end points of labels; ``targets`` are then indices into them. A label with several
                 words is a mixture: with c_k the cost towards word k and n layers in its mean, the cost
                 is ``-log(sum_k weight_k exp(-n c_k)) / n``. A bridge may mix in other labels' words, see
                 `Bridge.ends`.
             in_place: the targets are not predicted but read where they stand, with all that is attended
                 as context, in any model: so it is with the label of a sequence at its pooled position.
+            layout: instead of a mask: which positions there are, and which are one document.
             generator: of the noise of a cost that draws any; default torch's global one.
 
         Raises:
-            BadInput: for a wrong number or shape of hidden states, no target at all, a target at a
+            BadInput: for states that are not this model's, a mask that does not fit, a target at a
                 position that is not attended, or a target outside the vocabulary or the labels.
         """
+        costs = self.costs(
+            hidden_states,
+            targets,
+            attention_mask,
+            labels=labels,
+            in_place=in_place,
+            layout=layout,
+            generator=generator,
+        )
+        return costs.mean() if len(costs) else costs.sum()
+
+    def costs(
+        self,
+        hidden_states: Sequence[Tensor],
+        targets: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        labels: LabelEnds | None = None,
+        in_place: bool = False,
+        layout: Layout | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The running cost of each target token, mean over layers: [N]. As `forward` in all else."""
         classes = None if labels is None else len(labels)
         trajectory, found = self.trajectory(
-            hidden_states, targets, attention_mask, classes=classes, in_place=in_place
+            hidden_states, targets, attention_mask, classes=classes, in_place=in_place, layout=layout
         )
+        if not len(found):
+            return trajectory.states.sum((0, 2))  # [0], and part of the states' graph
         if labels is None:
             ends, log_weights = self.end_points(found), None
         else:
@@ -161,7 +189,7 @@ class RunningCost(nn.Module):
         if log_weights is not None:
             count = self.bridge.terms(trajectory)
             costs = -torch.logsumexp(log_weights.to(costs) - count * costs, 0) / count
-        return costs.mean()
+        return costs
 
     def trajectory(
         self,
@@ -171,6 +199,7 @@ class RunningCost(nn.Module):
         *,
         classes: int | None = None,
         in_place: bool = False,
+        layout: Layout | None = None,
     ) -> tuple[Trajectory, Tensor]:
         """The targets' trajectories and their tokens or labels [N].
 
@@ -186,7 +215,11 @@ class RunningCost(nn.Module):
                 f"expected {spec.num_layers + 1} of shape {expected} for targets "
                 f"{tuple(targets.shape)}"
             )
-        where = read(spec, targets, attention_mask, classes=classes, in_place=in_place)
+        if layout is None:
+            layout = Layout.of((len(targets), targets.shape[1]), attention_mask, device=targets.device)
+        where = read(spec, targets, layout, classes=classes, in_place=in_place)
+        if where.documents is not None:
+            hidden_states = [where.documents.take(hidden) for hidden in hidden_states]
         path = Trajectory.gather(hidden_states, where.context, where.rows, where.columns)
         return path, where.targets
 

@@ -1,19 +1,18 @@
-"""A look at the first backward pass: which trainable parameters did it leave without a gradient?"""
+"""A look at the first backward pass: did it reach the running cost, and every trainable parameter?"""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Collection, Mapping
-from functools import partial
 from typing import Any
 
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from torch.autograd import Variable
 from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from bridges.errors import BadInput
@@ -25,86 +24,116 @@ _ADVICE = (
     "the model ignores this PET there, so training would not change it: use another PET, or leave "
     "these modules out of its target_modules"
 )
+_DROPPED = (
+    "the loop trained another loss than the model's .loss, which holds the running cost, so the cost "
+    "had no effect: use output.loss (for TRL's SFTTrainer see examples/sft_trl.py), or plug it in with "
+    "pets.regularize(..., into_loss=False) and add weight * output.running_cost to your own"
+)
+_DROPPED_TERM = (
+    "the loop trained a loss without output.running_cost, so the cost had no effect: add "
+    "weight * output.running_cost to it, or leave into_loss=False out of pets.regularize"
+)
 
 
 class GradientGuard:
-    """Watches the forwards of a model until a first backward pass of one of their losses has ended.
+    """Watches the forwards of a model until a first backward pass through them has ended.
 
-    Then it takes its hooks off and says which trainable parameters were left out: with an error where
+    The end shows at the next step of an optimiser that holds a parameter, or at the next forward. Then
+    the guard takes its hooks off and says which trainable parameters were left out: with an error where
     they belong to a PET, for a PET that the model does not read is a mistake, and with a logged
     warning elsewhere, for parts of a pretrained model are often unused. A layer of which a numbered
     sibling (another layer, another expert) was reached may have its turn later, so it is a warning too.
 
-    A loop that trains a loss of its own and drops the model's is an error at the next forward.
+    A pass that did not reach the running cost is an error: the loop trains a loss without it.
 
-    A pass that accumulates nothing (`torch.autograd.grad`) does not count. Nothing is watched in a model
-    with parts wrapped by FSDP1, whose gradients arrive at flat parameters; FSDP2 is watched.
+    A pass that accumulates nothing (`torch.autograd.grad`) does not count, nor does an adapter that is
+    not active. Nothing is watched in a model with parts wrapped by FSDP1, whose gradients arrive at
+    flat parameters; FSDP2 is watched.
+
+    Args:
+        into_loss: whether the cost is part of the model's loss.
     """
 
-    def __init__(self) -> None:
-        self._done = self._begun = False
+    def __init__(self, into_loss: bool = True) -> None:
+        self._into_loss = into_loss
+        self._done = False
+        self._names: dict[nn.Parameter, str] = {}
+        self._pet: set[nn.Parameter] = set()
+        self._connected: set[Tensor] = set()
         self._reached: set[nn.Parameter] = set()
-        self._watched: dict[nn.Parameter, RemovableHandle] = {}
-        self._losses: list[RemovableHandle] = []
+        self._term_reached = False
+        self._hooks: dict[Any, RemovableHandle] = {}
+        self._on_terms: list[RemovableHandle] = []
 
-    def __reduce__(self) -> tuple[type[GradientGuard], tuple[()]]:
+    def __reduce__(self) -> tuple[type[GradientGuard], tuple[bool]]:
         """A copied model's parameters have no hooks yet, so its guard starts from the beginning."""
-        return GradientGuard, ()
+        return GradientGuard, (self._into_loss,)
 
     def remove(self) -> None:
         """Take every hook off; from now on nothing is watched."""
-        for hook in [*self._watched.values(), *self._losses]:
+        for hook in [*self._hooks.values(), *self._on_terms]:
             hook.remove()
         self._done = True
-        self._watched, self._losses, self._reached = {}, [], set()
+        self._hooks, self._on_terms = {}, []
+        self._names, self._pet, self._connected, self._reached = {}, set(), set(), set()
 
-    def watch(self, model: nn.Module, loss: Tensor) -> None:
-        """Called at the end of a training forward of the model, with what it returns as its loss."""
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to watch."""
+        return self._done
+
+    def watch(self, model: nn.Module, loss: Tensor, term: Tensor | None) -> None:
+        """Called at the end of a training forward of the model.
+
+        Args:
+            loss: what it returns as such.
+            term: the running cost that was added to it or is to be; None for one of weight 0.
+        """
         if self._done or not loss.requires_grad:
             return
         if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
             return self.remove()
-        names = {p: name for name, p in model.named_parameters() if p.requires_grad and p.is_leaf}
-        pet = _pet_parameters(model)  # now: FSDP puts others in their place after the pass
-        for parameter in names:
-            if parameter not in self._watched:
-                # A set adds nothing twice and returns None, as a hook has to.
-                self._watched[parameter] = parameter.register_post_accumulate_grad_hook(
-                    self._reached.add
-                )
-        self._losses = [hook for hook in self._losses if hook.hooks_dict_ref() is not None]  # lives yet
-        if self._reached and not self._begun and not self._losses:
-            raise BadInput(
-                "the loop trained another loss than the model's .loss, which holds the running cost, so "
-                "the cost had no effect: use output.loss (for TRL's SFTTrainer see examples/sft_trl.py)"
-            )
-        self._losses.append(loss.register_hook(partial(self._begin, names, pet)))
+        active, inactive = _pet_parameters(model)
+        self._pet |= active
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and parameter.is_leaf and parameter not in inactive:
+                self._names[parameter] = name
+        for parameter in self._names.keys() - self._hooks.keys():
+            # A set adds nothing twice and returns None, as a hook has to.
+            self._hooks[parameter] = parameter.register_post_accumulate_grad_hook(self._reached.add)
+        if self not in self._hooks:
+            self._hooks[self] = register_optimizer_step_pre_hook(self._before_step)
+        # backward(inputs=...) passes by what it could have reached.
+        self._connected |= _leaves(loss.grad_fn)
+        if term is not None and term.requires_grad:
+            self._connected |= _leaves(term.grad_fn)
+            self._on_terms.append(term.register_hook(self._reach_term))
 
-    def _begin(
-        self, names: Mapping[nn.Parameter, str], pet: set[nn.Parameter], gradient: Tensor
-    ) -> None:
-        self._begun = True
-        if not self._done:
-            node = torch._C._current_autograd_node()  # that of the loss: it must not be kept any longer
-            end = partial(self._end, names, pet, node)
-            # Behind what others queued for the end of the pass: there FSDP hands out its last gradients.
-            Variable._execution_engine.queue_callback(
-                lambda: Variable._execution_engine.queue_callback(end)
-            )
+    def look(self) -> None:
+        """Has a backward pass ended? Called before every training forward.
 
-    def _end(self, names: Mapping[nn.Parameter, str], pet: set[nn.Parameter], node: Any) -> None:
-        if self._done:
+        Raises:
+            BadInput: for a pass that left out the cost, or parameters of a PET.
+        """
+        if self._done or not self._reached:
             return
-        left_out = [p for p in names if p.requires_grad and p not in self._reached]
-        if left_out:
-            in_graph = _leaves(node)
-            if not self._reached and not in_graph.isdisjoint(names):
-                return  # torch.autograd.grad
-            # backward(inputs=...) passes by what it could have reached.
-            left_out = [p for p in left_out if p not in in_graph]
+        if self._on_terms and not self._term_reached:
+            self._reached.clear()
+            self._on_terms = []
+            raise BadInput(_DROPPED if self._into_loss else _DROPPED_TERM)
+        names, pet = self._names, self._pet
+        reached = self._reached | self._connected
+        left_out = [p for p in names if p.requires_grad and p not in reached]
         self.remove()
         if left_out:
             _report(names, pet, left_out)
+
+    def _reach_term(self, gradient: Tensor) -> None:
+        self._term_reached = True
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if any(p in self._names for group in optimizer.param_groups for p in group["params"]):
+            self.look()
 
 
 def _leaves(node: Any) -> set[Tensor]:
@@ -143,21 +172,32 @@ def _report(
     )
 
 
-def _pet_parameters(model: nn.Module) -> set[nn.Parameter]:
-    found: set[nn.Parameter] = set()
+def _pet_parameters(model: nn.Module) -> tuple[set[nn.Parameter], set[nn.Parameter]]:
+    """The parameters of the PET's active adapters, and those of the others."""
+    active: set[nn.Parameter] = set()
+    every: set[nn.Parameter] = set()
     for module in model.modules():
         if isinstance(module, PeftModel):
-            parts = [getattr(module, "prompt_encoder", None)]
+            names, parts = module.active_adapters, [getattr(module, "prompt_encoder", None)]
         elif isinstance(module, BaseTunerLayer):
+            names = [] if module.disable_adapters else module.active_adapters
             parts = [getattr(module, name, None) for name in module.adapter_layer_names]
         else:
             continue
         for part in parts:
-            if isinstance(part, nn.Module):
-                found.update(part.parameters())
-            elif isinstance(part, nn.Parameter):
-                found.add(part)
-    return found
+            every.update(_parameters(part))
+            if isinstance(part, (nn.ModuleDict, nn.ParameterDict)):
+                for name in set(names) & set(part.keys()):
+                    active.update(_parameters(part[name]))
+            else:
+                active.update(_parameters(part))
+    return active, every - active
+
+
+def _parameters(part: Any) -> list[nn.Parameter]:
+    if isinstance(part, nn.Parameter):
+        return [part]
+    return list(part.parameters()) if isinstance(part, nn.Module) else []
 
 
 def _kind(name: str) -> str:

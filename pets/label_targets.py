@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
@@ -15,6 +14,7 @@ from transformers.models.auto.modeling_auto import (
 
 from bridges import BadInput, LabelEnds, RunningCost
 from bridges.text import IGNORED
+from pets.calls import behind_prompt
 from pets.verbalizer import Verbalizer
 
 _SEQUENCE = frozenset(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values())
@@ -195,11 +195,6 @@ def label_targets(
     if plm.get_output_embeddings() is None:
         return SequenceTargets(ends, plm, causal=cost.spec.causal)
     return WordTargets(ends, verbalizer, cost.spec.vocab_size)
-
-
-def behind_prompt(labels: Tensor, length: int) -> Tensor:
-    """Labels [B, S'] for a sequence that a soft prompt has lengthened; its positions are no targets."""
-    return F.pad(labels, (max(0, length - labels.shape[1]), 0), value=IGNORED)
 
 
 def _last(found: Tensor) -> Tensor:

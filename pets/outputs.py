@@ -19,6 +19,13 @@ def drop_states(output: Any) -> None:
             setattr(output, name, None)
 
 
+def note(output: Any, running_cost: Tensor | None) -> Any:
+    """The output with a running cost that is no item of it, so that predictions stay as they are."""
+    if isinstance(output, ModelOutput):
+        object.__setattr__(output, "running_cost", running_cost)
+    return output
+
+
 def declared(output: Any) -> Any:
     """The output in a class that knows a running cost: DDP takes outputs apart and builds them anew."""
     fields = getattr(type(output), "__dataclass_fields__", None)

@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import inspect
+import logging
 import math
+import threading
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from peft import PeftModel, PrefixTuningConfig
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 
 from bridges import BadInput, RunningCost
+from bridges.errors import is_number
 from bridges.model_spec import pretrained_model
+from pets import calls
+from pets.calls import Call
+from pets.entry import enter, is_replaced, leave, regularizer_of
 from pets.gradient_guard import GradientGuard
-from pets.label_targets import behind_prompt, label_targets
-from pets.outputs import declared, drop_states
+from pets.label_targets import label_targets
+from pets.loss_scale import LossScale
+from pets.outputs import declared, drop_states, note
 from pets.targets import check_not_checkpointed
 from pets.verbalizer import Verbalizer
 
-_MARK = "_bridge_pets_regularizer"
-_TRAINER_FLAG = "accepts_loss_kwargs"
+logger = logging.getLogger(__name__)
 
+_copying = threading.Lock()
 
-class _Kept(NamedTuple):
-    """What a forward of the encoder leaves for the cost."""
-
-    hidden: tuple[Tensor, ...]
-    mask: Tensor | None
-    input_ids: Tensor | None
+_SFT = "for TRL's SFTTrainer see examples/sft_trl.py"
 
 
 class Regularizer:
     """Handle of a running cost that is plugged into a model; see `regularize`.
 
-    Attributes:
-        weight: factor of the running cost in the loss; may be changed between steps.
+    Nothing of a forward is kept here: calls in other threads and of replicas do not meet.
     """
 
     def __init__(
@@ -44,51 +49,60 @@ class Regularizer:
         cost: RunningCost,
         weight: float,
         in_eval: bool,
+        into_loss: bool,
         verbalizer: Verbalizer | None,
     ) -> None:
         self.weight = weight
-        self._cost, self._in_eval = cost, in_eval
+        self._cost, self._in_eval, self._into_loss = cost, in_eval, into_loss
+        self._device: torch.device | None = None
+        self._elsewhere: dict[torch.device, RunningCost] = {}
         self._plm = pretrained_model(model)
         # Where the states come from. T5 has no module for all but its head, and is its own base model,
         # whose forward peft may call past its hooks.
         alone = self._plm.base_model is self._plm and cost.spec.encoder_decoder
         self._encoder = self._plm.get_decoder() if alone else self._plm.base_model
         self._targets = label_targets(model, self._plm, cost, verbalizer)
-        self._signature = inspect.signature(self._encoder.forward)
-        self._active = self._wants_states = False
         self._prefixed = any(
             isinstance(module, PeftModel)
             and isinstance(module.peft_config.get(module.active_adapter), PrefixTuningConfig)
             for module in model.modules()
         )
-        self._kept: _Kept | None = None
-        self._guard = GradientGuard()
+        self._signature = inspect.signature(self._encoder.forward)
+        self._model = model
+        self._guard = GradientGuard(into_loss)
+        self._scale = LossScale(self)
         self._hooks = [
-            model.register_forward_pre_hook(self._before, with_kwargs=True),
-            self._plm.register_forward_pre_hook(self._before_plm, with_kwargs=True),
             self._encoder.register_forward_pre_hook(self._before_encoder, with_kwargs=True),
             self._encoder.register_forward_hook(self._after_encoder, with_kwargs=True),
-            model.register_forward_hook(self._after, with_kwargs=True),
         ]
-        # Without this the Trainer believes the loss is already divided by the number of tokens of
-        # all accumulated batches, and scales the gradients by the number of accumulation steps.
-        self._flags = [(m, m.__dict__.get(_TRAINER_FLAG)) for m in {model, self._plm}]
-        for module, _ in self._flags:
-            setattr(module, _TRAINER_FLAG, False)
-        setattr(self._plm, _MARK, self)
+        self._entered = list(dict.fromkeys((model, self._plm)))
+        for module in self._entered:
+            enter(module, self)
+        self._signatures = {type(m): inspect.signature(m.forward) for m in self._entered}
+
+    @property
+    def weight(self) -> float:
+        """Factor of the running cost in the loss; may be changed between steps.
+
+        Raises:
+            BadInput: when it is set to anything but a finite number of at least 0.
+        """
+        return self._weight
+
+    @weight.setter
+    def weight(self, value: float) -> None:
+        if not is_number(value) or not math.isfinite(value) or value < 0:
+            raise BadInput(f"weight={value!r}: expected a finite number, 0 or more")
+        self._weight = value
 
     def remove(self) -> None:
         """Unplug the cost; the model is as it was before. A second call does nothing."""
         for hook in self._hooks:
             hook.remove()
-        for module, before in self._flags:
-            if before is None:
-                module.__dict__.pop(_TRAINER_FLAG, None)
-            else:
-                setattr(module, _TRAINER_FLAG, before)
-        self._hooks, self._flags = [], []
+        for module in self._entered:
+            leave(module)
+        self._hooks, self._entered = [], []
         self._guard.remove()
-        self._plm.__dict__.pop(_MARK, None)
 
     def __enter__(self) -> Regularizer:
         return self
@@ -101,98 +115,177 @@ class Regularizer:
     ) -> None:
         self.remove()
 
-    def _before(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self._kept = None
-        self._active = model.training or self._in_eval
-        if not self._active:
+    def run(
+        self, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: dict[str, Any]
+    ) -> Any:
+        """A forward of a module that was entered; the outermost one adds the cost.
+
+        Args:
+            module: the model, or a replica of it, or the language model inside.
+            forward: its own.
+            args, kwargs: as it was called.
+        """
+        if type(module) is type(self._plm):
+            kwargs = self._lengthened(kwargs)
+        around = Call.of(self)
+        if around is not None:
+            around.inner = self._named(module, args, kwargs)
+            return forward(*args, **kwargs)
+        if not (module.training or self._in_eval):
+            return note(forward(*args, **kwargs), None)
+        if module.training and not (self._guard.done and not self._prefixed):
+            self._before_training(module)
+        asked = kwargs.get("output_hidden_states") or self._plm.config.output_hidden_states
+        call = Call(self, keeps_states=bool(asked))
+        above = calls.enter(call)
+        try:
+            output = forward(*args, **kwargs)
+        finally:
+            calls.leave(above)
+        return self._add(module, forward, call, args, kwargs, output)
+
+    def _lengthened(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """peft puts a soft prompt before the input but leaves a masked LM's labels as they were."""
+        embeds, labels = kwargs.get("inputs_embeds"), kwargs.get("labels")
+        if embeds is None or labels is None or labels.dim() != 2:  # in eval mode too: it computes a loss
+            return kwargs
+        if self._cost.spec.encoder_decoder:  # the prompt is the encoder's, the labels the decoder's
+            return kwargs
+        return {**kwargs, "labels": calls.behind_prompt(labels, embeds.shape[1])}
+
+    def _named(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """What a module was called with, by name."""
+        return calls.by_name(self._signatures[type(module)], args, kwargs)
+
+    def _before_encoder(self, encoder: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        if Call.of(self) is not None:
+            return args, {**kwargs, "output_hidden_states": True, "return_dict": True}
+        if encoder.training and is_replaced(self._plm) and torch.is_grad_enabled():
+            raise BadInput(
+                f"another forward was put into {type(self._plm).__name__} after pets.regularize, and it "
+                f"passes the running cost by: plug the cost into the model that the loop calls ({_SFT})"
+            )
+        return None
+
+    def _after_encoder(self, encoder: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        call = Call.of(self)
+        if call is None:
             return
-        if kwargs.get("labels") is None:
+        call.of_decoder = getattr(output, "decoder_hidden_states", None) is not None
+        call.hidden = tuple(output.decoder_hidden_states if call.of_decoder else output.hidden_states)
+        call.told = calls.by_name(self._signature, args, kwargs)
+        if not call.keeps_states:
+            # Taken out here, they are neither returned nor copied to fp32 by Accelerate.
+            drop_states(output)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _before_training(self, module: nn.Module) -> None:
+        self._guard.look()
+        if self._prefixed:
+            check_not_checkpointed(module)  # the Trainer turns it on after everything was made
+
+    # Outside a compiler's graph, which the cost would break into a dozen pieces.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _add(
+        self,
+        module: nn.Module,
+        forward: Callable[..., Any],
+        call: Call,
+        args: Any,
+        kwargs: dict[str, Any],
+        output: Any,
+    ) -> Any:
+        given = {**call.inner, **self._named(module, args, kwargs)}
+        loss = self._loss_of(module, given, call, output)
+        assert call.hidden is not None
+        self._check_gradient(module, call.hidden)
+        costs = self._costs(given, call, output)
+        self._scale.note(has_target=len(costs) > 0, training=module.training)
+        value = term = costs.sum()  # 0 where there is no target
+        if len(costs):
+            value, term = costs.mean(), self._scale(costs, forward, args, kwargs)
+        if not self._into_loss:
+            value = term.to(loss.device)
+        elif self.weight and len(costs):
+            # Weighed as it is: in fp16 the cost alone may be out of range.
+            output["loss"] = loss + (self.weight * term).to(loss.device, loss.dtype)
+        if self._into_loss or not module.training:
+            value = value.detach()
+        if not module.training:
+            return note(output, value)
+        if len(costs):
+            self._guard.watch(
+                self._model, output["loss"], term if self.weight or not self._into_loss else None
+            )
+        output["running_cost"] = value
+        return declared(output)
+
+    def _loss_of(self, module: nn.Module, given: dict[str, Any], call: Call, output: Any) -> Tensor:
+        """The loss that the model returned.
+
+        Raises:
+            BadInput: where there is none, or no labels, or no states.
+        """
+        if given.get("labels") is None:
             raise BadInput(
                 "a running cost needs labels: call model(..., labels=labels), or model.eval() first "
                 "(the Trainer's label_smoothing_factor takes the labels away: leave it at 0)"
             )
-        if kwargs.get("num_items_in_batch") is not None:
+        if call.hidden is None:
             raise BadInput(
-                "num_items_in_batch was passed: the Trainer was built before pets.regularize; "
-                "call pets.regularize(model, ...) first, then build the Trainer"
-            )
-        if model.training and self._prefixed:
-            check_not_checkpointed(model)  # the Trainer turns it on after everything was made
-        self._wants_states = bool(
-            kwargs.get("output_hidden_states") or self._plm.config.output_hidden_states
-        )
-
-    def _before_plm(self, plm: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        """peft puts a soft prompt before the input but leaves a masked LM's labels as they were."""
-        embeds, labels = kwargs.get("inputs_embeds"), kwargs.get("labels")
-        if embeds is None or labels is None or labels.dim() != 2:  # in eval mode too: it computes a loss
-            return None
-        if self._cost.spec.encoder_decoder:  # the prompt is the encoder's, the labels the decoder's
-            return None
-        return args, {**kwargs, "labels": behind_prompt(labels, embeds.shape[1])}
-
-    def _before_encoder(self, encoder: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        if not self._active:
-            return None
-        return args, {**kwargs, "output_hidden_states": True, "return_dict": True}
-
-    def _after_encoder(self, encoder: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        if not self._active:
-            return
-        # The mask the encoder really used, however the caller passed it.
-        bound = self._signature.bind_partial(*args, **kwargs).arguments
-        bound = {**bound.get("kwargs", {}), **bound}
-        both = getattr(output, "decoder_hidden_states", None) is not None
-        mask = bound.get(
-            "decoder_attention_mask" if both and not self._targets.in_place else "attention_mask"
-        )
-        hidden = tuple(output.decoder_hidden_states if both else output.hidden_states)
-        if mask is not None:
-            mask = mask[..., -hidden[0].shape[1] :]  # with a prefix it begins with the prefix
-        self._kept = _Kept(hidden, mask, bound.get("input_ids"))
-        if not self._wants_states:
-            # Taken out here, they are neither returned nor copied to fp32 by Accelerate.
-            drop_states(output)
-
-    # Outside a compiler's graph, which the cost would break into a dozen pieces.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _after(self, model: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-        if not self._active:
-            return None
-        self._active = False
-        kept, self._kept = self._kept, None
-        if kept is None:
-            raise BadInput(
-                f"{type(model).__name__} did not call its encoder {type(self._encoder).__name__}: "
+                f"{type(module).__name__} did not call its encoder {type(self._encoder).__name__}: "
                 "no hidden states to regularise (if it was compiled and ran before pets.regularize, "
                 "call torch.compiler.reset() after it: the compiled code knows of no cost)"
             )
         loss = None if isinstance(output, tuple) else getattr(output, "loss", None)
-        if loss is None:
+        if not isinstance(loss, Tensor):
             raise BadInput(
-                f"{type(model).__name__} returned no .loss to add the running cost to: use a model "
+                f"{type(module).__name__} returned no .loss to add the running cost to: use a model "
                 "with a head that computes the loss, and return_dict=True"
             )
-        hidden, device = kept.hidden, kept.hidden[0].device
-        self._check_gradient(model, hidden)
-        if self._cost.end_points.vectors.device != device:
-            self._cost.to(device)
-        made, ends = self._targets, self._targets.ends
-        labels = kwargs["labels"].to(device)
-        targets = made(labels, hidden[0].shape[1], kept.input_ids, kept.mask)
+        return loss
+
+    def _costs(self, given: dict[str, Any], call: Call, output: Any) -> Tensor:
+        """The cost of each target token, [N]."""
+        assert call.hidden is not None
+        hidden, told, made = call.hidden, call.told, self._targets
+        length, device = hidden[0].shape[1], hidden[0].device
+        of_decoder = call.of_decoder and not made.in_place
+        # What the decoder alone was told of itself has no other names; the model's are the encoder's.
+        alone = self._cost.spec.encoder_decoder and not call.of_decoder
+        layout = calls.layout_of(hidden[0], told if alone else {**given, **told}, of_decoder=of_decoder)
+        if layout.documents is not None and made.dimensions == 1:
+            raise BadInput(
+                "several documents are packed into a row that has one label: a running cost cannot tell "
+                "whose it is; give every document a row of its own"
+            )
+        labels = given["labels"].to(device)
+        shifted = given.get("shift_labels")
+        if shifted is not None and self._cost.spec.causal and not made.in_place:
+            labels = calls.unshifted(shifted.to(device))
+        targets = made(labels, length, told.get("input_ids"), layout.mask)
         made.check_head(targets, getattr(output, "logits", None), hidden[-1])
-        value = self._cost(
-            hidden,
-            targets,
-            kept.mask,
-            labels=None if ends is None else ends.to(device),
-            in_place=made.in_place,
-        )
-        output["loss"] = loss + self.weight * value.to(loss.device, loss.dtype)
-        output["running_cost"] = value.detach()
-        if model.training:
-            self._guard.watch(model, output["loss"])
-        return declared(output)
+        noiseless = self._into_loss and not self.weight  # then nothing in training may change, not even
+        with calls.random_kept(device) if noiseless else contextlib.nullcontext():  # the random numbers
+            return self._cost_on(device).costs(
+                hidden,
+                targets,
+                labels=None if made.ends is None else made.ends.to(device),
+                in_place=made.in_place,
+                layout=layout,
+            )
+
+    def _cost_on(self, device: torch.device) -> RunningCost:
+        """The cost where the states are: it moves there; replicas on further devices have copies."""
+        with _copying:
+            if self._device is None:
+                self._cost.to(device)
+                self._device = device
+            if self._device == device:
+                return self._cost
+            if device not in self._elsewhere:
+                self._elsewhere[device] = copy.deepcopy(self._cost).to(device)
+            return self._elsewhere[device]
 
     def _check_gradient(self, model: nn.Module, hidden: tuple[Tensor, ...]) -> None:
         if not (model.training and torch.is_grad_enabled()):
@@ -214,17 +307,23 @@ def regularize(
     *,
     verbalizer: Verbalizer | None = None,
     in_eval: bool = False,
+    into_loss: bool = True,
 ) -> Regularizer:
     """From now on ``model(**batch).loss`` includes ``weight * running cost``.
 
-    ``model(**batch).running_cost`` reports the cost beside the loss, without the weight. Works for a
-    plain transformers model, a peft model and wrappers around either. Labels that are tokens are the
-    targets, in masked and causal language models and in encoder-decoders; the classes of a classifier
-    end at the words of a verbalizer. Call it before a Trainer is built. The cost's own parameters stay
-    frozen and outside the model.
+    ``model(**batch).running_cost`` reports the cost beside the loss, without the weight (in eval mode
+    None). Works for a plain transformers model, a peft model and wrappers around either, whichever of
+    them is called. Labels that are tokens are the targets, in masked and causal language models and in
+    encoder-decoders; the classes of a classifier end at the words of a verbalizer. Documents packed into
+    one row count as rows of their own. The cost's own parameters stay frozen and outside the model.
 
-    The first backward pass is watched: it stops with a `BadInput` that names the parameters of a PET
-    which the model does not read, and logs a warning for other trainable ones without a gradient.
+    The task's loss stays what it is, to the bit. Where it is divided by ``num_items_in_batch``, as the
+    Trainer has it for gradient accumulation, so is the cost; elsewhere both are means over a batch's
+    targets. A batch without targets has the cost 0; a run that begins with a hundred of them is stopped.
+
+    The first backward pass is watched: the next step of an optimiser, or the next forward, stops with a
+    `BadInput` that names the parameters of a PET which the model does not read, or says that the loss
+    which was trained holds no running cost; other trainable parameters without a gradient are logged.
 
     A deep copy of the model has a cost of its own: ``copy.deepcopy((model, handle))`` gives both copies.
 
@@ -235,6 +334,8 @@ def regularize(
         verbalizer: words of the labels. A classifier needs one. With a language model every target is
             then a label's word, and its trajectory may end at any of that label's words.
         in_eval: also add the cost in eval mode; by default that costs nothing.
+        into_loss: False leaves the loss alone. ``output.running_cost`` is then a term with gradient, to
+            be weighed and added to a loss of your own.
 
     Returns:
         A handle: ``handle.remove()`` unplugs, or use it as a context manager.
@@ -243,9 +344,24 @@ def regularize(
         BadInput: if the cost does not fit the model, the weight is not a finite number of at least
             0, the verbalizer does not fit or is missing, or the model already has a running cost.
     """
-    if not isinstance(weight, (int, float)) or not math.isfinite(weight) or weight < 0:
-        raise BadInput(f"weight={weight!r}: expected a finite number, 0 or more")
+    if isinstance(model, OptimizedModule):
+        model = model._orig_mod
     cost.check_model(model)
-    if hasattr(pretrained_model(model), _MARK):
+    if regularizer_of(pretrained_model(model)) is not None:
         raise BadInput("this model already has a running cost: call remove() on its handle first")
-    return Regularizer(model, cost, weight, in_eval, verbalizer)
+    if type(cost).forward is not RunningCost.forward:
+        raise BadInput(
+            f"{type(cost).__name__} has a forward of its own, which the plug would pass by: override "
+            "RunningCost.costs, the cost of each target, instead"
+        )
+    if cost.bridge.fits and cost.options["fit"] and cost.fit_record is None:
+        logger.warning(
+            "this cost's latent map is not fitted: it is as random as it was made. Call "
+            "cost.fit(model, tokenizer, texts) first, or say that it is meant so: "
+            "RunningCost.for_model(..., fit=False)"
+        )
+    if not into_loss and weight != 1:
+        logger.warning(
+            "weight=%r plays no part with into_loss=False: weigh output.running_cost yourself", weight
+        )
+    return Regularizer(model, cost, weight, in_eval, into_loss, verbalizer)

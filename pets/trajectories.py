@@ -64,6 +64,7 @@ class _Watched(RunningCost):
 
     def __init__(self, cost: RunningCost) -> None:
         super().__init__(cost.spec, cost.bridge, cost.latent_map, cost.end_points)
+        self.fit_record, self.options = cost.fit_record, cost.options
         self.last: tuple[Trajectory, Tensor] | None = None
 
     def trajectory(self, *args: Any, **options: Any) -> tuple[Trajectory, Tensor]:

@@ -1,0 +1,100 @@
+"""Where a running cost enters a model: its forward, whichever way it is called."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from pets.regularize import Regularizer
+
+_MARK = "_bridge_pets_regularizer"
+_OWN_FORWARD = "_bridge_pets_forward"
+
+
+def regularizer_of(module: nn.Module) -> Regularizer | None:
+    """The handle that has entered this very module."""
+    found: Regularizer | None = module.__dict__.get(_MARK)
+    return found
+
+
+def enter(module: nn.Module, regularizer: Regularizer) -> None:
+    """From now on every forward of the module passes through `Regularizer.run`.
+
+    The module gets a subclass of its class, of the same name, with another forward: unlike a hook it is
+    also there for who calls ``forward`` itself, as peft does, and unlike an attribute it goes along into
+    a deep copy and into the replicas of ``nn.DataParallel``. A module whose forward is an attribute
+    already (accelerate puts it there) gets one around that.
+    """
+    module.__dict__[_MARK] = regularizer
+    if "forward" in module.__dict__:
+        module.__dict__[_OWN_FORWARD] = module.__dict__["forward"]
+        module.__dict__["forward"] = MethodType(_through(module.__dict__["forward"]), module)
+    else:
+        kind: Any = type(module)
+        module.__class__ = _entered(kind)
+
+
+def leave(module: nn.Module) -> None:
+    """Undo `enter`. What others have put around it since stays, and finds the plain forward inside."""
+    module.__dict__.pop(_MARK, None)
+    own = module.__dict__.get(_OWN_FORWARD)
+    if own is not None and _is_ours(module.__dict__.get("forward")):
+        module.__dict__["forward"] = own
+        del module.__dict__[_OWN_FORWARD]
+    base = getattr(type(module), "__bridge_pets_base__", None)
+    if base is not None and "__bridge_pets_base__" in vars(type(module)):
+        module.__class__ = base
+
+
+def is_replaced(module: nn.Module) -> bool:
+    """Whether another forward has been put in the module's place since it was entered."""
+    forward = module.__dict__.get("forward")
+    return forward is not None and not _is_ours(forward)
+
+
+def _through(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that passes the module's call of this forward through its regularizer."""
+
+    @functools.wraps(forward)
+    def entered(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        regularizer = self.__dict__.get(_MARK)
+        own = self.__dict__.get(_OWN_FORWARD)  # a deep copy has its own
+        inner = functools.partial(forward, self) if own is None else own
+        if regularizer is None:
+            return inner(*args, **kwargs)
+        return regularizer.run(self, inner, args, kwargs)
+
+    entered._bridge_pets = True  # type: ignore[attr-defined]
+    return entered
+
+
+def _is_ours(forward: Any) -> bool:
+    return getattr(forward, "_bridge_pets", False) is True and isinstance(forward, MethodType)
+
+
+@functools.cache
+def _entered(kind: Any) -> Any:
+    return type(
+        kind.__name__,
+        (kind,),
+        {
+            "__module__": kind.__module__,
+            "__qualname__": kind.__qualname__,
+            "__doc__": kind.__doc__,
+            "__bridge_pets_base__": kind,
+            "forward": _through(kind.forward),
+            # No module holds the class by its name, so it is pickled as how it is made.
+            "__reduce__": lambda self: (_new, (kind,), self.__dict__),
+        },
+    )
+
+
+def _new(kind: type[nn.Module]) -> nn.Module:
+    found: Any = _entered(kind)
+    new: nn.Module = found.__new__(found)
+    return new

@@ -50,8 +50,20 @@ def build(kind: str) -> tuple[nn.Module, RunningCost]:
     torch.manual_seed(0)
     plm = tiny_llama() if kind == "llama" else tiny_bert()
     cost = RunningCost.for_model(plm).double()
+    if kind == "llama":
+        plm.loss_function = shifted_loss
     model = get_peft_model(plm, pets.get("lora", model=plm, init_lora_weights=False, lora_dropout=0.0))
     return model.double(), cost
+
+
+def shifted_loss(
+    logits: Tensor, labels: Tensor, vocab_size: int, num_items_in_batch: Any = None, **kwargs: Any
+) -> Tensor:
+    """transformers' loss of causal models, which rounds to fp32, in double precision."""
+    total = nn.functional.cross_entropy(
+        logits[:, :-1].reshape(-1, vocab_size), labels[:, 1:].flatten(), reduction="sum"
+    )
+    return total / ((labels[:, 1:] != -100).sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 def moved(model: nn.Module, train: Callable[[], object]) -> Steps:
@@ -187,17 +199,8 @@ def test_accelerate_takes_the_step_of_one_batch(weight: float) -> None:
 @pytest.mark.parametrize("weight", [0.0, WEIGHT])
 def test_trl_packs_and_accumulates_and_takes_the_step_of_one_batch(weight: float, tmp_path: Path) -> None:
     trl = pytest.importorskip("trl")
-    sentences = [
-        ("the film was", " good"),
-        ("the book was very", " bad and slow"),
-        ("a story of the night", " fine"),
-        ("we saw the moon and", " the red sun"),
-        ("they liked the", " dog"),
-        ("the rain is", " poor and the wind is bad"),
-        ("a cat", " sleeps on the tree by night"),
-        ("it was", " the snow"),
-    ]
-
+    rng = torch.Generator().manual_seed(5)
+    sentences = [torch.randint(5, 63, (count + 2,), generator=rng).tolist() for count in COUNTS]
     class CostTrainer(trl.SFTTrainer):  # type: ignore[misc, name-defined]
         """As in examples/sft_trl.py."""
 
@@ -225,7 +228,12 @@ def test_trl_packs_and_accumulates_and_takes_the_step_of_one_batch(weight: float
             disable_tqdm=True,
             gradient_checkpointing=False,
         )
-        data = Dataset.from_list([{"prompt": a, "completion": b} for a, b in sentences])
+        data = Dataset.from_list(
+            [
+                {"input_ids": ids, "completion_mask": [0] * (len(ids) - count) + [1] * count}
+                for ids, count in zip(sentences, COUNTS, strict=True)
+            ]
+        )
         with pets.regularize(model, cost, weight):
             trainer = CostTrainer(
                 model=model, args=arguments, train_dataset=data, processing_class=tiny_tokenizer()
@@ -237,5 +245,5 @@ def test_trl_packs_and_accumulates_and_takes_the_step_of_one_batch(weight: float
 
     whole = step(False, 8, 1)
     assert_same(step(False, 1, 8), whole)
-    assert_same(step(True, 4, 1), whole)
-    assert_same(step(True, 1, 4), whole)
+    assert_same(step(True, 2, 1), whole)
+    assert_same(step(True, 1, 2), whole)

@@ -10,7 +10,7 @@ from peft import get_peft_model
 from test_regularize import gradients
 from tiny import tiny_bert, tiny_llama
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import LlamaForSequenceClassification, PreTrainedModel
 
 import pets
 from bridges import BadInput, RunningCost
@@ -46,13 +46,15 @@ def packed(how: str = "position ids") -> dict[str, Any]:
         "input_ids": torch.cat(documents())[None],
         "labels": torch.cat([labels_of(d, p) for d, p in zip(documents(), PROMPTS, strict=True)])[None],
         "position_ids": torch.cat([torch.arange(n) for n in LENGTHS])[None],
+        "use_cache": False,  # with a cache the model takes the row for one document
     }
     numbers = torch.repeat_interleave(torch.arange(3), torch.tensor(LENGTHS))
     pairs = (numbers[:, None] == numbers).tril()[None, None]
     if how == "pairs":
         batch["attention_mask"] = pairs
     elif how == "additive pairs":
-        batch["attention_mask"] = torch.where(pairs, 0.0, torch.finfo(torch.float64).min).double()
+        batch["attention_mask"] = torch.zeros(pairs.shape, dtype=torch.float64)
+        batch["attention_mask"].masked_fill_(~pairs, torch.finfo(torch.float64).min)
     elif how == "bounds":
         bounds = torch.tensor([0, *LENGTHS]).cumsum(0).int()
         batch |= {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": 9, "max_length_k": 9}
@@ -71,7 +73,7 @@ def test_packed_and_apart_have_the_same_cost_and_gradient(how: str) -> None:
     model, cost = build(tiny_llama())
     with pets.regularize(model, cost, into_loss=False):
         one, many = model(**packed(how)), model(**apart())
-        torch.testing.assert_close(one.loss, many.loss, rtol=1e-10, atol=0)  # so the model takes it so
+        torch.testing.assert_close(one.loss, many.loss, rtol=1e-5, atol=0)  # in fp32
         torch.testing.assert_close(one.running_cost, many.running_cost, rtol=1e-10, atol=0)
         expected = gradients(model, many.running_cost)
         for name, found in gradients(model, one.running_cost).items():
@@ -112,10 +114,7 @@ def test_documents_of_a_masked_model_have_contexts_of_their_own() -> None:
 
 
 def test_packed_rows_of_a_classifier_are_refused() -> None:
-    plm = tiny_llama()
-    from transformers import LlamaForSequenceClassification
-
-    plm = LlamaForSequenceClassification(plm.config).double().train()
+    plm = LlamaForSequenceClassification(tiny_llama().config).double().train()
     words = pets.Verbalizer(("a", "b"), (("a",), ("b",)), (((7,),), ((9,),)))
     batch = packed() | {"labels": torch.tensor([1])}
     with (
@@ -131,7 +130,7 @@ def test_labels_that_stand_where_they_are_predicted() -> None:
     batch = apart()
     with pets.regularize(model, cost, into_loss=False):
         expected = model(**batch)
-        shifted = nn.functional.pad(batch["labels"], (0, 1), value=-100)[:, 1:]
+        shifted = nn.functional.pad(batch["labels"], (0, 1), value=-100)[:, 1:].contiguous()
         wrong = torch.full_like(batch["labels"], -100)
         found = model(**batch | {"labels": wrong}, shift_labels=shifted)
         torch.testing.assert_close(found.loss, expected.loss)

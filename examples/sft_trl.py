@@ -7,7 +7,7 @@ import argparse
 import torch
 from datasets import Dataset
 from peft import get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 from trl import SFTConfig, SFTTrainer
 
 import bridges
@@ -26,15 +26,18 @@ EXAMPLES = [
 
 
 class CostTrainer(SFTTrainer):
-    """Trains the model's own loss, which includes the running cost; TRL computes one without it."""
+    """Trains the model's own loss, which includes the running cost; TRL computes one without it.
+
+    The Trainer's own compute_loss hands on how many targets there are in all accumulated batches.
+    """
 
     costs = ()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        outputs = model(**inputs)
+        loss, outputs = Trainer.compute_loss(self, model, inputs, True, num_items_in_batch)
         if model.training:
             self.costs = (*self.costs, outputs.running_cost)
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        return (loss, outputs) if return_outputs else loss
 
     def log(self, logs, *args, **kwargs):
         if "loss" in logs and self.costs:

@@ -61,7 +61,7 @@ class GradientGuard:
         self._pet: set[nn.Parameter] = set()
         self._connected: set[Tensor] = set()
         self._reached: set[nn.Parameter] = set()
-        self._term_reached = False
+        self._has_terms = self._term_reached = False
         self._hooks: dict[Any, RemovableHandle] = {}
         self._on_terms: list[RemovableHandle] = []
 
@@ -107,7 +107,9 @@ class GradientGuard:
         self._connected |= _leaves(loss.grad_fn)
         if term is not None and term.requires_grad:
             self._connected |= _leaves(term.grad_fn)
-            self._on_terms.append(term.register_hook(self._reach_term))
+            self._has_terms = True
+        seen = loss if term is None or not term.requires_grad else term
+        self._on_terms.append(seen.register_hook(self._reach_term))
 
     def look(self) -> None:
         """Has a backward pass ended? Called before every training forward.
@@ -115,11 +117,11 @@ class GradientGuard:
         Raises:
             BadInput: for a pass that left out the cost, or parameters of a PET.
         """
-        if self._done or not self._reached:
+        if self._done or not self._has_ended():
             return
-        if self._on_terms and not self._term_reached:
+        if self._has_terms and not self._term_reached:
             self._reached.clear()
-            self._on_terms = []
+            self._has_terms = False
             raise BadInput(_DROPPED if self._into_loss else _DROPPED_TERM)
         names, pet = self._names, self._pet
         reached = self._reached | self._connected
@@ -127,6 +129,11 @@ class GradientGuard:
         self.remove()
         if left_out:
             _report(names, pet, left_out)
+
+    def _has_ended(self) -> bool:
+        """Whether a pass has accumulated gradients, or could not have for want of parameters."""
+        cut_off = self._term_reached and self._connected.isdisjoint(self._names)
+        return bool(self._reached) or cut_off
 
     def _reach_term(self, gradient: Tensor) -> None:
         self._term_reached = True

@@ -78,7 +78,7 @@ class Regularizer:
         self._entered = list(dict.fromkeys((model, self._plm)))
         for module in self._entered:
             enter(module, self)
-        self._signatures = {type(m): inspect.signature(m.forward) for m in self._entered}
+        self._signatures = {_kind(m): inspect.signature(m.forward) for m in self._entered}
 
     @property
     def weight(self) -> float:
@@ -155,7 +155,7 @@ class Regularizer:
 
     def _named(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         """What a module was called with, by name."""
-        return calls.by_name(self._signatures[type(module)], args, kwargs)
+        return calls.by_name(self._signatures[_kind(module)], args, kwargs)
 
     def _before_encoder(self, encoder: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         if Call.of(self) is not None:
@@ -298,6 +298,11 @@ class Regularizer:
                 "either no parameter below the last layer is trainable, or gradient checkpointing "
                 "cuts the graph (use gradient_checkpointing_kwargs={'use_reentrant': False})"
             )
+
+
+def _kind(module: nn.Module) -> str:
+    """Of a module and its replicas; the class that `enter` makes has no name to be pickled by."""
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def regularize(

@@ -1,4 +1,4 @@
-"""Gradient accumulation: the task's loss stays to the bit what it is, and the cost goes along with it."""
+"""Gradient accumulation: the task's loss stays what it is, to the bit, and the cost goes along."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_weight_zero_leaves_the_trainer_to_the_bit_as_it_is(
 def test_a_model_that_takes_the_number_and_leaves_it_alone_has_a_mean_for_a_cost(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """BERT's loss is a mean over the batch, which the Trainer then sums: loss and cost stay in proportion."""
+    """BERT's loss is a mean, which the Trainer then sums: loss and cost stay in proportion."""
     weight, steps = 0.7, {}
     for added in (0.0, weight):
         model, cost = build("bert")
@@ -197,10 +197,11 @@ def test_accelerate_takes_the_step_of_one_batch(weight: float) -> None:
 
 
 @pytest.mark.parametrize("weight", [0.0, WEIGHT])
-def test_trl_packs_and_accumulates_and_takes_the_step_of_one_batch(weight: float, tmp_path: Path) -> None:
+def test_trl_packs_accumulates_and_takes_the_step_of_one_batch(weight: float, tmp_path: Path) -> None:
     trl = pytest.importorskip("trl")
     rng = torch.Generator().manual_seed(5)
     sentences = [torch.randint(5, 63, (count + 2,), generator=rng).tolist() for count in COUNTS]
+
     class CostTrainer(trl.SFTTrainer):  # type: ignore[misc, name-defined]
         """As in examples/sft_trl.py."""
 

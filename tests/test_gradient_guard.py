@@ -41,6 +41,12 @@ def hooks_left(model: nn.Module) -> list[str]:
     return [name for name, p in model.named_parameters() if p._post_accumulate_grad_hooks]
 
 
+def backward(model: nn.Module, loss: Tensor) -> None:
+    """A backward pass and the step after it, which leaves every parameter where it is."""
+    loss.backward()
+    torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0).step()
+
+
 class TwoTowers(nn.Module):
     """A model of the user's own, with a part that it never calls."""
 
@@ -66,6 +72,10 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert not [record for record in caplog.records if record.name == LOGGER]
 
 
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == LOGGER]
+
+
 # What is reported
 
 
@@ -86,7 +96,7 @@ def test_a_prefix_that_the_model_drops_is_named(model_type: str) -> None:
         model.get_base_model().enable_input_require_grads()  # as scripts with checkpointing do
         loss = model(**inputs).loss
         with pytest.raises(BadInput, match=r"1 of the PET's 1 .*prompt_encoder.*ignores this PET"):
-            loss.backward()
+            backward(model, loss)
     assert not hooks_left(model)
 
 
@@ -103,7 +113,7 @@ def test_a_lora_on_a_layer_that_is_not_used_is_named(targets: list[str]) -> None
         with pytest.raises(
             BadInput, match=r"2 of the PET's \d+ .*spare\.lora_A.*spare\.lora_B"
         ) as error:
-            loss.backward()
+            backward(model, loss)
         assert "query" not in str(error.value)
         model(**batch()).loss.backward()  # said once
 
@@ -115,7 +125,7 @@ def test_a_long_list_is_cut_short() -> None:
     config = LoraConfig(target_modules=["query", "left", "right"], task_type="FEATURE_EXTRACTION")
     model, cost = train_mode(plm, config)
     with pets.regularize(model, cost), pytest.raises(BadInput, match=r"\(.* and 1 more\)"):
-        model(**batch()).loss.backward()
+        backward(model, model(**batch()).loss)
 
 
 def test_full_tuning_with_an_unused_part_only_warns(caplog: pytest.LogCaptureFixture) -> None:
@@ -123,8 +133,8 @@ def test_full_tuning_with_an_unused_part_only_warns(caplog: pytest.LogCaptureFix
     model.bert.spare = nn.Linear(32, 32)
     with pets.regularize(model, cost), caplog.at_level(logging.WARNING, LOGGER):
         for _ in range(2):
-            model(**batch()).loss.backward()
-    assert [record.getMessage() for record in caplog.records] == [
+            backward(model, model(**batch()).loss)
+    assert said(caplog) == [
         f"2 of {len(list(model.parameters()))} trainable parameters got no gradient in the first "
         "backward pass: bert.spare.weight, bert.spare.bias"
     ]
@@ -134,8 +144,8 @@ def test_what_is_unused_beside_a_pet_only_warns(caplog: pytest.LogCaptureFixture
     inner, cost = lora()
     model = TwoTowers(inner.get_base_model()).train()
     with pets.regularize(model, cost), caplog.at_level(logging.WARNING, LOGGER):
-        model(**batch()).loss.backward()
-    assert ["spare.weight, spare.bias" in record.getMessage() for record in caplog.records] == [True]
+        backward(model, model(**batch()).loss)
+    assert ["spare.weight, spare.bias" in message for message in said(caplog)] == [True]
 
 
 def test_a_lora_on_experts_of_which_one_is_called_only_warns(caplog: pytest.LogCaptureFixture) -> None:
@@ -145,8 +155,8 @@ def test_a_lora_on_experts_of_which_one_is_called_only_warns(caplog: pytest.LogC
     model = get_peft_model(TwoTowers(plm, experts=3), config).train()
     with pets.regularize(model, cost), caplog.at_level(logging.WARNING, LOGGER):
         plm.enable_input_require_grads()
-        model(**batch()).loss.backward()
-    assert [record.getMessage()[:7] for record in caplog.records] == ["4 of 6 "]
+        backward(model, model(**batch()).loss)
+    assert [message[:7] for message in said(caplog)] == ["4 of 6 "]
 
 
 # What is not
@@ -162,7 +172,7 @@ def test_every_pet_passes_and_no_hook_stays(make: Any, pet: str) -> None:
     with pets.regularize(model, cost):
         loss = model(**batch()).loss
         assert hooks_left(model)
-        loss.backward()
+        backward(model, loss)
         assert not hooks_left(model)
         assert not model(**batch()).loss._backward_hooks  # no cost after the first pass
         assert not hooks_left(model)
@@ -172,7 +182,7 @@ def test_every_pet_passes_and_no_hook_stays(make: Any, pet: str) -> None:
 def test_full_tuning_passes() -> None:
     model, cost = train_mode(tiny_bert())
     with pets.regularize(model, cost):
-        model(**batch()).loss.backward()
+        backward(model, model(**batch()).loss)
     assert not hooks_left(model)
 
 
@@ -185,7 +195,7 @@ def test_remove_takes_the_hooks_off() -> None:
     handle.remove()
     assert not hooks_left(model)
     assert not any(loss._backward_hooks for loss in losses)
-    losses[0].backward()
+    backward(model, losses[0])
 
 
 @pytest.mark.usefixtures("quiet")
@@ -196,7 +206,7 @@ def test_autograd_grad_does_not_count() -> None:
         for _ in range(3):
             torch.autograd.grad(model(**batch()).loss, some)
         assert hooks_left(model)  # it waits for a backward pass
-        model(**batch()).loss.backward()
+        backward(model, model(**batch()).loss)
         assert not hooks_left(model)
 
 
@@ -206,6 +216,7 @@ def test_a_backward_pass_to_chosen_inputs_is_fine() -> None:
     some = [p for p in model.parameters() if p.requires_grad][:1]
     with pets.regularize(model, cost):
         model(**batch()).loss.backward(inputs=some)
+        model(**batch())
     assert some[0].grad is not None
 
 
@@ -217,6 +228,7 @@ def test_several_forwards_before_a_backward_pass(together: bool) -> None:
         losses = [model(**batch()).loss / 3 for _ in range(3)]
         for loss in [sum(losses)] if together else losses:
             loss.backward()
+        model(**batch())
     assert not hooks_left(model)
 
 
@@ -233,6 +245,7 @@ def test_a_parameter_that_is_unfrozen_later_is_not_missed() -> None:
         later = model(**batch()).loss
         loss.backward()
         later.backward()
+        model(**batch())
 
 
 @pytest.mark.usefixtures("quiet")
@@ -242,7 +255,7 @@ def test_a_parameter_that_is_frozen_later_is_not_missed() -> None:
     with pets.regularize(model, cost):
         loss = model(**batch()).loss
         model.bert.spare.requires_grad_(False)
-        loss.backward()
+        backward(model, loss)
 
 
 @pytest.mark.usefixtures("quiet")
@@ -250,7 +263,7 @@ def test_a_parameter_that_only_another_loss_reaches_is_fine() -> None:
     model, cost = train_mode(tiny_bert())
     model.bert.spare = nn.Linear(32, 32)
     with pets.regularize(model, cost):
-        (model(**batch()).loss + model.bert.spare(torch.ones(1, 32)).sum()).backward()
+        backward(model, model(**batch()).loss + model.bert.spare(torch.ones(1, 32)).sum())
 
 
 @pytest.mark.usefixtures("quiet")
@@ -261,7 +274,7 @@ def test_gradient_checkpointing_is_fine(reentrant: bool) -> None:
     plm.gradient_checkpointing_enable({"use_reentrant": reentrant})
     plm.enable_input_require_grads()
     with pets.regularize(model, cost):
-        model(**batch()).loss.backward()
+        backward(model, model(**batch()).loss)
     assert not hooks_left(model)
 
 
@@ -271,7 +284,7 @@ def test_autocast_and_a_scaled_loss_are_fine() -> None:
     with pets.regularize(model, cost):
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(**batch()).loss
-        torch.amp.GradScaler("cpu").scale(loss).backward()
+        backward(model, torch.amp.GradScaler("cpu").scale(loss))
     assert not hooks_left(model)
 
 
@@ -292,7 +305,7 @@ def test_a_ddp_wrapper_is_fine(outside: bool, unused: bool) -> None:
     parallel = DistributedDataParallel(model, find_unused_parameters=unused)
     with pets.regularize(parallel if outside else model, cost):
         for _ in range(2):
-            parallel(**batch()).loss.backward()
+            backward(model, parallel(**batch()).loss)
     assert not hooks_left(model)
 
 
@@ -324,13 +337,67 @@ def test_an_output_with_a_cost_can_be_pickled() -> None:
     assert torch.equal(copy.running_cost, output.running_cost)
 
 
-def test_a_loop_that_trains_a_loss_of_its_own_is_told() -> None:
-    """As TRL's SFTTrainer does: it computes one from what the model returns beside its loss."""
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("when", ["at the step", "at the next forward"])
+def test_a_loop_that_trains_a_loss_of_its_own_is_told(kept: bool, when: str) -> None:
+    """Whether it keeps the output, as every plain loop does, or lets it go."""
     model, cost = lora()
     with pets.regularize(model, cost):
-        model(**batch()).logits.sum().backward()
-        with pytest.raises(BadInput, match=r"trained another loss .* use output\.loss"):
+        output = model(**batch())
+        loss = output.logits.sum() + 0.5 * output.running_cost  # which is only reported
+        if not kept:
+            del output
+        loss.backward()
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        go_on = optimizer.step if when == "at the step" else lambda: model(**batch())
+        with pytest.raises(BadInput, match=r"trained another loss .* use output\.loss.*into_loss=False"):
+            go_on()
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_term_for_a_loss_of_ones_own_is_watched_too() -> None:
+    model, cost = lora()
+    with pets.regularize(model, cost, into_loss=False):
+        model(**batch()).loss.backward()
+        with pytest.raises(BadInput, match=r"without output\.running_cost, so the cost had no effect"):
             model(**batch())
+        for _ in range(2):
+            output = model(**batch())
+            backward(model, output.logits.square().mean() + 0.5 * output.running_cost)
+    assert not hooks_left(model)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_separate_backward_passes_of_task_and_cost_are_fine() -> None:
+    model, cost = lora()
+    with pets.regularize(model, cost, into_loss=False):
+        output = model(**batch())
+        output.loss.backward(retain_graph=True)
+        backward(model, output.running_cost)
+        model(**batch())
+
+
+@pytest.mark.usefixtures("quiet")
+def test_weight_zero_leaves_a_loop_with_a_loss_of_its_own_alone() -> None:
+    model, cost = lora()
+    with pets.regularize(model, cost, 0.0):
+        for _ in range(2):
+            backward(model, model(**batch()).logits.sum())
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("switch", [False, True])
+def test_adapters_that_are_not_active_are_not_missed(switch: bool, tmp_path: Path) -> None:
+    model, cost = lora()
+    model.save_pretrained(tmp_path)
+    model.load_adapter(tmp_path, "second", is_trainable=True)
+    with pets.regularize(model, cost):
+        loss = model(**batch()).loss
+        if switch:
+            model.set_adapter("second")
+            loss = loss + model(**batch()).loss
+        backward(model, loss)
+    assert not hooks_left(model)
 
 
 def test_a_loop_that_adds_to_the_loss_is_fine() -> None:

@@ -11,6 +11,7 @@ from tiny import tiny_bert, tiny_llama, tiny_model, tiny_tokenizer
 from torch import Tensor
 
 from bridges import BadInput, LabelEnds, RunningCost
+from bridges.documents import Layout
 from bridges.reading import read
 from bridges.text import encoder_decoder_batch
 
@@ -132,12 +133,12 @@ def test_a_causal_model_in_place_reads_at_the_target_with_all_as_context() -> No
     cost = RunningCost.for_model(tiny_llama())
     mask = torch.ones_like(IDS)
     mask[0, :1] = 0
-    where = read(cost.spec, CLASSES, mask, classes=3, in_place=True)
+    where = read(cost.spec, CLASSES, Layout.of((2, 7), mask), classes=3, in_place=True)
     assert where.rows.tolist() == [0, 1, 1]
     assert where.columns.tolist() == [2, 3, 5]
     assert where.targets.tolist() == [0, 1, 2]
     assert torch.equal(where.context, mask.bool())
-    shifted = read(cost.spec, CLASSES, mask, classes=3)
+    shifted = read(cost.spec, CLASSES, Layout.of((2, 7), mask), classes=3)
     assert shifted.columns.tolist() == [1, 2, 4]
     assert shifted.context.tolist() == [[False, True, *[False] * 5], [*[True] * 3, *[False] * 4]]
 
@@ -147,7 +148,7 @@ def test_a_decoder_reads_at_the_target_with_what_it_has_seen_as_context() -> Non
     cost = RunningCost.for_model(tiny_model("t5"))
     assert cost.spec.encoder_decoder
     assert not cost.spec.causal
-    where = read(cost.spec, CLASSES, None, classes=3)
+    where = read(cost.spec, CLASSES, Layout.of((2, 7)), classes=3)
     assert where.columns.tolist() == [2, 3, 5]
     assert where.context.tolist() == [[*[True] * 3, *[False] * 4], [*[True] * 4, *[False] * 3]]
 

@@ -94,7 +94,7 @@ def _entered(kind: Any) -> Any:
     )
 
 
-def _new(kind: type[nn.Module]) -> nn.Module:
+def _new(kind: Any) -> nn.Module:
     found: Any = _entered(kind)
     new: nn.Module = found.__new__(found)
     return new

@@ -90,7 +90,7 @@ class ModelSpec:
                     "reads='next' where position s predicts the token after it (most causal LMs), "
                     "reads='same' where it predicts its own label (masked LMs, encoder-decoders)"
                 ) from error
-        config = _text_config(plm)
+        config = text_config(plm)
         both = seen.encoder_decoder if seen else bool(plm.config.is_encoder_decoder)
         told = reads or (seen.reads if seen else None)
         if told is None:  # by how it attends: that is what it was trained with
@@ -157,7 +157,8 @@ def encoder_of(model: nn.Module) -> nn.Module:
     return found
 
 
-def _text_config(plm: Any) -> Any:
+def text_config(plm: Any) -> Any:
+    """The config of the part that reads text; of two such parts the decoder's."""
     try:
         return plm.config.get_text_config()
     except ValueError:  # an encoder and a decoder of their own

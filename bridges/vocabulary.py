@@ -32,9 +32,8 @@ def predicting_table(plm: Any) -> Tensor:
         )
     if table.dim() != 2:
         raise BadInput(
-            f"the word embeddings of {name} have shape {tuple(table.shape)}, expected [V, E]: where "
-            "DeepSpeed ZeRO-3 partitions them, make the cost, and call pets.regularize, inside "
-            "deepspeed.zero.GatheredParameters(list(model.parameters()))"
+            f"the word embeddings of {name} have shape {tuple(table.shape)}, expected a table [V, E]: "
+            "is the model loaded?"
         )
     return table
 

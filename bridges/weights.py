@@ -162,10 +162,11 @@ def _whole(tensor: Tensor, name: str) -> Tensor:
             f"{name} is on the meta device, and nothing says where its numbers are: load the weights "
             "first"
         )
-    if not found.numel() and hasattr(tensor, "ds_id"):
+    if found.shape == (0,) and isinstance(tensor, nn.Parameter):
         raise BadInput(
-            f"{name} is partitioned by DeepSpeed ZeRO-3 and cannot be gathered here: do it before "
-            "deepspeed.initialize, inside deepspeed.zero.GatheredParameters(model.parameters())"
+            f"{name} is empty, as DeepSpeed ZeRO-3 leaves what it partitions, and cannot be gathered "
+            "here: make the cost, and call pets.regularize, inside "
+            "deepspeed.zero.GatheredParameters(list(model.parameters()))"
         )
     return found
 

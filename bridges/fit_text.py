@@ -150,11 +150,14 @@ class FitText:
             name = type(self.tokenizer).__name__
             raise BadInput(f"{name} has no mask token: fitting a masked LM needs one")
         shown = _rows(self.encoder) or self.spec.vocab_size
-        answered = _rows(self.encoder.get_decoder()) if self.spec.encoder_decoder else None  # type: ignore[operator]
+        answered = shown
+        if self.spec.encoder_decoder:
+            decoder: Any = self.encoder
+            answered = _rows(decoder.get_decoder()) or self.spec.vocab_size
         used = max(max(row) for row in rows)
         if self._masks:
             used = max(used, self.tokenizer.mask_token_id)
-        if answered not in (None, shown):
+        if answered != shown:
             raise BadInput(
                 f"the encoder has a vocabulary of {shown} tokens and the decoder one of {answered}: fit "
                 "reads both sides with one tokenizer, so it cannot fit a cost of this model"

@@ -284,13 +284,11 @@ def _same(mine: tuple[Tensor, ...] | None, theirs: tuple[Tensor, ...]) -> bool:
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """In eval mode, and everything that a forward leaves behind is put back after it."""
-    modes = {module: module.training for module in model.modules()}
-    attention: dict[Any, str] = {
-        m: m.attention_type  # type: ignore[misc]
-        for m in modes
-        if hasattr(m, "set_attention_type")
-    }
+    """In eval mode, and what a forward leaves behind is put back: modes, hooks, attributes, generators.
+
+    transformers leaves hooks where states were asked for, BigBird gives up its attention on short rows.
+    """
+    before = [_Attributes(module) for module in model.modules()]
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     numpy_state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=list(devices)):
@@ -298,13 +296,28 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         try:
             yield
         finally:
-            for module, mode in modes.items():
-                module.training = mode
-            for module, kind in attention.items():
-                if module.attention_type != kind:  # BigBird gives up its own for good on short rows
-                    module.set_attention_type(kind)
+            for attributes in before:
+                attributes.restore()
             np.random.set_state(numpy_state)
             random.setstate(python_state)
+
+
+class _Attributes:
+    """A module's own attributes, and what is in those that are dicts, such as its children and hooks."""
+
+    def __init__(self, module: nn.Module) -> None:
+        own = vars(module)
+        found = [own, *(value for value in own.values() if isinstance(value, dict))]
+        self._kept = [(there, list(there.items())) for there in found]
+
+    def restore(self) -> None:
+        for there, items in self._kept:
+            same = len(there) == len(items) and all(
+                key in there and there[key] is value for key, value in items
+            )
+            if not same:
+                there.clear()
+                there.update(items)
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def input_embeddings(plm: Any) -> nn.Module | None:
     """What transformers knows as the model's input embeddings; None where it knows of none."""
     try:
         found = plm.get_input_embeddings()
-    except NotImplementedError:
+    except (AttributeError, NotImplementedError):  # FSMT's decoder is no model of its own
         return None
     return found if isinstance(found, nn.Module) else None
 

@@ -39,6 +39,7 @@ class Context:
         model: Hugging Face name or local folder of a masked LM.
         data: folder with the original GLUE files, None for the hub.
         text: lines that costs are fitted on.
+        trust_remote_code: see `pets.models.load_plm`.
     """
 
     grid: Grid
@@ -46,10 +47,11 @@ class Context:
     model: str
     data: Path | None
     text: tuple[str, ...] = ()
+    trust_remote_code: bool = False
     costs: dict[str, RunningCost] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.plm, self.tokenizer = load_plm(self.model)
+        self.plm, self.tokenizer = load_plm(self.model, trust_remote_code=self.trust_remote_code)
         self.encoder = prompts.Encoder(self.tokenizer)
         self.examples = {name: glue.load(tasks.get(name), self.data) for name in self.grid.tasks}
 
@@ -71,7 +73,7 @@ class Context:
         with tempfile.TemporaryDirectory() as folder:
             for name, content in state.pop("model_files").items():
                 Path(folder, name).write_bytes(content)
-            self.plm, _ = load_plm(folder)
+            self.plm, _ = load_plm(folder, trust_remote_code=state["trust_remote_code"])
         self.plm.config.name_or_path = state.pop("model_name")
         self.__dict__.update(state)
 

@@ -17,24 +17,10 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from bridges.errors import BadInput
+from bridges.weights import pretrained_model as pretrained_model
 
 _PROBES = 16
 _TOLERANCE = 0.02  # relative: survives a change of dtype, not another training run
-
-
-def pretrained_model(model: nn.Module) -> PreTrainedModel:
-    """The transformers model inside ``model``: itself, or what a wrapper (peft, DDP) holds.
-
-    Raises:
-        BadInput: if there is none.
-    """
-    for module in model.modules():
-        if isinstance(module, PreTrainedModel):
-            return module
-    raise BadInput(
-        f"{type(model).__name__} holds no transformers model: expected a PreTrainedModel or a module "
-        "that wraps one"
-    )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from peft import PeftConfig, PromptTuningConfig, get_peft_model
 from transformers import PreTrainedModel
 
 from bridges import BadInput, ModelSpec, RunningCost
+from bridges.identity import model_identity, own_code
+from bridges.source import source_digest
 from bridges.storage import new_folder, versions
 from pets import methods, prompts, splits
 from pets.classifier import PromptClassifier
@@ -73,7 +75,7 @@ def tune(
         )
     processes = joined()
     processes.check_batch(settings.batch_size)
-    identity = _identity(plm, data, settings, cost)
+    identity = _identity(plm, tokenizer, data, settings, cost)
     if processes.count > 1:
         identity["processes"] = processes.count  # other sums, other noise
     run = RunFolder(folder, identity)
@@ -177,10 +179,13 @@ def _classifier(
 
 
 def _identity(
-    plm: PreTrainedModel, data: TaskData, settings: TuneSettings, cost: RunningCost | None
+    plm: PreTrainedModel,
+    tokenizer: Any,
+    data: TaskData,
+    settings: TuneSettings,
+    cost: RunningCost | None,
 ) -> dict[str, Any]:
     """Everything the result depends on."""
-    spec = ModelSpec.of(plm)
     digest = hashlib.sha256()
     for part in (data.train, data.reported):
         for example in part:
@@ -191,13 +196,15 @@ def _identity(
     if cost is None and settings.regularizer is None:
         settings_used.pop("weight")  # plays no part
     return {
-        "model": spec.name,
-        "model_sha256": hashlib.sha256(repr(spec).encode()).hexdigest(),
+        "model": ModelSpec.of(plm).name,
+        **model_identity(plm, tokenizer),
         "task": dataclasses.asdict(data.task),
         "data_sha256": digest.hexdigest(),
         "cost": None
         if cost is None
         else {"digest": cost.digest(), **cost.options, **cost.config()["bridge"]},
+        "cost_code": own_code(cost),
         "settings": settings_used,
+        "code": source_digest(__name__),
         "versions": versions(),
     }

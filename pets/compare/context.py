@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import tempfile
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import torch
 import bridges
 from bridges import FitSettings, RunningCost
 from bridges.errors import BadInput
+from bridges.identity import model_identity
 from pets import data as glue
 from pets import prompts, splits, tasks
 from pets.compare.arms import Arm
@@ -61,6 +63,7 @@ class Context:
         A pickled model does not do: transformers keeps in the process that made it what states it can
         return.
         """
+        _ = self.model_identity  # travels along: files may say the same in other words
         state = dict(self.__dict__)
         plm = state.pop("plm")
         with tempfile.TemporaryDirectory() as folder:
@@ -153,13 +156,14 @@ class Context:
         return FitSettings(**self.grid.fit)
 
     @cached_property
+    def model_identity(self) -> dict[str, str | None]:
+        """Of everything of the model and its tokenizer that numbers depend on."""
+        return model_identity(self.plm, self.tokenizer)
+
+    @property
     def model_sha256(self) -> str:
-        """Of every weight of the model."""
-        digest = hashlib.sha256(self.plm.config.to_json_string().encode())
-        for name, tensor in sorted(self.plm.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        """Of all that `model_identity` has."""
+        return hashlib.sha256(json.dumps(self.model_identity, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def data_sha256(self) -> dict[str, str]:

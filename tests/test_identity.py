@@ -208,5 +208,3 @@ def test_an_interrupted_fit_does_not_go_on_with_other_code(
     monkeypatch.setattr(bridges.fitting, "source_digest", lambda root: "0" * 12)
     with pytest.raises(BadInput, match="other code of bridge-pets"):
         fit(tmp_path / "fit", tiny_bert(), tiny_tokenizer())
-
-

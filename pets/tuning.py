@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ def tune(
     *,
     cost: RunningCost | None = None,
     encoder: prompts.Encoder | None = None,
+    of_model: Mapping[str, str | None] | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Tune and score one PET; the run folder holds the result line, curves and the PET.
@@ -60,6 +61,7 @@ def tune(
             finished one is returned as it is.
         cost: the running cost; without one and without a regularizer in the settings the PET is vanilla.
         encoder: of the tokenizer, to share what it has split into tokens between runs.
+        of_model: the `bridges.identity.model_identity` of both, to share that between runs too.
         progress: show a progress bar.
 
     Returns:
@@ -75,7 +77,8 @@ def tune(
         )
     processes = joined()
     processes.check_batch(settings.batch_size)
-    identity = _identity(plm, tokenizer, data, settings, cost)
+    of_model = of_model or model_identity(plm, tokenizer)
+    identity = {"model": ModelSpec.of(plm).name, **of_model, **_identity(data, settings, cost)}
     if processes.count > 1:
         identity["processes"] = processes.count  # other sums, other noise
     run = RunFolder(folder, identity)
@@ -178,14 +181,8 @@ def _classifier(
         yield classifier
 
 
-def _identity(
-    plm: PreTrainedModel,
-    tokenizer: Any,
-    data: TaskData,
-    settings: TuneSettings,
-    cost: RunningCost | None,
-) -> dict[str, Any]:
-    """Everything the result depends on."""
+def _identity(data: TaskData, settings: TuneSettings, cost: RunningCost | None) -> dict[str, Any]:
+    """Everything but the model that the result depends on."""
     digest = hashlib.sha256()
     for part in (data.train, data.reported):
         for example in part:
@@ -196,8 +193,6 @@ def _identity(
     if cost is None and settings.regularizer is None:
         settings_used.pop("weight")  # plays no part
     return {
-        "model": ModelSpec.of(plm).name,
-        **model_identity(plm, tokenizer),
         "task": dataclasses.asdict(data.task),
         "data_sha256": digest.hexdigest(),
         "cost": None

@@ -144,6 +144,7 @@ def _filled(context: Context, cell: Cell, row: Row, folder: Path) -> Row:
             folder / f"try-{k}",
             cost=context.costs.get(cell.arm),
             encoder=context.encoder,
+            of_model=context.model_identity,
             progress=False,
         )
         for k, settings in enumerate(context.grid.tries(cell))

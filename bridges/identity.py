@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from bridges.fingerprint import weights_sha256
 from bridges.weights import pretrained_model
@@ -29,6 +31,8 @@ _NOT_COMPUTED_WITH = (
 """Of a config: where it is from and what it is called."""
 _WITH_VERSIONS = ("torch", "transformers", "peft", "bridges", "kernels", "pets")
 """Packages whose code a run names by version, or by `bridges.source.source_digest`."""
+_OF_PETS = ("peft.", "pets.")
+"""Modules whose layers change what a model computes."""
 _COPIED_CODE = "transformers_modules"
 """The package that transformers puts a model's own code in."""
 _PROBE = "It isn't so: 12,345 naïve Ünïcode words, tabs\tand  spaces — <b>東京</b> 🙂 [MASK] <mask> ##s"
@@ -38,21 +42,22 @@ def model_identity(model: nn.Module, tokenizer: Any) -> dict[str, str | None]:
     """What a run has to go on with, to the bit; where the files are and what they are called is no part.
 
     Args:
-        model: a transformers model, plain or wrapped. Of a PET on it the place counts, not the weights.
+        model: a transformers model, plain or wrapped.
         tokenizer: its tokenizer.
 
     Returns:
-        Hashes by name, to be a part of a run's identity: "model_sha256" of all base weights, those that
-        were drawn because the checkpoint lacks them included; "config_sha256" of what the config and
-        the modules compute with, such as dropout; "tokenizer_sha256" of what makes tokens of a text;
-        "model_code" of classes that come with the model, None where all are of libraries.
+        Hashes by name, to be a part of a run's identity: "model_sha256" of all weights, those that were
+        drawn because the checkpoint lacks them and those of a PET on the model included;
+        "config_sha256" of what the config and the modules compute with, such as dropout;
+        "tokenizer_sha256" of what makes tokens of a text; "model_code" of classes that come with the
+        model, None where all are of libraries.
 
     Raises:
         BadInput: for weights that are not there.
     """
     plm = pretrained_model(model)
     return {
-        "model_sha256": weights_sha256(plm),
+        "model_sha256": _model_sha256(plm),
         "config_sha256": _config_sha256(plm),
         "tokenizer_sha256": _tokenizer_sha256(tokenizer),
         "model_code": own_code(plm, getattr(plm, "config", None), tokenizer),
@@ -69,6 +74,18 @@ def own_code(*objects: Any) -> str | None:
     classes = {kind for thing in things for kind in type(thing).__mro__}
     parts = {part for kind in classes if not _is_known(kind.__module__) for part in _source(kind)}
     return _sha256(sorted(parts)) if parts else None
+
+
+def _model_sha256(plm: nn.Module) -> str:
+    base = weights_sha256(plm)
+    if not any(type(part).__module__.startswith(_OF_PETS) for part in plm.modules()):
+        return base
+    digest = hashlib.sha256(base.encode())
+    for name, value in plm.named_parameters():
+        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        raw = whole.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(name.encode() + raw.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _config_sha256(plm: Any) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
@@ -57,9 +59,18 @@ def needs_code(name: str, code: Sequence[str]) -> BadInput:
     )
 
 
-def check_no_pet(name: str) -> None:
-    """Refuse a folder with a PET: transformers would put it on the model without a word."""
-    if (Path(name) / _PET_CONFIG).exists():
+def check_no_pet(name: str, model: nn.Module | None = None) -> None:
+    """Refuse a PET beside a model: transformers puts it on the model without a word.
+
+    Args:
+        name: a Hugging Face name or a local folder.
+        model: what was loaded from it.
+
+    Raises:
+        BadInput: if there is one in the folder, or on the model.
+    """
+    on_it = model is not None and any(isinstance(part, BaseTunerLayer) for part in model.modules())
+    if on_it or (Path(name) / _PET_CONFIG).exists():
         raise BadInput(
             f"{name} holds a PET ({_PET_CONFIG}), not a plain model: give the model it was tuned on, or "
             "merge it first (merge_and_unload, then save_pretrained)"

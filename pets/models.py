@@ -86,6 +86,7 @@ def load_plm(
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
         )
+        model_files.check_no_pet(name, model)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
         words = len(tokenizer) - len(tokenizer.all_special_tokens)
     if words <= 0:

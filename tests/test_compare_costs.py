@@ -118,10 +118,7 @@ def test_weights_that_a_checkpoint_lacks_are_the_same_when_it_is_loaded_again(
     assert one == two
 
 
-def test_a_model_with_code_of_its_own_travels(
-    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+def test_a_model_with_code_of_its_own_travels(inputs: Path, tmp_path: Path) -> None:
     save_own_code(tmp_path / "plm", factor=2.0)
     here = Context(
         small_grid(arms=()), tmp_path, str(tmp_path / "plm"), inputs / "glue", trust_remote_code=True

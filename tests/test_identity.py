@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from own_code import save_own_code
+from peft import get_peft_model
 from tiny import TEXTS, tiny_bert, tiny_tokenizer
 from tokenizers.normalizers import NFC
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -19,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 import bridges
+import pets
 from bridges import BadInput, RunningCost
 from bridges.fit_loop import FitLoop
 from bridges.identity import model_identity, own_code
@@ -121,6 +123,19 @@ print(json.dumps(model_identity(*load_plm({str(tmp_path / "plm")!r}))))
     assert json.loads(done.stdout) == expected
 
 
+def test_a_pet_on_the_model_counts_with_its_weights() -> None:
+    found = []
+    for scale in (1.0, 1.0, 2.0):
+        torch.manual_seed(0)
+        model = get_peft_model(tiny_bert(), pets.get("lora", init_lora_weights=False))
+        for name, value in model.named_parameters():
+            if "lora_A" in name:
+                value.data.mul_(scale)
+        found.append(model_identity(model, tiny_tokenizer())["model_sha256"])
+    assert found[0] == found[1]
+    assert len({*found, model_identity(tiny_bert(), tiny_tokenizer())["model_sha256"]}) == 3
+
+
 # Code
 
 
@@ -136,11 +151,8 @@ def test_a_class_of_ones_own_counts_with_its_file() -> None:
     assert own_code(nn.Sequential(nn.Linear(2, 2), Doubled(2, 2))) is not None
 
 
-def test_code_that_comes_with_a_model_counts_with_all_its_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_that_comes_with_a_model_counts_with_all_its_files(tmp_path: Path) -> None:
     """The class is the same in both, and so are all weights; a file that it imports is another."""
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     found = []
     for name, factor in (("one", 1.0), ("same", 1.0), ("two", 2.0)):
         save_own_code(tmp_path / name, factor=factor)

@@ -30,12 +30,6 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "plm"
 
 
-@pytest.fixture
-def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Transformers copies code that it runs; here into a folder that goes again."""
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-
-
 # Code
 
 
@@ -110,7 +104,6 @@ def test_a_tokenizers_code_is_not_run_either(
     assert tokenizer("good [MASK]")["input_ids"] == [2, 5, 4, 3]
 
 
-@pytest.mark.usefixtures("modules")
 def test_code_runs_when_asked_for(tmp_path: Path) -> None:
     trace = save_own_code(tmp_path / "plm", factor=2.0)
     plm, _ = load_plm(str(tmp_path / "plm"), trust_remote_code=True)

@@ -41,8 +41,11 @@ def sources(root: str) -> dict[str, Path]:
 
 
 def _file(name: str) -> Path | None:
-    """Of a module of this project; None for other names, and for `kernels`, which has no file."""
-    if name.partition(".")[0] not in _FLOORS:
+    """Of a module of this project; None for other names.
+
+    `kernels` is a namespace: where it has a file, that is of another package which shares the name.
+    """
+    if name == "kernels" or name.partition(".")[0] not in _FLOORS:
         return None
     try:
         spec = find_spec(name)

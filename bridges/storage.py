@@ -88,6 +88,7 @@ def check_same(what: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> 
     Raises:
         BadInput: naming what differs.
     """
+    there = there if isinstance(there, dict) else {}  # edited by hand
     if any(name in here and name not in there for name in _SINCE):
         raise BadInput(
             f"{what} (made by an older version of bridge-pets, which did not note the whole model, "

@@ -28,7 +28,7 @@ _CONVERT = (
 )
 
 
-def own_code(name: str) -> list[str]:
+def code_classes(name: str) -> list[str]:
     """The classes that a model's files would have transformers import from code that comes along.
 
     Args:
@@ -53,8 +53,8 @@ def own_code(name: str) -> list[str]:
 def needs_code(name: str, code: Sequence[str]) -> BadInput:
     """The error for a model that cannot be loaded without running what comes with it."""
     return BadInput(
-        f"model {name!r} needs Python code of its own ({_some(code)}), as transformers has no such "
-        "architecture; nothing of it was run: read that code, and give --trust-remote-code (in Python "
+        f"model {name!r} needs code of its own ({_some(code)}), as transformers has nothing in its "
+        "place; none of it was run: read that code, and give --trust-remote-code (in Python "
         "trust_remote_code=True) if it may run here"
     )
 

@@ -64,7 +64,7 @@ def load_plm(
             ones, or needs code of its own without ``trust_remote_code``.
     """
     model_files.check_no_pet(name)
-    code = [] if trust_remote_code else model_files.own_code(name)
+    code = [] if trust_remote_code else model_files.code_classes(name)
     with model_files.reading(name, code):
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         model_files.check_weights(name, config)

@@ -43,6 +43,7 @@ def test_what_only_shows_results_has_no_part() -> None:
 def test_it_is_of_this_checkout() -> None:
     """`kernels` is a namespace: what else is in it, or a second path to this one, is not ours."""
     assert all(ROOT in path.resolve().parents for path in sources(CELL).values())
+    assert "kernels" not in sources(CELL)
     assert len({path.resolve() for path in sources(CELL).values()}) == len(sources(CELL))
 
 

@@ -18,9 +18,11 @@ from bridges.errors import BadInput
 from bridges.fit_loop import FitLoop, run
 from bridges.fit_settings import FitResult, FitSettings
 from bridges.fit_text import FitText
+from bridges.identity import model_identity, own_code
 from bridges.model_spec import encoder_of
 from bridges.probe import undisturbed
-from bridges.storage import Snapshot
+from bridges.source import source_digest
+from bridges.storage import Snapshot, versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +54,8 @@ def fit(
         tokenizer: a fast tokenizer of the model.
         texts: one text an item; blank ones are left out.
         folder: where the state of the fit is kept. A fit that was interrupted goes on from there, to
-            the same result; a state of other settings or text is refused. The state stays until you
+            the same result; a state of other settings, text, weights, tokenizer or
+            code is refused. The state stays until you
             delete it: do so once the cost is saved.
         progress: show a progress bar.
         **settings: fields of `FitSettings`.
@@ -96,6 +99,7 @@ def fit_together(
     loops: dict[int, FitLoop] = {}
     texts = [text for text in texts if text.strip()]
     text_sha256 = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+    of_model = {} if folders is None else model_identity(model, tokenizer)
     for k, cost in enumerate(costs):
         if not cost.bridge.fits:
             logger.warning("bridge %r has nothing to fit", cost.bridge.registered_name)
@@ -105,7 +109,11 @@ def fit_together(
             identity = {
                 "settings": dataclasses.asdict(chosen),
                 "cost": cost.digest(),
+                "cost_code": own_code(cost),
                 "text": text_sha256,
+                **of_model,
+                "code": source_digest("bridges"),
+                "versions": versions(),
             }
             snapshot = Snapshot(Path(folders[k]) / STATE_FILE, identity)
         loops[k] = FitLoop(cost, chosen, snapshot)

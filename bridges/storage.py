@@ -60,6 +60,47 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+_HASHES = {
+    "model_sha256": "another model: other weights",
+    "config_sha256": "another model: another config, or modules set otherwise",
+    "model_code": "another model: other code of its own",
+    "tokenizer_sha256": "another tokenizer",
+    "cost_code": "other code of the cost",
+    "data_sha256": "other examples",
+    "text": "other text",
+    "digest": "another cost",
+    "cost": "another cost",
+}
+"""What it means that one of these differs; two hashes say nothing."""
+_SINCE = ("model_sha256", "config_sha256", "tokenizer_sha256", "code")
+"""What older versions did not note, or not all of."""
+
+
+def check_same(what: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run that is made of something else.
+
+    Args:
+        what: said first, such as ``"runs/1 holds another run"``.
+        there: what it is made of; as a file says, so anything may be missing.
+        here: what it should be made of.
+
+    Raises:
+        BadInput: naming what differs.
+    """
+    there = there if isinstance(there, dict) else {}  # edited by hand
+    if any(name in here and name not in there for name in _SINCE):
+        raise BadInput(
+            f"{what} (made by an older version of bridge-pets, which did not note the whole model, "
+            "tokenizer and code: whether it is of this model cannot be told): choose another folder, "
+            "or use that version; what is there stays as it is"
+        )
+    changed = difference(there, here)
+    if changed:
+        raise BadInput(
+            f"{what} ({changed}): give what it was made with to go on with it, or choose another folder"
+        )
+
+
 def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """What differs between two descriptions of a run, ``"seed 42 there, 43 here; ..."``; else empty."""
     parts = []
@@ -67,9 +108,15 @@ def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
         old, new = there.get(key), here.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             parts.append(difference(old, new))
+        elif key in _HASHES and any(_is_hash(value) for value in (old, new)):
+            parts.append(_HASHES[key])
         else:
             parts.append(f"{key} {old!r} there, {new!r} here")
     return "; ".join(parts)
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
 
 
 class Snapshot:
@@ -107,12 +154,7 @@ class Snapshot:
             identity, facts = json.loads(metadata["identity"]), json.loads(metadata["facts"])
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise BadInput(f"{self.path} is no snapshot of a run ({error}): delete it") from error
-        changed = difference(identity, self.identity)
-        if changed:
-            raise BadInput(
-                f"{self.path} is from another run ({changed}): use the same settings to go on, or "
-                "another folder"
-            )
+        check_same(f"{self.path} is from another run", identity, self.identity)
         return tensors, facts
 
     def remove(self) -> None:

@@ -48,8 +48,8 @@ def main():
 
     torch.manual_seed(0)
     accelerator = Accelerator(gradient_accumulation_steps=2)  # mixed_precision="bf16" on a GPU
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    plm = AutoModelForMaskedLM.from_pretrained(args.model)
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+    plm = AutoModelForMaskedLM.from_pretrained(args.model, trust_remote_code=False)
     model = get_peft_model(plm, pets.get("lora", r=8))
     cost = bridges.RunningCost.from_pretrained(args.cost)
     # Before `prepare`, so that what prepare may wrap around the model is fed the whole loss.

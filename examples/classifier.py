@@ -27,7 +27,7 @@ WORDS = {"negative": "bad", "positive": ["good", "fine"]}  # in the order of the
 def classifier(name):
     """The pretrained body under a new head, and the names of what the checkpoint has no weights for."""
     plm, info = AutoModelForSequenceClassification.from_pretrained(
-        name, num_labels=len(WORDS), output_loading_info=True
+        name, num_labels=len(WORDS), output_loading_info=True, trust_remote_code=False
     )
     body = plm.base_model_prefix + "."
     return plm, sorted({key.removeprefix(body).split(".")[0] for key in info["missing_keys"]})
@@ -73,7 +73,7 @@ def main():
     args = parser.parse_args()
 
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
     plm, new = classifier(args.model)
     # What is new is trained and saved with the LoRA: the head, and a pooler where a masked LM had none.
     model = get_peft_model(plm, pets.get("lora", model=plm, modules_to_save=new))

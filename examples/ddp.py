@@ -56,8 +56,8 @@ def main():
     # Each rank draws its own dropout and, with an "sde" cost, its own noise. The LoRA may start
     # differently too: DistributedDataParallel gives every rank the parameters of rank 0.
     torch.manual_seed(rank)
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    plm = AutoModelForMaskedLM.from_pretrained(args.model)
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+    plm = AutoModelForMaskedLM.from_pretrained(args.model, trust_remote_code=False)
     inner = get_peft_model(plm, pets.get("lora", r=8)).to(device)
     cost = bridges.RunningCost.from_pretrained(args.cost)
     # On the inner model, before it is wrapped: then the wrapper is handed the whole loss. The wrapper

@@ -45,8 +45,8 @@ def main():
     args = parser.parse_args()
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    plm = AutoModelForSeq2SeqLM.from_pretrained(args.model).to(device)
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+    plm = AutoModelForSeq2SeqLM.from_pretrained(args.model, trust_remote_code=False).to(device)
     if os.path.isdir(args.cost):
         cost = bridges.RunningCost.from_pretrained(args.cost)
     else:

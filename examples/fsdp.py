@@ -56,8 +56,8 @@ def main():
 
     # The same on every rank: each keeps a part of the LoRA it made.
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    plm = AutoModelForMaskedLM.from_pretrained(args.model)
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+    plm = AutoModelForMaskedLM.from_pretrained(args.model, trust_remote_code=False)
     model = get_peft_model(plm, pets.get("lora", r=8)).to(device)
     cost = bridges.RunningCost.from_pretrained(args.cost)
     pets.regularize(model, cost, weight=args.weight)  # every rank has the whole cost

@@ -46,8 +46,8 @@ def main():
 
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    plm = AutoModelForMaskedLM.from_pretrained(args.model)
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+    plm = AutoModelForMaskedLM.from_pretrained(args.model, trust_remote_code=False)
     model = get_peft_model(plm, pets.get("lora", r=8)).to(device)
     cost = bridges.RunningCost.from_pretrained(args.cost)
     pets.regularize(model, cost, weight=args.weight)  # from here on .loss includes the cost

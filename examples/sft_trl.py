@@ -57,8 +57,8 @@ def main():
     args = parser.parse_args()
 
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    plm = AutoModelForCausalLM.from_pretrained(args.model)
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+    plm = AutoModelForCausalLM.from_pretrained(args.model, trust_remote_code=False)
     # Made here and not by the trainer's peft_config: the cost is plugged in before the trainer is built.
     model = get_peft_model(plm, pets.get("lora", r=8))
     cost = bridges.RunningCost.from_pretrained(args.cost)

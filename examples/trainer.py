@@ -66,8 +66,8 @@ def main():
     args = parser.parse_args()
 
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    plm = AutoModelForMaskedLM.from_pretrained(args.model)
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+    plm = AutoModelForMaskedLM.from_pretrained(args.model, trust_remote_code=False)
     model = get_peft_model(plm, pets.get("lora", r=8))
     cost = bridges.RunningCost.from_pretrained(args.cost)
     pets.regularize(model, cost, weight=args.weight)  # before the Trainer is built

@@ -29,6 +29,14 @@ class ManyValues(click.Command):
         return super().parse_args(ctx, expanded)
 
 
+trust_remote_code = click.option(
+    "--trust-remote-code",
+    is_flag=True,
+    help="Run the Python code that comes with the model: read it first.",
+)
+"""Of every command that loads a model; without it none of the model's code is run."""
+
+
 def read_lines(files: tuple[str, ...]) -> list[str]:
     """The lines of UTF-8 text files.
 

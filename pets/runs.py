@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bridges.errors import BadInput
-from bridges.storage import Snapshot, difference, write_text
+from bridges.storage import Snapshot, check_same, write_text
 
 CONFIG_FILE = "run.json"
 RESULT_FILE = "result.json"
@@ -38,10 +38,7 @@ class RunFolder:
         identity = json.loads(json.dumps(identity))
         config = self.path / CONFIG_FILE
         if config.exists():
-            found = _read(config)
-            changed = difference(found, identity)
-            if changed:
-                raise BadInput(f"{self.path} holds another run ({changed}): choose another folder")
+            check_same(f"{self.path} holds another run", _read(config), identity)
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise BadInput(f"{self.path} exists and holds no run: choose another folder")
         self.identity = identity

@@ -96,7 +96,7 @@ def tiny_lm(
         _write(folder, texts, words, seed, settings, record)
     # Read back in any case: a fresh model and a cached one are the same, down to their name.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    return BertForMaskedLM.from_pretrained(folder).eval(), tokenizer
+    return BertForMaskedLM.from_pretrained(folder, use_safetensors=True).eval(), tokenizer
 
 
 def _write(

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from peft import PeftConfig, PromptTuningConfig, get_peft_model
 from transformers import PreTrainedModel
 
 from bridges import BadInput, ModelSpec, RunningCost
+from bridges.identity import model_identity, own_code
+from bridges.source import source_digest
 from bridges.storage import new_folder, versions
 from pets import methods, prompts, splits
 from pets.classifier import PromptClassifier
@@ -40,6 +42,7 @@ def tune(
     *,
     cost: RunningCost | None = None,
     encoder: prompts.Encoder | None = None,
+    of_model: Mapping[str, str | None] | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Tune and score one PET; the run folder holds the result line, curves and the PET.
@@ -58,6 +61,7 @@ def tune(
             finished one is returned as it is.
         cost: the running cost; without one and without a regularizer in the settings the PET is vanilla.
         encoder: of the tokenizer, to share what it has split into tokens between runs.
+        of_model: the `bridges.identity.model_identity` of both, to share that between runs too.
         progress: show a progress bar.
 
     Returns:
@@ -73,7 +77,8 @@ def tune(
         )
     processes = joined()
     processes.check_batch(settings.batch_size)
-    identity = _identity(plm, data, settings, cost)
+    of_model = of_model or model_identity(plm, tokenizer)
+    identity = {"model": ModelSpec.of(plm).name, **of_model, **_identity(data, settings, cost)}
     if processes.count > 1:
         identity["processes"] = processes.count  # other sums, other noise
     run = RunFolder(folder, identity)
@@ -176,11 +181,8 @@ def _classifier(
         yield classifier
 
 
-def _identity(
-    plm: PreTrainedModel, data: TaskData, settings: TuneSettings, cost: RunningCost | None
-) -> dict[str, Any]:
-    """Everything the result depends on."""
-    spec = ModelSpec.of(plm)
+def _identity(data: TaskData, settings: TuneSettings, cost: RunningCost | None) -> dict[str, Any]:
+    """Everything but the model that the result depends on."""
     digest = hashlib.sha256()
     for part in (data.train, data.reported):
         for example in part:
@@ -191,13 +193,13 @@ def _identity(
     if cost is None and settings.regularizer is None:
         settings_used.pop("weight")  # plays no part
     return {
-        "model": spec.name,
-        "model_sha256": hashlib.sha256(repr(spec).encode()).hexdigest(),
         "task": dataclasses.asdict(data.task),
         "data_sha256": digest.hexdigest(),
         "cost": None
         if cost is None
         else {"digest": cost.digest(), **cost.options, **cost.config()["bridge"]},
+        "cost_code": own_code(cost),
         "settings": settings_used,
+        "code": source_digest(__name__),
         "versions": versions(),
     }

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from comparison_cases import FIT, save_inputs, small_grid, sources
+from own_code import save_own_code
 from tiny import TEXTS
 
 import bridges
@@ -13,6 +18,7 @@ from bridges import RunningCost
 from bridges.fit_loop import FitLoop
 from bridges.fit_text import Reading
 from pets.compare import costs as costs_module
+from pets.compare.cell import describe
 from pets.compare.context import Context
 
 ARMS = (
@@ -50,6 +56,78 @@ def test_the_text_is_read_once_for_all_arms(inputs: Path, tmp_path: Path) -> Non
     assert readings(many) == readings(one) > FIT["max_steps"]
     assert set(many.costs) == set(ARMS) - {"label-smoothing"}
     assert readings(context(inputs, tmp_path / "many", *ARMS)) == 0  # they are there
+
+
+def other_layer(of: Context) -> None:
+    of.plm.bert.encoder.layer[0].output.dense.bias.data.add_(0.1)
+
+
+def other_dropout(of: Context) -> None:
+    of.plm.config.hidden_dropout_prob = 0.4
+
+
+def other_tokenizer(of: Context) -> None:
+    of.tokenizer.add_tokens(["film noir"])
+
+
+CHANGES = {
+    "model_sha256": other_layer,
+    "config_sha256": other_dropout,
+    "tokenizer_sha256": other_tokenizer,
+}
+
+
+@pytest.mark.parametrize("part", CHANGES)
+def test_costs_and_cells_are_of_one_model_and_tokenizer(inputs: Path, tmp_path: Path, part: str) -> None:
+    one, other, again = (context(inputs, tmp_path, "brownian@random-map") for _ in range(3))
+    CHANGES[part](other)
+    for of in (one, other, again):
+        of.fit(progress=False)
+    assert len(list((tmp_path / "costs").iterdir())) == 2
+    rows = [[describe(of, cell) for cell in of.grid.cells()] for of in (one, other, again)]
+    assert rows[0] == rows[2]
+    for row, changed in zip(rows[0], rows[1], strict=True):
+        assert row["cell"] != changed["cell"]
+        different = {name for name in row["hashes"] if row["hashes"][name] != changed["hashes"][name]}
+        assert part in different <= {part, "cost"}
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("source_digest", lambda root: "0" * 12), ("versions", lambda: {"torch": "9"})]
+)
+def test_what_another_version_fitted_is_fitted_anew_beside_it(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, other: object
+) -> None:
+    context(inputs, tmp_path, "brownian@random-map").fit(progress=False)
+    (old,) = (tmp_path / "costs").iterdir()
+    monkeypatch.setattr(costs_module, name, other)
+    context(inputs, tmp_path, "brownian@random-map").fit(progress=False)
+    assert len(list((tmp_path / "costs").iterdir())) == 2
+    assert old.exists()
+
+
+def test_weights_that_a_checkpoint_lacks_are_the_same_when_it_is_loaded_again(
+    inputs: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(inputs / "model", tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_hidden_layers": 4}))
+    grid = small_grid(arms=())
+    found = [Context(grid, tmp_path, str(tmp_path / "model"), inputs / "glue") for _ in range(2)]
+    one, two = ([describe(of, cell)["cell"] for cell in grid.cells()] for of in found)
+    assert one == two
+
+
+def test_a_model_with_code_of_its_own_travels(inputs: Path, tmp_path: Path) -> None:
+    save_own_code(tmp_path / "plm", factor=2.0)
+    here = Context(
+        small_grid(arms=()), tmp_path, str(tmp_path / "plm"), inputs / "glue", trust_remote_code=True
+    )
+    there = pickle.loads(pickle.dumps(here))
+    ids = torch.tensor([[2, 5, 4, 3]])
+    assert type(there.plm).__name__ == "OwnModel"
+    assert torch.equal(here.plm(input_ids=ids).logits, there.plm(input_ids=ids).logits)
+    assert here.model_identity == there.model_identity
 
 
 def test_each_is_the_cost_that_is_fitted_alone(inputs: Path, tmp_path: Path) -> None:

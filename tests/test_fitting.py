@@ -172,12 +172,14 @@ def test_a_finished_fit_is_read_not_repeated(tmp_path: Path, monkeypatch: pytest
 def test_a_state_of_another_fit_is_refused_naming_what_differs(tmp_path: Path) -> None:
     model = tiny_bert()
     fit(new_cost(model), model, folder=tmp_path, max_steps=10)
-    for changes, name in (({"seed": 1}, "seed 0 there, 1 here"), ({"texts": TEXTS[1:]}, "text '.*")):
-        with pytest.raises(BadInput, match=rf"is from another run \({name}\): use the same settings"):
+    for changes, name in (({"seed": 1}, "seed 0 there, 1 here"), ({"texts": TEXTS[1:]}, "other text")):
+        with pytest.raises(
+            BadInput, match=rf"is from another run \({name}\): give what it was made with"
+        ):
             fit(new_cost(model), model, folder=tmp_path, **{"max_steps": 10, **changes})
-    with pytest.raises(BadInput, match=r"is from another run \(cost '\w+' there, '\w+' here\)"):
+    with pytest.raises(BadInput, match=r"is from another run \(another cost\)"):
         fit(new_cost(model, "ou"), model, folder=tmp_path, max_steps=10)
-    with pytest.raises(BadInput, match=r"cost '\w+' there, '\w+' here; max_steps 10 there, 20 here"):
+    with pytest.raises(BadInput, match=r"another cost; max_steps 10 there, 20 here"):
         fit(new_cost(model, "ou"), model, folder=tmp_path, max_steps=20)
 
 

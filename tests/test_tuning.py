@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -24,6 +25,7 @@ from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 import pets
 from bridges import BadInput, RunningCost
 from pets import metrics, prompts
+from pets import tuning as tuning_module
 from pets.classifier import PromptClassifier
 from pets.models import load_pet
 from pets.tasks import Example, Label, Task, TaskData
@@ -334,15 +336,15 @@ def test_a_finished_run_is_returned_without_training(
             "learning_rate 0.01 there.*max_steps 30 there, 31 here",
         ),
         ({"pet_options": {"r": 4}}, "r None there, 4 here"),
-        ({"data": TaskData(TASK, examples(40, 5), DATA.reported)}, "data_sha256 '"),
-        ({"data": TaskData(TASK, DATA.train, DATA.reported[1:])}, "data_sha256 '"),
+        ({"data": TaskData(TASK, examples(40, 5), DATA.reported)}, "other examples"),
+        ({"data": TaskData(TASK, DATA.train, DATA.reported[1:])}, "other examples"),
         (
             {"data": TaskData(TASK.with_words(["poor", "fine"]), DATA.train, DATA.reported)},
             "labels ",
         ),
         ({"bridge": "ou"}, "name 'brownian' there, 'ou' here"),
         ({"cost": None}, "cost .* there, None here"),
-        ({"plm": tiny_bert(seed=1)}, "model_sha256 '"),
+        ({"plm": tiny_bert(seed=1)}, "another model: other weights"),
     ],
 )
 def test_another_run_in_the_same_folder_is_refused(
@@ -353,6 +355,64 @@ def test_another_run_in_the_same_folder_is_refused(
     cost = changes.pop("cost", cost_for(plm, changes.pop("bridge", "brownian")))
     with pytest.raises(BadInput, match=f"holds another run .*({message}).*another folder"):
         run(finished, plm=plm, cost=cost, **changes)
+
+
+def other_layer(plm: BertForMaskedLM) -> None:
+    """As after another training with frozen embeddings."""
+    plm.bert.encoder.layer[0].output.dense.weight.data.mul_(1.5)
+
+
+def more_dropout(plm: BertForMaskedLM) -> None:
+    plm.config.hidden_dropout_prob = 0.5
+
+
+@pytest.mark.parametrize("change", [other_layer, more_dropout])
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_another_model_of_the_same_embeddings_is_another(
+    tmp_path: Path,
+    is_finished: bool,
+    change: Callable[[BertForMaskedLM], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        if not is_finished:
+            stop_at(patch, 11)
+        with contextlib.suppress(KeyboardInterrupt):
+            run(folder, max_steps=12)
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    other = model()
+    change(other)
+    with pytest.raises(BadInput, match=r"holds another run \(another model: [^;]*\): give what"):
+        run(folder, plm=other, max_steps=12)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_another_tokenizer_is_another_run(finished: Path) -> None:
+    plm, tokenizer = model(), tiny_tokenizer()
+    tokenizer.add_tokens(["film noir"])
+    with pytest.raises(BadInput, match=r"holds another run \(another tokenizer\)"):
+        tune(plm, tokenizer, DATA, SETTINGS, finished, cost=cost_for(plm))
+
+
+def test_other_code_is_another_run(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plm = model()
+    monkeypatch.setattr(tuning_module, "source_digest", lambda root: "0" * 12)
+    with pytest.raises(BadInput, match=r"holds another run \(code '\w+' there, '0+' here\)"):
+        run(finished, plm=plm, cost=cost_for(plm))
+
+
+def test_a_run_of_an_older_version_is_neither_taken_for_this_models_nor_touched(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run(folder, max_steps=2)
+    identity = json.loads((folder / "run.json").read_text())
+    for name in ("config_sha256", "tokenizer_sha256", "model_code", "cost_code", "code"):
+        del identity[name]
+    (folder / "run.json").write_text(json.dumps(identity))
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    with pytest.raises(BadInput, match=r"made by an older version.*cannot be told.*another folder"):
+        run(folder, max_steps=2)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
 
 def test_a_foreign_folder_is_refused_and_kept(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from bridges.errors import BadInput
-from pets.cli_input import ManyValues, read_lines
+from pets.cli_input import ManyValues, read_lines, trust_remote_code
 from pets.compare.presets import PRESETS
 
 
@@ -71,6 +71,7 @@ from pets.compare.presets import PRESETS
     type=click.Path(path_type=Path),
     help="Folder for everything; one of an earlier comparison is added to.",
 )
+@trust_remote_code
 def compare(
     model: str,
     preset: str,
@@ -80,6 +81,7 @@ def compare(
     jobs: int,
     ray: str | None,
     out: Path,
+    trust_remote_code: bool,
     **given: Any,
 ) -> None:
     """Compare PETs with and without running costs: tasks x shots x PETs x arms x seeds.
@@ -103,7 +105,16 @@ def compare(
         raise BadInput(f"--jobs {jobs}: expected 1 or more")
     chosen = PRESETS[preset] | {name: value for name, value in given.items() if value not in (None, ())}
     grid = Grid.of_options({**chosen, "arms": (*chosen["arms"], *regularizers)})
-    found = run(grid, out, model, data, tuple(read_lines(texts)), jobs=jobs, ray=ray)
+    found = run(
+        grid,
+        out,
+        model,
+        data,
+        tuple(read_lines(texts)),
+        jobs=jobs,
+        ray=ray,
+        trust_remote_code=trust_remote_code,
+    )
     click.echo(f"{found.done} cells done, {found.reused} of them before; {found.failed} failed")
     click.echo(f"wrote {out / 'results.jsonl'}")
     if found.failed:

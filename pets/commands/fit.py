@@ -9,7 +9,7 @@ import click
 
 import bridges
 from bridges.errors import BadInput
-from pets.cli_input import ManyValues, read_lines
+from pets.cli_input import ManyValues, read_lines, trust_remote_code
 
 
 @click.command(cls=ManyValues)
@@ -41,6 +41,7 @@ from pets.cli_input import ManyValues, read_lines
 @click.option("--max-length", default=128, show_default=True, help="Tokens a row.")
 @click.option("--lr", default=1e-3, show_default=True, help="Peak learning rate.")
 @click.option("--seed", default=0, show_default=True, help="Of initial weights, order and masks.")
+@trust_remote_code
 def fit(
     model: str,
     bridge: str,
@@ -53,6 +54,7 @@ def fit(
     max_length: int,
     lr: float,
     seed: int,
+    trust_remote_code: bool,
 ) -> None:
     """Fit a running cost for a model on plain text.
 
@@ -76,7 +78,7 @@ def fit(
             else "--text has no use with --control random-map, which fits nothing: leave it out"
         )
     lines = read_lines(texts)
-    plm, tokenizer = load_plm(model, any_lm=True)
+    plm, tokenizer = load_plm(model, any_lm=True, trust_remote_code=trust_remote_code)
     cost = bridges.RunningCost.for_model(
         plm,
         process,

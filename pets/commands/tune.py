@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 import bridges
-from pets.cli_input import ManyValues
+from pets.cli_input import ManyValues, trust_remote_code
 
 
 @click.command(cls=ManyValues)
@@ -66,6 +66,7 @@ from pets.cli_input import ManyValues
     type=click.Path(path_type=Path),
     help="Run folder.  [default: runs/TASK-PET-BRIDGE-SHOTS-SEED]",
 )
+@trust_remote_code
 def tune(
     model: str,
     task: str,
@@ -83,6 +84,7 @@ def tune(
     max_length: int,
     label_words: tuple[str, ...],
     out: Path | None,
+    trust_remote_code: bool,
 ) -> None:
     """Tune one PET on one GLUE task and print its result line.
 
@@ -127,7 +129,7 @@ def tune(
         chosen = chosen.with_words(label_words)
     cost = bridges.RunningCost.from_pretrained(cost_folder) if cost_folder else None
     examples = glue.load(chosen, data)
-    plm, tokenizer = load_plm(model)
+    plm, tokenizer = load_plm(model, trust_remote_code=trust_remote_code)
     name = cost.bridge.registered_name if cost else regularizer or "vanilla"
     folder = out or Path("runs") / f"{chosen.name}-{pet}-{name}-{shots or 'all'}-{seed}"
     result = run(plm, tokenizer, examples, settings, folder, cost=cost)

@@ -17,9 +17,10 @@ from safetensors import SafetensorError
 
 from bridges import ModelSpec
 from bridges.errors import BadInput
+from bridges.identity import own_code
+from bridges.source import source_digest
 from bridges.storage import error_number, versions
 from pets.compare.arms import VANILLA, Arm
-from pets.compare.code import source_digest
 from pets.compare.context import Context
 from pets.compare.grid import Cell
 from pets.compare.table import CELLS_FOLDER, FORMAT, Row
@@ -68,16 +69,19 @@ def describe(context: Context, cell: Cell) -> Row:
         **dict.fromkeys(("trainable_parameters", "examples", "truncated")),
         "settings": {k: v for k, v in settings.items() if k not in _OF_A_CELL},
         "model": ModelSpec.of(context.plm).name,
-        "code": source_digest(),
+        "hashes": {
+            **context.model_identity,
+            "data_sha256": context.data_sha256[cell.task],
+            "cost": context.cost_sha256.get(cell.arm),
+            "cost_code": own_code(cost),
+        },
+        "code": source_digest(__name__),
         "versions": versions(),
         "device": context.device,
     }
     made_of = {
         **row,
         "strengths": [t.weight for t in tries] if arm.text != VANILLA else len(tries),
-        "cost": context.cost_sha256.get(cell.arm),
-        "model_sha256": context.model_sha256,
-        "data_sha256": context.data_sha256[cell.task],
     }
     row["cell"] = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
     return row
@@ -140,6 +144,7 @@ def _filled(context: Context, cell: Cell, row: Row, folder: Path) -> Row:
             folder / f"try-{k}",
             cost=context.costs.get(cell.arm),
             encoder=context.encoder,
+            of_model=context.model_identity,
             progress=False,
         )
         for k, settings in enumerate(context.grid.tries(cell))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import tempfile
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import torch
 import bridges
 from bridges import FitSettings, RunningCost
 from bridges.errors import BadInput
+from bridges.identity import model_identity
 from pets import data as glue
 from pets import prompts, splits, tasks
 from pets.compare.arms import Arm
@@ -39,6 +41,7 @@ class Context:
         model: Hugging Face name or local folder of a masked LM.
         data: folder with the original GLUE files, None for the hub.
         text: lines that costs are fitted on.
+        trust_remote_code: see `pets.models.load_plm`.
     """
 
     grid: Grid
@@ -46,10 +49,11 @@ class Context:
     model: str
     data: Path | None
     text: tuple[str, ...] = ()
+    trust_remote_code: bool = False
     costs: dict[str, RunningCost] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.plm, self.tokenizer = load_plm(self.model)
+        self.plm, self.tokenizer = load_plm(self.model, trust_remote_code=self.trust_remote_code)
         self.encoder = prompts.Encoder(self.tokenizer)
         self.examples = {name: glue.load(tasks.get(name), self.data) for name in self.grid.tasks}
 
@@ -59,6 +63,7 @@ class Context:
         A pickled model does not do: transformers keeps in the process that made it what states it can
         return.
         """
+        _ = self.model_identity  # travels along: files may say the same in other words
         state = dict(self.__dict__)
         plm = state.pop("plm")
         with tempfile.TemporaryDirectory() as folder:
@@ -71,7 +76,7 @@ class Context:
         with tempfile.TemporaryDirectory() as folder:
             for name, content in state.pop("model_files").items():
                 Path(folder, name).write_bytes(content)
-            self.plm, _ = load_plm(folder)
+            self.plm, _ = load_plm(folder, trust_remote_code=state["trust_remote_code"])
         self.plm.config.name_or_path = state.pop("model_name")
         self.__dict__.update(state)
 
@@ -151,13 +156,14 @@ class Context:
         return FitSettings(**self.grid.fit)
 
     @cached_property
+    def model_identity(self) -> dict[str, str | None]:
+        """Of everything of the model and its tokenizer that numbers depend on."""
+        return model_identity(self.plm, self.tokenizer)
+
+    @property
     def model_sha256(self) -> str:
-        """Of every weight of the model."""
-        digest = hashlib.sha256(self.plm.config.to_json_string().encode())
-        for name, tensor in sorted(self.plm.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        """Of all that `model_identity` has."""
+        return hashlib.sha256(json.dumps(self.model_identity, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def data_sha256(self) -> dict[str, str]:

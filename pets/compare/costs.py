@@ -14,6 +14,9 @@ from typing import Any, Protocol
 from transformers import PreTrainedModel
 
 from bridges import FitSettings, RunningCost, fit_together
+from bridges.identity import own_code
+from bridges.source import source_digest
+from bridges.storage import versions
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +40,13 @@ class Recipe:
     def folder_name(self, model_sha256: str) -> str:
         """The name, and a hash of all that the cost is made of.
 
-        That is not its weights: the last digits of the end points depend on the number of threads.
+        That is not its weights: the last digits of the end points depend on the number of threads. The
+        code and the versions count: what an older version fitted is not what this one would.
         """
         fit = None if self.text is None else [vars(self.settings), _text_sha256(self.text)]
         config = self.cost.config()
         made_of = [model_sha256, config["bridge"], config["widths"], config["options"], fit]
-        made_of += [self.settings.seed]
+        made_of += [self.settings.seed, own_code(self.cost), source_digest("bridges"), versions()]
         digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
         name = "".join(c if c.isalnum() or c in "-.@" else "-" for c in self.name)
         return f"{name}-{digest}"
@@ -56,7 +60,7 @@ class Model(Protocol):
 
     @property
     def model_sha256(self) -> str:
-        """Of every weight."""
+        """Of all that a cost depends on: weights, config, tokenizer, code of its own."""
 
 
 def made(

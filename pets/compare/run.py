@@ -51,9 +51,10 @@ def load_context(
     model: str,
     data: Path | None,
     text: tuple[str, ...],
+    trust_remote_code: bool = False,
 ) -> Context:
     """The context in a process that runs cells: with the costs that are fitted."""
-    context = kind(grid, folder, model, data, text)
+    context = kind(grid, folder, model, data, text, trust_remote_code)
     context.fit(progress=False)
     return context
 
@@ -69,6 +70,7 @@ def compare(
     ray: str | None = None,
     progress: bool = True,
     kind: type[Context] = Context,
+    trust_remote_code: bool = False,
 ) -> Comparison:
     """Run the cells of a grid that are not in the folder's table yet, and write the table.
 
@@ -85,6 +87,7 @@ def compare(
         ray: address of a Ray cluster, or "local"; then ``jobs`` has no part.
         progress: show progress bars.
         kind: of the context, where arms have costs of another making.
+        trust_remote_code: see `pets.models.load_plm`.
 
     Raises:
         BadInput: for anything wrong that can be seen before a cell runs; and when results can no longer
@@ -93,7 +96,8 @@ def compare(
     if ray is not None:
         on_ray.check(ray)  # before the minutes that fits may take
     with _alone(folder):
-        context = kind(grid, folder, model, data, text)
+        sources = (grid, folder, model, data, text, trust_remote_code)
+        context = kind(*sources)
         context.check()
         rows = read_rows(folder)
         read_times(folder), read_analysis(folder)  # refused now, not after the cells
@@ -108,7 +112,7 @@ def compare(
         todo = [c for c, row in described.items() if not _is_done(rows.get(row["cell"]))]
         reused = len(described) - len(todo)
         logger.info("%d cells, %d of them done before", len(described), reused)
-        make = functools.partial(load_context, kind, grid, folder, model, data, text)
+        make = functools.partial(load_context, kind, *sources)
         alone = jobs == 1 and ray is None
         results = outcomes(
             run_cell, todo, make_context=(lambda: context) if alone else make, jobs=jobs, ray=ray

@@ -95,9 +95,10 @@ def read_runs(folder: Path) -> Runs:
         if other is not None and "failed" in (row["status"], other["status"]):
             row = other if row["status"] == "failed" else row  # it was tried again
         elif other is not None:
+            what = difference(other.get("hashes", {}), row.get("hashes", {})) or "other data or costs"
             raise BadInput(
                 f"{path} holds the cell {' '.join(map(str, key_of(row)))} twice, with the same settings "
-                "and versions but other data or costs: run each comparison into a folder of its own"
+                f"and versions but {what}: run each comparison into a folder of its own"
             )
         chosen[key_of(row)] = row
     times = read_times(folder)

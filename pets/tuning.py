@@ -18,7 +18,7 @@ from bridges import BadInput, ModelSpec, RunningCost
 from bridges.storage import new_folder, versions
 from pets import methods, prompts, splits
 from pets.classifier import PromptClassifier
-from pets.evaluation import encode, room
+from pets.evaluation import check_tokens, encode, room
 from pets.models import unload, untouched
 from pets.processes import joined
 from pets.regularize import regularize
@@ -128,7 +128,6 @@ def prepared(
     ``plm`` and the global generator are left as they were.
     """
     verbalizer = Verbalizer.of_words(tokenizer, data.task.verbalizer)
-    verbalizer.warn_of_long_words(tokenizer)
     if settings.shots is None:
         train, dev = splits.hold_out(data.train, data.task, settings.seed)
     else:
@@ -145,6 +144,8 @@ def prepared(
         limit = room(classifier.model, settings.max_length)
         encoder = encoder or prompts.Encoder(tokenizer)
         encoded = {name: encode(encoder, examples, limit) for name, examples in parts.items()}
+        for rows, _ in encoded.values():
+            check_tokens(rows, plm)
         pad_id = tokenizer.pad_token_id or 0
         yield TuningLoop(classifier, encoded, data, settings, pad_id, joined())
 

@@ -84,7 +84,7 @@ class Context:
                 and no text.
         """
         for data in self.examples.values():
-            Verbalizer.of_words(self.tokenizer, data.task.verbalizer).warn_of_long_words(self.tokenizer)
+            Verbalizer.of_words(self.tokenizer, data.task.verbalizer)
             for shots in self.grid.shots:
                 for seed in self.grid.seeds:
                     if shots:

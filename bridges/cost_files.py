@@ -204,5 +204,7 @@ def _is_curve(found: object) -> bool:
     return (
         isinstance(found, list)
         and bool(found)
-        and all(isinstance(pair, list) and len(pair) == 2 and all(map(is_number, pair)) for pair in found)
+        and all(
+            isinstance(pair, list) and len(pair) == 2 and all(map(is_number, pair)) for pair in found
+        )
     )

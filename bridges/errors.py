@@ -11,6 +11,8 @@ from collections.abc import Collection
 _MESSAGE = 1500  # characters of a message
 _VALUE = 120  # characters of a value that a message quotes
 _MOST = 2**31 - 1
+LARGEST = 1e12
+"""Of a number that others are multiplied by: far from overflow, and beyond all use."""
 _SEEDS = 2**64  # what torch's generators take
 
 
@@ -44,7 +46,10 @@ def shown(value: object, most: int = _VALUE) -> str:
         return _without_middle(repr(_without_middle(value, most)), most + 2)
     brief = reprlib.Repr()
     brief.maxlevel, brief.maxstring, brief.maxother, brief.maxlong = 3, most, most, most
-    return _without_middle(brief.repr(value), most)
+    try:
+        return _without_middle(brief.repr(value), most)
+    except ValueError:  # such a number inside of it
+        return f"a {type(value).__name__}"
 
 
 def listed(values: Collection[object], most: int = 12) -> str:
@@ -57,7 +62,8 @@ def listed(values: Collection[object], most: int = 12) -> str:
 
 def unknown(kind: str, name: object, known: Collection[str]) -> BadInput:
     """The error for a name that nothing is registered under: nearest match and all known names."""
-    near = difflib.get_close_matches(_without_middle(str(name), _VALUE), known, n=1, cutoff=0.4)
+    text = _without_middle(name, _VALUE) if isinstance(name, str) else ""
+    near = difflib.get_close_matches(text, known, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return BadInput(f"unknown {kind} {shown(name)}{hint} (known: {listed(sorted(known), 60)})")
 
@@ -93,6 +99,13 @@ def check_counts(**values: object) -> None:
     for name, value in values.items():
         if not is_whole(value, 1, _MOST):
             raise BadInput(f"{name}={shown(value)}: expected a whole number above 0, at most {_MOST}")
+
+
+def check_flags(**values: object) -> None:
+    """Every value is True or False, and no number or text that stands for one."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise BadInput(f"{name}={shown(value)}: expected True or False")
 
 
 def check_seeds(**values: object) -> None:

@@ -24,8 +24,12 @@ def misfit(record: Any) -> str:
     for field in dataclasses.fields(record):
         value, hint = getattr(record, field.name), hints[field.name]
         if not _fits(value, hint):
-            return f"{field.name} is {shown(value)}, expected {getattr(hint, '__name__', hint)}"
+            return f"{field.name} is {shown(value)}, expected {_written(hint)}"
     return ""
+
+
+def _written(hint: Any) -> str:
+    return str(hint) if typing.get_args(hint) else str(getattr(hint, "__name__", hint))
 
 
 def _fits(value: Any, hint: Any) -> bool:

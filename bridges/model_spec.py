@@ -94,7 +94,16 @@ class ModelSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
-        """Inverse of `dataclasses.asdict`, through JSON."""
+        """Inverse of `dataclasses.asdict`, through JSON.
+
+        Raises:
+            BadInput: for a fingerprint of another length.
+        """
+        if len(values["fingerprint"]) != _PROBES:
+            raise BadInput(
+                f"the cost's config has a fingerprint of {len(values['fingerprint'])} numbers, expected "
+                f"{_PROBES}: fit the cost anew"
+            )
         return cls(**{**values, "fingerprint": tuple(values["fingerprint"])})
 
     def differences(self, other: ModelSpec) -> list[str]:

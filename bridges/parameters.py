@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from bridges.errors import BadInput, is_number, listed, shown
+from bridges.errors import LARGEST, BadInput, is_number, listed, shown
 from bridges.formulas import check_between
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Positive(Learnable):
         low, high: of the range when learned; a fixed one may be any number above 0, `most` at most.
     """
 
-    least, most = 0.0, 1e12
+    least, most = 0.0, LARGEST
 
     def __init__(self, low: float, high: float) -> None:
         self.low, self.high = low, high

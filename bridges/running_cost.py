@@ -95,7 +95,7 @@ class RunningCost(nn.Module):
             bridge = registry.parse(bridge)
         if widths is None:
             widths = default_widths(spec.hidden_size, latent_dim)
-        elif not widths:
+        elif not isinstance(widths, Sequence) or not widths:
             raise BadInput("widths is empty: expected the widths of g's layers, the last one d")
         elif latent_dim is not None and latent_dim != widths[-1]:
             raise BadInput(f"latent_dim={latent_dim} but widths end in {widths[-1]}: give one of them")

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bridges.errors import BadInput, check_counts, is_number, unknown
+from bridges.errors import LARGEST, BadInput, check_counts, check_name, is_number, shown
 from bridges.model_spec import pretrained_model
 from pets.classifier import PromptClassifier, PromptOutput
 from pets.noise import ModelDropout, noisy_words
@@ -210,13 +210,14 @@ def check(name: str, strength: object) -> None:
         BadInput: if not.
     """
     kind = _kind(name)
-    if not is_number(strength) or not 0 <= strength < kind.limit:  # type: ignore[operator]
+    limit = min(kind.limit, LARGEST)
+    if not is_number(strength) or not 0 <= strength < limit:  # type: ignore[operator]
         numbers = (
             "a finite number, 0 or more"
             if kind.limit == math.inf
             else f"a number in [0, {kind.limit:g})"
         )
-        raise BadInput(f"weight={strength!r}: expected the {kind.number} of {name}, {numbers}")
+        raise BadInput(f"weight={shown(strength)}: expected the {kind.number} of {name}, {numbers}")
 
 
 def strengths(name: str, count: int) -> list[float]:
@@ -246,6 +247,4 @@ def symmetric_kl(one: Tensor, two: Tensor) -> Tensor:
 
 
 def _kind(name: str) -> type[Objective]:
-    if name not in _REGULARIZERS:
-        raise unknown("regularizer", name, _REGULARIZERS)
-    return _REGULARIZERS[name]
+    return _REGULARIZERS[check_name("regularizer", name, _REGULARIZERS)]

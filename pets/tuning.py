@@ -23,6 +23,7 @@ from pets.models import unload, untouched
 from pets.processes import joined
 from pets.regularize import regularize
 from pets.runs import RunFolder
+from pets.shared_texts import warn_of_shared_texts
 from pets.tasks import TaskData
 from pets.tune_settings import TuneSettings
 from pets.tuning_loop import TuningLoop
@@ -82,6 +83,7 @@ def tune(
         logger.info("%s is finished; nothing to do", run.path)
         run.snapshot.remove()  # a kill right after the result was written leaves it behind
         return run.result
+    shared = warn_of_shared_texts(data) if data.reported else None
     with prepared(plm, tokenizer, data, settings, cost=cost, encoder=encoder) as loop:
         if processes.is_main:
             run.start()  # nothing is written before all that can be refused has been
@@ -104,6 +106,7 @@ def tune(
             "best_step": best["step"],
             "examples": {name: len(rows) for name, rows in loop.rows.items()},
             "truncated": loop.truncated,
+            "shared_texts": shared,
             "trainable_parameters": sum(p.numel() for p in loop.parameters),
             "curves": loop.curves,
         }

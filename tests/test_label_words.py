@@ -71,7 +71,7 @@ def test_marks_typed_by_hand_are_understood_or_refused(kind: str) -> None:
         with pytest.raises(BadInput, match=f"'{piece}' is written as a piece of a longer word"):
             word_tokens(tokenizer, piece)
     if own:
-        with pytest.raises(BadInput, match="write it as in a text$"):
+        with pytest.raises(BadInput, match=r"write it as in a text$"):
             word_tokens(tokenizer, own)
 
 
@@ -139,10 +139,8 @@ def test_words_of_a_real_sentencepiece_vocabulary() -> None:
 def test_words_of_a_real_wordpiece_vocabulary_stay_what_they_were() -> None:
     """Encoded alone after a space: the earlier rule, which was right there."""
     tokenizer = real()
-    words = [word for word in tokenizer.get_vocab() if word.isalpha()][::40] + [
-        "unwatchable",
-        "not good",
-    ]
+    known = [word for word in tokenizer.get_vocab() if word.isalpha()][::40]
+    words = [*known, "unwatchable", "not good"]
     for word in words:
         alone = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
         assert list(word_tokens(tokenizer, word)) == alone

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bridges.errors import LARGEST, BadInput, check_counts, check_name, is_number, shown
+from bridges.errors import BadInput, check_counts, check_name, is_number, shown
 from bridges.model_spec import pretrained_model
 from pets.classifier import PromptClassifier, PromptOutput
 from pets.noise import ModelDropout, noisy_words
@@ -210,8 +210,7 @@ def check(name: str, strength: object) -> None:
         BadInput: if not.
     """
     kind = _kind(name)
-    limit = min(kind.limit, LARGEST)
-    if not is_number(strength) or not 0 <= strength < limit:  # type: ignore[operator]
+    if not is_number(strength) or not 0 <= strength < kind.limit:  # type: ignore[operator]
         numbers = (
             "a finite number, 0 or more"
             if kind.limit == math.inf

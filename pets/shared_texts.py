@@ -6,9 +6,10 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from bridges.errors import shown
+from bridges.errors import one_line, shown
 from pets.tasks import Example, TaskData
 
+_LONGEST = 200  # characters of an example
 _log = logging.getLogger(__name__)
 
 
@@ -18,7 +19,7 @@ def shared_texts(data: TaskData) -> dict[str, Any]:
     Returns:
         "reported_in_train": how many reported examples have a text that the train set has too;
         "two_labels": how many texts have examples of several classes, in both sets together;
-        "examples": the first text of either kind, None where there is none.
+        "examples": the first text of either kind, shortened; None where there is none.
     """
     known = {example.text for example in data.train}
     seen = [example.text for example in data.reported if example.text in known]
@@ -27,8 +28,8 @@ def shared_texts(data: TaskData) -> dict[str, Any]:
         "reported_in_train": len(seen),
         "two_labels": len(torn),
         "examples": {
-            "reported_in_train": next(iter(seen), None),
-            "two_labels": next(iter(torn), None),
+            "reported_in_train": one_line(seen[0], _LONGEST) if seen else None,
+            "two_labels": one_line(torn[0], _LONGEST) if torn else None,
         },
     }
 

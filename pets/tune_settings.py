@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridges.errors import LARGEST, BadInput, check_counts, check_seeds, is_number, is_whole, shown
+from bridges.errors import BadInput, check_counts, check_seeds, is_number, is_whole, shown
 from bridges.text import generator
 from pets import methods, regularizers
 
@@ -58,8 +58,6 @@ class TuneSettings:
             raise BadInput(f"learning_rate={shown(rate)}: expected a number in (0, 1)")
         if not is_number(decay) or not 0 <= decay < 1:
             raise BadInput(f"weight_decay={shown(decay)}: expected a number in [0, 1)")
-        if not is_number(self.weight) or not 0 <= self.weight <= LARGEST:
-            raise BadInput(f"weight={shown(self.weight)}: expected a finite number, 0 or more")
         methods.learning_rate(self.pet)
         if not isinstance(self.pet_options, dict):
             raise BadInput(f"pet_options={shown(self.pet_options)}: expected a dict of options")
@@ -69,6 +67,8 @@ class TuneSettings:
             )
         if self.regularizer is not None:
             regularizers.check(self.regularizer, self.weight)
+        elif not is_number(self.weight) or self.weight < 0:
+            raise BadInput(f"weight={shown(self.weight)}: expected a finite number, 0 or more")
 
     @property
     def decay(self) -> float:

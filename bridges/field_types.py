@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from bridges.errors import is_number, shown
+from bridges.errors import LARGEST, is_number, shown
 
 _LARGEST = 2**63
 _UNIONS = (typing.Union, types.UnionType)
@@ -17,8 +17,8 @@ _UNIONS = (typing.Union, types.UnionType)
 def misfit(record: Any) -> str:
     """What field of a dataclass is of another type than it says, and how; empty if none is.
 
-    Knows texts, truth values, numbers, all finite and of 64 bits, tuples, mappings, literals, unions
-    and other dataclasses: what JSON can hold.
+    Knows texts, truth values, numbers, which are to be finite and of a size to compute with, tuples,
+    mappings, literals, unions and other dataclasses: what JSON can hold.
     """
     hints = typing.get_type_hints(type(record))
     for field in dataclasses.fields(record):
@@ -35,7 +35,7 @@ def _written(hint: Any) -> str:
 def _fits(value: Any, hint: Any) -> bool:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is float:
-        return is_number(value)
+        return is_number(value) and abs(value) <= LARGEST
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST
     if origin in _UNIONS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,12 @@ from tiny import tiny_bert, tiny_tokenizer
 from transformers import AutoTokenizer
 
 from bridges import BadInput, RunningCost
-from pets import Verbalizer
+from pets import Verbalizer, tasks
 from pets.classifier import PromptClassifier
 from pets.label_words import word_tokens
+from pets.tasks import Example, TaskData
+from pets.tune_settings import TuneSettings
+from pets.tuning import tune
 
 WORDS = ("great", "happy", "sad", "terrible", "good", "Great", "café", "not good", "grated", ".")
 # How the vocabularies of some kinds write "happy", and a mark that others use.
@@ -124,6 +128,17 @@ def test_a_token_that_the_model_has_no_row_for_is_refused_by_name() -> None:
         words.ends(RunningCost.for_model(model, latent_dim=8))
     with pytest.raises(BadInput, match=message):
         PromptClassifier(model, words)
+
+
+def test_a_text_with_a_token_that_the_model_has_no_row_for_is_refused(tmp_path: Path) -> None:
+    tokenizer, task = tiny_tokenizer(), tasks.get("sst2").with_words(("bad", "good"))
+    tokenizer.add_tokens(["brandnew"])
+    texts = ("film", "book", "brandnew film", "a film", "a book", "the film", "the book", "story")
+    data = TaskData(task, tuple(Example(text, i % 2) for i, text in enumerate(texts)), ())
+    settings = TuneSettings(shots=2, max_steps=1, eval_every=1)
+    with pytest.raises(BadInput, match="a text has token 63, and the model knows 0 to 62"):
+        tune(tiny_bert(), tokenizer, data, settings, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 @needs_shared("models", "stories260K")

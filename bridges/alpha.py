@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bridges.formulas import exact, fall, ordered
 from bridges.gaussian import GaussianBridge
-from bridges.parameters import Positive
+from bridges.parameters import Positive, Scale
 
 
 class AlphaBridge(GaussianBridge, name="alpha"):
@@ -43,7 +43,7 @@ class AlphaBridge(GaussianBridge, name="alpha"):
 
     markov = True
     alpha = Positive(1e-2, 50)
-    sigma = Positive(1e-3, 10)
+    sigma = Scale(1e-3, 10)
 
     def __init__(
         self, alpha: float | list[float] = 2.0, sigma: float | list[float] = 1.0, **options: Any

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bridges.gaussian import GaussianBridge
-from bridges.parameters import Positive
+from bridges.parameters import Scale
 
 
 class BrownianBridge(GaussianBridge, name="brownian"):
@@ -26,7 +26,7 @@ class BrownianBridge(GaussianBridge, name="brownian"):
 
     formula = "m(t) = t,  s2(t) = sigma^2 t (1 - t)"
     markov = True
-    sigma = Positive(1e-3, 10)
+    sigma = Scale(1e-3, 10)
 
     def __init__(self, sigma: float | list[float] = 1.0, **options: Any) -> None:
         super().__init__(**options)

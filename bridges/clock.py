@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +9,13 @@ import torch
 from torch import Tensor
 
 from bridges.base import Bridge
-from bridges.errors import BadInput
+from bridges.errors import BadInput, is_number, is_whole, shown
 from bridges.gaussian import GaussianBridge
-from bridges.parameters import Learnable, Positive
+from bridges.parameters import Learnable, Scale
 
 _SLOWEST = 0.05  # of the mean speed: a clock that stands still would ask for states that do too
+
+_PARTS = 4096  # at most
 
 
 class Speeds(Learnable):
@@ -24,16 +25,14 @@ class Speeds(Learnable):
     """
 
     def checked(self, value: Any, *, learned: bool) -> list[float]:
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        if isinstance(value, int) and is_whole(value, 1, _PARTS):
             return [1.0] * value
-        numbers = isinstance(value, (list, tuple)) and all(
-            isinstance(x, (int, float)) and math.isfinite(x) for x in value
-        )
+        numbers = isinstance(value, (list, tuple)) and all(map(is_number, value))
         mean = sum(value) / len(value) if numbers and value else 0.0
         if mean <= 0 or min(value) < _SLOWEST * mean * (1 - 1e-4):  # written speeds are rounded
             raise BadInput(
-                f"{self.name}={value!r}: expected a whole number of parts above 0, or the speed in each "
-                f"part, none below {_SLOWEST} of their mean"
+                f"{self.name}={shown(value)}: expected a whole number of parts above 0, or the speed in "
+                f"each part, none below {_SLOWEST} of their mean; {_PARTS} parts at most"
             )
         return [x / mean for x in value]
 
@@ -70,7 +69,7 @@ class ClockBridge(GaussianBridge, name="clock"):
     formula = "m(t) = tau(t),  s2(t) = sigma^2 tau(t) (1 - tau(t)),  tau piecewise linear, increasing"
     markov = True
     clock = Speeds()
-    sigma = Positive(1e-3, 10)
+    sigma = Scale(1e-3, 10)
 
     def __init__(
         self,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bridges.errors import BadInput
+from bridges.errors import BadInput, is_number, is_whole, shown
 from bridges.storage import new_folder
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+END_POINTS = "end_points.vectors"
 
 
 def save_cost(cost: RunningCost, folder: str | os.PathLike[str]) -> None:
@@ -40,18 +43,76 @@ def save_cost(cost: RunningCost, folder: str | os.PathLike[str]) -> None:
         (new / CONFIG_FILE).write_text(json.dumps(cost.config(), indent=2) + "\n")
 
 
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of named tensors to the bit, with their dtypes and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def load_cost(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The config and the tensors of a saved cost.
 
     Raises:
-        BadInput: if a file is missing or broken.
+        BadInput: if a file is missing or broken, or the config asks for sizes that no tensor has.
     """
     source = Path(folder)
     config = _read_config(source)
+    path = source / WEIGHTS_FILE
     try:
-        return config, load_file(source / WEIGHTS_FILE)
-    except (OSError, SafetensorError) as error:
-        raise BadInput(f"{source / WEIGHTS_FILE} cannot be read: {error}") from error
+        tensors = load_file(path)
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path} cannot be read: {error}") from error
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise BadInput(f"{path} does not fit its config: {shown(name)} is of {tensor.dtype}")
+    # Before anything is made of these sizes: a wrong digit asks for all the memory there is.
+    most = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    sizes = {f"widths[{k}]": width for k, width in enumerate(config["widths"])}
+    sizes |= {name: config["model"].get(name) for name in ("hidden_size", "vocab_size")}
+    for name, size in sizes.items():
+        if not is_whole(size, 1, most):
+            raise BadInput(
+                f"{source / CONFIG_FILE} has {name} {shown(size)}, and no tensor of {WEIGHTS_FILE} is "
+                f"larger than {most}: the files do not belong together"
+            )
+    return config, tensors
+
+
+def check_tensors(
+    folder: str | os.PathLike[str], config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Whether the tensors of a saved cost are those that were saved, as far as can be told.
+
+    Costs that were saved before there was a digest of them have to be finite, with end points of
+    length 1, or 0 where a word has none.
+
+    Raises:
+        BadInput: if they are not.
+    """
+    path = Path(folder) / WEIGHTS_FILE
+    anew = "copy the whole folder again, or fit the cost anew"
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise BadInput(f"{path}: {name} has numbers that are not finite: {anew}")
+    ends = tensors[END_POINTS]
+    length = ends.double().norm(dim=1)
+    rounding = max(1e-4, 2 * torch.finfo(ends.dtype).eps)
+    wrong = ((length - 1).abs() > rounding) & (length != 0)
+    if wrong.any() or not length.any():
+        token = int(wrong.int().argmax())
+        raise BadInput(
+            f"{path}: the end point of token {token} has length {float(length[token]):.4g}, expected 1: "
+            f"{anew}"
+        )
+    stored = config.get("weights_sha256")
+    if stored is not None and stored != tensors_sha256(tensors):
+        raise BadInput(
+            f"{path} holds other tensors than {CONFIG_FILE} was saved with (weights_sha256 "
+            f"{shown(stored)}): {anew}"
+        )
 
 
 @contextmanager
@@ -61,10 +122,12 @@ def refusing_misfit(folder: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except BadInput:
         raise
+    except RecursionError as error:
+        raise BadInput(f"{Path(folder) / CONFIG_FILE} is nested too deep: fit the cost anew") from error
     except RuntimeError as error:
         message = " ".join(str(error).split())
         raise BadInput(f"{Path(folder) / WEIGHTS_FILE} does not fit its config: {message}") from error
-    except (KeyError, TypeError, IndexError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         what = f"{type(error).__name__}: {error}"
         raise BadInput(f"{Path(folder) / CONFIG_FILE} is incomplete or malformed ({what})") from error
 
@@ -85,15 +148,63 @@ def _is_replaceable(target: Path) -> bool:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{folder} holds no saved cost: {path.name} cannot be read ({error})") from error
     found = config.get("format") if isinstance(config, dict) else None
     if found != FORMAT:
         raise BadInput(
-            f"{path} has format {found!r}, expected {FORMAT}: was it written by this project?"
+            f"{path} has format {shown(found)}, expected {FORMAT}: was it written by this project?"
         )
     missing = {"model", "bridge", "widths", "fit"} - config.keys()
     if missing:
         raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")
+    _check_config(path, config)
     return dict(config)
+
+
+def _check_config(path: Path, config: dict[str, Any]) -> None:
+    """Types of what the config is made of; the model's and the bridge's own check theirs."""
+    bridge, fit, options = config["bridge"], config["fit"], config.get("options", {})
+    kinds: dict[str, tuple[object, type, str]] = {
+        "model": (config["model"], dict, "an object"),
+        "widths": (config["widths"], list, "a list of whole numbers"),
+        "bridge": (bridge, dict, "an object with a name and parameters"),
+        "options": (options, dict, "an object"),
+        "weights_sha256": (config.get("weights_sha256", ""), str, "text"),
+        "fit": ({} if fit is None else fit, dict, "an object or null"),
+    }
+    for name, (found, kind, expected) in kinds.items():
+        if not isinstance(found, kind):
+            raise BadInput(f"{path}: {name} is {shown(found)}, expected {expected}")
+    parts: dict[str, tuple[object, bool, str]] = {
+        "bridge.name": (bridge.get("name"), isinstance(bridge.get("name"), str), "text"),
+        "bridge.parameters": (
+            bridge.get("parameters"),
+            isinstance(bridge.get("parameters"), dict),
+            "an object",
+        ),
+        **{
+            f"options.{name}": (found, isinstance(found, (bool, str)), "true, false or text")
+            for name, found in options.items()
+        },
+    }
+    if fit is not None:
+        parts["fit.steps"] = (fit.get("steps"), is_whole(fit.get("steps"), 0, 2**63), "a whole number")
+        held_out = fit.get("held_out")
+        parts["fit.held_out"] = (held_out, _is_curve(held_out), "a list of pairs of step and cost")
+        settings = fit.get("settings", {})
+        parts["fit.settings"] = (settings, isinstance(settings, dict), "an object")
+    for name, (found, fits, expected) in parts.items():
+        if not fits:
+            raise BadInput(f"{path}: {name} is {shown(found)}, expected {expected}")
+
+
+def _is_curve(found: object) -> bool:
+    return (
+        isinstance(found, list)
+        and bool(found)
+        and all(
+            isinstance(pair, list) and len(pair) == 2 and all(map(is_number, pair)) for pair in found
+        )
+    )

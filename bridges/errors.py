@@ -3,31 +3,129 @@
 from __future__ import annotations
 
 import difflib
+import math
+import re
+import reprlib
 from collections.abc import Collection
+
+_MESSAGE = 1500  # characters of a message
+_VALUE = 120  # characters of a value that a message quotes
+_MOST = 2**31 - 1
+LARGEST = 1e12
+"""Of a number that others are multiplied by: far from overflow, and beyond all use."""
+_SEEDS = 2**64  # what torch's generators take
 
 
 class BadInput(ValueError):
     """Input from outside was refused.
 
     The message is one line that names the value, what was expected and what to do. The command line
-    prints it and exits with code 2; everything else is a bug and keeps its traceback.
+    prints it and exits with code 2; everything else is a bug and keeps its traceback. Whatever a
+    message quotes, it is bounded and printable: see `one_line`.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: str, most: int = _MESSAGE) -> str:
+    """A text from anywhere as one printable line of at most ``most`` characters.
+
+    The middle of a longer one goes: what is wrong is said at the start, what to do at the end.
+    """
+    text = _without_middle(text, most)
+    text = re.sub(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", text.strip())
+    return _without_middle("".join(c if c.isprintable() else _escaped(c) for c in text), most)
+
+
+def shown(value: object, most: int = _VALUE) -> str:
+    """A value as messages quote it: its `repr`, cut in the middle where it is long or deep."""
+    if isinstance(value, int) and value.bit_length() > 4 * most:
+        return f"a number of {value.bit_length()} bits"  # Python refuses to write the largest ones
+    if isinstance(value, str):
+        return _without_middle(repr(_without_middle(value, most)), most + 2)
+    brief = reprlib.Repr()
+    brief.maxlevel, brief.maxstring, brief.maxother, brief.maxlong = 3, most, most, most
+    try:
+        return _without_middle(brief.repr(value), most)
+    except ValueError:  # such a number inside of it
+        return f"a {type(value).__name__}"
+
+
+def listed(values: Collection[object], most: int = 12) -> str:
+    """Values with commas between, as messages list them: the first ones, and how many more."""
+    first = [str(value) for value, _ in zip(values, range(most), strict=False)]
+    more = len(values) - len(first)
+    text = ", ".join(_without_middle(value, _VALUE) for value in first)
+    return f"{text} and {more} more" if more else text
 
 
 def unknown(kind: str, name: object, known: Collection[str]) -> BadInput:
     """The error for a name that nothing is registered under: nearest match and all known names."""
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+    text = _without_middle(name, _VALUE) if isinstance(name, str) else ""
+    near = difflib.get_close_matches(text, known, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return BadInput(f"unknown {kind} {name!r}{hint} (known: {', '.join(sorted(known))})")
+    return BadInput(f"unknown {kind} {shown(name)}{hint} (known: {listed(sorted(known), 60)})")
+
+
+def check_name(kind: str, name: object, known: Collection[str]) -> str:
+    """The name, which is a registered one.
+
+    Raises:
+        BadInput: if not; see `unknown`.
+    """
+    if not isinstance(name, str) or name not in known:
+        raise unknown(kind, name, known)
+    return name
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a number, which True and False are not here."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether it is a finite number, which True and False are not here."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
+
+
+def is_whole(value: object, low: int, high: int) -> bool:
+    """Whether it is a whole number from ``low`` to ``high``, both included."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def check_counts(**values: object) -> None:
-    """Every value is a whole number above zero."""
+    """Every value is a whole number above zero, of 31 bits."""
     for name, value in values.items():
-        if not isinstance(value, int) or value < 1:
-            raise BadInput(f"{name}={value}: expected a whole number above 0")
+        if not is_whole(value, 1, _MOST):
+            raise BadInput(f"{name}={shown(value)}: expected a whole number above 0, at most {_MOST}")
+
+
+def check_flags(**values: object) -> None:
+    """Every value is True or False, and no number or text that stands for one."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise BadInput(f"{name}={shown(value)}: expected True or False")
+
+
+def check_seeds(**values: object) -> None:
+    """Every value is a seed: a whole number of 64 bits, not negative.
+
+    Not every generator tells a negative one from the positive.
+    """
+    for name, value in values.items():
+        if not is_whole(value, 0, _SEEDS - 1):
+            raise BadInput(f"{name}={shown(value)}: expected a whole number from 0 to {_SEEDS - 1}")
+
+
+def _without_middle(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    mark = f" ... [{len(text)} characters] ... "
+    tail = max(0, most - len(mark)) // 3
+    head = max(0, most - len(mark)) - tail
+    return text[:head] + mark + text[len(text) - tail :]
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bridges.errors import BadInput, check_counts
+from bridges.errors import BadInput, check_counts, check_seeds, is_number, shown
+
+_SHARES = {"learning_rate": "a number", "warmup": "a share", "mask_share": "a share"}
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,15 @@ class FitSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        counts = ("max_steps", "batch_size", "held_out", "eval_every", "patience")
+        counts = ("max_steps", "batch_size", "max_length", "held_out", "eval_every", "patience")
         check_counts(**{name: getattr(self, name) for name in counts})
+        check_seeds(seed=self.seed)
         if self.max_length < 8:
             raise BadInput(f"max_length={self.max_length}: expected at least 8 tokens")
-        if not 0 < self.learning_rate < 1:
-            raise BadInput(f"learning_rate={self.learning_rate}: expected a number in (0, 1)")
-        for name in ("warmup", "mask_share"):
-            if not 0 < getattr(self, name) < 1:
-                raise BadInput(f"{name}={getattr(self, name)}: expected a share in (0, 1)")
+        for name, expected in _SHARES.items():
+            value = getattr(self, name)
+            if not is_number(value) or not 0 < value < 1:
+                raise BadInput(f"{name}={shown(value)}: expected {expected} in (0, 1)")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bridges.formulas import exact, mirrored
 from bridges.gaussian import GaussianBridge
-from bridges.parameters import Between, Positive
+from bridges.parameters import Between, Scale
 
 
 class FractionalBridge(GaussianBridge, name="fractional"):
@@ -40,7 +40,7 @@ class FractionalBridge(GaussianBridge, name="fractional"):
     formula = "m(t) = (t^(2 hurst) + 1 - (1 - t)^(2 hurst)) / 2,  s2(t) = sigma^2 (t^(2 hurst) - m(t)^2)"
 
     hurst = Between(0.05, 0.95)
-    sigma = Positive(1e-3, 10)
+    sigma = Scale(1e-3, 10)
 
     def __init__(
         self, hurst: float | list[float] = 0.75, sigma: float | list[float] = 1.0, **options: Any

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bridges import registry
 from bridges.base import Bridge, check_density, check_end, check_increasing, check_times
-from bridges.errors import BadInput, unknown
+from bridges.errors import BadInput, check_name, shown
 from bridges.latent import LatentMap
 from bridges.likelihood import (
     LIKELIHOODS,
@@ -66,8 +66,7 @@ class GaussianBridge(Bridge):
 
     def __init__(self, *, likelihood: str = "marginal", learn: str | Sequence[str] = "") -> None:
         super().__init__()
-        if likelihood not in LIKELIHOODS:
-            raise unknown("likelihood", likelihood, LIKELIHOODS)
+        check_name("likelihood", likelihood, LIKELIHOODS)
         if likelihood == "path" and type(self).covariance is GaussianBridge.covariance:
             raise BadInput(
                 f"likelihood='path': {type(self).__name__} defines marginal only; define "
@@ -255,6 +254,6 @@ def parse_gaussian(argument: str, text: str) -> GaussianBridge:
     process = registry.parse(text)
     if not isinstance(process, GaussianBridge):
         raise BadInput(
-            f"{argument}={text!r}: expected a Gaussian bridge; for example 'brownian' or 'ou'"
+            f"{argument}={shown(text)}: expected a Gaussian bridge; for example 'brownian' or 'ou'"
         )
     return process

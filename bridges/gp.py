@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bridges.errors import unknown
+from bridges.errors import check_name
 from bridges.formulas import exact, mirrored
 from bridges.gaussian import GaussianBridge
-from bridges.parameters import Between, Positive
+from bridges.parameters import Between, Scale
 
 
 class StationaryBridge(GaussianBridge):
@@ -48,7 +48,7 @@ class StationaryBridge(GaussianBridge):
     """Share of the variance that is white noise. Without any, layers close in time determine each other
     as far as float64 can tell where the process is smooth: their joint law has no Cholesky root."""
 
-    sigma = Positive(1e-3, 10)
+    sigma = Scale(1e-3, 10)
 
     def __init__(self, sigma: float | list[float] = 1.0, **options: Any) -> None:
         super().__init__(**options)
@@ -114,9 +114,7 @@ class GPBridge(StationaryBridge, name="gp"):
         **options: Any,
     ) -> None:
         super().__init__(sigma, **options)
-        if kernel not in _DROPS:
-            raise unknown("kernel", kernel, _DROPS)
-        self.kernel = kernel
+        self.kernel = check_name("kernel", kernel, _DROPS)
         self.lengthscale = lengthscale
         self.nugget = 0.0 if kernel in ("matern12", "matern32") else StationaryBridge.nugget
 

@@ -8,12 +8,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from bridges.errors import BadInput
+from bridges.errors import BadInput, is_whole, shown
 from bridges.trajectory import Trajectory
 from kernels.pytorch import project
 
 PAPER_WIDTHS = (1024, 256, 128)
 """Layer widths of g in the paper, for models with H = 1024; the last is the latent dimension d."""
+
+_MOST = 2**20  # of a width
 
 
 def default_widths(hidden_size: int, latent_dim: int | None = None) -> tuple[int, ...]:
@@ -23,6 +25,8 @@ def default_widths(hidden_size: int, latent_dim: int | None = None) -> tuple[int
     where that is smaller). A given latent dimension replaces d, and widens the layer before it if
     that would be narrower.
     """
+    if latent_dim is not None and not is_whole(latent_dim, -_MOST, _MOST):
+        raise BadInput(f"latent_dim={shown(latent_dim)}: expected 1 to {hidden_size}")
     first, second, last = PAPER_WIDTHS
     dim = min(last, hidden_size, max(16, hidden_size // 8)) if latent_dim is None else latent_dim
     return min(first, hidden_size), max(min(second, hidden_size // 4), dim), dim
@@ -40,8 +44,10 @@ class LatentMap(nn.Module):
 
     def __init__(self, hidden_size: int, widths: Sequence[int]) -> None:
         super().__init__()
-        if not widths or any(not isinstance(w, int) or w < 1 for w in widths):
-            raise BadInput(f"latent map widths {widths!r}: expected one or more whole numbers above 0")
+        if not widths or any(not is_whole(width, 1, _MOST) for width in widths):
+            raise BadInput(
+                f"latent map widths {shown(widths)}: expected one or more whole numbers above 0"
+            )
         sizes = (2 * hidden_size, *widths)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
@@ -84,9 +90,9 @@ class EndPoints(nn.Module):
             BadInput: if d exceeds the rank the matrix can have, or an embedding is not finite.
         """
         vocabulary, width = embeddings.shape
-        if not 1 <= latent_dim <= min(vocabulary - 1, width):
+        if not is_whole(latent_dim, 1, min(vocabulary - 1, width)):
             raise BadInput(
-                f"latent_dim={latent_dim}: expected 1 to {min(vocabulary - 1, width)} for word "
+                f"latent_dim={shown(latent_dim)}: expected 1 to {min(vocabulary - 1, width)} for word "
                 f"embeddings of shape {(vocabulary, width)}"
             )
         table = embeddings.detach().to("cpu", torch.float64)

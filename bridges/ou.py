@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bridges.formulas import exact, ordered
 from bridges.gaussian import GaussianBridge
-from bridges.parameters import Positive
+from bridges.parameters import Positive, Scale
 
 
 class OUBridge(GaussianBridge, name="ou"):
@@ -37,7 +37,7 @@ class OUBridge(GaussianBridge, name="ou"):
     )
     markov = True
     theta = Positive(1e-2, 50)
-    sigma = Positive(1e-3, 10)
+    sigma = Scale(1e-3, 10)
 
     def __init__(
         self,

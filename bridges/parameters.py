@@ -1,6 +1,6 @@
 """Numbers of a bridge that may be learned: fixed as they are given, or kept in a range by their form.
 
-A bridge names such a constructor argument in its class body, ``sigma = Positive(1e-3, 10)``, and assigns
+A bridge names such a constructor argument in its class body, ``sigma = Scale(1e-3, 10)``, and assigns
 it in its constructor. What is read back, ``self.sigma``, is the number itself while it is fixed, and a
 float64 tensor with a gradient when it is among the bridge's ``learn``. A list, where one is allowed,
 gives each latent dimension its own: a tensor [d], to which `GaussianBridge.per_dimension` fits times.
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from bridges.errors import BadInput, is_number
+from bridges.errors import LARGEST, BadInput, is_number, listed, shown
 from bridges.formulas import check_between
 
 if TYPE_CHECKING:
@@ -97,8 +97,10 @@ class Positive(Learnable):
     The logarithm is a logistic function of the free number, from log(low) to log(high).
 
     Args:
-        low, high: of the range when learned; a fixed one may be any finite number above 0.
+        low, high: of the range when learned; a fixed one may be any number above 0, `most` at most.
     """
+
+    least, most = 0.0, LARGEST
 
     def __init__(self, low: float, high: float) -> None:
         self.low, self.high = low, high
@@ -120,12 +122,15 @@ class Positive(Learnable):
     def checked(self, value: Any, *, learned: bool) -> Any:
         many = isinstance(value, (list, tuple)) and len(value) > 0
         for one in value if many else (value,):
-            if not is_number(one) or not math.isfinite(one) or one <= 0:
-                raise BadInput(f"{self.name}={value!r}: expected a finite number above 0")
+            if not is_number(one) or one <= 0:
+                raise BadInput(f"{self.name}={shown(value)}: expected a finite number above 0")
+            if not self.least <= one <= self.most:
+                limits = f"{self.least:g} to {self.most:g}"
+                raise BadInput(f"{self.name}={shown(value)}: expected a number from {limits}")
             if learned and not self.low <= one <= self.high:
                 raise BadInput(
-                    f"{self.name}={value!r}: expected a number from {self.low:g} to {self.high:g}, "
-                    "the range in which it is learned"
+                    f"{self.name}={shown(value)}: expected a number from {self.low:g} to "
+                    f"{self.high:g}, the range in which it is learned"
                 )
         return list(value) if many else value
 
@@ -136,6 +141,12 @@ class Positive(Learnable):
 
     def constrained(self, free: Tensor) -> Tensor:
         return self.low * torch.exp(math.log(self.high / self.low) * torch.sigmoid(free))
+
+
+class Scale(Positive):
+    """A standard deviation, or a list of them: its square has to be a number too."""
+
+    least = 1e-12
 
 
 class Between(Positive):
@@ -166,13 +177,15 @@ def checked_names(cls: type, learn: str | Sequence[str]) -> str:
     Raises:
         BadInput: for a name that the class cannot learn.
     """
-    names = learn.split("+") if isinstance(learn, str) else list(learn)
+    names = learn.split("+") if isinstance(learn, str) else learn
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise BadInput(f"learn={shown(learn)}: expected names joined by '+', as in 'theta+sigma'")
     names = [name.strip() for name in names if name.strip()]
     known = list(learnable(cls))
     unknown = [name for name in names if name not in known]
     if unknown:
         raise BadInput(
-            f"learn={learn!r}: {cls.__name__} cannot learn {', '.join(unknown)}; it can learn "
+            f"learn={shown(learn)}: {cls.__name__} cannot learn {listed(unknown)}; it can learn "
             f"{', '.join(known) or 'nothing'}, and several names are joined by '+'"
         )
     return "+".join(name for name in known if name in names)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bridges.base import Bridge, check_end
-from bridges.errors import BadInput, is_number
+from bridges.errors import BadInput, is_number, shown
 from bridges.gaussian import parse_gaussian
 from bridges.label_ends import LabelEnds
 from bridges.latent import LatentMap
@@ -55,7 +55,7 @@ class RandomEndBridge(Bridge, name="random"):
     def __init__(self, target: str = "brownian", keep: float = 0.9) -> None:
         super().__init__()
         if not is_number(keep) or not 0 < keep <= 1:
-            raise BadInput(f"keep={keep!r}: expected a probability above 0, to 1")
+            raise BadInput(f"keep={shown(keep)}: expected a probability above 0, to 1")
         process = parse_gaussian("target", target)
         self.target = target
         self.keep = keep

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from bridges.errors import BadInput, unknown
+from bridges.errors import BadInput, check_name, one_line, shown
 
 if TYPE_CHECKING:
     from bridges.base import Bridge
 
 ENTRY_POINT_GROUP = "bridges"
+_NESTED = 8  # bridges in a bridge's text, each a parameter of the one before
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ def register(name: str, cls: type[Bridge]) -> None:
     Raises:
         BadInput: if the name is taken by another class or is not a plain word.
     """
-    if not name or not all(c.isalnum() or c in "-_" for c in name) or name != name.lower():
-        raise BadInput(f"bridge name {name!r}: use lower-case letters, digits, '-' and '_'")
+    plain = isinstance(name, str) and name and all(c.isalnum() or c in "-_" for c in name)
+    if not plain or name != name.lower():
+        raise BadInput(f"bridge name {shown(name)}: use lower-case letters, digits, '-' and '_'")
     known = _REGISTRY.get(name)
     # A notebook cell that is run again defines the same class anew; that is no clash.
     rerun = known is not None and known.__module__ == cls.__module__ == "__main__"
@@ -69,19 +71,38 @@ def register(name: str, cls: type[Bridge]) -> None:
 
 
 def _load_entry_points() -> None:
+    """Load what other packages offer, once; what fails is left out, and a warning names it."""
     global _entry_points_loaded
     if _entry_points_loaded:
         return
     _entry_points_loaded = True
-    for point in entry_points(group=ENTRY_POINT_GROUP):
+    failed = []
+    try:
+        points = tuple(entry_points(group=ENTRY_POINT_GROUP))
+    except Exception as error:  # the metadata of some installed package is broken
+        points = ()
+        failed.append(f"the entry points of the installed packages cannot be read: {_said(error)}")
+    for point in points:
         try:
             point.load()
-        except Exception as error:  # a broken plug-in must not take the others down
+        except KeyboardInterrupt:
+            _entry_points_loaded = False
+            raise
+        except BaseException as error:  # sys.exit and the like too: no plug-in may take the others down
             origin = point.dist.name if point.dist else "unknown package"
-            warnings.warn(
-                f"entry point {point.name!r} of {origin} ({point.value}) failed to load: {error}",
-                stacklevel=3,
+            failed.append(
+                f"entry point {point.name!r} of {origin} ({point.value}) failed to load: {_said(error)}"
             )
+    for message in failed:  # once all are loaded: a warning may be an error here
+        warnings.warn(one_line(message), stacklevel=4)
+
+
+def _said(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # a plug-in's own exception may be broken as well
+        text = ""
+    return text if isinstance(error, Exception) and text else f"{type(error).__name__} {text}".strip()
 
 
 def available(pattern: str = "*") -> list[str]:
@@ -92,9 +113,7 @@ def available(pattern: str = "*") -> list[str]:
 
 def _lookup(name: str) -> type[Bridge]:
     _load_entry_points()
-    if name not in _REGISTRY:
-        raise unknown("bridge", name, _REGISTRY)
-    return _REGISTRY[name]
+    return _REGISTRY[check_name("bridge", name, _REGISTRY)]
 
 
 def constructor_defaults(cls: type[Bridge]) -> dict[str, Any]:
@@ -138,12 +157,14 @@ def get(name: str, **parameters: Any) -> Bridge:
             `ValueError`.
     """
     record = info(name)
+    takes = f"it takes {', '.join(record.defaults) or 'none'}"
     unknown = sorted(set(parameters) - set(record.defaults))
     if unknown:
-        raise BadInput(
-            f"bridge {name!r} has no parameter {', '.join(map(repr, unknown))}; "
-            f"it takes {', '.join(record.defaults) or 'none'}"
-        )
+        raise BadInput(f"bridge {name!r} has no parameter {', '.join(map(shown, unknown))}; {takes}")
+    required = {k for k, default in record.defaults.items() if default is inspect.Parameter.empty}
+    missing = sorted(required - set(parameters))
+    if missing:
+        raise BadInput(f"bridge {name!r} needs {', '.join(map(repr, missing))}; {takes}")
     return record.cls(**parameters)
 
 
@@ -155,6 +176,8 @@ def parse(text: str) -> Bridge:
     Raises:
         BadInput: as `get`, and for a text that is not ``name:key=value,...``.
     """
+    if not isinstance(text, str) or text.count(":") > _NESTED:
+        raise BadInput(f"bridge {shown(text)}: expected a text like ou:theta=2 or sde:target=ou:theta=2")
     name, _, rest = text.partition(":")
     defaults = constructor_defaults(_lookup(name))
     parameters: dict[str, Any] = {}
@@ -167,5 +190,7 @@ def parse(text: str) -> Bridge:
         except ValueError:
             equals = ""
         if not equals:
-            raise BadInput(f"bridge {text!r}: {item!r} is not key=number, as in ou:theta=2,sigma=1")
+            raise BadInput(
+                f"bridge {shown(text)}: {shown(item)} is not key=number, as in ou:theta=2,sigma=1"
+            )
     return get(name, **parameters)

@@ -14,9 +14,17 @@ from torch import Tensor, nn
 
 from bridges import registry
 from bridges.base import Bridge
-from bridges.cost_files import FORMAT, load_cost, refusing_misfit, save_cost
+from bridges.cost_files import (
+    FORMAT,
+    check_tensors,
+    load_cost,
+    refusing_misfit,
+    save_cost,
+    tensors_sha256,
+)
 from bridges.documents import Layout
-from bridges.errors import BadInput
+from bridges.errors import BadInput, check_seeds
+from bridges.field_types import misfit
 from bridges.fit_settings import FitResult
 from bridges.fitting import fit
 from bridges.label_ends import LabelEnds
@@ -91,11 +99,12 @@ class RunningCost(nn.Module):
                 cannot be asked.
         """
         spec = ModelSpec.of(model, reads)
-        if isinstance(bridge, str):
+        check_seeds(seed=seed)
+        if not isinstance(bridge, Bridge):
             bridge = registry.parse(bridge)
         if widths is None:
             widths = default_widths(spec.hidden_size, latent_dim)
-        elif not widths:
+        elif not isinstance(widths, Sequence) or not widths:
             raise BadInput("widths is empty: expected the widths of g's layers, the last one d")
         elif latent_dim is not None and latent_dim != widths[-1]:
             raise BadInput(f"latent_dim={latent_dim} but widths end in {widths[-1]}: give one of them")
@@ -265,19 +274,20 @@ class RunningCost(nn.Module):
         return {
             "format": FORMAT,
             "model": dataclasses.asdict(self.spec),
-            "bridge": {
-                "name": self.bridge.registered_name,
-                "parameters": self.bridge.hyperparameters,
-            },
+            "bridge": self._process(),
             "widths": [len(bias) for bias in self.latent_map.biases],
             "fit": self.fit_record,
             "options": self.options,
             "versions": versions(),
+            "weights_sha256": tensors_sha256(self.state_dict()),
         }
+
+    def _process(self) -> dict[str, Any]:
+        return {"name": self.bridge.registered_name, "parameters": self.bridge.hyperparameters}
 
     def digest(self) -> str:
         """A hash of everything the value depends on: bridge, latent map and end points."""
-        digest = hashlib.sha256(json.dumps(self.config()["bridge"], sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(self._process(), sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
@@ -293,15 +303,17 @@ class RunningCost(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> RunningCost:
-        """Read a cost that `save_pretrained` wrote; every weight must be there and nothing else.
+        """Read a cost that `save_pretrained` wrote; every weight must be there, as it was saved.
 
         Raises:
             BadInput: if files are missing or broken, the bridge is not registered here, or weights
-                do not fit.
+                do not fit, are not finite or are not those that the config was saved with.
         """
         config, tensors = load_cost(folder)
         with refusing_misfit(folder):
             spec = ModelSpec.from_dict(config["model"])
+            if wrong := misfit(spec):
+                raise TypeError(f"model: {wrong}")
             bridge = registry.get(config["bridge"]["name"], **config["bridge"]["parameters"])
             end_points = EndPoints(torch.empty(spec.vocab_size, config["widths"][-1]))
             with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
@@ -310,6 +322,7 @@ class RunningCost(nn.Module):
             for tensor in tensors.values():
                 cost.to(tensor.dtype)  # as it was saved; otherwise loading would cast
             cost.load_state_dict(tensors, strict=True)
+            check_tensors(folder, config, tensors)
             cost.fit_record = config["fit"]
             cost.options = DEFAULT_OPTIONS | config.get("options", {})
         return cost

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bridges import registry
 from bridges.base import Bridge
-from bridges.errors import BadInput, check_counts
+from bridges.errors import BadInput, check_counts, shown
 from bridges.gaussian import GaussianBridge
 from bridges.latent import LatentMap
 from bridges.trajectory import Trajectory, layer_times
@@ -19,6 +19,8 @@ from kernels.spline import natural_spline_matrix
 
 _PANELS = 64
 """Panels in which a step's weight is shared between its two ends: for 24 steps or more, to 1e-4."""
+
+_MOST_STEPS = 10_000
 
 
 class DriftNetwork(LatentMap):
@@ -77,16 +79,18 @@ class SDEBridge(Bridge, name="sde"):
     def __init__(self, target: str = "brownian", steps: int = 24) -> None:
         super().__init__()
         check_counts(steps=steps)
+        if steps > _MOST_STEPS:
+            raise BadInput(f"steps={steps}: expected at most {_MOST_STEPS}, which is more than enough")
         process = registry.parse(target)
         if not isinstance(process, GaussianBridge) or not process.is_markov():
             raise BadInput(
-                f"target={target!r}: expected a Markov Gaussian bridge, which needs a covariance with "
-                "c(s,u) c(t,t) = c(s,t) c(t,u); for example 'brownian' or 'ou'"
+                f"target={shown(target)}: expected a Markov Gaussian bridge, which needs a covariance "
+                "with c(s,u) c(t,t) = c(s,t) c(t,u); for example 'brownian' or 'ou'"
             )
         if process.learn or process.dims is not None:
             raise BadInput(
-                f"target={target!r}: expected fixed parameters, the same in every dimension; what is "
-                "learned here is the drift"
+                f"target={shown(target)}: expected fixed parameters, the same in every dimension; what "
+                "is learned here is the drift"
             )
         self.target = target
         self.steps = steps

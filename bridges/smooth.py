@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bridges.formulas import exact, ordered
 from bridges.gaussian import GaussianBridge
-from bridges.parameters import Positive
+from bridges.parameters import Scale
 
 
 class SmoothBridge(GaussianBridge, name="smooth"):
@@ -41,7 +41,7 @@ class SmoothBridge(GaussianBridge, name="smooth"):
 
     formula = "m(t) = t,  s2(t) = sigma^2 t^2 (1 - t)^2 / 3"
 
-    sigma = Positive(1e-3, 10)
+    sigma = Scale(1e-3, 10)
 
     def __init__(self, sigma: float | list[float] = 1.0, **options: Any) -> None:
         super().__init__(**options)

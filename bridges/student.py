@@ -10,7 +10,7 @@ from scipy.special import gammainccinv
 from torch import Tensor
 
 from bridges.base import Bridge, check_density, check_end
-from bridges.errors import BadInput, is_number
+from bridges.errors import BadInput, is_number, shown
 from bridges.formulas import exact
 from bridges.gaussian import parse_gaussian
 from bridges.latent import LatentMap
@@ -53,11 +53,12 @@ class StudentBridge(Bridge, name="student"):
     def __init__(self, base: str = "brownian", nu: float = 5.0) -> None:
         super().__init__()
         if not is_number(nu) or not 2 < nu <= _MOST:
-            raise BadInput(f"nu={nu!r}: expected a number above 2, to {_MOST:g}")
+            raise BadInput(f"nu={shown(nu)}: expected a number above 2, to {_MOST:g}")
         process = parse_gaussian("base", base)
         if process.likelihood != "marginal":
             raise BadInput(
-                f"base={base!r}: expected likelihood=marginal; the cost here is of each layer by itself"
+                f"base={shown(base)}: expected likelihood=marginal; the cost here is of each layer by "
+                "itself"
             )
         self.base = base
         self.nu = nu

@@ -42,7 +42,7 @@ class PromptClassifier(nn.Module):
         verbalizer: the C labels' words; `pets.regularize` takes them from here.
 
     Raises:
-        BadInput: if the model has no vocabulary head.
+        BadInput: if the model has no vocabulary head, or not all tokens of the words.
     """
 
     def __init__(self, model: nn.Module, verbalizer: Verbalizer) -> None:
@@ -51,6 +51,7 @@ class PromptClassifier(nn.Module):
         head = plm.get_output_embeddings()
         if head is None:
             raise BadInput(f"{type(plm).__name__} has no vocabulary head to read label words from")
+        verbalizer.check_tokens(int(head.weight.shape[0]))
         self.model = model
         self.verbalizer = verbalizer
         self._targets: tuple[Tensor, ...] | None = None

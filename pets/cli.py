@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bridges.errors import BadInput
+from bridges.errors import BadInput, one_line
 from pets.commands.compare import compare
 from pets.commands.demo import demo
 from pets.commands.fit import fit
@@ -57,13 +57,13 @@ def main(args: list[str] | None = None) -> Any:
         sys.exit(2)
     except click.UsageError as error:
         where = f" ({error.ctx.command_path} --help)" if error.ctx else ""
-        click.echo(f"error: {error.format_message()}{where}", err=True)
+        click.echo(f"error: {one_line(error.format_message())}{where}", err=True)
         sys.exit(2)
     except BadInput as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     except OSError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {one_line(str(error))}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         click.echo("\ninterrupted; the same command goes on from the last saved state", err=True)

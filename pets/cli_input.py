@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bridges.errors import BadInput
+from bridges.errors import BadInput, shown
 
 
 class ManyValues(click.Command):
@@ -48,7 +48,9 @@ def read_lines(files: tuple[str, ...]) -> list[str]:
         try:
             lines += Path(name).read_text(encoding="utf-8").split("\n")
         except OSError as error:
-            raise BadInput(f"text file {name} cannot be read: {error.strerror}") from error
+            raise BadInput(f"text file {shown(name)} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            raise BadInput(f"text file {name} is not UTF-8 at byte {error.start}: convert it") from error
+            raise BadInput(
+                f"text file {shown(name)} is not UTF-8 at byte {error.start}: convert it"
+            ) from error
     return lines

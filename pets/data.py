@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bridges.errors import BadInput
+from bridges.errors import BadInput, listed, shown
 from pets.tasks import Example, Task, TaskData
 
 HUB_DATASET = "nyu-mll/glue"
+
+_BROKEN = 20
+"""Rows that may be broken however few there are in all; of more, a tenth may be."""
 
 _log = logging.getLogger(__name__)
 _Row = TypeVar("_Row")
@@ -66,6 +69,7 @@ def _read_tsv(task: Task, path: Path) -> tuple[Example, ...]:
     lines = content.removesuffix(b"\n").split(b"\n")
     rows = ((number, _fields(path, number, line)) for number, line in enumerate(lines, 1))
     columns = task.tsv_columns or next(rows)[1]
+    _check_line_ends(path, content)
     _require_columns(str(path), columns, (*task.tsv_texts, task.tsv_label))
     text_at = [columns.index(column) for column in task.tsv_texts]
     label_at = columns.index(task.tsv_label)
@@ -78,6 +82,16 @@ def _read_tsv(task: Task, path: Path) -> tuple[Example, ...]:
         return _example(task.tsv_texts, texts, fields[label_at], class_of)
 
     return _collect(task, str(path), rows, parse)
+
+
+def _check_line_ends(path: Path, content: bytes) -> None:
+    """A carriage return may stand in a text, but no file has more of them than lines."""
+    returns, lines = content.count(b"\r"), content.count(b"\n")
+    if returns > 1 and not lines:
+        raise BadInput(
+            f"{path} has {returns} line ends CR and no LF, as old Macs write them: convert it, with "
+            "`tr '\\r' '\\n'` for example"
+        )
 
 
 def _fields(path: Path, number: int, line: bytes) -> list[str]:
@@ -129,7 +143,7 @@ def _read_split(task: Task, splits: Mapping[str, Any], split: str) -> tuple[Exam
 def _require_columns(where: str, present: Sequence[str], needed: Sequence[str]) -> None:
     for column in needed:
         if column not in present:
-            there = ", ".join(repr(name) for name in present)
+            there = listed([shown(name, 40) for name in present])
             raise BadInput(f"{where}: column {column!r} is missing; the columns are {there}")
 
 
@@ -144,7 +158,7 @@ def _example(
         raise _BrokenRow("the label is empty")
     if raw not in class_of:
         allowed = ", ".join(repr(value) for value in class_of)
-        raise BadInput(f"label {raw!r} is not one of {allowed}")
+        raise BadInput(f"label {shown(raw)} is not one of {allowed}")
     return Example(" ".join(stripped), class_of[raw])
 
 
@@ -165,8 +179,13 @@ def _collect(
                 raise BadInput(f"{where}, row {number}: {error}") from None
             broken.append(number)
     if broken:
-        numbers = ", ".join(map(str, broken))
-        _log.warning("%s: skipped %d broken rows: %s", where, len(broken), numbers)
+        found = f"{len(broken)} broken rows: {listed(broken)}"
+        if len(broken) > max(_BROKEN, len(examples) // 10):
+            raise BadInput(
+                f"{where} has {found}; the original file has few, so this is another one, or a part of "
+                "it is lost: get it again"
+            )
+        _log.warning("%s: skipped %s", where, found)
     if not examples:
         raise BadInput(f"{where} holds no examples; expected rows in the original GLUE format")
     return tuple(examples)

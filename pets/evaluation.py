@@ -91,13 +91,14 @@ def score(
     Raises:
         BadInput: if the folder holds no PET for this model.
     """
-    verbalizer = Verbalizer.of_words(encoder.tokenizer, task.verbalizer)
+    verbalizer = Verbalizer.of_words(encoder.tokenizer, task.verbalizer, warn=False)
     with untouched(plm):
         model = load_pet(plm, folder)
         classifier = None
         try:
             limit = room(model, max_length)
             rows, truncated = encode(encoder, examples, limit)
+            check_tokens(rows, model)
             classifier = PromptClassifier(model, verbalizer).to(plm.device)
             pad_id = encoder.tokenizer.pad_token_id or 0
             return evaluate(classifier, rows, task, pad_id)[0], truncated
@@ -135,6 +136,21 @@ def encode(encoder: prompts.Encoder, examples: Sequence[Example], limit: int) ->
     encoded = encoder.encode([e.text for e in examples], limit)
     labels = [example.label for example in examples]
     return list(zip(encoded.rows, labels, strict=True)), encoded.truncated
+
+
+def check_tokens(rows: Rows, model: nn.Module) -> None:
+    """Whether a model has all tokens of encoded prompts.
+
+    Raises:
+        BadInput: if it has fewer word embeddings than its tokenizer has tokens.
+    """
+    known = len(pretrained_model(model).get_input_embeddings().weight)
+    most = max(max(row.input_ids) for row, _ in rows)
+    if most >= known:
+        raise BadInput(
+            f"a text has token {most}, and the model knows 0 to {known - 1}: its tokenizer is another "
+            "model's, or tokens were added to it without resize_token_embeddings(len(tokenizer))"
+        )
 
 
 def on_device(batch: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, PeftConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig
 from torch import nn
 
-from bridges.errors import BadInput, unknown
+from bridges.errors import LARGEST, BadInput, check_counts, check_name, is_number, is_whole, shown
 from pets import targets
 from pets.adapter import AdapterConfig
 from pets.bitfit import BitFitConfig
@@ -50,6 +50,7 @@ _METHODS: dict[str, Callable[..., PeftConfig]] = {
 }
 # Published for the few-shot protocol: prompts learn from a rate ten times that of the others.
 _LEARNING_RATE = 1e-4
+_COUNTS = ("r", "num_virtual_tokens")
 _LEARNING_RATES = {"prefix": 1e-3, "prompt": 1e-3}
 
 
@@ -64,9 +65,7 @@ def learning_rate(name: str) -> float:
     Raises:
         BadInput: for an unknown name.
     """
-    if name not in _METHODS:
-        raise unknown("PET", name, _METHODS)
-    return _LEARNING_RATES.get(name, _LEARNING_RATE)
+    return _LEARNING_RATES.get(check_name("PET", name, _METHODS), _LEARNING_RATE)
 
 
 def get(name: str, *, model: nn.Module | None = None, **options: Any) -> PeftConfig:
@@ -87,8 +86,8 @@ def get(name: str, *, model: nn.Module | None = None, **options: Any) -> PeftCon
         BadInput: for an unknown name, an option the method does not have, or a model it does not work
             on.
     """
-    if name not in _METHODS:
-        raise unknown("PET", name, _METHODS)
+    check_name("PET", name, _METHODS)
+    _check_numbers(name, options)
     if model is not None:
         if name == "prefix":
             targets.check_prefix(model)
@@ -100,7 +99,21 @@ def get(name: str, *, model: nn.Module | None = None, **options: Any) -> PeftCon
     try:
         return _METHODS[name](**options)
     except (TypeError, ValueError) as error:
-        raise BadInput(f"PET {name!r} with {options}: {error}") from error
+        raise BadInput(f"PET {name!r} with {shown(options)}: {error}") from error
+
+
+def _check_numbers(name: str, options: dict[str, Any]) -> None:
+    """What peft takes as it is, to fail or to train on NaN later."""
+    check_counts(**{k: v for k, v in options.items() if k in _COUNTS})
+    for option, value in options.items():
+        numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if numeric and not is_number(value):
+            raise BadInput(f"PET {name!r} with {option}={shown(value)}: expected a finite number")
+    alpha, dropout = options.get("lora_alpha", 1), options.get("lora_dropout", 0)
+    if not is_number(alpha) or not 0 < alpha <= LARGEST:
+        raise BadInput(f"PET {name!r} with lora_alpha={shown(alpha)}: expected a number above 0")
+    if not is_number(dropout) or not 0 <= dropout < 1:
+        raise BadInput(f"PET {name!r} with lora_dropout={shown(dropout)}: expected a number in [0, 1)")
 
 
 def init_prompt(model: PeftModel, token_id: int) -> None:
@@ -125,8 +138,10 @@ def init_prompt(model: PeftModel, token_id: int) -> None:
             "get_peft_model(plm, pets.get('prompt', model=plm))"
         )
     words = model.word_embeddings.weight
-    if not 0 <= token_id < len(words):
-        raise BadInput(f"token_id={token_id}: expected a token of the model, 0 to {len(words) - 1}")
+    if not is_whole(token_id, 0, len(words) - 1):
+        raise BadInput(
+            f"token_id={shown(token_id)}: expected a token of the model, 0 to {len(words) - 1}"
+        )
     with torch.no_grad():
         prompt = model.prompt_encoder[model.active_adapter].embedding.weight
         if prompt.shape[1] != words.shape[1]:

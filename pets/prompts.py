@@ -148,9 +148,16 @@ def plain_token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) ->
     parts: dict[int, list[int]] = {}
     for token in leaked:
         written = str(tokenizer.convert_ids_to_tokens(token))
-        first, rest = _split_ids(tokenizer, [written[:1], written[1:]])
-        parts[token] = first + rest
+        parts[token] = _inner_ids(tokenizer, written[:1]) + _inner_ids(tokenizer, written[1:])
     return [[part for token in row for part in parts.get(token, [token])] for row in ids]
+
+
+def _inner_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of a text inside of another, where vocabularies put no space before it."""
+    alone, whole = _split_ids(tokenizer, ["0", f"0{text}"])
+    if whole[: len(alone)] == alone:
+        return whole[len(alone) :]
+    return _split_ids(tokenizer, [text])[0]
 
 
 def _split_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

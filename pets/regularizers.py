@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bridges.errors import BadInput, check_counts, is_number, unknown
+from bridges.errors import BadInput, check_counts, check_name, is_number, shown
 from bridges.model_spec import pretrained_model
 from pets.classifier import PromptClassifier, PromptOutput
 from pets.noise import ModelDropout, noisy_words
@@ -216,7 +216,7 @@ def check(name: str, strength: object) -> None:
             if kind.limit == math.inf
             else f"a number in [0, {kind.limit:g})"
         )
-        raise BadInput(f"weight={strength!r}: expected the {kind.number} of {name}, {numbers}")
+        raise BadInput(f"weight={shown(strength)}: expected the {kind.number} of {name}, {numbers}")
 
 
 def strengths(name: str, count: int) -> list[float]:
@@ -246,6 +246,4 @@ def symmetric_kl(one: Tensor, two: Tensor) -> Tensor:
 
 
 def _kind(name: str) -> type[Objective]:
-    if name not in _REGULARIZERS:
-        raise unknown("regularizer", name, _REGULARIZERS)
-    return _REGULARIZERS[name]
+    return _REGULARIZERS[check_name("regularizer", name, _REGULARIZERS)]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from random import Random
 
-from bridges.errors import BadInput
+from bridges.errors import BadInput, check_seeds, is_number, is_whole, shown
 from pets.tasks import Example, Task
 
 
@@ -24,8 +24,9 @@ def few_shot(
     Raises:
         BadInput: `shots` is not positive, or a class has fewer than 2K different texts.
     """
-    if shots < 1:
-        raise BadInput(f"shots {shots} is too small; expected at least 1 example per class")
+    if not is_whole(shots, 1, 2**31):
+        raise BadInput(f"shots {shown(shots)} is too small; expected at least 1 example per class")
+    check_seeds(seed=seed)
     first: dict[str, Example] = {}
     for example in examples:
         first.setdefault(example.text, example)
@@ -64,11 +65,12 @@ def hold_out(
     Raises:
         BadInput: an argument is out of range, or a class has too few examples.
     """
-    if not 0 < fraction < 1:
-        raise BadInput(f"dev fraction {fraction} is out of range; expected 0 < fraction < 1")
-    if most < len(task.labels):
+    check_seeds(seed=seed)
+    if not is_number(fraction) or not 0 < fraction < 1:
+        raise BadInput(f"dev fraction {shown(fraction)} is out of range; expected 0 < fraction < 1")
+    if not is_whole(most, len(task.labels), 2**31):
         raise BadInput(
-            f"dev size {most} is too small; expected at least one example for each of the "
+            f"dev size {shown(most)} is too small; expected at least one example for each of the "
             f"{len(task.labels)} classes of {task.name}"
         )
     classes = _by_class(examples, task)

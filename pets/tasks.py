@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bridges.errors import BadInput
+from bridges.errors import BadInput, shown
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,11 @@ class Task:
         Raises:
             BadInput: the number of words is not the number of classes.
         """
-        if isinstance(words, str) or len(words) != len(self.labels):
+        several = isinstance(words, Sequence) and not isinstance(words, str)
+        if not (several and len(words) == len(self.labels) and all(isinstance(w, str) for w in words)):
             order = ", ".join(label.name for label in self.labels)
             raise BadInput(
-                f"label words {words!r}: task {self.name} needs {len(self.labels)} words, "
+                f"label words {shown(words)}: task {self.name} needs {len(self.labels)} words, "
                 f"in the class order {order}"
             )
         pairs = zip(self.labels, words, strict=True)
@@ -191,6 +192,9 @@ _TASKS = {
 }
 
 
+_LONGEST = 100  # characters of a name that others are compared with
+
+
 def available() -> list[str]:
     """The names of all tasks, sorted."""
     return sorted(_TASKS)
@@ -202,9 +206,9 @@ def get(name: str) -> Task:
     Raises:
         BadInput: there is no such task.
     """
-    key = name.lower().replace("-", "").replace("_", "")
+    key = name.lower().replace("-", "").replace("_", "") if isinstance(name, str) else ""
     if key not in _TASKS:
-        near = difflib.get_close_matches(key, _TASKS, n=1, cutoff=0.0)[0]
+        near = difflib.get_close_matches(key[:_LONGEST], _TASKS, n=1, cutoff=0.0)[0]
         known = ", ".join(available())
-        raise BadInput(f"task {name!r} is unknown; expected one of {known}; nearest is {near!r}")
+        raise BadInput(f"task {shown(name)} is unknown; expected one of {known}; nearest is {near!r}")
     return _TASKS[key]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridges.errors import BadInput, check_counts
+from bridges.errors import BadInput, check_counts, check_seeds, is_number, is_whole, shown
 from bridges.text import generator
 from pets import methods, regularizers
 
@@ -48,16 +48,27 @@ class TuneSettings:
     max_length: int = 128
 
     def __post_init__(self) -> None:
-        counts = ("max_steps", "batch_size", "eval_every")
+        counts = ("max_steps", "batch_size", "eval_every", "max_length")
         check_counts(**{name: getattr(self, name) for name in counts})
-        if self.restart < 0:
-            raise BadInput(f"restart={self.restart}: expected 0 or more")
-        if self.learning_rate is not None and not 0 < self.learning_rate < 1:
-            raise BadInput(f"learning_rate={self.learning_rate}: expected a number in (0, 1)")
-        if not 0 <= self.weight_decay < 1:
-            raise BadInput(f"weight_decay={self.weight_decay}: expected a number in [0, 1)")
+        check_seeds(seed=self.seed)
+        if not is_whole(self.restart, 0, 2**31):
+            raise BadInput(f"restart={shown(self.restart)}: expected a whole number, 0 or more")
+        rate, decay = self.learning_rate, self.weight_decay
+        if rate is not None and not (is_number(rate) and 0 < rate < 1):
+            raise BadInput(f"learning_rate={shown(rate)}: expected a number in (0, 1)")
+        if not is_number(decay) or not 0 <= decay < 1:
+            raise BadInput(f"weight_decay={shown(decay)}: expected a number in [0, 1)")
+        methods.learning_rate(self.pet)
+        if not isinstance(self.pet_options, dict):
+            raise BadInput(f"pet_options={shown(self.pet_options)}: expected a dict of options")
+        if self.shots is not None and not is_whole(self.shots, 1, 2**31):
+            raise BadInput(
+                f"shots {shown(self.shots)} is too small; expected at least 1 example per class"
+            )
         if self.regularizer is not None:
             regularizers.check(self.regularizer, self.weight)
+        elif not is_number(self.weight) or self.weight < 0:
+            raise BadInput(f"weight={shown(self.weight)}: expected a finite number, 0 or more")
 
     @property
     def decay(self) -> float:

@@ -20,11 +20,12 @@ from bridges.source import source_digest
 from bridges.storage import new_folder, versions
 from pets import methods, prompts, splits
 from pets.classifier import PromptClassifier
-from pets.evaluation import encode, room
+from pets.evaluation import check_tokens, encode, room
 from pets.models import unload, untouched
 from pets.processes import joined
 from pets.regularize import regularize
 from pets.runs import RunFolder
+from pets.shared_texts import warn_of_shared_texts
 from pets.tasks import TaskData
 from pets.tune_settings import TuneSettings
 from pets.tuning_loop import TuningLoop
@@ -87,6 +88,7 @@ def tune(
         logger.info("%s is finished; nothing to do", run.path)
         run.snapshot.remove()  # a kill right after the result was written leaves it behind
         return run.result
+    shared = warn_of_shared_texts(data) if data.reported else None
     with prepared(plm, tokenizer, data, settings, cost=cost, encoder=encoder) as loop:
         if processes.is_main:
             run.start()  # nothing is written before all that can be refused has been
@@ -109,6 +111,7 @@ def tune(
             "best_step": best["step"],
             "examples": {name: len(rows) for name, rows in loop.rows.items()},
             "truncated": loop.truncated,
+            "shared_texts": shared,
             "trainable_parameters": sum(p.numel() for p in loop.parameters),
             "curves": loop.curves,
         }
@@ -133,7 +136,6 @@ def prepared(
     ``plm`` and the global generator are left as they were.
     """
     verbalizer = Verbalizer.of_words(tokenizer, data.task.verbalizer)
-    verbalizer.warn_of_long_words(tokenizer)
     if settings.shots is None:
         train, dev = splits.hold_out(data.train, data.task, settings.seed)
     else:
@@ -150,6 +152,8 @@ def prepared(
         limit = room(classifier.model, settings.max_length)
         encoder = encoder or prompts.Encoder(tokenizer)
         encoded = {name: encode(encoder, examples, limit) for name, examples in parts.items()}
+        for rows, _ in encoded.values():
+            check_tokens(rows, plm)
         pad_id = tokenizer.pad_token_id or 0
         yield TuningLoop(classifier, encoded, data, settings, pad_id, joined())
 

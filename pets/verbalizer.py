@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from bridges import LabelEnds, RunningCost
-from bridges.errors import BadInput
+from bridges.errors import BadInput, one_line, shown
 from bridges.model_spec import pretrained_model
-from pets.prompts import plain_token_ids
+from pets.label_words import proposals, word_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,37 +42,58 @@ class Verbalizer:
 
     @classmethod
     def of_words(
-        cls, tokenizer: PreTrainedTokenizerBase, words: Mapping[str, Words] | Sequence[Words]
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        words: Mapping[str, Words] | Sequence[Words],
+        *,
+        warn: bool = True,
     ) -> Verbalizer:
         """From words: ``{"negative": "bad", "positive": ["good", "great"]}``, or without the names.
 
-        A word counts in its form after a space (" yes", what byte-level and sentencepiece vocabularies
-        store for whole words), or bare where only that is a single token.
+        A word is the tokens that it adds to a text which it continues after a space. So it is written
+        as in a text: " yes", and "Ġyes" or "▁yes" in a vocabulary that writes the space so, are "yes".
+        With a tokenizer that has a mask, which may also stand where a text begins, it is the bare word
+        where only that is a single token.
+
+        Args:
+            tokenizer: of the model.
+            words: one or more for each label, in the order of the classes.
+            warn: whether to log the words of several tokens, and shorter ones near them.
 
         Raises:
-            BadInput: for a label without words, a word that is empty or unknown to the vocabulary, or
-                two words of the same tokens.
+            BadInput: for a label without words, a word that is empty, unknown to the vocabulary or
+                written with the marks of another one, or two words of the same tokens.
         """
-        if isinstance(words, str):
-            raise BadInput(f"label words {words!r}: expected a word, or a list of words, for each label")
+        expected = "expected a word, or a list of words, for each label"
+        if isinstance(words, str) or not isinstance(words, (Mapping, Sequence)):
+            raise BadInput(f"label words {shown(words)}: {expected}")
+        for each in words.values() if isinstance(words, Mapping) else words:
+            if not isinstance(each, (str, Sequence)) or not all(isinstance(w, str) for w in each):
+                raise BadInput(f"label words {shown(each)}: {expected}")
         named = dict(words) if isinstance(words, Mapping) else {_name(each): each for each in words}
         if len(named) < len(words) or not named:
-            raise BadInput(f"label words {words!r}: expected one label or more, no two the same")
+            raise BadInput(f"label words {shown(words)}: expected one label or more, no two the same")
+        for label in named:
+            if not isinstance(label, str):
+                raise BadInput(f"label {shown(label)}: expected the name of a class, in class order")
         lists = [(each,) if isinstance(each, str) else tuple(each) for each in named.values()]
         seen: dict[tuple[int, ...], str] = {}
         tokens = []
         for label, of_label in zip(named, lists, strict=True):
             if not of_label:
-                raise BadInput(f"label {label!r} has no words: give it one or more")
+                raise BadInput(f"label {shown(label)} has no words: give it one or more")
             tokens.append(tuple(word_tokens(tokenizer, word) for word in of_label))
             for word, ids in zip(of_label, tokens[-1], strict=True):
                 if ids in seen:
                     raise BadInput(
-                        f"label words {seen[ids]!r} and {word!r} are the same tokens (ids "
-                        f"{list(ids)}); choose two different words"
+                        f"label words {shown(seen[ids])} and {shown(word)} are the same tokens (ids "
+                        f"{shown(list(ids))}); choose two different words"
                     )
                 seen[ids] = word
-        return cls(tuple(named), tuple(lists), tuple(tokens))
+        found = cls(tuple(named), tuple(lists), tuple(tokens))
+        if warn:
+            found._warn_of_long_words(tokenizer)
+        return found
 
     @classmethod
     def of_classes(cls, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> Verbalizer:
@@ -96,8 +116,28 @@ class Verbalizer:
         return len(self.labels)
 
     def ends(self, cost: RunningCost) -> LabelEnds:
-        """Where a cost's trajectories of these labels end."""
+        """Where a cost's trajectories of these labels end.
+
+        Raises:
+            BadInput: for a word with tokens that the cost's model does not have, or whose ends cancel.
+        """
+        self.check_tokens(cost.spec.vocab_size)
         return LabelEnds.of_words(cost.end_points, self.tokens)
+
+    def check_tokens(self, vocabulary: int) -> None:
+        """Whether a model with so many word embeddings has all tokens of the words.
+
+        Raises:
+            BadInput: naming a word that it cannot read, as after tokens were added to the tokenizer.
+        """
+        for words, tokens in zip(self.words, self.tokens, strict=True):
+            for word, ids in zip(words, tokens, strict=True):
+                if not ids or min(ids) < 0 or max(ids) >= vocabulary:
+                    raise BadInput(
+                        f"label word {shown(word)} has tokens {shown(list(ids))}, and the model knows 0 "
+                        f"to {vocabulary - 1}: choose another word, or give the model rows for added "
+                        "tokens with resize_token_embeddings(len(tokenizer)) before all else"
+                    )
 
     def score(self, logits: Tensor) -> Tensor:
         """Log-probability [N, C] that one of a label's words is said, from one position's logits [N, V].
@@ -111,51 +151,22 @@ class Verbalizer:
             found.append(torch.logsumexp(torch.stack(each), 0))
         return torch.stack(found, 1)
 
-    def warn_of_long_words(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def _warn_of_long_words(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Log the words that one position cannot say, and shorter ones near them."""
         for word, tokens in zip(
             itertools.chain(*self.words), itertools.chain(*self.tokens), strict=True
         ):
             if len(tokens) > 1:
+                near = proposals(tokenizer, word)
                 _log.warning(
-                    "label word %r is %d tokens of this vocabulary (%s): at one [MASK] it has the mean "
-                    "of their log-probabilities%s",
-                    word,
+                    "label word %s is %d tokens of this vocabulary (%s): at one [MASK] it has the mean "
+                    "of their log-probabilities, and it ends at the mean of their directions%s",
+                    shown(word),
                     len(tokens),
-                    " ".join(tokenizer.convert_ids_to_tokens(list(tokens))),
-                    _proposals(tokenizer, word),
+                    one_line(" ".join(tokenizer.convert_ids_to_tokens(list(tokens))), 300),
+                    f"; words of one token are, for example, {', '.join(near)}" if near else "",
                 )
 
 
 def _name(words: Words) -> str:
     return words if isinstance(words, str) else "/".join(words)
-
-
-def word_tokens(tokenizer: PreTrainedTokenizerBase, word: str) -> tuple[int, ...]:
-    """The token ids of a label word; see `Verbalizer.of_words`.
-
-    Raises:
-        BadInput: for a word that is empty or has pieces unknown to the vocabulary.
-    """
-    if not word.strip():
-        raise BadInput(f"label word {word!r} is empty; expected a word of the vocabulary")
-    after_space, bare = plain_token_ids(tokenizer, [" " + word, word])
-    ids = bare if len(bare) == 1 and len(after_space) > 1 else after_space
-    special = set(tokenizer.all_special_ids)
-    if not ids or special.intersection(ids):
-        raise BadInput(
-            f"label word {word!r} is not in this vocabulary (its pieces: "
-            f"{' '.join(tokenizer.convert_ids_to_tokens(ids))!r}): choose another one"
-        )
-    return tuple(ids)
-
-
-def _proposals(tokenizer: PreTrainedTokenizerBase, word: str) -> str:
-    # Tokens in their written form; fragments of words fall out below, where each is encoded again.
-    vocabulary: Any = tokenizer.get_vocab()
-    written = {tokenizer.convert_tokens_to_string([token]).strip() for token in vocabulary}
-    similar = difflib.get_close_matches(
-        word, sorted(text for text in written if text.isalpha()), n=100, cutoff=0.4
-    )
-    single = [t for t in similar if len(plain_token_ids(tokenizer, [" " + t])[0]) == 1][:4]
-    return f"; words of one token are, for example, {', '.join(single)}" if single else ""

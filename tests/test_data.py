@@ -100,6 +100,44 @@ def test_mnli_reads_gold_labels_of_the_matched_dev_set(tmp_path: Path) -> None:
     assert loaded.reported == (Example("A. B.", 0),)
 
 
+def test_line_ends_of_old_macs_are_named_in_a_short_line(tmp_path: Path) -> None:
+    rows = "".join(f"a film\t{i % 2}\n" for i in range(50_000))
+    write(tmp_path, "sst2", (SST2 + rows).replace("\n", "\r"))
+    with pytest.raises(BadInput, match=r"train\.tsv has 50001 line ends CR and no LF") as caught:
+        data.load(tasks.get("sst2"), tmp_path)
+    assert len(str(caught.value)) < 500
+
+
+def test_huge_fields_are_quoted_in_a_short_line(tmp_path: Path) -> None:
+    for content in (f"{'x' * 10**6}\tlabel\n", SST2 + f"good\t{'x' * 10**6}\n"):
+        write(tmp_path, "sst2", content)
+        with pytest.raises(
+            BadInput, match=r"column 'sentence' is missing|is not one of '0', '1'"
+        ) as caught:
+            data.load(tasks.get("sst2"), tmp_path)
+        assert len(str(caught.value)) < 500
+
+
+def test_a_few_broken_rows_are_skipped_and_many_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = "".join(f"{i}\t1\t2\ta {i}\tb\t{i % 2}\n" for i in range(400))
+    write(tmp_path, "qqp", QQP + good + "broken\n" * 40, QQP + good)
+    with caplog.at_level(logging.WARNING):
+        assert len(data.load(tasks.get("qqp"), tmp_path).train) == 400
+    (record,) = caplog.records
+    assert record.getMessage().endswith("skipped 40 broken rows: " + _FIRST + " and 28 more")
+    write(tmp_path, "qqp", QQP + good + "broken\n" * 50_000, QQP + good)
+    with pytest.raises(
+        BadInput, match=r"has 50000 broken rows: .* and 49988 more; the original"
+    ) as caught:
+        data.load(tasks.get("qqp"), tmp_path)
+    assert len(str(caught.value)) < 500
+
+
+_FIRST = ", ".join(str(402 + k) for k in range(12))
+
+
 @pytest.mark.parametrize(
     ("task", "content", "message"),
     [

@@ -254,7 +254,7 @@ def test_parse_refuses_what_it_cannot_read(text: str, message: str) -> None:
 
 @pytest.fixture(scope="module")
 def plugged_in(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    """A process beside a distribution that offers one good entry point between two broken ones."""
+    """A process beside a distribution that offers one good entry point among broken ones."""
     site = tmp_path_factory.mktemp("site")
     (site / "plugin_bridges.py").write_text(
         "import bridges\n"
@@ -263,12 +263,16 @@ def plugged_in(tmp_path_factory: pytest.TempPathFactory) -> subprocess.Completed
         "        return t, t * (1 - t)\n"
     )
     (site / "broken_bridges.py").write_text("raise RuntimeError('half installed')\n")
+    (site / "leaving_bridges.py").write_text("import sys; sys.exit('no licence')\n")
+    (site / "long_bridges.py").write_text("raise ValueError('x' * 1000000)\n")
     meta = site / "plugin_bridges-1.0.dist-info"
     meta.mkdir()
     (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin-bridges\nVersion: 1.0\n")
     (meta / "entry_points.txt").write_text(
         "[bridges]\n"
         "a-broken = broken_bridges\n"
+        "b-leaving = leaving_bridges\n"
+        "c-long = long_bridges\n"
         "plugged = plugin_bridges:Plugged\n"
         "z-gone = no_such_module\n"
     )
@@ -299,6 +303,9 @@ def test_a_broken_entry_point_warns_once_and_takes_nothing_down(
     assert plugged_in.returncode == 0, plugged_in.stderr
     for warning in (
         "entry point 'a-broken' of plugin-bridges (broken_bridges) failed to load: half installed",
+        "'b-leaving' of plugin-bridges (leaving_bridges) failed to load: SystemExit no licence",
+        "entry point 'c-long' of plugin-bridges (long_bridges) failed to load: xxxxxxx",
         "entry point 'z-gone' of plugin-bridges (no_such_module) failed to load: No module named",
     ):
         assert plugged_in.stderr.count(warning) == 1
+    assert len(plugged_in.stderr) < 5000

@@ -48,7 +48,7 @@ def test_a_long_word_is_warned_of_with_its_pieces_and_shorter_ones(
 ) -> None:
     tokenizer = tiny(kind)
     with caplog.at_level(logging.WARNING):
-        Verbalizer.of_words(tokenizer, ["yes", "terribleful"]).warn_of_long_words(tokenizer)
+        Verbalizer.of_words(tokenizer, ["yes", "terribleful"])
     (record,) = caplog.records
     message = record.getMessage()
     assert "'terribleful' is" in message
@@ -150,6 +150,6 @@ def test_the_real_tokenizer_has_every_published_word(name: str) -> None:
 @needs_shared("models", "minilm-l6-mlm")
 def test_the_real_tokenizer_proposes_words(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        Verbalizer.of_words(real(), ["unwatchable", "great"]).warn_of_long_words(real())
+        Verbalizer.of_words(real(), ["unwatchable", "great"])
     assert "(un ##watch ##able)" in caplog.text
     assert "for example, unstable" in caplog.text

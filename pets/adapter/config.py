@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from peft import PeftConfig
 from transformers.activations import ACT2FN
 
-from bridges.errors import BadInput, check_counts, unknown
+from bridges.errors import LARGEST, BadInput, check_counts, check_flags, check_name, is_number, shown
 from pets.peft_types import ADAPTER
 from pets.targets import SITES
 
@@ -68,28 +67,26 @@ class AdapterConfig(PeftConfig):  # type: ignore[misc]
         super().__post_init__()
         self.peft_type = ADAPTER
         check_counts(r=self.r)
-        if self.activation not in ACT2FN:
-            raise unknown("activation", self.activation, list(ACT2FN))
+        check_flags(init_weights=self.init_weights)
+        check_name("activation", self.activation, list(ACT2FN))
         if any(True for _ in ACT2FN[self.activation].parameters()):
             raise BadInput(
                 f"activation {self.activation!r} has parameters of its own: choose one without"
             )
-        if self.placement not in PLACEMENTS:
-            raise unknown("placement", self.placement, PLACEMENTS)
+        check_name("placement", self.placement, PLACEMENTS)
         if isinstance(self.sites, str):
             self.sites = [self.sites]
         for site in self.sites if self.sites is not None else ():
-            if site not in SITES:
-                raise unknown("site", site, SITES)
+            check_name("site", site, SITES)
         if self.sites == [] or (self.sites is not None and self.target_modules is not None):
             raise BadInput(
                 f"sites={self.sites} with target_modules={self.target_modules}: give at least one site "
                 "(attention, ffn) or target_modules, not both"
             )
-        if not 0 <= self.dropout < 1:
-            raise BadInput(f"dropout={self.dropout}: expected a number in [0, 1)")
-        if not math.isfinite(self.scaling) or self.scaling == 0:
-            raise BadInput(f"scaling={self.scaling}: expected a finite number other than 0")
+        if not is_number(self.dropout) or not 0 <= self.dropout < 1:
+            raise BadInput(f"dropout={shown(self.dropout)}: expected a number in [0, 1)")
+        if not is_number(self.scaling) or not 0 < abs(self.scaling) <= LARGEST:
+            raise BadInput(f"scaling={shown(self.scaling)}: expected a finite number other than 0")
         # peft writes sets as lists and compares names; the order of a list has no meaning.
         if isinstance(self.target_modules, list):
             self.target_modules = set(self.target_modules)  # type: ignore[assignment]

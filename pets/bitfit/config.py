@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from peft import PeftConfig
 
+from bridges.errors import check_flags
 from pets.peft_types import BITFIT
 
 
@@ -44,6 +45,7 @@ class BitFitConfig(PeftConfig):  # type: ignore[misc]
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = BITFIT
+        check_flags(head_transform=self.head_transform, init_weights=self.init_weights)
         # peft writes sets as lists and compares names; the order of a list has no meaning.
         if isinstance(self.target_modules, list):
             self.target_modules = set(self.target_modules)  # type: ignore[assignment]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from bridges.errors import check_counts
+
 
 @click.command()
 @click.option(
@@ -25,4 +27,5 @@ def demo(out: Path, seeds: int) -> None:
     """
     from pets.demo import run
 
+    check_counts(seeds=seeds)
     run(out, seeds)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 import bridges
+from bridges.errors import BadInput
 
 
 @click.command()
@@ -18,6 +19,8 @@ import bridges
 )
 def zoo(plot: Path | None) -> None:
     """List the registered bridges, their formulas and parameters."""
+    if plot is not None and not plot.name:
+        raise BadInput("--plot is empty: expected the name of a PNG file")
     if plot:
         from pets.zoo import plot_zoo
 

@@ -73,7 +73,7 @@ def analyse(
     """
     bridge = gaussian(cost)
     check_examples(task, examples)
-    verbalizer = Verbalizer.of_words(tokenizer, task.verbalizer)
+    verbalizer = Verbalizer.of_words(tokenizer, task.verbalizer, warn=False)
     limit = room(model, max_length)
     encoded = prompts.encode(tokenizer, [example.text for example in examples], limit)
     rows = [(row, e.label) for row, e in zip(encoded.rows, examples, strict=True)]

@@ -26,6 +26,7 @@ from pets.compare.grid import Cell
 from pets.compare.table import CELLS_FOLDER, FORMAT, Row
 from pets.evaluation import score
 from pets.runs import PET_FOLDER
+from pets.shared_texts import shared_texts
 from pets.tuning import tune
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -66,7 +67,7 @@ def describe(context: Context, cell: Cell) -> Row:
             "best": min(value for _, value in fit["held_out"]),
             "steps": fit["steps"],
         },
-        **dict.fromkeys(("trainable_parameters", "examples", "truncated")),
+        **dict.fromkeys(("trainable_parameters", "examples", "truncated", "shared_texts")),
         "settings": {k: v for k, v in settings.items() if k not in _OF_A_CELL},
         "model": ModelSpec.of(context.plm).name,
         "hashes": {
@@ -170,6 +171,7 @@ def _filled(context: Context, cell: Cell, row: Row, folder: Path) -> Row:
         "trainable_parameters": chosen["trainable_parameters"],
         "examples": {**chosen["examples"], "reported": len(data.reported)},
         "truncated": {**chosen["truncated"], "reported": truncated},
+        "shared_texts": shared_texts(data),
     }
     return row
 

@@ -24,6 +24,7 @@ from pets.compare.arms import Arm
 from pets.compare.costs import Recipe, made
 from pets.compare.grid import Cell, Grid
 from pets.models import load_plm
+from pets.shared_texts import warn_of_shared_texts
 from pets.tuning import prepared
 from pets.tuning_loop import TuningLoop
 from pets.verbalizer import Verbalizer
@@ -89,7 +90,8 @@ class Context:
                 and no text.
         """
         for data in self.examples.values():
-            Verbalizer.of_words(self.tokenizer, data.task.verbalizer).warn_of_long_words(self.tokenizer)
+            Verbalizer.of_words(self.tokenizer, data.task.verbalizer)
+            warn_of_shared_texts(data)
             for shots in self.grid.shots:
                 for seed in self.grid.seeds:
                     if shots:

@@ -19,7 +19,8 @@ from torch._dynamo import OptimizedModule
 
 from bridges import BadInput, RunningCost
 from bridges.errors import is_number
-from bridges.model_spec import pretrained_model
+from bridges.model_spec import encoder_of, pretrained_model
+from bridges.probe import is_probing, states_of
 from pets import calls
 from pets.calls import Call
 from pets.entry import enter, is_replaced, leave, regularizer_of
@@ -57,10 +58,8 @@ class Regularizer:
         self._device: torch.device | None = None
         self._elsewhere: dict[torch.device, RunningCost] = {}
         self._plm = pretrained_model(model)
-        # Where the states come from. T5 has no module for all but its head, and is its own base model,
-        # whose forward peft may call past its hooks.
-        alone = self._plm.base_model is self._plm and cost.spec.encoder_decoder
-        self._encoder = self._plm.get_decoder() if alone else self._plm.base_model
+        # Where the states come from; the language model itself where no module is all but its head.
+        self._encoder = encoder_of(self._plm)
         self._targets = label_targets(model, self._plm, cost, verbalizer)
         self._prefixed = any(
             isinstance(module, PeftModel)
@@ -71,10 +70,12 @@ class Regularizer:
         self._model = model
         self._guard = GradientGuard(into_loss)
         self._scale = LossScale(self)
-        self._hooks = [
-            self._encoder.register_forward_pre_hook(self._before_encoder, with_kwargs=True),
-            self._encoder.register_forward_hook(self._after_encoder, with_kwargs=True),
-        ]
+        self._hooks = []
+        if self._encoder is not self._plm:
+            self._hooks = [
+                self._encoder.register_forward_pre_hook(self._before_encoder, with_kwargs=True),
+                self._encoder.register_forward_hook(self._after_encoder, with_kwargs=True),
+            ]
         self._entered = list(dict.fromkeys((model, self._plm)))
         for module in self._entered:
             enter(module, self)
@@ -125,12 +126,14 @@ class Regularizer:
             forward: its own.
             args, kwargs: as it was called.
         """
+        if not torch.compiler.is_compiling() and is_probing():
+            return forward(*args, **kwargs)
         if type(module) is type(self._plm):
             kwargs = self._lengthened(kwargs)
         around = Call.of(self)
         if around is not None:
             around.inner = self._named(module, args, kwargs)
-            return forward(*args, **kwargs)
+            return self._forward(module, forward, args, kwargs)
         if not (module.training or self._in_eval):
             return note(forward(*args, **kwargs), None)
         if module.training and not (self._guard.done and not self._prefixed):
@@ -139,10 +142,21 @@ class Regularizer:
         call = Call(self, keeps_states=bool(asked))
         above = calls.enter(call)
         try:
-            output = forward(*args, **kwargs)
+            output = self._forward(module, forward, args, kwargs)
         finally:
             calls.leave(above)
         return self._add(module, forward, call, args, kwargs, output)
+
+    def _forward(
+        self, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: dict[str, Any]
+    ) -> Any:
+        """The module's own forward; where it has to, it is the encoder."""
+        if self._encoder is not self._plm or type(module) is not type(self._plm):
+            return forward(*args, **kwargs)
+        args, kwargs = self._before_encoder(module, args, kwargs)
+        output = forward(*args, **kwargs)
+        self._after_encoder(module, args, kwargs, output)
+        return output
 
     def _lengthened(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """peft puts a soft prompt before the input but leaves a masked LM's labels as they were."""
@@ -172,7 +186,7 @@ class Regularizer:
         if call is None:
             return
         call.of_decoder = getattr(output, "decoder_hidden_states", None) is not None
-        call.hidden = tuple(output.decoder_hidden_states if call.of_decoder else output.hidden_states)
+        call.hidden = states_of(output)
         call.told = calls.by_name(self._signature, args, kwargs)
         if not call.keeps_states:
             # Taken out here, they are neither returned nor copied to fp32 by Accelerate.
@@ -251,9 +265,7 @@ class Regularizer:
         hidden, told, made = call.hidden, call.told, self._targets
         length, device = hidden[0].shape[1], hidden[0].device
         of_decoder = call.of_decoder and not made.in_place
-        # What the decoder alone was told of itself has no other names; the model's are the encoder's.
-        alone = self._cost.spec.encoder_decoder and not call.of_decoder
-        layout = calls.layout_of(hidden[0], told if alone else {**given, **told}, of_decoder=of_decoder)
+        layout = calls.layout_of(hidden[0], {**given, **told}, of_decoder=of_decoder)
         if layout.documents is not None and made.dimensions == 1:
             raise BadInput(
                 "several documents are packed into a row that has one label: a running cost cannot tell "
@@ -313,6 +325,7 @@ def regularize(
     verbalizer: Verbalizer | None = None,
     in_eval: bool = False,
     into_loss: bool = True,
+    same_weights: bool = True,
 ) -> Regularizer:
     """From now on ``model(**batch).loss`` includes ``weight * running cost``.
 
@@ -341,6 +354,8 @@ def regularize(
         in_eval: also add the cost in eval mode; by default that costs nothing.
         into_loss: False leaves the loss alone. ``output.running_cost`` is then a term with gradient, to
             be weighed and added to a loss of your own.
+        same_weights: False for a model that was trained further, on purpose, since the cost was made:
+            only its architecture is compared with the cost's then.
 
     Returns:
         A handle: ``handle.remove()`` unplugs, or use it as a context manager.
@@ -351,7 +366,7 @@ def regularize(
     """
     if isinstance(model, OptimizedModule):
         model = model._orig_mod
-    cost.check_model(model)
+    cost.check_model(model, same_weights=same_weights)
     if regularizer_of(pretrained_model(model)) is not None:
         raise BadInput("this model already has a running cost: call remove() on its handle first")
     if type(cost).forward is not RunningCost.forward:

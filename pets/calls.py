@@ -6,10 +6,10 @@ import inspect
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bridges.documents import Layout
@@ -18,6 +18,25 @@ from bridges.text import IGNORED
 
 # Of each thread its innermost call: replicas of a model run side by side in threads of one process.
 _threads = threading.local()
+
+
+class Told(NamedTuple):
+    """What a module was called with."""
+
+    module: nn.Module | None
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def by_name(self) -> dict[str, Any]:
+        """The arguments that are not None."""
+        found = dict(self.kwargs)
+        if self.module is not None and self.args:
+            bound = inspect.signature(self.module.forward).bind_partial(*self.args)
+            found |= bound.arguments
+        return {name: value for name, value in found.items() if value is not None}
+
+
+_NOTHING = Told(None, (), {})
 
 
 class Call:
@@ -30,7 +49,7 @@ class Call:
     Attributes:
         hidden: L+1 hidden states [B, S, H], once they are there.
         of_decoder: whether they are those of a decoder beside an encoder.
-        told: what the encoder was called with, by name.
+        told: what the encoder was called with.
         inner: what the language model was called with, where another module was called around it.
     """
 
@@ -38,8 +57,7 @@ class Call:
         self.owner, self.keeps_states = owner, keeps_states
         self.hidden: tuple[Tensor, ...] | None = None
         self.of_decoder = False
-        self.told: dict[str, Any] = {}
-        self.inner: dict[str, Any] = {}
+        self.told = self.inner = _NOTHING
 
     @staticmethod
     def of(owner: object) -> Call | None:
@@ -67,14 +85,6 @@ def enter(call: Call) -> Call | None:
 def leave(above: Call | None) -> None:
     """Back to where the thread was before `enter`."""
     _threads.call = above
-
-
-def by_name(
-    signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a function was called with, by name, without what is None."""
-    found = {**signature.bind_partial(*args, **kwargs).arguments, **kwargs}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def layout_of(states: Tensor, told: Mapping[str, Any], *, of_decoder: bool) -> Layout:

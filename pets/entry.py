@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import functools
 from collections.abc import Callable
 from types import MethodType
@@ -88,10 +89,17 @@ def _entered(kind: Any) -> Any:
             "__doc__": kind.__doc__,
             "__bridge_pets_base__": kind,
             "forward": _through(kind.forward),
-            # No module holds the class by its name, so it is pickled as how it is made.
-            "__reduce__": lambda self: (_new, (kind,), self.__dict__),
+            "__reduce_ex__": _reduced,
         },
     )
+
+
+def _reduced(self: Any, protocol: Any) -> Any:
+    """No module holds the class by its name, so it is pickled as how it is made."""
+    kind = type(self).__bridge_pets_base__
+    how, arguments, *state = kind.__reduce_ex__(self, protocol)
+    # What others have put on top knows how to do it itself.
+    return (_new, (kind,), *state) if how is copyreg.__newobj__ else (how, arguments, *state)  # type: ignore[attr-defined]
 
 
 def _new(kind: Any) -> nn.Module:

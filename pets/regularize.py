@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 import logging
 import math
 import threading
@@ -22,7 +21,7 @@ from bridges.errors import is_number
 from bridges.model_spec import encoder_of, pretrained_model
 from bridges.probe import is_probing, states_of
 from pets import calls
-from pets.calls import Call
+from pets.calls import Call, Told
 from pets.entry import enter, is_replaced, leave, regularizer_of
 from pets.gradient_guard import GradientGuard
 from pets.label_targets import label_targets
@@ -61,12 +60,7 @@ class Regularizer:
         # Where the states come from; the language model itself where no module is all but its head.
         self._encoder = encoder_of(self._plm)
         self._targets = label_targets(model, self._plm, cost, verbalizer)
-        self._prefixed = any(
-            isinstance(module, PeftModel)
-            and isinstance(module.peft_config.get(module.active_adapter), PrefixTuningConfig)
-            for module in model.modules()
-        )
-        self._signature = inspect.signature(self._encoder.forward)
+        self._peft = [module for module in model.modules() if isinstance(module, PeftModel)]
         self._model = model
         self._guard = GradientGuard(into_loss)
         self._scale = LossScale(self)
@@ -79,7 +73,6 @@ class Regularizer:
         self._entered = list(dict.fromkeys((model, self._plm)))
         for module in self._entered:
             enter(module, self)
-        self._signatures = {_kind(m): inspect.signature(m.forward) for m in self._entered}
 
     @property
     def weight(self) -> float:
@@ -132,11 +125,11 @@ class Regularizer:
             kwargs = self._lengthened(kwargs)
         around = Call.of(self)
         if around is not None:
-            around.inner = self._named(module, args, kwargs)
+            around.inner = Told(module, args, kwargs)
             return self._forward(module, forward, args, kwargs)
         if not (module.training or self._in_eval):
             return note(forward(*args, **kwargs), None)
-        if module.training and not (self._guard.done and not self._prefixed):
+        if module.training and (self._peft or not self._guard.done):
             self._before_training(module)
         asked = kwargs.get("output_hidden_states") or self._plm.config.output_hidden_states
         call = Call(self, keeps_states=bool(asked))
@@ -167,10 +160,6 @@ class Regularizer:
             return kwargs
         return {**kwargs, "labels": calls.behind_prompt(labels, embeds.shape[1])}
 
-    def _named(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """What a module was called with, by name."""
-        return calls.by_name(self._signatures[_kind(module)], args, kwargs)
-
     def _before_encoder(self, encoder: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         if Call.of(self) is not None:
             return args, {**kwargs, "output_hidden_states": True, "return_dict": True}
@@ -187,7 +176,7 @@ class Regularizer:
             return
         call.of_decoder = getattr(output, "decoder_hidden_states", None) is not None
         call.hidden = states_of(output)
-        call.told = calls.by_name(self._signature, args, kwargs)
+        call.told = Told(encoder, args, kwargs)
         if not call.keeps_states:
             # Taken out here, they are neither returned nor copied to fp32 by Accelerate.
             drop_states(output)
@@ -195,7 +184,10 @@ class Regularizer:
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_training(self, module: nn.Module) -> None:
         self._guard.look()
-        if self._prefixed:
+        if any(
+            isinstance(model.peft_config.get(model.active_adapter), PrefixTuningConfig)
+            for model in self._peft
+        ):
             check_not_checkpointed(module)  # the Trainer turns it on after everything was made
 
     # Outside a compiler's graph, which the cost would break into a dozen pieces.
@@ -209,7 +201,7 @@ class Regularizer:
         kwargs: dict[str, Any],
         output: Any,
     ) -> Any:
-        given = {**call.inner, **self._named(module, args, kwargs)}
+        given = {**call.inner.by_name(), **Told(module, args, kwargs).by_name()}
         loss = self._loss_of(module, given, call, output)
         assert call.hidden is not None
         self._check_gradient(module, call.hidden)
@@ -262,7 +254,7 @@ class Regularizer:
     def _costs(self, given: dict[str, Any], call: Call, output: Any) -> Tensor:
         """The cost of each target token, [N]."""
         assert call.hidden is not None
-        hidden, told, made = call.hidden, call.told, self._targets
+        hidden, told, made = call.hidden, call.told.by_name(), self._targets
         length, device = hidden[0].shape[1], hidden[0].device
         of_decoder = call.of_decoder and not made.in_place
         layout = calls.layout_of(hidden[0], {**given, **told}, of_decoder=of_decoder)
@@ -310,11 +302,6 @@ class Regularizer:
                 "either no parameter below the last layer is trainable, or gradient checkpointing "
                 "cuts the graph (use gradient_checkpointing_kwargs={'use_reentrant': False})"
             )
-
-
-def _kind(module: nn.Module) -> str:
-    """Of a module and its replicas; the class that `enter` makes has no name to be pickled by."""
-    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def regularize(

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 import pets
-from bridges import RunningCost
+from bridges import BadInput, RunningCost
 
 RATE = 0.5
 WEIGHT = 0.7
@@ -208,7 +208,7 @@ def test_trl_packs_accumulates_and_takes_the_step_of_one_batch(weight: float, tm
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             return Trainer.compute_loss(self, model, inputs, *args, **kwargs)
 
-    def step(packing: bool, batch_size: int, accumulate: int) -> Steps:
+    def step(packing: bool, batch_size: int, accumulate: int, kind: Any = CostTrainer) -> Steps:
         model, cost = build("llama")
         arguments = trl.SFTConfig(
             output_dir=str(tmp_path),
@@ -236,7 +236,7 @@ def test_trl_packs_accumulates_and_takes_the_step_of_one_batch(weight: float, tm
             ]
         )
         with pets.regularize(model, cost, weight):
-            trainer = CostTrainer(
+            trainer = kind(
                 model=model, args=arguments, train_dataset=data, processing_class=tiny_tokenizer()
             )
             rows = len(trainer.train_dataset)
@@ -244,6 +244,9 @@ def test_trl_packs_accumulates_and_takes_the_step_of_one_batch(weight: float, tm
             assert rows == batch_size * accumulate
             return moved(model, trainer.train)
 
+    if weight:
+        with pytest.raises(BadInput, match=r"trained another loss .*examples/sft_trl\.py"):
+            step(False, 8, 1, kind=trl.SFTTrainer)
     whole = step(False, 8, 1)
     assert_same(step(False, 1, 8), whole)
     assert_same(step(True, 2, 1), whole)

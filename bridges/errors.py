@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from safetensors import SafetensorError
 
 
 class BadInput(ValueError):
@@ -12,6 +16,49 @@ class BadInput(ValueError):
     The message is one line that names the value, what was expected and what to do. The command line
     prints it and exits with code 2; everything else is a bug and keeps its traceback.
     """
+
+
+class CannotWrite(BadInput, OSError):
+    """Nothing can be kept any more, on a full disk say: going on would only lose work.
+
+    Attributes:
+        errno: the operating system's number of the error; None where it has none.
+    """
+
+    @classmethod
+    def of(cls, what: object, error: Exception) -> CannotWrite:
+        """What could not be written, why, and what to do."""
+        reason = getattr(error, "strerror", None) or str(error)
+        found = cls(
+            f"{what} could not be written: {' '.join(reason.split())}. What was finished is intact; make "
+            "room or give write access, and the same command goes on"
+        )
+        found.errno = error_number(error)
+        return found
+
+
+@contextmanager
+def writing(what: object) -> Iterator[None]:
+    """An error of the operating system in the block is a `CannotWrite` of ``what``."""
+    try:
+        yield
+    except CannotWrite:
+        raise
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, SafetensorError) and error_number(error) is None:
+            raise  # of the tensors, not of the disk
+        raise CannotWrite.of(what, error) from error
+
+
+def error_number(error: BaseException) -> int | None:
+    """The operating system's number of an error, such as `errno.ENOSPC`; None where it has none.
+
+    Safetensors only tells it in words: "No space left on device (os error 28)".
+    """
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
+    return int(found[1]) if found else None
 
 
 def unknown(kind: str, name: object, known: Collection[str]) -> BadInput:

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from bridges.fit_loop import FitLoop, run
 from bridges.fit_settings import FitResult, FitSettings
 from bridges.fit_text import FitText
 from bridges.model_spec import pretrained_model
+from bridges.ownership import claimed
 from bridges.storage import Snapshot
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def fit(
 
     Raises:
         BadInput: for a cost made with ``fit=False``, a model it was not made for, unknown or impossible
-            settings, empty text, or a state that belongs to another fit.
+            settings, empty text, a state that belongs to another fit, or a folder in which another fit is
+            running.
     """
     folders = None if folder is None else [folder]
     [result] = fit_together(
@@ -113,7 +115,11 @@ def fit_together(
     if loops:
         encoder = pretrained_model(model).base_model
         text = FitText(costs[0].spec, encoder, tokenizer, texts, chosen)
-        with _frozen(encoder), _in_training([loop.fitted for loop in loops.values()]):
+        with (
+            _claimed([] if folders is None else [folders[k] for k in loops]),
+            _frozen(encoder),
+            _in_training([loop.fitted for loop in loops.values()]),
+        ):
             for loop in loops.values():
                 loop.resume()
             run(list(loops.values()), text, progress=progress)
@@ -123,6 +129,28 @@ def fit_together(
         more = {"text_sha256": text_sha256} if k in loops else {}
         cost.fit_record = _record(chosen, result, **more)
     return results
+
+
+@contextmanager
+def _claimed(folders: Sequence[Folder]) -> Iterator[None]:
+    """The folders of fits, for this process alone."""
+    with ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(claimed(folder, "a fit", (STATE_FILE,), alone=False))
+        yield
+
+
+def discard_state(folder: Folder) -> None:
+    """Remove the state of a fit whose cost is saved, and its folder if nothing else is in it.
+
+    Not where another process goes on with it.
+    """
+    folder = Path(folder)
+    if folder.is_dir():
+        with suppress(BadInput), claimed(folder, "a fit", (STATE_FILE,), alone=False):
+            (folder / STATE_FILE).unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _check(costs: Sequence[RunningCost], folders: Sequence[Folder] | None, model: nn.Module) -> None:

@@ -92,9 +92,9 @@ def claimed(
     folder = Path(folder)
     if alone:
         check_ours(folder, ours, f"nothing of {what}")
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
     lock_file = folder / LOCK_FILE
     with writing(folder):
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         if lock_file.is_symlink() or (lock_file.exists() and not lock_file.is_file()):
             raise BadInput(f"{lock_file} is no lock of bridge-pets: delete it, or choose another folder")

@@ -60,7 +60,7 @@ ANEW = "delete it; the same `bridge-pets compare` writes it anew"
 
 
 def read_rows(folder: Path) -> dict[str, Row]:
-    """The rows of the cells that are finished, by cell: what the table is made of.
+    """The rows of the cells that are finished, by cell, from the cells' folders.
 
     Raises:
         BadInput: if one cannot be read, or for what `parse_row` refuses.
@@ -68,6 +68,19 @@ def read_rows(folder: Path) -> dict[str, Row]:
     paths = sorted((folder / CELLS_FOLDER).glob(f"*/{ROW_FILE}"))
     rows = [parse_row(read_text(path), str(path)) for path in paths]
     return {row["cell"]: row for row in rows}
+
+
+def read_all(folder: Path) -> dict[str, Row]:
+    """What the table is made of: the rows of the cells' folders, and those that it alone has.
+
+    Of the latter the cells' folders were deleted, to save space say, or the table alone was copied.
+
+    Raises:
+        BadInput: if one cannot be read, or for what `parse_row` refuses.
+    """
+    path = folder / TABLE_FILE
+    there = read_table(folder) if path.exists() and path.stat().st_size else []
+    return {row["cell"]: row for row in there} | read_rows(folder)
 
 
 def read_table(folder: Path) -> list[Row]:

@@ -30,8 +30,8 @@ class CannotWrite(BadInput, OSError):
         """What could not be written, why, and what to do."""
         reason = getattr(error, "strerror", None) or str(error)
         found = cls(
-            f"{what} could not be written: {' '.join(reason.split())}. What was finished is intact; make "
-            "room or give write access, and the same command goes on"
+            f"{what} could not be written: {' '.join(reason.split())}. What was finished is intact; "
+            "make room or give write access, and the same command goes on"
         )
         found.errno = error_number(error)
         return found
@@ -59,6 +59,27 @@ def error_number(error: BaseException) -> int | None:
         return error.errno
     found = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
     return int(found[1]) if found else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left, of the device or of this machine.
+
+    Where the system kills the process instead, nothing can be told.
+    """
+    of_torch = isinstance(error, RuntimeError) and (
+        type(error).__name__ == "OutOfMemoryError"  # torch is not imported for this
+        or "can't allocate memory" in str(error)
+    )
+    return of_torch or isinstance(error, MemoryError)
+
+
+def out_of_memory(error: BaseException) -> str:
+    """What to do about it, in one line."""
+    words = " ".join(str(error).split())[:200]
+    return (
+        f"out of memory ({words or type(error).__name__}): take fewer examples a step (--batch-size) or "
+        "shorter ones (--max-length); the same command goes on from the last saved state"
+    )
 
 
 def unknown(kind: str, name: object, known: Collection[str]) -> BadInput:

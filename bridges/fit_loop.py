@@ -166,10 +166,10 @@ class FitLoop:
         """
         if not math.isfinite(held_out):
             rate = f"lower learning_rate ({self.settings.learning_rate})"
-            more = "" if self.steps else ", or as no step was taken yet check the model's states on the text"
+            more = "" if self.steps else ", or as no step was taken yet check the model on the text"
             raise BadInput(
-                f"the running cost of {self.name!r} became {held_out} at step {self.steps}: {rate}{more}; "
-                "this is on held-out text"
+                f"the running cost of {self.name!r} became {held_out} at step {self.steps}: "
+                f"{rate}{more}; this is on held-out text"
             )
         before = [value for _, value in self.history["held_out"]]
         if not before or held_out < min(before):

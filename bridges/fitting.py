@@ -61,8 +61,8 @@ def fit(
 
     Raises:
         BadInput: for a cost made with ``fit=False``, a model it was not made for, unknown or impossible
-            settings, empty text, a state that belongs to another fit, or a folder in which another fit is
-            running.
+            settings, empty text, a state that belongs to another fit, or a folder in which another fit
+            is running.
     """
     folders = None if folder is None else [folder]
     [result] = fit_together(

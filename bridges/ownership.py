@@ -76,8 +76,8 @@ def claimed(
 ) -> Iterator[None]:
     """The folder for this process alone; what killed ones left in it is cleaned.
 
-    It is made if need be, and what was made is taken away again if nothing is in it at the end. The lock is the system's:
-    that of a killed process holds no one up.
+    It is made if need be, and what was made is taken away again if nothing is in it at the end. The lock
+    is the system's: that of a killed process holds no one up.
 
     Args:
         folder: new, or one of the same kind.

@@ -44,6 +44,13 @@ class Maybe:
     shape: Shape
 
 
+@dataclass(frozen=True)
+class Optional:
+    """A field of an object that may be missing."""
+
+    shape: Shape
+
+
 Shape = Kind | Each | Maybe | dict[str, Any] | list[Any] | tuple[Any, ...]
 """A kind; an object with at least these fields, each of its shape; a list of items of one shape; a list
 of as many items as a tuple has, each of its shape."""
@@ -76,7 +83,8 @@ def misfit(value: object, shape: Shape, name: str = "") -> str:
     if isinstance(shape, Kind):
         return "" if shape.fits(value) else _said(name, value, shape.expected)
     if isinstance(shape, Maybe):
-        return "" if value is None else misfit(value, shape.shape, name)
+        found = "" if value is None else misfit(value, shape.shape, name)
+        return f"{found} or null" if found == _said(name, value, _expected(shape.shape)) else found
     if isinstance(shape, list):
         if not isinstance(value, list):
             return _said(name, value, LIST.expected)
@@ -92,9 +100,10 @@ def misfit(value: object, shape: Shape, name: str = "") -> str:
         return _said(name, value, OBJECT.expected)
     of_each = dict.fromkeys(value, shape.shape) if isinstance(shape, Each) else shape
     for key, of in of_each.items():
+        optional, of = (True, of.shape) if isinstance(of, Optional) else (False, of)
         path = f"{name}.{key}" if name else key
         if key not in value:
-            if isinstance(of, Maybe):
+            if optional:
                 continue
             return f"{path} is missing, expected {_expected(of)}"
         if found := misfit(value[key], of, path):
@@ -109,4 +118,6 @@ def _said(name: str, value: object, expected: str) -> str:
 def _expected(shape: Shape) -> str:
     if isinstance(shape, Kind):
         return shape.expected
+    if isinstance(shape, Maybe):
+        return f"{_expected(shape.shape)} or null"
     return LIST.expected if isinstance(shape, (list, tuple)) else OBJECT.expected

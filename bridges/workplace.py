@@ -59,9 +59,7 @@ def replacement(target: Path, *, of_file: bool = False) -> Iterator[Path]:
         lock.release()
 
 
-def clean(
-    folder: Path, targets: Collection[str] | None = None, *, older: Collection[str] = ()
-) -> None:
+def clean(folder: Path, targets: Collection[str] | None = None, *, older: Collection[str] = ()) -> None:
     """Remove what killed processes of this user left in a folder, unless it is in use.
 
     Args:
@@ -164,7 +162,7 @@ def _target(name: str) -> str:
 
 
 def _is_workplace(path: Path) -> bool:
-    """Whether it holds nothing but what such a place holds; one of the earlier versions may be a file."""
+    """Whether it holds nothing but what such a place holds; of earlier versions it may be a file."""
     try:
         here = path.lstat()
         if stat.S_ISDIR(here.st_mode):

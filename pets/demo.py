@@ -91,7 +91,9 @@ def _run(folder: Path, seeds: int) -> dict[str, list[float]]:
         for arm, cost in costs.items():
             click.echo(f"3. tuning LoRA, {arm}, seed {seed}")
             settings = TuneSettings(seed=seed, weight=WEIGHT, max_length=MAX_LENGTH, **TUNING)  # type: ignore[arg-type]
-            result = tune(plm, tokenizer, data, settings, folder / RUNS_FOLDER / f"{arm}-{seed}", cost=cost)
+            result = tune(
+                plm, tokenizer, data, settings, folder / RUNS_FOLDER / f"{arm}-{seed}", cost=cost
+            )
             accuracies.setdefault(arm, []).append(result["reported"]["accuracy"])
     table = markdown_table(accuracies, "vanilla", "accuracy")
     write_text(folder / TABLE_FILE, table + "\n")

@@ -82,26 +82,25 @@ class TuningLoop:
         """All steps, with the best checkpoint loaded at the end."""
         settings = self.settings
         step = self._resume(run)
-        bar = tqdm(
+        with tqdm(
             total=settings.max_steps,
             initial=step,
             disable=not (progress and self.processes.is_main),
             desc="tune",
             unit="step",
-        )
-        if step == 0:
-            self._look(0, [], bar)
-        while step < settings.max_steps:
-            pairs = []
-            started = time.perf_counter()
-            for _ in range(min(settings.eval_every, settings.max_steps - step)):
-                pairs.append(self.step(step))
-                step += 1
-                bar.update()
-            self.seconds += time.perf_counter() - started
-            self._look(step, pairs, bar)
-            self._save(run, step)
-        bar.close()
+        ) as bar:
+            if step == 0:
+                self._look(0, [], bar)
+            while step < settings.max_steps:
+                pairs = []
+                started = time.perf_counter()
+                for _ in range(min(settings.eval_every, settings.max_steps - step)):
+                    pairs.append(self.step(step))
+                    step += 1
+                    bar.update()
+                self.seconds += time.perf_counter() - started
+                self._look(step, pairs, bar)
+                self._save(run, step)
         self._load(self.best)
 
     def evaluate(self, split: str) -> tuple[dict[str, float], float]:

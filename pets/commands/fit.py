@@ -125,6 +125,7 @@ def _state_folder(out: Path) -> Path:
     check_writable(out)
     clean(unfinished.parent, {out.name})
     if out.is_dir() and foreign(out, ()) and not (unfinished / STATE_FILE).exists():
+        discard_state(unfinished)  # of a fit that was killed when all was done
         raise BadInput(f"{out} exists: a cost is never overwritten, choose another folder")
     with claimed(unfinished, "a fit", (STATE_FILE,)):
         return unfinished

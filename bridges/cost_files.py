@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bridges.errors import BadInput, is_number, is_whole, shown
+from bridges.ownership import foreign
 from bridges.storage import new_folder
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ def save_cost(cost: RunningCost, folder: str | os.PathLike[str]) -> None:
             'again: write class X(GaussianBridge, name="x")'
         )
     target = Path(folder)
-    if target.exists() and not _is_replaceable(target):
-        raise BadInput(f"{target} exists and is not just a saved cost: choose another folder")
+    check_writable(target)
     with new_folder(target) as new:
         tensors = {k: v.detach().cpu().contiguous() for k, v in cost.state_dict().items()}
         save_file(tensors, new / WEIGHTS_FILE)
@@ -50,6 +50,24 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def check_writable(target: Path) -> None:
+    """Whether a cost may be saved there, as far as can be told before.
+
+    Raises:
+        BadInput: for a symbolic link, the working folder, a mount point, or a folder or file that is not
+            just a saved cost.
+    """
+    what = ""
+    if target.is_symlink():
+        what = "is a symbolic link"
+    elif target.exists() and not _is_replaceable(target):
+        what = "exists and is not just a saved cost"
+    elif target.is_dir() and (os.path.samefile(target, os.curdir) or os.path.ismount(target)):
+        what = "is the working folder or a disk, which cannot be replaced"
+    if what:
+        raise BadInput(f"{target} {what}: choose another folder")
 
 
 def load_cost(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -136,13 +154,13 @@ def _is_replaceable(target: Path) -> bool:
     """Whether nothing but a saved cost is lost with it; a model's folder has files of the same names."""
     if not target.is_dir():
         return False
-    names = {path.name for path in target.iterdir()}
-    if names:
+    if (target / CONFIG_FILE).exists():
         try:
             _read_config(target)
         except BadInput:
             return False
-    return names <= {CONFIG_FILE, WEIGHTS_FILE}
+        return not foreign(target, (CONFIG_FILE, WEIGHTS_FILE))
+    return not foreign(target, ())
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

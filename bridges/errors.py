@@ -6,7 +6,10 @@ import difflib
 import math
 import re
 import reprlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from safetensors import SafetensorError
 
 _MESSAGE = 1500  # characters of a message
 _VALUE = 120  # characters of a value that a message quotes
@@ -58,6 +61,70 @@ def listed(values: Collection[object], most: int = 12) -> str:
     more = len(values) - len(first)
     text = ", ".join(_without_middle(value, _VALUE) for value in first)
     return f"{text} and {more} more" if more else text
+
+
+class CannotWrite(BadInput, OSError):
+    """Nothing can be kept any more, on a full disk say: going on would only lose work.
+
+    Attributes:
+        errno: the operating system's number of the error; None where it has none.
+    """
+
+    @classmethod
+    def of(cls, what: object, error: Exception) -> CannotWrite:
+        """What could not be written, why, and what to do."""
+        reason = getattr(error, "strerror", None) or str(error)
+        found = cls(
+            f"{what} could not be written: {' '.join(reason.split())}. What was finished is intact; "
+            "make room or give write access, and the same command goes on"
+        )
+        found.errno = error_number(error)
+        return found
+
+
+@contextmanager
+def writing(what: object) -> Iterator[None]:
+    """An error of the operating system in the block is a `CannotWrite` of ``what``."""
+    try:
+        yield
+    except CannotWrite:
+        raise
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, SafetensorError) and error_number(error) is None:
+            raise  # of the tensors, not of the disk
+        raise CannotWrite.of(what, error) from error
+
+
+def error_number(error: BaseException) -> int | None:
+    """The operating system's number of an error, such as `errno.ENOSPC`; None where it has none.
+
+    Safetensors only tells it in words: "No space left on device (os error 28)".
+    """
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
+    return int(found[1]) if found else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left, of the device or of this machine.
+
+    Where the system kills the process instead, nothing can be told.
+    """
+    of_torch = isinstance(error, RuntimeError) and (
+        type(error).__name__ == "OutOfMemoryError"  # torch is not imported for this
+        or "can't allocate memory" in str(error)
+    )
+    return of_torch or isinstance(error, MemoryError)
+
+
+def out_of_memory(error: BaseException) -> str:
+    """What to do about it, in one line."""
+    words = " ".join(str(error).split())[:200]
+    return (
+        f"out of memory ({words or type(error).__name__}): take fewer examples a step (--batch-size) or "
+        "shorter ones (--max-length); the same command goes on from the last saved state"
+    )
 
 
 def unknown(kind: str, name: object, known: Collection[str]) -> BadInput:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from bridges.errors import BadInput
 from bridges.fit_settings import FitResult, FitSettings
 from bridges.fit_text import FitText, Reading
+from bridges.shapes import COUNT, FINITE, Shape
 from bridges.storage import Snapshot, load_optimizer_tensors, optimizer_tensors
 from bridges.text import generator
 
@@ -23,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _MIN_GAIN = 1e-3  # less of a gain does not count against patience
 _SHOWN = 3  # held-out costs beside the bar
+_PAIRS: Shape = [(COUNT, FINITE)]
+_FACTS: Shape = {"step": COUNT, "history": {"held_out": _PAIRS, "training": _PAIRS}}
 
 
 def run(loops: Sequence[FitLoop], text: FitText, *, progress: bool) -> None:
@@ -155,7 +159,18 @@ class FitLoop:
         return value
 
     def look(self, held_out: float) -> None:
-        """Note a held-out cost; the best state so far is kept."""
+        """Note a held-out cost; the best state so far is kept.
+
+        Raises:
+            BadInput: if it is not finite: nothing is better or worse than that.
+        """
+        if not math.isfinite(held_out):
+            rate = f"lower learning_rate ({self.settings.learning_rate})"
+            more = "" if self.steps else ", or as no step was taken yet check the model on the text"
+            raise BadInput(
+                f"the running cost of {self.name!r} became {held_out} at step {self.steps}: "
+                f"{rate}{more}; this is on held-out text"
+            )
         before = [value for _, value in self.history["held_out"]]
         if not before or held_out < min(before):
             self.best = self._copy()
@@ -191,15 +206,15 @@ class FitLoop:
         Raises:
             BadInput: if it is another fit's.
         """
-        loaded = self.snapshot.load() if self.snapshot is not None else None
-        if loaded is None:
+        if self.snapshot is None or (loaded := self.snapshot.load()) is None:
             return
         tensors, facts = loaded
-        self.fitted.load_state_dict(_under("now.", tensors))
-        self.best = {k: tensors[f"best.{k}"].to(v.device) for k, v in self.best.items()}
-        load_optimizer_tensors(self.optimizer, tensors)
-        self.history = {k: [(s, v) for s, v in pairs] for k, pairs in facts["history"].items()}
-        self.steps = int(facts["step"])
+        with self.snapshot.refusing_misfit(facts, _FACTS):
+            self.fitted.load_state_dict(_under("now.", tensors))
+            self.best = {k: tensors[f"best.{k}"].to(v.device) for k, v in self.best.items()}
+            load_optimizer_tensors(self.optimizer, tensors)
+            self.history = {k: [(s, v) for s, v in pairs] for k, pairs in facts["history"].items()}
+            self.steps = int(facts["step"])
         logger.info("going on from step %d", self.steps)
 
     def _is_stale(self) -> bool:

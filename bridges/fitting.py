@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from bridges.fit_settings import FitResult, FitSettings
 from bridges.fit_text import FitText
 from bridges.identity import model_identity, own_code
 from bridges.model_spec import encoder_of
+from bridges.ownership import claimed
 from bridges.probe import undisturbed
 from bridges.source import source_digest
 from bridges.storage import Snapshot, versions
@@ -64,7 +65,8 @@ def fit(
 
     Raises:
         BadInput: for a cost made with ``fit=False``, a model it was not made for, unknown or impossible
-            settings, empty text, or a state that belongs to another fit.
+            settings, empty text, a state that belongs to another fit, or a folder in which another fit
+            is running.
     """
     folders = None if folder is None else [folder]
     [result] = fit_together(
@@ -122,7 +124,11 @@ def fit_together(
     if loops:
         encoder = encoder_of(model)
         text = FitText(costs[0].spec, encoder, tokenizer, texts, chosen)
-        with undisturbed(encoder), _in_training([loop.fitted for loop in loops.values()]):
+        with (
+            _claimed([] if folders is None else [folders[k] for k in loops]),
+            undisturbed(encoder),
+            _in_training([loop.fitted for loop in loops.values()]),
+        ):
             for loop in loops.values():
                 loop.resume()
             run(list(loops.values()), text, progress=progress)
@@ -132,6 +138,28 @@ def fit_together(
         more = {"text_sha256": text_sha256} if k in loops else {}
         cost.fit_record = _record(chosen, result, **more)
     return results
+
+
+@contextmanager
+def _claimed(folders: Sequence[Folder]) -> Iterator[None]:
+    """The folders of fits, for this process alone."""
+    with ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(claimed(folder, "a fit", (STATE_FILE,), alone=False))
+        yield
+
+
+def discard_state(folder: Folder) -> None:
+    """Remove the state of a fit whose cost is saved, and its folder if nothing else is in it.
+
+    Not where another process goes on with it.
+    """
+    folder = Path(folder)
+    if folder.is_dir():
+        with suppress(BadInput), claimed(folder, "a fit", (STATE_FILE,), alone=False):
+            (folder / STATE_FILE).unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _check(costs: Sequence[RunningCost], folders: Sequence[Folder] | None, model: nn.Module) -> None:

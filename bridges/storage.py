@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bridges.errors import BadInput
+from bridges.errors import BadInput, writing
+from bridges.shapes import Shape, misfit
+from bridges.workplace import replacement
 
 
 @contextmanager
@@ -27,31 +28,23 @@ def new_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary folder that takes the place of ``target`` when the block ends without an error.
 
     Until then an older ``target`` stays as it was; an error or an interrupt leaves it untouched.
+
+    Raises:
+        CannotWrite: if the operating system does not let it be written.
     """
-    target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
-        new = Path(temporary) / "new"
-        new.mkdir()
+    with writing(target), replacement(Path(target)) as new:
         yield new
-        old = Path(temporary) / "old"
-        try:
-            if target.exists():
-                target.rename(old)
-            new.rename(target)
-        except BaseException:
-            if old.exists() and not target.exists():
-                old.rename(target)
-            raise
 
 
 @contextmanager
 def new_file(target: Path) -> Iterator[Path]:
-    """A temporary name beside ``target`` that takes its place when the block ends without an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.new")
-    yield temporary
-    temporary.replace(target)
+    """A temporary file that takes the place of ``target`` when the block ends without an error.
+
+    Raises:
+        CannotWrite: if the operating system does not let it be written.
+    """
+    with writing(target), replacement(target, of_file=True) as temporary:
+        yield temporary
 
 
 def write_text(path: Path, text: str) -> None:
@@ -157,22 +150,31 @@ class Snapshot:
         check_same(f"{self.path} is from another run", identity, self.identity)
         return tensors, facts
 
+    @contextmanager
+    def refusing_misfit(self, facts: Mapping[str, Any], shape: Shape) -> Iterator[None]:
+        """For taking a state over: what a run does not take is refused, not a traceback.
+
+        Args:
+            facts: from `load`.
+            shape: what they have to be made of.
+
+        Raises:
+            BadInput: if they are not, or the block does not find, or cannot use, what it reads.
+        """
+        wrong = misfit(facts, shape)
+        try:
+            if not wrong:
+                yield
+                return
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            wrong = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise BadInput(f"{self.path} is no state of this run ({wrong}): delete it to begin anew")
+
     def remove(self) -> None:
         """Delete the file, and its folder if nothing else is in it."""
         self.path.unlink(missing_ok=True)
-        if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
-            shutil.rmtree(self.path.parent)
-
-
-def error_number(error: Exception) -> int | None:
-    """The operating system's number of an error, such as `errno.ENOSPC`; None where it has none.
-
-    Safetensors only tells it in words: "No space left on device (os error 28)".
-    """
-    if isinstance(error, OSError):
-        return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
-    return int(found[1]) if found else None
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

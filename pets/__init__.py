@@ -6,6 +6,7 @@ Importing the package also makes "adapter" and "bitfit" known to peft: a process
 them needs ``import pets`` first, or peft stops with ``KeyError: 'ADAPTER'`` or ``'BITFIT'``.
 """
 
+from pets import interrupts  # noqa: F401  first: it takes care of the seconds that the others take
 from pets.methods import available, get, init_prompt
 from pets.regularize import Regularizer, regularize
 from pets.verbalizer import Verbalizer

@@ -8,16 +8,16 @@ import warnings
 from typing import Any
 
 import click
+from safetensors import SafetensorError
 
-from bridges.errors import BadInput, one_line
+from bridges.errors import BadInput, is_out_of_memory, one_line, out_of_memory
+from pets import interrupts
 from pets.commands.compare import compare
 from pets.commands.demo import demo
 from pets.commands.fit import fit
 from pets.commands.report import report
 from pets.commands.tune import tune
 from pets.commands.zoo import zoo
-
-_INTERRUPTED = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -51,6 +51,7 @@ for command in (demo, fit, tune, compare, report, zoo):
 def main(args: list[str] | None = None) -> Any:
     """Run the command line; wrong input is one line on standard error and exit code 2."""
     try:
+        interrupts.restore()
         cli.main(args=args, prog_name="bridge-pets", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
@@ -62,12 +63,17 @@ def main(args: list[str] | None = None) -> Any:
     except BadInput as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         click.echo(f"error: {one_line(str(error))}", err=True)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        click.echo(f"error: {out_of_memory(error)}", err=True)
+        sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\ninterrupted; the same command goes on from the last saved state", err=True)
-        sys.exit(_INTERRUPTED)
+        click.echo(interrupts.WORDS, err=True)
+        sys.exit(interrupts.INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,18 @@ from transformers import PreTrainedModel
 
 import bridges
 from bridges import RunningCost
+from bridges.ownership import check_replaceable, claimed
 from bridges.storage import write_text
 from pets import docstrings, plots, prompts
 from pets.models import load_pet
-from pets.statistics import markdown_table
+from pets.statistics import HEADING, markdown_table
 from pets.tasks import Example, Label, Task, TaskData
 from pets.tiny_lm import tiny_lm
 from pets.tune_settings import TuneSettings
 from pets.tuning import tune
 
 BRIDGES = ("brownian", "ou:theta=3")
+COSTS_FOLDER, RUNS_FOLDER, TABLE_FILE, PICTURE_FILE = "costs", "runs", "table.md", "trajectories.png"
 WEIGHT = 1.0
 FIRST_SEED = 42
 MAX_LENGTH = 128  # positions of the tiny model
@@ -61,10 +63,21 @@ def run(folder: Path, seeds: int) -> dict[str, list[float]]:
     What an earlier, unfinished demo left there is gone on with. Returns the accuracies by arm.
 
     Raises:
-        BadInput: if matplotlib is missing, or the folder holds runs with other settings.
+        BadInput: if matplotlib is missing, or the folder holds runs with other settings, or anything
+            that is not of a demo.
     """
-    started = time.perf_counter()
     plots.require()
+    table = folder / TABLE_FILE
+    is_ours = table.is_file() and HEADING.encode() in table.read_bytes()
+    check_replaceable(table, is_ours, "table of a demo")
+    if not is_ours:  # the picture beside a table of ours is ours too: earlier versions did not mark it
+        plots.check_picture(folder / PICTURE_FILE)
+    with claimed(folder, "another demo", (COSTS_FOLDER, RUNS_FOLDER, TABLE_FILE, PICTURE_FILE)):
+        return _run(folder, seeds)
+
+
+def _run(folder: Path, seeds: int) -> dict[str, list[float]]:
+    started = time.perf_counter()
     data = task_data()
     click.echo("1. a tiny language model, pretrained on the docstrings of the standard library")
     plm, tokenizer = tiny_lm(cache_folder() / "tiny-lm", docstrings.corpus(), data.task.words)
@@ -72,17 +85,19 @@ def run(folder: Path, seeds: int) -> dict[str, list[float]]:
     for text in BRIDGES:
         name = bridges.parse(text).registered_name or text
         click.echo(f"2. fitting the latent map for the {name} bridge")
-        costs[name] = _fitted(plm, tokenizer, text, folder / "costs" / name)
+        costs[name] = _fitted(plm, tokenizer, text, folder / COSTS_FOLDER / name)
     accuracies: dict[str, list[float]] = {}
     for seed in range(FIRST_SEED, FIRST_SEED + seeds):
         for arm, cost in costs.items():
             click.echo(f"3. tuning LoRA, {arm}, seed {seed}")
             settings = TuneSettings(seed=seed, weight=WEIGHT, max_length=MAX_LENGTH, **TUNING)  # type: ignore[arg-type]
-            result = tune(plm, tokenizer, data, settings, folder / "runs" / f"{arm}-{seed}", cost=cost)
+            result = tune(
+                plm, tokenizer, data, settings, folder / RUNS_FOLDER / f"{arm}-{seed}", cost=cost
+            )
             accuracies.setdefault(arm, []).append(result["reported"]["accuracy"])
     table = markdown_table(accuracies, "vanilla", "accuracy")
-    write_text(folder / "table.md", table + "\n")
-    picture = folder / "trajectories.png"
+    write_text(folder / TABLE_FILE, table + "\n")
+    picture = folder / PICTURE_FILE
     plots.plot_trajectories(picture, _panels(plm, tokenizer, data, costs, folder))
     words = ", ".join(data.task.words)
     chance = 1 / len(data.task.labels)
@@ -124,7 +139,7 @@ def _panels(
     """A row for each bridge: without tuning, with vanilla LoRA, with the bridge; the first seed."""
 
     def pet(arm: str) -> Path:
-        return folder / "runs" / f"{arm}-{FIRST_SEED}" / "pet"
+        return folder / RUNS_FOLDER / f"{arm}-{FIRST_SEED}" / "pet"
 
     encoded = prompts.encode(tokenizer, [e.text for e in data.reported], MAX_LENGTH)
     rows = [(row, e.label) for row, e in zip(encoded.rows, data.reported, strict=True)]

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from bridges import BadInput, GaussianBridge, RunningCost
+from bridges.ownership import check_replaceable
 from bridges.storage import new_file
 from bridges.trajectory import layer_times
 from pets import prompts, trajectories
 from pets.verbalizer import Verbalizer
 
+_SOFTWARE = "bridge-pets"  # what a PNG file says it was written by
 _LINES = 12  # single trajectories drawn for each label
 _LABELS = 40  # trajectories a label's mean runs over
 
@@ -102,9 +104,27 @@ def plot_trajectories(path: str | os.PathLike[str], panels: Sequence[Sequence[Pa
     )
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
-    with new_file(Path(path)) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")
+    save_picture(figure, Path(path), 130)
     pyplot.close(figure)
+
+
+def check_picture(path: Path) -> None:
+    """Whether a picture may be written there: nothing but one of this project's is replaced.
+
+    Raises:
+        BadInput: if something else is there.
+    """
+    is_ours = False
+    if path.is_file():
+        with path.open("rb") as file:
+            is_ours = _SOFTWARE.encode() in file.read(4096)
+    check_replaceable(path, is_ours, "picture")
+
+
+def save_picture(figure: Any, path: Path, dpi: int) -> None:
+    """Write a figure as PNG, in one step, with a mark by which `check_picture` knows it."""
+    with new_file(path) as temporary:
+        figure.savefig(temporary, dpi=dpi, format="png", metadata={"Software": _SOFTWARE})
 
 
 def _draw(axis: Any, panel: Panel) -> None:

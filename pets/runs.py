@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from bridges.errors import BadInput
+from bridges.ownership import LOCK_FILE, check_ours, check_replaceable, claimed
+from bridges.shapes import COUNT, FINITE, NUMBER, OBJECT, TEXT, Each, Maybe, Shape, misfit
 from bridges.storage import Snapshot, check_same, write_text
+from bridges.workplace import leftovers
 
 CONFIG_FILE = "run.json"
 RESULT_FILE = "result.json"
 TIMING_FILE = "timing.json"
 STATE_FILE = "state.safetensors"
 PET_FOLDER = "pet"
+_FILES = (CONFIG_FILE, RESULT_FILE, TIMING_FILE, STATE_FILE)
+_OURS = (*_FILES, PET_FOLDER)
+_PET_FILES = ("adapter_config.json", "adapter_model.safetensors", "README.md")
+
+LOOK: Shape = {
+    "step": COUNT,
+    "loss": FINITE.or_null(),
+    "running_cost": NUMBER.or_null(),
+    "dev": Each(NUMBER),
+    "dev_loss": FINITE,
+}
+"""One entry of the curves: a look at the selection split."""
+_RESULT: Shape = {
+    "task": TEXT,
+    "metric": TEXT,
+    "pet": TEXT,
+    "bridge": Maybe(OBJECT),
+    "settings": OBJECT,
+    "versions": OBJECT,
+    "reported": Maybe(Each(NUMBER)),
+    "dev": Each(NUMBER),
+    "dev_loss": FINITE,
+    "best_step": COUNT,
+    "examples": Each(COUNT),
+    "truncated": Each(COUNT),
+    "trainable_parameters": COUNT,
+    "curves": [LOOK],
+}
 
 
 class RunFolder:
@@ -39,10 +72,24 @@ class RunFolder:
         config = self.path / CONFIG_FILE
         if config.exists():
             check_same(f"{self.path} holds another run", _read(config), identity)
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise BadInput(f"{self.path} exists and holds no run: choose another folder")
+        else:
+            check_ours(self.path, (CONFIG_FILE,), "no run")
+        if not (self.path / RESULT_FILE).exists():
+            check_ours(self.pet, _PET_FILES, "no PET of a run")
+            for name in _OURS:
+                check_replaceable(self.path / name, True, "file")
         self.identity = identity
         self.snapshot = Snapshot(self.path / STATE_FILE, identity)
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """The folder for this process alone; what killed ones left in it is cleaned.
+
+        Raises:
+            BadInput: if another process has it.
+        """
+        with claimed(self.path, "another run", _OURS, alone=False):
+            yield
 
     def start(self) -> None:
         """Make the folder and say in it what the run is made of; until then nothing is written."""
@@ -50,14 +97,30 @@ class RunFolder:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """The finished run's result, or None."""
+        """The finished run's result, or None.
+
+        Raises:
+            BadInput: if it cannot be read, or is not what a run writes.
+        """
         path = self.path / RESULT_FILE
-        return _read(path) if path.exists() else None
+        if not path.exists():
+            return None
+        found = _read(path)
+        if wrong := misfit(found, _RESULT) or ("" if found["curves"] else "curves is empty"):
+            raise BadInput(f"{path} is no result of a run ({wrong}): delete it to run anew")
+        return found
 
     @property
     def pet(self) -> Path:
         """Where the tuned PET is."""
         return self.path / PET_FOLDER
+
+    def tidy(self) -> None:
+        """Remove what a kill right after the result was written leaves in a finished run."""
+        unneeded = [self.snapshot.path, self.path / LOCK_FILE]
+        if any(path.exists() for path in unneeded) or leftovers(self.path, older=_OURS):
+            with contextlib.suppress(BadInput), self.claimed():
+                self.snapshot.remove()
 
     def finish(self, result: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
         """Write the result line; the state of the unfinished run goes."""

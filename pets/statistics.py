@@ -10,6 +10,9 @@ from scipy import stats
 
 from bridges.errors import BadInput
 
+HEADING = "mean ± 95 % (sd, n) | paired difference to"
+"""Of every table of `markdown_table`, which is how it is known again."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -63,7 +66,7 @@ def paired(values: Sequence[float], baseline: Sequence[float]) -> Summary:
 
 def markdown_table(arms: Mapping[str, Sequence[float]], baseline: str, metric: str) -> str:
     """A Markdown table: each arm's summary and its paired difference to the baseline arm."""
-    lines = [f"| arm | {metric}: mean ± 95 % (sd, n) | paired difference to {baseline} |"]
+    lines = [f"| arm | {metric}: {HEADING} {baseline} |"]
     lines.append("| --- | --- | --- |")
     for arm, values in arms.items():
         difference = "" if arm == baseline else str(paired(values, arms[baseline]))

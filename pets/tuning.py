@@ -22,7 +22,7 @@ from pets import methods, prompts, splits
 from pets.classifier import PromptClassifier
 from pets.evaluation import check_tokens, encode, room
 from pets.models import unload, untouched
-from pets.processes import joined
+from pets.processes import Processes, joined
 from pets.regularize import regularize
 from pets.runs import RunFolder
 from pets.shared_texts import warn_of_shared_texts
@@ -86,10 +86,14 @@ def tune(
     processes.wait()  # all look at the folder before one writes into it
     if run.result is not None:
         logger.info("%s is finished; nothing to do", run.path)
-        run.snapshot.remove()  # a kill right after the result was written leaves it behind
+        if processes.is_main:
+            run.tidy()
         return run.result
     shared = warn_of_shared_texts(data) if data.reported else None
-    with prepared(plm, tokenizer, data, settings, cost=cost, encoder=encoder) as loop:
+    with (
+        _alone(run, processes),
+        prepared(plm, tokenizer, data, settings, cost=cost, encoder=encoder) as loop,
+    ):
         if processes.is_main:
             run.start()  # nothing is written before all that can be refused has been
         loop.run(run, progress=progress)
@@ -119,6 +123,21 @@ def tune(
             run.finish(result, {"seconds_tuning": loop.seconds, "steps": settings.max_steps})
         processes.wait()  # so that what is returned is there for all
     return result
+
+
+@contextlib.contextmanager
+def _alone(run: RunFolder, processes: Processes) -> Iterator[None]:
+    """The folder for these processes alone: where the first is refused, all are."""
+    with contextlib.ExitStack() as stack:
+        refused: BadInput | None = None
+        if processes.is_main:
+            try:
+                stack.enter_context(run.claimed())
+            except BadInput as error:
+                refused = error
+        if processes.total([float(refused is not None)])[0]:
+            raise refused or BadInput(f"{run.path} was refused in the first process")
+        yield
 
 
 @contextlib.contextmanager

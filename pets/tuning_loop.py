@@ -13,17 +13,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bridges.errors import BadInput
+from bridges.shapes import COUNT, FINITE, Shape
 from bridges.storage import load_optimizer_tensors, optimizer_tensors
 from bridges.text import generator
 from pets import prompts, regularizers
 from pets.classifier import PromptClassifier, PromptOutput
 from pets.evaluation import Rows, evaluate, on_device
 from pets.processes import Processes
-from pets.runs import RunFolder
+from pets.runs import LOOK, RunFolder
 from pets.tasks import TaskData
 from pets.tune_settings import TuneSettings
 
 logger = logging.getLogger(__name__)
+
+_FACTS: Shape = {"step": COUNT, "curves": [LOOK], "seconds": FINITE}
 
 
 class TuningLoop:
@@ -79,26 +82,25 @@ class TuningLoop:
         """All steps, with the best checkpoint loaded at the end."""
         settings = self.settings
         step = self._resume(run)
-        bar = tqdm(
+        with tqdm(
             total=settings.max_steps,
             initial=step,
             disable=not (progress and self.processes.is_main),
             desc="tune",
             unit="step",
-        )
-        if step == 0:
-            self._look(0, [], bar)
-        while step < settings.max_steps:
-            pairs = []
-            started = time.perf_counter()
-            for _ in range(min(settings.eval_every, settings.max_steps - step)):
-                pairs.append(self.step(step))
-                step += 1
-                bar.update()
-            self.seconds += time.perf_counter() - started
-            self._look(step, pairs, bar)
-            self._save(run, step)
-        bar.close()
+        ) as bar:
+            if step == 0:
+                self._look(0, [], bar)
+            while step < settings.max_steps:
+                pairs = []
+                started = time.perf_counter()
+                for _ in range(min(settings.eval_every, settings.max_steps - step)):
+                    pairs.append(self.step(step))
+                    step += 1
+                    bar.update()
+                self.seconds += time.perf_counter() - started
+                self._look(step, pairs, bar)
+                self._save(run, step)
         self._load(self.best)
 
     def evaluate(self, split: str) -> tuple[dict[str, float], float]:
@@ -199,9 +201,10 @@ class TuningLoop:
         if loaded is None:
             return 0
         tensors, facts = loaded
-        self._load({name: tensors[f"now.{name}"].to(self.device) for name in self.named})
-        self.best = {name: tensors[f"best.{name}"].to(self.device) for name in self.named}
-        load_optimizer_tensors(self.optimizer, tensors)
-        self.curves, self.seconds = facts["curves"], facts["seconds"]
+        with run.snapshot.refusing_misfit(facts, _FACTS):
+            self._load({name: tensors[f"now.{name}"].to(self.device) for name in self.named})
+            self.best = {name: tensors[f"best.{name}"].to(self.device) for name in self.named}
+            load_optimizer_tensors(self.optimizer, tensors)
+            self.curves, self.seconds = facts["curves"], facts["seconds"]
         logger.info("%s: going on from step %d", run.path, facts["step"])
         return int(facts["step"])

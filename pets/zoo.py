@@ -14,9 +14,8 @@ from torch import Tensor
 import bridges
 from bridges import BadInput, Bridge, LatentMap, RandomEndBridge, SDEBridge, Trajectory
 from bridges.sde import path_grid
-from bridges.storage import new_file
 from bridges.trajectory import layer_times
-from pets.plots import load_pyplot
+from pets.plots import check_picture, load_pyplot, save_picture
 
 LAYERS = 24  # of the model whose cost is drawn, as BERT-large
 SHOWN: dict[str, dict[str, Any]] = {
@@ -71,8 +70,10 @@ def plot_zoo(path: str | os.PathLike[str]) -> None:
     """Draw every registered bridge, as `SHOWN` or with its default parameters, into one PNG file.
 
     Raises:
-        BadInput: if matplotlib is not installed.
+        BadInput: if matplotlib is not installed, or something other than a picture of this project is
+            there.
     """
+    check_picture(Path(path))
     plt = load_pyplot()
     records = [bridges.info(name) for name in bridges.available()]
     rows = math.ceil(len(records) / _PAIRS)
@@ -96,8 +97,7 @@ def plot_zoo(path: str | os.PathLike[str]) -> None:
         "Dashed: tube and weights of brownian. Sigma is 1. random may end at -1 instead.",
         fontsize=12,
     )
-    with new_file(Path(path)) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    save_picture(figure, Path(path), 110)
     plt.close(figure)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tiny import TEXTS, tiny_bert, tiny_llama, tiny_tokenizer
 from transformers import PreTrainedModel
@@ -302,3 +305,71 @@ def test_help_teaches(run: Run) -> None:
         assert "Usage: bridge-pets" in shown
     assert run()[0] == 2
     refused(run("fot"), "'fot'")
+
+
+def test_fit_takes_no_place_that_is_not_its_own(run: Run, model: Path, text: Path) -> None:
+    def fit(out: str) -> tuple[int, str, str]:
+        return run("fit", "--model", model, "--text", text, "--out", out, *SHORT)
+
+    Path("a.partial").mkdir()
+    Path("a.partial/thesis.tex").write_text("precious")
+    refused(fit("a"), "a.partial", "thesis.tex")
+    assert Path("a.partial/thesis.tex").read_text() == "precious"
+    Path("empty").mkdir()
+    Path("link").symlink_to("empty")
+    Path("dangling").symlink_to("nowhere")
+    for out in ("link", "dangling"):
+        refused(fit(out), out, "is a symbolic link")
+    refused(fit("."), ". exists")
+    os.chdir("empty")
+    refused(fit("."), ". is the working folder")
+    os.chdir("..")
+    Path("b.partial").mkdir()
+    with FileLock("b.partial/.lock"):
+        refused(fit("b"), "a fit is running in", "b.partial")
+    assert fit("b")[0] == 0
+
+
+def test_a_fit_killed_after_its_cost_was_saved_goes_on_to_the_end(
+    run: Run, model: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = ["fit", "--model", model, "--text", text, "--out", "a", *SHORT]
+    with monkeypatch.context() as patch:
+        patch.setattr("pets.commands.fit.discard_state", lambda folder: None)
+        assert run(*args)[0] == 0
+    assert Path("a.partial/fit-state.safetensors").exists()
+    before = Path("a/model.safetensors").read_bytes()
+    assert run(*args)[0] == 0
+    assert Path("a/model.safetensors").read_bytes() == before
+    assert not Path("a.partial").exists()
+    refused(run(*args), "a exists: a cost is never overwritten")
+
+
+def test_a_full_disk_and_no_memory_are_one_line(tune: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(error: Exception) -> None:
+        def save(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("bridges.storage.save_file", save)
+
+    fails(SafetensorError("I/O error: No space left on device (os error 28)"))
+    refused(tune("--out", "run"), "state.safetensors could not be written", "No space left", "goes on")
+    fails(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"))
+    refused(tune("--out", "run"), "out of memory", "--batch-size")
+
+
+def test_a_picture_of_others_is_not_drawn_over(run: Run) -> None:
+    Path("zoo.png").write_bytes(b"\x89PNG mine")
+    refused(run("zoo", "--plot", "zoo.png"), "zoo.png exists and is no picture of bridge-pets")
+    assert Path("zoo.png").read_bytes() == b"\x89PNG mine"
+
+
+@pytest.mark.parametrize("name", ["table.md", "trajectories.png", "thesis.tex", "costs"])
+def test_the_demo_takes_no_place_that_is_not_its_own(run: Run, name: str) -> None:
+    Path("demo").mkdir()
+    if name == "costs":
+        Path("demo/costs").symlink_to(".")
+    else:
+        Path("demo", name).write_text("mine")
+    refused(run("demo", "--out", "demo"), name)
+    assert [p.name for p in Path("demo").iterdir()] == [name]

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import multiprocessing
+import shutil
 import signal
 import subprocess
 import sys
@@ -381,6 +382,35 @@ def test_a_full_or_read_only_disk_ends_it_and_earlier_cells_are_intact(
     assert table(tmp_path / "runs") == table(whole)
 
 
+def test_rows_that_the_table_alone_has_are_not_lost(
+    whole: Path, inputs: Path, run: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where cells/ was deleted to save space, or results.jsonl was all that was copied."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    shutil.copy(whole / "results.jsonl", folder)
+    shutil.copytree(whole / "costs", folder / "costs")
+    with pytest.raises(BadInput, match="no text to fit"):
+        compare(small_grid(arms=("ou",)), folder, str(inputs / "model"), inputs / "glue")
+    assert table(folder) == table(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(Context, "fit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder)
+    assert rows_of(folder) == rows_of(whole)
+    assert run(folder, arms=(), seeds=(44,)) == Comparison(done=1, failed=0, reused=0)
+    *before, added = rows_of(folder)
+    assert sorted(map(str, before)) == sorted(map(str, rows_of(whole)))
+    assert added["seed"] == 44
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "run_cell", None)
+        assert run(folder) == Comparison(done=6, failed=0, reused=6)
+
+
+def interrupted(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
 # Bad input, by the command
 
 
@@ -468,9 +498,11 @@ def test_another_folder_format_or_process_is_refused(whole: Path, run: Compare, 
         run(folder)
     assert [p.name for p in folder.iterdir()] == ["thesis.tex"]
     (folder / "thesis.tex").unlink()
+    (folder / ".results.jsonl.0123abcd.new" / "new").mkdir(parents=True)  # as a kill leaves it
     with FileLock(folder / ".lock"), pytest.raises(BadInput, match="another comparison is running"):
         run(folder)
     run(folder, seeds=(42,), arms=())
+    assert not list(folder.rglob(".*"))
     (row,) = (folder / "cells").glob("*/row.json")
     row.write_text(row.read_text().replace('"format": 1', '"format": 7'))
     with pytest.raises(BadInput, match=r"row\.json has format 7, .* reads format 1: use the version"):

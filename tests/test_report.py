@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -378,6 +379,31 @@ def beside(name: str, text: str) -> Callable[[Path, Truth], None]:
     return write
 
 
+def edited_time(folder: Path, truth: Truth) -> None:
+    write_runs(folder, truth)
+    path = folder / "step-times.json"
+    path.write_text(re.sub(r'"ratio": [0-9.]+', '"ratio": NaN', path.read_text()))
+
+
+def edited_record(key: str, value: object, number: int = 0) -> Callable[[Path, Truth], None]:
+    def write(folder: Path, truth: Truth) -> None:
+        write_runs(folder, truth)
+        records = json.loads((folder / "analysis.json").read_text())
+        records[number][key] = value
+        (folder / "analysis.json").write_text(json.dumps(records))
+
+    return write
+
+
+def edited_row(key: str, value: object) -> Callable[[Path, Truth], None]:
+    def write(folder: Path, truth: Truth) -> None:
+        table = rows(truth)
+        table[0][key] = value
+        write_rows(folder, table)
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
@@ -398,6 +424,24 @@ def beside(name: str, text: str) -> Callable[[Path, Truth], None]:
         ),
         (no_number, r"score nan, expected a finite number"),
         (beside("step-times.json", "{}"), r"step-times\.json holds no step times: delete it"),
+        (
+            edited_time,
+            r"step-times\.json holds no step times: .* \(step_times\.lora\.vanilla\.ratio is ",
+        ),
+        (
+            edited_record("tube", {"t": [0.0], "mean": [], "deviation": [0.0]}),
+            "record 0 .* tube are not",
+        ),
+        (edited_record("labels", [1, 2]), r"record 0 of the analyses: labels\[0\] is 1, expected text"),
+        (edited_record("distance", {"negative": {}}), r"distance\.negative\.negative is missing"),
+        (edited_record("times", [0.1, 10**400]), r"times\[1\] is 1000.*, expected a finite number"),
+        (
+            edited_record("separability", [], number=2),
+            r"record 2 of the analyses: separability is \[\], expected an object",
+        ),
+        (edited_row("restart", 7), r"has restart 7 of 3 tries: delete it"),
+        (edited_row("examples", {"train": "8"}), r"line 1: examples\.train is '8', expected a whole"),
+        (beside("step-times.json", "[" * 9999), r"step-times\.json is broken"),
         (beside("step-times.json", "{"), r"step-times\.json is broken"),
         (beside("analysis.json", "{}"), r"analysis\.json is no list of analyses"),
         (
@@ -416,6 +460,25 @@ def test_bad_input_is_refused_by_name(
         write_report(folder)
     assert "\n" not in str(caught.value)
     assert not (folder / "report.html").exists()
+
+
+def test_what_is_no_report_is_not_replaced(tmp_path: Path, small: Truth) -> None:
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    write_runs(runs, small)
+    (out / "report-figures").mkdir(parents=True)
+    write_report(runs, out)
+    write_report(runs, out)  # its own is
+    for name in ("report.md", "report.html", "report-figures/thesis.svg"):
+        before = (out / name).read_bytes() if (out / name).exists() else None
+        (out / name).write_text("precious")
+        with pytest.raises(BadInput, match=r"(report|pictures) of bridge-pets: it is not replaced"):
+            write_report(runs, out)
+        assert (out / name).read_text() == "precious"
+        (out / name).unlink() if before is None else (out / name).write_bytes(before)
+    (out / "report.md").unlink()
+    (out / "report.md").symlink_to(out / "report.html")
+    with pytest.raises(BadInput, match=r"report\.md is a symbolic link"):
+        write_report(runs, out)
 
 
 def test_an_unwritable_place_is_refused(tmp_path: Path, small: Truth) -> None:

@@ -11,7 +11,7 @@ import pytest
 from synthetic_runs import Truth, rows
 
 from bridges import BadInput
-from pets.compare.table import read_rows, read_table, write_row, write_table
+from pets.compare.table import read_all, read_rows, read_table, write_row, write_table
 
 FAILED = ("sst2", 16, "lora", "vanilla", 42)
 ROWS = rows(
@@ -43,6 +43,17 @@ def test_a_folder_without_a_cell_has_no_rows(tmp_path: Path) -> None:
     (tmp_path / "cells" / "0123").mkdir(parents=True)
     (tmp_path / "cells" / "0123" / ".row.json.new").write_text("{")  # as a kill leaves it
     assert read_rows(tmp_path) == {}
+
+
+def test_rows_that_the_table_alone_has_are_kept(tmp_path: Path) -> None:
+    """Where the cells' folders are gone; of a cell that has one its own row counts."""
+    write_table(tmp_path, ROWS, ())
+    changed = ROWS[0] | {"device": "another"}
+    write_row(tmp_path, changed)
+    assert read_all(tmp_path) == {row["cell"]: row for row in (*ROWS[1:], changed)}
+    (tmp_path / "results.jsonl").write_text("{")
+    with pytest.raises(BadInput, match="line 1 is broken"):
+        read_all(tmp_path)
 
 
 Row = dict[str, Any]
@@ -78,6 +89,15 @@ def with_look(look: object) -> Row:
         (NOT_DONE | {"error": None}, ": error is None, expected text"),
         (NOT_DONE | {"status": "done"}, ": score is None, expected a number"),
         (DONE | {"tries": [{}]}, ": a try lacks some of strength, .*: delete it"),
+        (DONE | {"seed": True}, ": seed is True, expected a whole number: delete it"),
+        (DONE | {"metric": "f1"}, r": tries\[0\]\.dev\.f1 is missing, expected a finite number: delete"),
+        (
+            DONE | {"tries": [DONE["tries"][0] | {"strength": "1"}]},
+            r": tries\[0\]\.strength is '1', expected a finite number or null: delete it",
+        ),
+        (DONE | {"fit": {"first": 1.0, "best": 1.0}}, r": fit\.steps is missing, expected a whole"),
+        (f'{{"format": {"9" * 5000}}}', " is broken "),
+        ("[" * 9999, " is broken "),
         (with_look(None), ": a try lacks some of"),
         (with_look([{"step": 0}]), ": a try lacks some of"),
     ],

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from tiny import WORDS, tiny_bert, tiny_tokenizer
 from torch import Tensor, nn
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast
@@ -427,6 +429,63 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="exists and holds no run"):
         run(tmp_path / "run")
     assert (tmp_path / "run").read_text() == "precious"
+
+
+def test_what_a_kill_before_the_first_file_leaves_is_no_obstacle(tmp_path: Path) -> None:
+    for folder in (tmp_path / "new", tmp_path / "old"):
+        folder.mkdir()
+        (folder / ".lock").touch()
+    (tmp_path / "new" / ".run.json.0123abcd.new" / "new").mkdir(parents=True)
+    (tmp_path / "old" / ".run.json.new").write_text("{")  # of an earlier version
+    for folder in (tmp_path / "new", tmp_path / "old"):
+        run(folder, max_steps=1)
+        names = sorted(p.name for p in folder.iterdir())
+        assert names == ["pet", "result.json", "run.json", "timing.json"]
+    (folder / ".lock").touch()
+    (folder / ".result.json.0123abcd.new").mkdir()
+    run(folder, max_steps=1)  # finished, so nothing is written, but that is put in order
+    assert sorted(p.name for p in folder.iterdir()) == names
+
+
+def test_a_second_run_in_the_folder_is_refused_while_one_lasts(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / ".lock"), pytest.raises(BadInput, match="another run is running"):
+        run(tmp_path / "run", max_steps=1)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_what_is_not_of_the_run_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, max_steps=3)
+    (folder / "notes.txt").write_text("mine")  # beside it is fine
+    (folder / "pet").mkdir()
+    (folder / "pet" / "thesis.tex").write_text("precious")
+    with pytest.raises(BadInput, match=r"pet exists and holds no PET of a run, but 'thesis\.tex'"):
+        run(folder, max_steps=3)
+    shutil.rmtree(folder / "pet")
+    (folder / "timing.json").symlink_to(tmp_path / "victim")
+    with pytest.raises(BadInput, match=r"timing\.json is a symbolic link"):
+        run(folder, max_steps=3)
+    (folder / "timing.json").unlink()
+    run(folder, max_steps=3)
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("change", [{"best_step": "2"}, {"dev": {"accuracy": None}}, {"curves": []}])
+def test_a_result_edited_by_hand_is_refused(
+    tmp_path: Path, finished: Path, change: dict[str, Any]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / "result.json").write_text(json.dumps(result(finished) | change))
+    plm = model()
+    with pytest.raises(
+        BadInput, match=r"result\.json is no result of a run \(.*\): delete it to run anew"
+    ):
+        run(folder, plm=plm, cost=cost_for(plm))
 
 
 def test_vanilla_does_not_care_about_the_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

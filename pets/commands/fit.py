@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from pathlib import Path
 
 import click
 
 import bridges
+from bridges.cost_files import check_writable
 from bridges.errors import BadInput
+from bridges.fitting import STATE_FILE, discard_state
+from bridges.ownership import claimed, foreign
+from bridges.workplace import clean
 from pets.cli_input import ManyValues, read_lines, trust_remote_code
 
 
@@ -68,8 +72,7 @@ def fit(
     from pets.models import load_plm
 
     process = bridges.parse(bridge)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"{out} exists: a cost is never overwritten, choose another folder")
+    unfinished = _state_folder(out)
     fits = control != "random-map"
     if fits != bool(texts):
         raise BadInput(
@@ -91,7 +94,6 @@ def fit(
         cost.save_pretrained(out)
         click.echo(f"wrote {out}, a control whose map is random")
         return
-    unfinished = out.with_name(out.name + ".partial")
     result = cost.fit(
         plm,
         tokenizer,
@@ -103,9 +105,43 @@ def fit(
         learning_rate=lr,
         seed=seed,
     )
-    cost.save_pretrained(out)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    if not _holds(out, cost):
+        cost.save_pretrained(out)
+    discard_state(unfinished)
     first = result.held_out[0][1]
     steps_taken = f"best at step {result.best_step} of {result.steps}"
     click.echo(f"held-out cost {first:.4f} -> {result.best:.4f} ({steps_taken})")
     click.echo(f"wrote {out}")
+
+
+def _state_folder(out: Path) -> Path:
+    """Where the state of the fit is kept while it lasts, once all is well with both places.
+
+    A cost beside a state was saved right before a kill: the fit, at its end, goes on to the same cost.
+
+    Raises:
+        BadInput: if a folder is in the way, holds anything else, or another fit is running.
+    """
+    unfinished = Path(os.path.abspath(out))
+    unfinished = unfinished.with_name(unfinished.name + ".partial")
+    check_writable(out)
+    clean(unfinished.parent, {out.name})
+    if out.is_dir() and foreign(out, ()) and not (unfinished / STATE_FILE).exists():
+        discard_state(unfinished)  # of a fit that was killed when all was done
+        raise BadInput(f"{out} exists: a cost is never overwritten, choose another folder")
+    with claimed(unfinished, "a fit", (STATE_FILE,)):
+        return unfinished
+
+
+def _holds(out: Path, cost: bridges.RunningCost) -> bool:
+    """Whether the cost is there already.
+
+    Raises:
+        BadInput: if it is another.
+    """
+    if not out.exists() or not foreign(out, ()):
+        return False
+    found = bridges.RunningCost.from_pretrained(out)
+    if found.config() != cost.config() or found.digest() != cost.digest():
+        raise BadInput(f"{out} exists: a cost is never overwritten, choose another folder")
+    return True

@@ -16,10 +16,10 @@ from typing import Any
 from safetensors import SafetensorError
 
 from bridges import ModelSpec
-from bridges.errors import BadInput
+from bridges.errors import CannotWrite, error_number
 from bridges.identity import own_code
 from bridges.source import source_digest
-from bridges.storage import error_number, versions
+from bridges.storage import versions
 from pets.compare.arms import VANILLA, Arm
 from pets.compare.context import Context
 from pets.compare.grid import Cell
@@ -93,10 +93,6 @@ def cell_folder(folder: Path, row: Row) -> Path:
     return folder / CELLS_FOLDER / str(row["cell"])
 
 
-class CannotWrite(BadInput):
-    """Nothing can be kept any more: going on with other cells would only lose work."""
-
-
 def run_cell(context: Context, cell: Cell) -> Row:
     """Tune all tries on the train split, select one on the dev split, score it once.
 
@@ -112,9 +108,9 @@ def run_cell(context: Context, cell: Cell) -> Row:
     try:
         return _run_cell(context, cell)
     except (OSError, SafetensorError) as error:
-        if error_number(error) in NO_ROOM:
-            raise CannotWrite(f"{cell} could not be written: {error}") from error
-        raise
+        if isinstance(error, CannotWrite) or error_number(error) not in NO_ROOM:
+            raise
+        raise CannotWrite.of(cell, error) from error
 
 
 def _run_cell(context: Context, cell: Cell) -> Row:
@@ -186,7 +182,7 @@ def tidy(folder: Path, row: Row) -> None:
     if chosen.exists():
         shutil.rmtree(here / PET_FOLDER, ignore_errors=True)  # of an earlier time, its row deleted
         chosen.replace(here / PET_FOLDER)
-    for unneeded in here.glob("try-*"):
+    for unneeded in here.glob("try-[0-9]*"):
         shutil.rmtree(unneeded)
 
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from bridges.errors import BadInput, check_counts
+from bridges.errors import BadInput, check_counts, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,8 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> Failure:
-        trace = "" if isinstance(error, BadInput) else "".join(traceback.format_exception(error))
+        told = isinstance(error, BadInput) or is_out_of_memory(error)
+        trace = "" if told else "".join(traceback.format_exception(error))
         return cls(type(error).__name__, " ".join(str(error).split()), trace)
 
     @classmethod

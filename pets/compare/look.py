@@ -78,7 +78,7 @@ def read_analysis(folder: Path) -> list[dict[str, Any]]:
     path = folder / ANALYSIS_FILE
     found = read_json(path) if path.exists() else []
     if not isinstance(found, list) or not all(
-        isinstance(record, dict) and "of" in record for record in found
+        isinstance(record, dict) and isinstance(record.get("of"), str) for record in found
     ):
         raise BadInput(f"{path} is no list of analyses: {ANEW}")
     return found

@@ -10,23 +10,25 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from bridges.errors import BadInput
+from bridges.errors import BadInput, CannotWrite, writing
+from bridges.ownership import check_ours, check_replaceable, claimed
+from bridges.workplace import clean
 from pets.compare import on_ray
-from pets.compare.cell import CannotWrite, describe, run_cell, tidy
+from pets.compare.cell import cell_folder, describe, run_cell, tidy
 from pets.compare.context import COSTS_FOLDER, Context
 from pets.compare.execution import Failure, outcomes
 from pets.compare.grid import Cell, Grid
-from pets.compare.look import read_analysis, write_analysis
-from pets.compare.step_times import read_times, write_step_times
-from pets.compare.table import CELLS_FOLDER, TABLE_FILE, Row, read_rows, write_row, write_table
+from pets.compare.look import ANALYSIS_FILE, read_analysis, write_analysis
+from pets.compare.step_times import TIMES_FILE, read_times, write_step_times
+from pets.compare.table import CELLS_FOLDER, ROW_FILE, TABLE_FILE, Row, read_all, write_row, write_table
+from pets.runs import PET_FOLDER
 
 logger = logging.getLogger(__name__)
 
-_LOCK_FILE = ".lock"
-_GO_ON = "What was finished is intact; make room or give write access, and the same command goes on"
+_FILES = (TABLE_FILE, TIMES_FILE, ANALYSIS_FILE)
+_OURS = (*_FILES, COSTS_FOLDER, CELLS_FOLDER)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def compare(
         sources = (grid, folder, model, data, text, trust_remote_code)
         context = kind(*sources)
         context.check()
-        rows = read_rows(folder)
+        rows = read_all(folder)
         read_times(folder), read_analysis(folder)  # refused now, not after the cells
         table = _Table(folder, rows)
         table.write()
@@ -107,9 +109,9 @@ def compare(
         described = {cell: describe(context, cell) for cell in grid.cells()}
         table.last = {row["cell"] for row in described.values()}
         for row in described.values():
-            if row["cell"] in rows:
+            if row["cell"] in rows and (cell_folder(folder, row) / ROW_FILE).exists():
                 tidy(folder, rows[row["cell"]])  # a kill can come between the row and this
-        todo = [c for c, row in described.items() if not _is_done(rows.get(row["cell"]))]
+        todo = [c for c, row in described.items() if not _is_kept(folder, rows.get(row["cell"]))]
         reused = len(described) - len(todo)
         logger.info("%d cells, %d of them done before", len(described), reused)
         make = functools.partial(load_context, kind, *sources)
@@ -142,18 +144,19 @@ class _Table:
         self._next = 0.0
 
     def add(self, row: Row) -> None:
-        with _telling(self.folder):
+        if row["status"] == "failed" and _is_done(self.rows.get(row["cell"])):
+            return  # a score that is in the table is not lost for that
+        with writing(self.folder):
             write_row(self.folder, row)
-        self.rows[row["cell"]] = row
-        if row["status"] == "done":
-            tidy(self.folder, row)
+            self.rows[row["cell"]] = row
+            if row["status"] == "done":
+                tidy(self.folder, row)
         if time.monotonic() >= self._next:
             self.write()
 
     def write(self) -> None:
         started = time.monotonic()
-        with _telling(self.folder):
-            write_table(self.folder, self.rows.values(), self.last)
+        write_table(self.folder, self.rows.values(), self.last)
         now = time.monotonic()
         self._next = now + 20 * (now - started)  # long tables are not written after every cell
 
@@ -167,42 +170,32 @@ def _row(described: Row, cell: Cell, result: Row | Failure) -> Row:
             )
         return result
     if result.kind == CannotWrite.__name__:
-        raise BadInput(f"{result.message}. {_GO_ON}")
+        raise BadInput(result.message)
     logger.warning("%s failed: %s", cell, result)
     return {**described, "status": "failed", "error": str(result)}
-
-
-@contextmanager
-def _telling(folder: Path) -> Iterator[None]:
-    """What cannot be written is said in words."""
-    try:
-        yield
-    except OSError as error:
-        raise BadInput(f"{folder} could not be written to: {error}. {_GO_ON}") from error
 
 
 def _is_done(row: Row | None) -> bool:
     return row is not None and row["status"] == "done"
 
 
+def _is_kept(folder: Path, row: Row | None) -> bool:
+    """Whether a cell is done; a folder of it without its row is there to be worked in."""
+    if row is None or not _is_done(row):
+        return False
+    here = cell_folder(folder, row)
+    return not here.exists() or (here / ROW_FILE).exists()
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """The folder for this process only: two at once would take each other's cells."""
-    ours = {_LOCK_FILE, COSTS_FOLDER, CELLS_FOLDER}
-    if folder.exists() and not (
-        folder.is_dir()
-        and ((folder / TABLE_FILE).exists() or ours >= {path.name for path in folder.iterdir()})
-    ):
-        raise BadInput(f"{folder} exists and holds no comparison: choose another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / _LOCK_FILE, timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise BadInput(f"another comparison is running in {folder}: wait for it, or stop it") from None
-    except OSError as error:
-        raise BadInput(f"{folder} cannot be written to: {error.strerror}") from error
-    try:
+    if not (folder / TABLE_FILE).is_file():
+        check_ours(folder, _OURS, "no comparison")
+    for name in _FILES:
+        check_replaceable(folder / name, True, "file")
+    with claimed(folder, "another comparison", _OURS, alone=False):
+        cells = folder / CELLS_FOLDER
+        for place in (folder / COSTS_FOLDER, *(cells.iterdir() if cells.is_dir() else ())):
+            clean(place, older=(ROW_FILE, PET_FOLDER))
         yield
-    finally:
-        lock.release()

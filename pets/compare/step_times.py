@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from bridges.errors import BadInput, is_number
+from bridges.errors import BadInput
+from bridges.shapes import FINITE, OBJECT, Each, Optional, Shape, misfit
 from bridges.storage import versions, write_text
 from pets.compare.arms import VANILLA
 from pets.compare.context import Context
@@ -20,6 +21,14 @@ from pets.compare.table import ANEW, read_json
 logger = logging.getLogger(__name__)
 
 TIMES_FILE = "step-times.json"
+_ENTRY: Shape = {
+    "ratio": FINITE,
+    "low": FINITE,
+    "high": FINITE,
+    "milliseconds": Optional(FINITE),
+    "rounds": Optional(FINITE),
+}
+_SHAPE: Shape = {"step_times": Each(Each(_ENTRY)), "environment": OBJECT}
 _ROUNDS = (3, 15)  # of each PET: at least, at most
 _SECONDS = 60.0  # for each PET, if that is enough for the least rounds
 _STEPS = 3  # timed in a round, after one to warm up
@@ -53,14 +62,8 @@ def read_times(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     found = read_json(path)
-    try:
-        entries = [entry for arms in found["step_times"].values() for entry in arms.values()]
-        fine = all(is_number(entry[name]) for entry in entries for name in ("ratio", "low", "high"))
-        fine = fine and isinstance(found["environment"], dict)
-    except (TypeError, KeyError, AttributeError):
-        fine = False
-    if not fine:
-        raise BadInput(f"{path} holds no step times: {ANEW}")
+    if wrong := misfit(found, _SHAPE):
+        raise BadInput(f"{path} holds no step times: {ANEW} ({wrong})")
     return dict(found)
 
 

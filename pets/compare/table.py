@@ -6,10 +6,10 @@ import json
 import reprlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 from bridges.errors import BadInput
+from bridges.shapes import COUNT, FINITE, NUMBER, OBJECT, TEXT, Each, Maybe, Optional, Shape, misfit
 from bridges.storage import write_text
 
 FORMAT = 1
@@ -18,49 +18,47 @@ ROW_FILE = "row.json"
 CELLS_FOLDER = "cells"
 
 Row = dict[str, Any]
-Kind = tuple[str, tuple[type, ...]]
+_OF_ALL: dict[str, Shape] = {
+    "cell": TEXT,
+    "task": TEXT,
+    "metric": TEXT,
+    "shots": COUNT.or_null(),
+    "pet": TEXT,
+    "arm": TEXT,
+    "seed": COUNT,
+    "settings": OBJECT,
+    "model": TEXT,
+    "code": TEXT,
+    "versions": OBJECT,
+    "hashes": Optional(OBJECT),
+    "shared_texts": Optional(Maybe(OBJECT)),
+    "device": TEXT,
+    "bridge": Maybe(OBJECT),
+    "control": TEXT.or_null(),
+    "fit": Maybe({"first": NUMBER, "best": NUMBER, "steps": COUNT}),
+}
+_FAILED: dict[str, Shape] = {"error": TEXT}
 
-_TEXT: Kind = ("text", (str,))
-_TEXT_OR_NULL: Kind = ("text or null", (str, NoneType))
-_COUNT: Kind = ("a whole number", (int,))
-_COUNT_OR_NULL: Kind = ("a whole number or null", (int, NoneType))
-_NUMBER: Kind = ("a number", (int, float))
-_OBJECT: Kind = ("an object", (dict,))
-_OBJECT_OR_NULL: Kind = ("an object or null", (dict, NoneType))
-_LIST: Kind = ("a list", (list,))
-_OF_ALL = {
-    "cell": _TEXT,
-    "task": _TEXT,
-    "metric": _TEXT,
-    "shots": _COUNT_OR_NULL,
-    "pet": _TEXT,
-    "arm": _TEXT,
-    "seed": _COUNT,
-    "settings": _OBJECT,
-    "model": _TEXT,
-    "code": _TEXT,
-    "versions": _OBJECT,
-    "device": _TEXT,
-    "bridge": _OBJECT_OR_NULL,
-    "control": _TEXT_OR_NULL,
-    "fit": _OBJECT_OR_NULL,
-}
-_OF_STATUS = {
-    "done": {
-        "score": _NUMBER,
-        "tries": _LIST,
-        "restart": _COUNT,
-        "examples": _OBJECT,
-        "trainable_parameters": _COUNT,
-    },
-    "failed": {"error": _TEXT},
-}
+
+def _done(metric: str) -> dict[str, Shape]:
+    """What a row with a score has besides, where that is of this metric."""
+    look = {"step": COUNT, "dev": {metric: FINITE}, "dev_loss": FINITE}
+    tried = {"strength": FINITE.or_null(), "restart": COUNT, "dev": {metric: FINITE}, "curves": [look]}
+    return {
+        "score": NUMBER,
+        "tries": [tried],
+        "restart": COUNT,
+        "examples": Each(COUNT),
+        "trainable_parameters": COUNT,
+    }
+
+
 ANEW = "delete it; the same `bridge-pets compare` writes it anew"
 """What to do about a file or a line of a comparison that cannot be right."""
 
 
 def read_rows(folder: Path) -> dict[str, Row]:
-    """The rows of the cells that are finished, by cell: what the table is made of.
+    """The rows of the cells that are finished, by cell, from the cells' folders.
 
     Raises:
         BadInput: if one cannot be read, or for what `parse_row` refuses.
@@ -68,6 +66,19 @@ def read_rows(folder: Path) -> dict[str, Row]:
     paths = sorted((folder / CELLS_FOLDER).glob(f"*/{ROW_FILE}"))
     rows = [parse_row(read_text(path), str(path)) for path in paths]
     return {row["cell"]: row for row in rows}
+
+
+def read_all(folder: Path) -> dict[str, Row]:
+    """What the table is made of: the rows of the cells' folders, and those that it alone has.
+
+    Of the latter the cells' folders were deleted, to save space say, or the table alone was copied.
+
+    Raises:
+        BadInput: if one cannot be read, or for what `parse_row` refuses.
+    """
+    path = folder / TABLE_FILE
+    there = read_table(folder) if path.exists() and path.stat().st_size else []
+    return {row["cell"]: row for row in there} | read_rows(folder)
 
 
 def read_table(folder: Path) -> list[Row]:
@@ -97,29 +108,29 @@ def parse_row(text: str, where: str) -> Row:
     Raises:
         BadInput: if it is broken or lacks something, or was written by a version with another format.
     """
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{where} is broken ({error.msg} at character {error.pos}): {ANEW}") from error
+    row = _parsed(text, where)
     if not isinstance(row, dict) or "format" not in row:
         raise BadInput(f"{where} is no row of a comparison, an object with a format: {ANEW}")
     if row["format"] != FORMAT:
         raise BadInput(
-            f"{where} has format {row['format']!r}, this version of bridge-pets reads format {FORMAT}: "
-            "use the version that wrote it, or choose another folder"
+            f"{where} has format {reprlib.repr(row['format'])}, this version of bridge-pets reads "
+            f"format {FORMAT}: use the version that wrote it, or choose another folder"
         )
     status = row.get("status")
     if status not in ("done", "failed"):
-        raise BadInput(f"{where} has status {status!r}, expected 'done' or 'failed': {ANEW}")
-    for name, (expected, types) in (_OF_ALL | _OF_STATUS[status]).items():
-        if name not in row or not isinstance(row[name], types):
-            found = reprlib.repr(row[name]) if name in row else "missing"
-            raise BadInput(f"{where}: {name} is {found}, expected {expected}: {ANEW}")
-    if status == "done" and not all(map(_is_try, row["tries"])):
-        raise BadInput(
-            f"{where}: a try lacks some of strength, restart, dev and curves (of step, dev and "
-            f"dev_loss): {ANEW}"
-        )
+        raise BadInput(f"{where} has status {reprlib.repr(status)}, expected 'done' or 'failed': {ANEW}")
+    wrong = misfit(row, _OF_ALL)
+    if not wrong and status == "done":
+        if isinstance(row.get("tries"), list) and not all(map(_is_try, row["tries"])):
+            raise BadInput(
+                f"{where}: a try lacks some of strength, restart, dev and curves (of step, dev and "
+                f"dev_loss): {ANEW}"
+            )
+        wrong = misfit(row, _done(row["metric"]))
+    elif not wrong:
+        wrong = misfit(row, _FAILED)
+    if wrong:
+        raise BadInput(f"{where}: {wrong}: {ANEW}")
     return row
 
 
@@ -141,10 +152,16 @@ def read_json(path: Path) -> Any:
     Raises:
         BadInput: if it cannot be read, or is broken.
     """
+    return _parsed(read_text(path), str(path))
+
+
+def _parsed(text: str, where: str) -> Any:
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise BadInput(f"{path} is broken ({error}): {ANEW}") from error
+        raise BadInput(f"{where} is broken ({error.msg} at character {error.pos}): {ANEW}") from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, endless nesting
+        raise BadInput(f"{where} is broken ({error}): {ANEW}") from error
 
 
 def read_text(path: Path) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bridges.errors import BadInput
+from bridges.shapes import COUNT, FINITE, TEXT, Maybe, Shape, misfit
 from pets.compare.arms import VANILLA
 from pets.compare.look import FROZEN
 from pets.report.arm_styles import arm_styles, in_order
@@ -22,6 +23,19 @@ _KEYS = (
     *("task", "shots", "pet", "arm", "seed", "reader", "labels", "times", "tube", "progress"),
     *("contrast", "distance", "separability", "lens", "examples"),
 )
+_TUBE = ("t", "mean", "deviation")
+_PLAIN: Shape = {
+    "task": TEXT,
+    "shots": COUNT.or_null(),
+    "pet": TEXT.or_null(),
+    "arm": TEXT,
+    "seed": COUNT,
+    "reader": TEXT,
+    "labels": [TEXT],
+    "times": [FINITE],
+    "tube": Maybe({key: [FINITE] for key in _TUBE}),
+    "examples": COUNT,
+}
 _NAMED = 3  # other arms than frozen and vanilla whose numbers are all in a caption
 
 
@@ -88,13 +102,7 @@ def groups(records: Sequence[Record]) -> list[tuple[Group, list[Group]]]:
     Raises:
         BadInput: if a record lacks a field.
     """
-    for number, record in enumerate(records):
-        missing = [key for key in _KEYS if key not in record]
-        if missing:
-            raise BadInput(
-                f"record {number} of the analyses lacks {', '.join(missing)}: make them anew with this "
-                "version"
-            )
+    check_records(records)
     styles = arm_styles(record["arm"] for record in records)
     tuned = [r for r in records if r["arm"] != FROZEN] or list(records)
     found = []
@@ -114,6 +122,56 @@ def groups(records: Sequence[Record]) -> list[tuple[Group, list[Group]]]:
         ]
         found.append((Group(name, _by_arm(once), styles), by_reader))
     return found
+
+
+def check_records(records: Sequence[Record]) -> None:
+    """Whether pictures can be made of the records.
+
+    Raises:
+        BadInput: if one lacks a field, has something else in one, or has other labels or layers than
+            one of the same task before it.
+    """
+    first: dict[str, Record] = {}
+    for number, record in enumerate(records):
+        missing = [key for key in _KEYS if key not in record]
+        if missing:
+            raise BadInput(
+                f"record {number} of the analyses lacks {', '.join(missing)}: make them anew with this "
+                "version"
+            )
+        wrong = misfit(record, _PLAIN) or misfit(record, _shape(record))
+        like = first.setdefault(str(record["task"]), record)
+        if not wrong and (len(set(record["labels"])) < 2 or len(record["times"]) < 2):
+            wrong = "it has fewer than two labels or times"
+        if not wrong and (tube := record["tube"]) and len({len(tube[k]) for k in _TUBE}) > 1:
+            wrong = "the lists of its tube are not equally long"
+        if not wrong and _axes(record) != _axes(like):
+            wrong = "labels and number of times are not those of the same task before it"
+        if wrong:
+            raise BadInput(f"record {number} of the analyses: {wrong}: make them anew with this version")
+
+
+def _axes(record: Record) -> tuple[list[str], int]:
+    return record["labels"], len(record["times"])
+
+
+def _shape(record: Record) -> Shape:
+    """Of what has a part for each of the record's labels and states."""
+    layers = (FINITE,) * len(record["times"])
+    paths = {"mean": layers, "low": layers, "high": layers, "examples": [layers]}
+    words = record["labels"]
+    return {
+        "progress": dict.fromkeys(words, paths),
+        "contrast": {word: {"end": FINITE, **paths} for word in words},
+        "distance": dict.fromkeys(words, dict.fromkeys(words, layers)),
+        "separability": {
+            "chance": FINITE,
+            **dict.fromkeys(("probe", "probe_deviation", "silhouette"), layers),
+        },
+        "lens": Maybe(
+            {"metric": TEXT, "score": layers, "probability": dict.fromkeys(words, layers)},
+        ),
+    }
 
 
 def said(values: dict[str, float], form: str) -> str:

@@ -12,8 +12,11 @@ from pets.report.document import Block, Cell, Group, Paragraph, Points, Section,
 from pets.report.runs import Runs
 from pets.report.wording import listed, number, plural, setting_name
 
+IN_EVERY_REPORT = "A cell is one task, number of shots, PET, arm and seed."
+"""What tells a report of this project, of any version, from other files of its name."""
+
 _PROTOCOL = (
-    "A cell is one task, number of shots, PET, arm and seed. In it every arm has the same number of "
+    f"{IN_EVERY_REPORT} In it every arm has the same number of "
     "tries; they differ in the strength of the arm's cost or regularizer and in initialisation and "
     f"order, {VANILLA}'s in the latter only. Checkpoint and try are selected on a split made from the "
     "train set; the selected PET is scored once on the reported split, on which nothing was selected."

@@ -13,7 +13,7 @@ from bridges.errors import BadInput
 from bridges.storage import difference
 from pets.compare.look import read_analysis
 from pets.compare.step_times import read_times
-from pets.compare.table import TABLE_FILE, Row, read_table
+from pets.compare.table import ANEW, TABLE_FILE, Row, read_table
 
 Key = tuple[str, int | None, str, str, int]
 
@@ -101,6 +101,12 @@ def read_runs(folder: Path) -> Runs:
                 f"and versions but {what}: run each comparison into a folder of its own"
             )
         chosen[key_of(row)] = row
+    for row in chosen.values():
+        if row["status"] == "done" and not 0 <= row["restart"] < len(row["tries"]):
+            raise BadInput(
+                f"{path}: the cell {' '.join(map(str, key_of(row)))} has restart {row['restart']} of "
+                f"{len(row['tries'])} tries: {ANEW}"
+            )
     times = read_times(folder)
     return Runs(
         folder.resolve().name,

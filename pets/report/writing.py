@@ -6,13 +6,16 @@ import re
 from pathlib import Path
 
 from bridges.errors import BadInput
+from bridges.ownership import check_replaceable
 from bridges.storage import new_folder, write_text
 from pets import plots
 from pets.report import images, page
 from pets.report.contents import make_document
 from pets.report.markdown import render_markdown
+from pets.report.overview import IN_EVERY_REPORT
 from pets.report.runs import read_runs
 
+_PICTURE = re.compile(r"\d\d-[a-z0-9-]*\.(svg|png)")
 PAGE_FILE, TEXT_FILE, PICTURES_FOLDER = "report.html", "report.md", "report-figures"
 
 
@@ -30,9 +33,11 @@ def write_report(folder: Path, out: Path | None = None) -> tuple[Path, Path]:
 
     Raises:
         BadInput: if the folder holds nothing to report, a file in it is broken, a package that the
-            report needs is missing, or ``out`` cannot be written to.
+            report needs is missing, or ``out`` cannot be written to, or has something else where the
+            three belong.
     """
     out = folder if out is None else out
+    _check_place(out)
     plots.require()
     page.require()
     runs = read_runs(folder)
@@ -54,6 +59,22 @@ def write_report(folder: Path, out: Path | None = None) -> tuple[Path, Path]:
     except OSError as error:
         raise BadInput(f"{out} cannot be written to ({error}): choose another --out") from error
     return out / PAGE_FILE, out / TEXT_FILE
+
+
+def _check_place(out: Path) -> None:
+    """Whether nothing but an earlier report would be replaced."""
+    if out.is_symlink() and not out.exists():
+        raise BadInput(f"{out} is a symbolic link to nothing: choose another --out")
+    try:
+        for name in (PAGE_FILE, TEXT_FILE):
+            path = out / name
+            is_ours = path.is_file() and IN_EVERY_REPORT.encode() in path.read_bytes()
+            check_replaceable(path, is_ours, "report")
+        pictures = out / PICTURES_FOLDER
+        names = [p.name for p in pictures.iterdir()] if pictures.is_dir() else [""]
+        check_replaceable(pictures, all(map(_PICTURE.fullmatch, names)), "folder of a report's pictures")
+    except OSError as error:
+        raise BadInput(f"{out} cannot be written to ({error}): choose another --out") from error
 
 
 def _slug(title: str) -> str:

@@ -222,6 +222,32 @@ def test_fit_refusals(run: Run, model: Path, text: Path, tmp_path: Path) -> None
     refused(run(*base, "--text", text), "c exists", "never overwritten")
 
 
+HUGE = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *[("--seed", 2**64), ("--seed", -1), ("--steps", 10**20), ("--max-length", 10**20)],
+        *[("--weight", "nan"), ("--lr", "nan"), ("--shots", -1), ("--steps", "9" * 5000)],
+        *[("--task", HUGE), ("--pet", HUGE), ("--regularizer", HUGE), ("--cost", HUGE)],
+        *[("--model", HUGE), ("--data", HUGE), ("--shots", HUGE), ("--label-words", HUGE, "bad")],
+    ],
+    ids=lambda options: f"{options[0]} {str(options[1])[:20]}",
+)
+def test_values_that_no_option_takes_are_refused_in_a_short_line(
+    tune: Run, options: tuple[object, ...]
+) -> None:
+    code, out, told = tune("--out", "r", *options)
+    refused((code, out, told))
+    assert len(told) < 2000
+    assert not Path("r").exists()
+
+
+def test_an_empty_name_of_a_plot_is_refused(run: Run) -> None:
+    refused(run("zoo", "--plot", ""), "--plot is empty")
+
+
 def test_tune_refusals(tune: Run, run: Run, tmp_path: Path, text: Path) -> None:
     refused(tune("--task", "sst3"), "'sst3'", "nearest is 'sst2'")
     refused(tune("--pet", "lara"), "'lara'", "did you mean 'lora'")

@@ -171,7 +171,6 @@ WRONG: tuple[Any, ...] = (
 PLACES = [
     *[("model", name) for name in ("name", "model_type", "num_layers", "hidden_size", "vocab_size")],
     *[("model", name) for name in ("fingerprint", "encoder_decoder")],
-    ("model", "fingerprint", 0),
     *[(name,) for name in ("model", "bridge", "widths", "fit", "options", "weights_sha256")],
     ("widths", 0),
     ("bridge", "name"),
@@ -205,7 +204,6 @@ RIGHT: dict[str, list[Any]] = {
     "model.model_type": ["x"],
     "model.num_layers": [-1],
     "model.encoder_decoder": [True],
-    "model.fingerprint.0": [-1],
     "options": [{}],
     "options.shuffle_ends": [True, "x"],
     "fit": [None],
@@ -213,6 +211,17 @@ RIGHT: dict[str, list[Any]] = {
     "bridge.parameters": [{}],
     "bridge.parameters.learn": [[]],
 }
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e300, 10**30, "x", None])
+def test_a_fingerprint_of_no_numbers_is_refused(value: Any, folder: Path) -> None:
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    found = config["model"]["fingerprint"]
+    entries = found if isinstance(found, list) else found["entries"]
+    entries[0] = value
+    file.write_text(json.dumps(config))
+    assert "model: fingerprint is" in refused(folder)
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from pathlib import Path
 
 import pytest
-from tiny import tiny_bert, tiny_tokenizer
+from tiny import WORDS, tiny_bert, tiny_tokenizer
 
 from pets import tasks
+from pets.compare.context import Context
+from pets.compare.grid import Grid
 from pets.shared_texts import shared_texts, warn_of_shared_texts
 from pets.tasks import Example, TaskData
 from pets.tune_settings import TuneSettings
@@ -55,6 +58,23 @@ def test_a_huge_text_is_recorded_in_short() -> None:
     found = shared_texts(TaskData(SST2, (Example(text, 0),), (Example(text, 1),)))
     assert (found["reported_in_train"], found["two_labels"]) == (1, 1)
     assert len(json.dumps(found)) < 1000
+
+
+def test_compare_tells_it_once_for_each_task(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, files = tmp_path / "model", tmp_path / "glue" / "SST-2"
+    tiny_bert().save_pretrained(model)
+    tiny_tokenizer().save_pretrained(model)
+    files.mkdir(parents=True)
+    rows = [f"{a} {b}\t{i % 2}" for i, (a, b) in enumerate(itertools.product(WORDS[:6], WORDS[6:10]))]
+    for name, part in (("train.tsv", rows), ("dev.tsv", [*rows[:3], "new\t1"])):
+        (files / name).write_text("\n".join(["sentence\tlabel", *part]) + "\n")
+    grid = Grid(("sst2",), (2,), ("lora", "bitfit"), ("vanilla",), (42, 43), (0.5,))
+    context = Context(grid, tmp_path / "out", str(model), tmp_path / "glue")
+    with caplog.at_level(logging.WARNING):
+        context.check()
+    told = [r.getMessage() for r in caplog.records if "in the train set too" in r.getMessage()]
+    assert len(told) == 1
+    assert "3 of 4 reported" in told[0]
 
 
 def test_tune_tells_it_once_and_records_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,7 +18,7 @@ ROW_FILE = "row.json"
 CELLS_FOLDER = "cells"
 
 Row = dict[str, Any]
-_OF_ALL: dict[str, Shape] = {
+_OF_ALL: dict[str, Shape | Optional] = {
     "cell": TEXT,
     "task": TEXT,
     "metric": TEXT,

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bridges.errors import BadInput, writing
-from bridges.shapes import Shape, misfit
+from bridges.shapes import OBJECT, Shape, misfit
 from bridges.workplace import replacement
 
 
@@ -145,7 +145,9 @@ class Snapshot:
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             identity, facts = json.loads(metadata["identity"]), json.loads(metadata["facts"])
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            if wrong := misfit([identity, facts], [OBJECT]):
+                raise ValueError(wrong)
+        except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
             raise BadInput(f"{self.path} is no snapshot of a run ({error}): delete it") from error
         check_same(f"{self.path} is from another run", identity, self.identity)
         return tensors, facts

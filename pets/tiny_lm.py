@@ -30,10 +30,15 @@ from tqdm import tqdm
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from bridges.errors import BadInput
+from bridges.ownership import check_ours
 from bridges.storage import new_folder
 from bridges.text import IGNORED, batches, masked_batch
 
 _RECORD = "tiny_lm.json"
+_FILES = (
+    *(_RECORD, "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
+)
 _PAD, _UNK, _CLS, _SEP, _MASK = range(5)
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # their ids are their places
 
@@ -129,6 +134,7 @@ def _is_current(folder: Path, record: dict[str, Any]) -> bool:
         ) from None
     differs = [key for key, value in record.items() if found.get(key) != value]
     if differs:
+        check_ours(folder, _FILES, "not just a model of tiny_lm")
         tqdm.write(f"{folder} was trained with other {', '.join(differs)}: training it anew")
     return not differs
 

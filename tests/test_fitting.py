@@ -518,7 +518,7 @@ def test_a_snapshot_of_another_identity_is_refused(snapshot: Snapshot) -> None:
         other.load()
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "no metadata"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "no metadata", "other metadata"])
 def test_a_broken_snapshot_is_refused(snapshot: Snapshot, damage: str) -> None:
     snapshot.save(TENSORS, FACTS)
     match damage:
@@ -530,6 +530,8 @@ def test_a_broken_snapshot_is_refused(snapshot: Snapshot, damage: str) -> None:
             snapshot.path.write_text("not a snapshot at all")
         case "no metadata":
             save_file({"a": torch.zeros(1)}, snapshot.path)
+        case "other metadata":
+            save_file({"a": torch.zeros(1)}, snapshot.path, {"identity": "[1]", "facts": "{}"})
     with pytest.raises(BadInput, match=r"state\.safetensors is no snapshot of a run .*delete it"):
         snapshot.load()
 

@@ -154,3 +154,11 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="was not written by tiny_lm"):
         tiny_lm(tmp_path, TEXTS, WORDS, settings=SMALL)
     assert (tmp_path / "thesis.tex").exists()
+
+
+def test_what_lies_beside_the_model_is_not_lost_with_it(tmp_path: Path) -> None:
+    tiny_lm(tmp_path / "lm", TEXTS, WORDS, settings=SMALL)
+    (tmp_path / "lm" / "thesis.tex").write_text("years of work")
+    with pytest.raises(BadInput, match=r"holds not just a model of tiny_lm, but 'thesis\.tex'"):
+        tiny_lm(tmp_path / "lm", TEXTS, WORDS, seed=7, settings=SMALL)
+    assert (tmp_path / "lm" / "thesis.tex").exists()

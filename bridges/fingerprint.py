@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bridges.weights import base_weights, pretrained_model, whole_weight
+from bridges.vocabulary import input_embeddings
+from bridges.weights import base_weights, pretrained_model, unsharded, whole_weight
 
+WORDS = "the word embeddings"
 _PROBES = 16
 _SAMPLED = 8192
 """Numbers of a tensor that a cost's fingerprint looks at."""
@@ -41,7 +43,9 @@ def weights_sha256(model: nn.Module) -> str:
         BadInput: for a model that holds no transformers model, or weights that are not there; see
             `bridges.weights.base_weights`.
     """
-    lines = sorted(f"{w.name} {_content(w.value)}" for w in base_weights(pretrained_model(model)))
+    plm = pretrained_model(model)
+    with unsharded(plm):
+        lines = sorted(f"{w.name} {_content(w.value)}" for w in base_weights(plm))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -87,15 +91,11 @@ class Fingerprint:
 
     @classmethod
     def of(cls, plm: Any) -> Fingerprint:
-        """Read it off a transformers model with word embeddings.
+        """Read it off a transformers model.
 
         Raises:
             BadInput: for weights that are not there.
         """
-        table = whole_weight(plm.get_input_embeddings())
-        rows = torch.linspace(0, table.shape[0] - 1, _PROBES).long()
-        columns = torch.linspace(0, table.shape[1] - 1, _PROBES).long()
-        probe = table[rows.to(table.device), columns.to(table.device)]
         sums: dict[str, list[float]] = {}
         hidden = set()  # parts of which some numbers cannot be seen
         taken_out = _starts_from_base_weights(plm)
@@ -113,7 +113,7 @@ class Fingerprint:
         for part in sums.values():
             part[1] = math.sqrt(part[1])
         return cls(
-            tuple(float(f"{x:.6g}") for x in probe.float().tolist()),
+            _entries(plm),
             {
                 name: tuple(float(f"{x:.8g}") for x in part)
                 for name, part in sorted(sums.items())
@@ -130,10 +130,11 @@ class Fingerprint:
 
     def differences(self, other: Fingerprint) -> list[str]:
         """The parts that both have and that differ; "the word embeddings" are one of them."""
-        mine, theirs = torch.tensor(self.entries), torch.tensor(other.entries)
         found = []
-        if (mine - theirs).norm() > _OLD * mine.norm():
-            found.append("the word embeddings")
+        if self.entries and other.entries:
+            mine, theirs = torch.tensor(self.entries), torch.tensor(other.entries)
+            if (mine - theirs).norm() > _OLD * mine.norm():
+                found.append(WORDS)
         return found + [
             name
             for name in self.parts
@@ -163,6 +164,20 @@ def _agree(mine: tuple[float, ...], theirs: tuple[float, ...], one_is_halved: bo
     if not all(_apart(a, b, length) for a, b in pairs):
         return True
     return one_is_halved and not _apart(*pairs[2], length, _ROUNDED)
+
+
+def _entries(plm: Any) -> tuple[float, ...]:
+    """Of the input embeddings, down their diagonal."""
+    module = input_embeddings(plm)
+    if module is None or not isinstance(getattr(module, "weight", None), Tensor):
+        return ()
+    table = whole_weight(module)
+    if table.dim() != 2 or not table.is_floating_point():
+        return ()
+    rows, columns = (
+        torch.linspace(0, size - 1, _PROBES).long().to(table.device) for size in table.shape
+    )
+    return tuple(float(f"{x:.6g}") for x in table[rows, columns].float().tolist())
 
 
 def _starts_from_base_weights(plm: Any) -> bool:

@@ -84,6 +84,6 @@ def read(
     if shifted:
         columns = columns - 1
         mask = mask & (is_target.cumsum(1) == 0)
-    elif spec.encoder_decoder and not in_place:
+    elif spec.decodes and not in_place:
         mask = mask & (is_target.cumsum(1) - is_target.long() == 0)
     return Reading(rows, columns, found, mask)

@@ -21,9 +21,12 @@ from bridges.fitting import fit
 from bridges.label_ends import LabelEnds
 from bridges.latent import EndPoints, LatentMap, default_widths
 from bridges.model_spec import ModelSpec, pretrained_model
+from bridges.probe import NotSeen, Reads
 from bridges.reading import read
 from bridges.storage import versions
 from bridges.trajectory import Trajectory
+from bridges.vocabulary import predicting_table
+from bridges.weights import unsharded
 
 DEFAULT_OPTIONS = {"shuffle_ends": False, "fit": True}
 """Of `RunningCost.for_model`: anything else makes a control, and the config says so."""
@@ -65,6 +68,7 @@ class RunningCost(nn.Module):
         seed: int = 0,
         shuffle_ends: bool = False,
         fit: bool = True,
+        reads: str | None = None,
     ) -> RunningCost:
         """A cost for ``model``, its latent map not fitted yet.
 
@@ -77,11 +81,15 @@ class RunningCost(nn.Module):
             seed: of g's initial weights and of the shuffle; the global generator is left alone.
             shuffle_ends: a control: each word gets the end point of another, by one permutation.
             fit: False is a control: g stays as random as it is, and `fit` refuses to change it.
+            reads: which state predicts a label: "same", the one at its own position, as in masked LMs,
+                or "next", the one before it, as in most causal ones. By default the model is asked: it
+                runs once on a few tokens.
 
         Raises:
-            BadInput: for an unknown bridge, a model that cannot carry a cost, or sizes out of range.
+            BadInput: for an unknown bridge, sizes out of range, or a model that cannot carry a cost or
+                cannot be asked.
         """
-        spec = ModelSpec.of(model)
+        spec = ModelSpec.of(model, reads)
         if isinstance(bridge, str):
             bridge = registry.parse(bridge)
         if widths is None:
@@ -90,7 +98,8 @@ class RunningCost(nn.Module):
             raise BadInput("widths is empty: expected the widths of g's layers, the last one d")
         elif latent_dim is not None and latent_dim != widths[-1]:
             raise BadInput(f"latent_dim={latent_dim} but widths end in {widths[-1]}: give one of them")
-        embeddings = pretrained_model(model).get_input_embeddings().weight
+        with unsharded(plm := pretrained_model(model)):
+            embeddings = predicting_table(plm)
         end_points = EndPoints.from_embeddings(embeddings, widths[-1])
         if shuffle_ends:
             end_points = end_points.shuffled(seed)
@@ -101,17 +110,41 @@ class RunningCost(nn.Module):
         cost.options = {"shuffle_ends": shuffle_ends, "fit": fit}
         return cost
 
-    def check_model(self, model: nn.Module) -> None:
+    @property
+    def reads(self) -> Reads:
+        """Which state predicts a label: "same", at its own position, or "next", the one before it."""
+        return self.spec.reads
+
+    def check_model(self, model: nn.Module, *, same_weights: bool = True) -> None:
         """Refuse any other model than the one the cost was made for.
+
+        A PET on the model, another head, dtype or device, quantised or sharded weights make no other.
+
+        Args:
+            model: the one at hand.
+            same_weights: False for a model that was trained further since, on purpose: only the
+                architecture is compared.
 
         Raises:
             BadInput: naming everything that differs.
         """
-        found = self.spec.differences(ModelSpec.of(model))
-        if found:
+        try:
+            found = ModelSpec.of(model)
+        except NotSeen:
+            found = ModelSpec.of(model, self.reads)
+        differs = self.spec.differences(found)
+        remedy = "Fit a cost for this model"
+        if not differs and same_weights and (parts := self.spec.other_weights(found)):
+            differs = [f"{parts} differ: same architecture, other weights"]
+            remedy += (
+                ". If it was trained further from the cost's own (embeddings in modules_to_save, full "
+                "fine-tuning, a merged PET), use it on purpose: "
+                "pets.regularize(model, cost, same_weights=False)"
+            )
+        if differs:
             raise BadInput(
                 f"this cost was made for {self.spec.name!r} and does not fit the model: "
-                f"{'; '.join(found)}. Fit a cost for this model"
+                f"{'; '.join(differs)}. {remedy}"
             )
 
     def forward(

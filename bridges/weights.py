@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -54,7 +54,7 @@ def base_weights(
 ) -> Iterator[Weight]:
     """All base weights under a module, tied ones once; each is whole until the next one is asked for.
 
-    Sharded and partitioned ones are gathered, so every process has to ask.
+    Sharded and partitioned ones are gathered, so every process has to ask; see also `unsharded`.
 
     Args:
         module: a transformers model, or part of one.
@@ -64,11 +64,18 @@ def base_weights(
     Raises:
         BadInput: for weights that are not there: on the meta device, or left empty by ZeRO-3.
     """
-    sharded = any(isinstance(part, FullyShardedDataParallel) for part in module.modules())
-    # writeback=False: nothing is written, and shards keep their bits.
-    summon: Any = FullyShardedDataParallel.summon_full_params
-    with summon(module, writeback=False) if sharded else nullcontext():
-        yield from _Walk(trained, without).through(module, "", adapted=False)
+    return _Walk(trained, without).through(module, "", adapted=False)
+
+
+@contextmanager
+def unsharded(model: nn.Module) -> Iterator[None]:
+    """For the time of the block parameters that FSDP1 has flattened are themselves again."""
+    if any(isinstance(part, FullyShardedDataParallel) for part in model.modules()):
+        # Nothing is written back, so the shards keep their bits.
+        with FullyShardedDataParallel.summon_full_params(model, writeback=False):
+            yield
+    else:
+        yield
 
 
 def whole_weight(module: nn.Module) -> Tensor:
@@ -155,10 +162,11 @@ def _whole(tensor: Tensor, name: str) -> Tensor:
             f"{name} is on the meta device, and nothing says where its numbers are: load the weights "
             "first"
         )
-    if not found.numel() and hasattr(tensor, "ds_id"):
+    if found.shape == (0,) and isinstance(tensor, nn.Parameter):
         raise BadInput(
-            f"{name} is partitioned by DeepSpeed ZeRO-3 and cannot be gathered here: do it before "
-            "deepspeed.initialize, inside deepspeed.zero.GatheredParameters(model.parameters())"
+            f"{name} is empty, as DeepSpeed ZeRO-3 leaves what it partitions, and cannot be gathered "
+            "here: make the cost, and call pets.regularize, inside "
+            "deepspeed.zero.GatheredParameters(list(model.parameters()))"
         )
     return found
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from bridges.base import Bridge
+from bridges.fingerprint import Fingerprint
 from bridges.latent import EndPoints
 from bridges.model_spec import ModelSpec
 from bridges.running_cost import RunningCost
@@ -112,7 +113,7 @@ class CostTests(Case):
     def test_a_cost_with_it_is_saved_and_loaded(self) -> None:
         for given in self.likelihoods():
             bridge = self.bridge(**given).float()
-            spec = ModelSpec("none", "bert", 3, HIDDEN, 11, False, (1.0,) * 16)
+            spec = ModelSpec("none", "bert", 3, HIDDEN, 11, "same", Fingerprint((1.0,) * 16))
             points = EndPoints(self.ends(bridge, 11).float())
             cost = RunningCost(spec, bridge, self.latent_map(bridge).float(), points)
             with tempfile.TemporaryDirectory() as folder:

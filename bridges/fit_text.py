@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from bridges.errors import BadInput
 from bridges.fit_settings import FitSettings
-from bridges.model_spec import ModelSpec
+from bridges.model_spec import ModelSpec, text_config
 from bridges.text import (
     Batch,
     batches,
@@ -20,8 +22,12 @@ from bridges.text import (
     generator,
     masked_batch,
     max_positions,
+    moved_ahead,
     token_rows,
 )
+from bridges.vocabulary import input_embeddings
+
+logger = logging.getLogger(__name__)
 
 Rows = list[list[int]]
 
@@ -70,15 +76,18 @@ class FitText:
     ) -> None:
         self.spec, self.encoder, self.tokenizer, self.settings = spec, encoder, tokenizer, settings
         self.config: Any = encoder.config
-        self.device = next(encoder.parameters()).device
-        limit = min(settings.max_length, max_positions(self.config) or settings.max_length)
+        # Offloaded parameters are on no device: the model sends its inputs where they run.
+        places = (p.device for p in encoder.parameters() if not p.is_meta)
+        self.device = next(places, torch.device("cpu"))
+        self._check_inputs()
+        limit = min(settings.max_length, max_positions(text_config(encoder)) or settings.max_length)
         most = settings.max_steps * settings.batch_size + settings.held_out
         rows = token_rows(tokenizer, list(texts), max_length=limit, most=most, seed=settings.seed)
         if len(rows) < 2:
             raise BadInput("the text makes a single row of tokens: fitting needs at least two")
         # Held-out rows are the first ones, so at most one text has rows on both sides.
         kept_out = min(settings.held_out, max(1, len(rows) // 5))
-        self._check_tokens()
+        self._check_tokens(rows)
         self.rows, held_out = rows[kept_out:], sorted(rows[:kept_out], key=len)
         size = settings.batch_size
         self._held_out = [
@@ -104,29 +113,96 @@ class FitText:
             output = self.encoder(
                 **batch.inputs(self.device), output_hidden_states=True, return_dict=True
             )
+        length = batch.targets.shape[1]
         return Reading(
             number,
-            self.spec.states(output),
+            # Some models pad on the right to whole blocks, and return the padding's states.
+            tuple(states[:, :length] for states in self.spec.states(output)),
             batch.targets.to(self.device),
             batch.target_mask.to(self.device),
             int((batch.targets >= 0).sum()),
         )
 
-    def _check_tokens(self) -> None:
+    def _check_inputs(self) -> None:
+        name = type(self.encoder).__name__
+        accepted = inspect.signature(self.encoder.forward).parameters
+        if "input_ids" not in accepted:
+            raise BadInput(
+                f"fit reads text, and {name} takes {self.encoder.main_input_name}, no token ids: it "
+                "cannot be fitted on text alone"
+            )
+        if self.spec.causal and self.spec.autoregressive is False:
+            logger.warning(
+                "%s predicts the next token from states that have seen it, since it attends to all of a "
+                "text: was it meant to be a decoder (is_decoder=True in its config)?",
+                name,
+            )
+
+    def _check_tokens(self, rows: Rows) -> None:
+        """Every id that is shown has its row in the model, and every target its end point."""
         if self.spec.encoder_decoder:
             if getattr(self.config, "decoder_start_token_id", None) is None:
                 raise BadInput(
                     "the model's config has no decoder_start_token_id: set it to the token its decoder "
                     "begins with"
                 )
-        elif not self.spec.causal and self.tokenizer.mask_token_id is None:
+        elif self._masks and self.tokenizer.mask_token_id is None:
             name = type(self.tokenizer).__name__
             raise BadInput(f"{name} has no mask token: fitting a masked LM needs one")
+        shown = _rows(self.encoder) or self.spec.vocab_size
+        answered = shown
+        if self.spec.encoder_decoder:
+            decoder: Any = self.encoder
+            answered = _rows(decoder.get_decoder()) or self.spec.vocab_size
+        used = max(max(row) for row in rows)
+        if self._masks:
+            used = max(used, self.tokenizer.mask_token_id)
+        if answered != shown:
+            raise BadInput(
+                f"the encoder has a vocabulary of {shown} tokens and the decoder one of {answered}: fit "
+                "reads both sides with one tokenizer, so it cannot fit a cost of this model"
+            )
+        self._vocabulary = min(shown, self.spec.vocab_size)
+        if used >= self._vocabulary:
+            token = self.tokenizer.convert_ids_to_tokens(used)
+            raise BadInput(
+                f"the tokenizer makes token {used} ({token!r}) of the text, and the model has "
+                f"{self._vocabulary} rows: call model.resize_token_embeddings(len(tokenizer)) and make "
+                "a new cost, or use the model's own tokenizer"
+            )
+
+    @property
+    def _masks(self) -> bool:
+        """Whether targets are hidden from the model, as in a masked LM."""
+        return self.spec.reads == "same" and not self.spec.decodes
 
     def _batch(self, rows: Rows, rng: torch.Generator) -> Batch:
+        batch = self._made(rows, rng)
+        pad = self.tokenizer.pad_token_id
+        if pad is None or pad < self._vocabulary:
+            return batch
+        # A padding token that the model does not have: nothing attends to what stands in its place.
+        shown, decoder = batch.input_ids, batch.decoder_input_ids
+        return replace(
+            batch,
+            input_ids=shown.masked_fill(shown == pad, 0),
+            decoder_input_ids=None if decoder is None else decoder.masked_fill(decoder == pad, 0),
+        )
+
+    def _made(self, rows: Rows, rng: torch.Generator) -> Batch:
         if self.spec.encoder_decoder:
             start = self.config.decoder_start_token_id
             return encoder_decoder_batch(rows, self.tokenizer, start=start, rng=rng)
-        if self.spec.causal:
-            return causal_batch(rows, self.tokenizer, rng=rng)
-        return masked_batch(rows, self.tokenizer, share=self.settings.mask_share, rng=rng)
+        if self._masks:
+            share, size = self.settings.mask_share, self._vocabulary
+            return masked_batch(rows, self.tokenizer, share=share, rng=rng, vocabulary=size)
+        batch = causal_batch(rows, self.tokenizer, rng=rng)
+        # A causal LM that does not shift its labels gets them shifted.
+        return batch if self.spec.reads == "next" else moved_ahead(batch)
+
+
+def _rows(model: nn.Module) -> int | None:
+    """How many tokens the model can be shown."""
+    table: Any = input_embeddings(model)
+    weight = getattr(table, "weight", None)
+    return len(weight) if isinstance(weight, Tensor) and weight.dim() == 2 else None

@@ -18,7 +18,8 @@ from bridges.errors import BadInput
 from bridges.fit_loop import FitLoop, run
 from bridges.fit_settings import FitResult, FitSettings
 from bridges.fit_text import FitText
-from bridges.model_spec import pretrained_model
+from bridges.model_spec import encoder_of
+from bridges.probe import undisturbed
 from bridges.storage import Snapshot
 
 if TYPE_CHECKING:
@@ -111,9 +112,9 @@ def fit_together(
     nothing = FitResult(0, 0, ((0, 0.0),), (), stopped_early=False)
     results = [nothing] * len(costs)
     if loops:
-        encoder = pretrained_model(model).base_model
+        encoder = encoder_of(model)
         text = FitText(costs[0].spec, encoder, tokenizer, texts, chosen)
-        with _frozen(encoder), _in_training([loop.fitted for loop in loops.values()]):
+        with undisturbed(encoder), _in_training([loop.fitted for loop in loops.values()]):
             for loop in loops.values():
                 loop.resume()
             run(list(loops.values()), text, progress=progress)
@@ -153,18 +154,6 @@ def _settings(given: dict[str, Any]) -> FitSettings:
     if unknown:
         raise BadInput(f"fit takes no {', '.join(unknown)}; it takes {', '.join(known)}")
     return FitSettings(**given)
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """Eval mode for the time of the block, every module's own mode restored after it."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -152,11 +152,18 @@ def batches(
                 yield number, [rows[j] for j in chosen[which]]
 
 
-def masked_batch(rows: list[list[int]], tokenizer: Any, *, share: float, rng: torch.Generator) -> Batch:
+def masked_batch(
+    rows: list[list[int]],
+    tokenizer: Any,
+    *,
+    share: float,
+    rng: torch.Generator,
+    vocabulary: int | None = None,
+) -> Batch:
     """Masked-LM batch: ``share`` of each row's words (at least one) are targets.
 
     As in BERT, 80 % of the targets are shown as the mask token, 10 % as a random token, 10 % as they
-    are.
+    are. Random tokens are drawn below ``vocabulary`` too, where a model has fewer than its tokenizer.
     """
     ids, attended = _pad(rows, tokenizer)
     special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids)) | ~attended
@@ -166,7 +173,8 @@ def masked_batch(rows: list[list[int]], tokenizer: Any, *, share: float, rng: to
     chosen = (rank < count[:, None]) & ~special
     targets = ids.masked_fill(~chosen, IGNORED)
     fate = torch.rand(ids.shape, generator=rng)
-    random = torch.randint(len(tokenizer), ids.shape, generator=rng)
+    most = min(len(tokenizer), vocabulary or len(tokenizer))
+    random = torch.randint(most, ids.shape, generator=rng)
     shown = torch.where(chosen & (fate < 0.8), tokenizer.mask_token_id, ids)
     shown = torch.where(chosen & (fate >= 0.9), random, shown)
     return Batch(shown, attended.long(), targets)
@@ -180,6 +188,13 @@ def causal_batch(rows: list[list[int]], tokenizer: Any, *, rng: torch.Generator)
     ids, attended = _pad(rows, tokenizer)
     is_target = (torch.arange(ids.shape[1]) >= _cuts(attended.sum(1), rng)[:, None]) & attended
     return Batch(ids, attended.long(), ids.masked_fill(~is_target, IGNORED))
+
+
+def moved_ahead(batch: Batch) -> Batch:
+    """Each target stands where it is predicted, one position before its own."""
+    targets = batch.targets.roll(-1, 1)
+    targets[:, -1] = IGNORED
+    return replace(batch, targets=targets)
 
 
 def encoder_decoder_batch(

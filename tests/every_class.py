@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -98,8 +99,12 @@ _SPECIAL: dict[str, dict[str, Any]] = {
         "attn_layers": ["local", "lsh"],
         "is_decoder": True,
     },
+    "XmodConfig": {"default_language": "en_XX"},
     "ZayaConfig": {"num_experts_per_tok": 1},
 }
+_THREE_AXES = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
+for _name in ("Qwen2VL", "Qwen2_5_VL", "Glm4v", "Glm4vMoe", "GlmOcr", "PaddleOCR"):
+    _SPECIAL[f"{_name}TextConfig"] = {"rope_parameters": _THREE_AXES}
 _SPECIAL_OF_CLASS: dict[str, dict[str, Any]] = {"ReformerForMaskedLM": {"is_decoder": False}}
 
 
@@ -122,6 +127,9 @@ def tiny(name: str) -> PreTrainedModel:
     config = kind.config_class(**{**_settings(kind.config_class), **_SPECIAL_OF_CLASS.get(name, {})})
     if getattr(config, "is_encoder_decoder", False):
         config.decoder_start_token_id = getattr(config, "decoder_start_token_id", None) or 2
+    for part in (config, *(getattr(config, name, None) for name in kind.config_class.sub_configs or {})):
+        if hasattr(part, "use_cache"):
+            part.use_cache = False  # some caches want layers that two do not have
     with torch.random.fork_rng():
         torch.manual_seed(0)
         with torch.device("meta"):
@@ -152,9 +160,14 @@ def _settings(kind: Any) -> dict[str, Any]:
         found["layer_types"] = (kinds * 2)[:2]
     rope = getattr(default, "rope_parameters", None)
     if isinstance(rope, dict) and "mrope_section" in rope:  # half a head of 8, in three parts
-        found["rope_parameters"] = {**rope, "mrope_section": [2, 1, 1], "partial_rotary_factor": 1.0}
+        found["rope_parameters"] = {
+            **copy.deepcopy(rope),
+            "mrope_section": [2, 1, 1],
+            "partial_rotary_factor": 1.0,
+        }
     for name in kind.sub_configs or {}:
         sub = getattr(default, name, None)
         if isinstance(sub, PretrainedConfig):
             found[name] = {**_settings(type(sub)), "model_type": sub.model_type}
-    return {**found, **_SPECIAL.get(kind.__name__, {})}
+    # Copies, since some configs change what they are given.
+    return {**found, **copy.deepcopy(_SPECIAL.get(kind.__name__, {}))}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import peft
+import position_sweep
 import torch
 import transformers
 from peft import get_peft_model
@@ -304,11 +305,16 @@ what fails here may work with others.
 """
 
 
-def parts(document: str) -> tuple[str, str]:
-    """The two tables of the written document, with their headings."""
+def parts(document: str) -> tuple[str, str, str]:
+    """The two tables of the written document and its list of classes, with their headings."""
     _, _, rest = document.partition(_FIRST)
-    first, _, second = rest.partition(_SECOND)
-    return _FIRST + first.rstrip("\n") + "\n", _SECOND + second
+    first, _, rest = rest.partition(_SECOND)
+    second, _, third = rest.partition(position_sweep.HEADING)
+    return (
+        _FIRST + first.rstrip("\n") + "\n",
+        _SECOND + second.rstrip("\n") + "\n",
+        position_sweep.HEADING + third,
+    )
 
 
 def main() -> None:
@@ -317,7 +323,8 @@ def main() -> None:
 # What works on what
 
 {first_part(*on_heads())}
-{second_part(every_method())}"""
+{second_part(every_method())}
+{position_sweep.section(position_sweep.everything())}"""
     DOCUMENT.parent.mkdir(exist_ok=True)
     temporary = DOCUMENT.with_suffix(".tmp")
     temporary.write_text(text, encoding="utf-8")

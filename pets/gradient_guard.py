@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -141,6 +141,22 @@ class GradientGuard:
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if any(p in self._names for group in optimizer.param_groups for p in group["params"]):
             self.look()
+
+
+def check_states(hidden: Sequence[Tensor]) -> None:
+    """Do the hidden states of a training forward carry a gradient?
+
+    Raises:
+        BadInput: if not, or not all that should.
+    """
+    carries = [h.requires_grad for h in hidden]
+    # A state without gradient above one with: a reentrant checkpoint hides the layers between.
+    if not any(carries) or carries != sorted(carries):
+        raise BadInput(
+            "hidden states carry no gradient, so the running cost would train nothing there: "
+            "either no parameter below the last layer is trainable, or gradient checkpointing "
+            "cuts the graph (use gradient_checkpointing_kwargs={'use_reentrant': False})"
+        )
 
 
 def _leaves(node: Any) -> set[Tensor]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import math
-import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -21,18 +19,17 @@ from bridges.errors import is_number
 from bridges.model_spec import encoder_of, pretrained_model
 from bridges.probe import is_probing, states_of
 from pets import calls
-from pets.calls import Call, Told
+from pets.calls import Call, Told, random_kept
 from pets.entry import enter, is_replaced, leave, regularizer_of
-from pets.gradient_guard import GradientGuard
+from pets.gradient_guard import GradientGuard, check_states
 from pets.label_targets import label_targets
 from pets.loss_scale import LossScale
 from pets.outputs import declared, drop_states, note
+from pets.placed_cost import PlacedCost
 from pets.targets import check_not_checkpointed
 from pets.verbalizer import Verbalizer
 
 logger = logging.getLogger(__name__)
-
-_copying = threading.Lock()
 
 _SFT = "for TRL's SFTTrainer see examples/sft_trl.py"
 
@@ -53,13 +50,12 @@ class Regularizer:
         verbalizer: Verbalizer | None,
     ) -> None:
         self.weight = weight
-        self._cost, self._in_eval, self._into_loss = cost, in_eval, into_loss
-        self._device: torch.device | None = None
-        self._elsewhere: dict[torch.device, RunningCost] = {}
+        self._in_eval, self._into_loss = in_eval, into_loss
+        self._encoder_decoder = cost.spec.encoder_decoder
         self._plm = pretrained_model(model)
         # Where the states come from; the language model itself where no module is all but its head.
         self._encoder = encoder_of(self._plm)
-        self._targets = label_targets(model, self._plm, cost, verbalizer)
+        self._placed = PlacedCost(cost, label_targets(model, self._plm, cost, verbalizer))
         self._peft = [module for module in model.modules() if isinstance(module, PeftModel)]
         self._model = model
         self._guard = GradientGuard(into_loss)
@@ -156,7 +152,7 @@ class Regularizer:
         embeds, labels = kwargs.get("inputs_embeds"), kwargs.get("labels")
         if embeds is None or labels is None or labels.dim() != 2:  # in eval mode too: it computes a loss
             return kwargs
-        if self._cost.spec.encoder_decoder:  # the prompt is the encoder's, the labels the decoder's
+        if self._encoder_decoder:  # the prompt is the encoder's, the labels the decoder's
             return kwargs
         return {**kwargs, "labels": calls.behind_prompt(labels, embeds.shape[1])}
 
@@ -204,8 +200,12 @@ class Regularizer:
         given = {**call.inner.by_name(), **Told(module, args, kwargs).by_name()}
         loss = self._loss_of(module, given, call, output)
         assert call.hidden is not None
-        self._check_gradient(module, call.hidden)
-        costs = self._costs(given, call, output)
+        if module.training and torch.is_grad_enabled():
+            check_states(call.hidden)
+        # With weight 0 nothing in training may change, not even the random numbers.
+        noiseless = self._into_loss and not self.weight
+        with random_kept(call.hidden[0].device) if noiseless else contextlib.nullcontext():
+            costs = self._placed.costs(call, given, getattr(output, "logits", None))
         self._scale.note(has_target=len(costs) > 0, training=module.training)
         value = term = costs.sum()  # 0 where there is no target
         if len(costs):
@@ -250,58 +250,6 @@ class Regularizer:
                 "with a head that computes the loss, and return_dict=True"
             )
         return loss
-
-    def _costs(self, given: dict[str, Any], call: Call, output: Any) -> Tensor:
-        """The cost of each target token, [N]."""
-        assert call.hidden is not None
-        hidden, told, made = call.hidden, call.told.by_name(), self._targets
-        length, device = hidden[0].shape[1], hidden[0].device
-        of_decoder = call.of_decoder and not made.in_place
-        layout = calls.layout_of(hidden[0], {**given, **told}, of_decoder=of_decoder)
-        if layout.documents is not None and made.dimensions == 1:
-            raise BadInput(
-                "several documents are packed into a row that has one label: a running cost cannot tell "
-                "whose it is; give every document a row of its own"
-            )
-        labels = given["labels"].to(device)
-        shifted = given.get("shift_labels")
-        if shifted is not None and self._cost.spec.causal and not made.in_place:
-            labels = calls.unshifted(shifted.to(device))
-        targets = made(labels, length, told.get("input_ids"), layout.mask)
-        made.check_head(targets, getattr(output, "logits", None), hidden[-1])
-        noiseless = self._into_loss and not self.weight  # then nothing in training may change, not even
-        with calls.random_kept(device) if noiseless else contextlib.nullcontext():  # the random numbers
-            return self._cost_on(device).costs(
-                hidden,
-                targets,
-                labels=None if made.ends is None else made.ends.to(device),
-                in_place=made.in_place,
-                layout=layout,
-            )
-
-    def _cost_on(self, device: torch.device) -> RunningCost:
-        """The cost where the states are: it moves there; replicas on further devices have copies."""
-        with _copying:
-            if self._device is None:
-                self._cost.to(device)
-                self._device = device
-            if self._device == device:
-                return self._cost
-            if device not in self._elsewhere:
-                self._elsewhere[device] = copy.deepcopy(self._cost).to(device)
-            return self._elsewhere[device]
-
-    def _check_gradient(self, model: nn.Module, hidden: tuple[Tensor, ...]) -> None:
-        if not (model.training and torch.is_grad_enabled()):
-            return
-        carries = [h.requires_grad for h in hidden]
-        # A state without gradient above one with: a reentrant checkpoint hides the layers between.
-        if not any(carries) or carries != sorted(carries):
-            raise BadInput(
-                "hidden states carry no gradient, so the running cost would train nothing there: "
-                "either no parameter below the last layer is trainable, or gradient checkpointing "
-                "cuts the graph (use gradient_checkpointing_kwargs={'use_reentrant': False})"
-            )
 
 
 def regularize(

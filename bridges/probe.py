@@ -83,6 +83,8 @@ def probe(plm: PreTrainedModel) -> Probe:
     key = (type(plm).__qualname__, bool(getattr(config, "is_decoder", False)))
     known = _seen.get(plm)
     if known is None or known[0] != key:
+        if _is_spread(plm):  # for now: nothing to remember
+            raise NotSeen(f"the weights of {type(plm).__name__} are spread over processes")
         found: Probe | str
         try:
             found = _look(plm)
@@ -96,8 +98,6 @@ def probe(plm: PreTrainedModel) -> Probe:
 
 def _look(plm: PreTrainedModel) -> Probe:
     name = type(plm).__name__
-    if _is_spread(plm):
-        raise NotSeen(f"the weights of {name} are spread over processes")
     token = _probing.set(True)
     try:
         with undisturbed(plm), _with_gradients(plm):
@@ -225,8 +225,8 @@ class _Look:
 
     def _reads(self, output: Any, states: tuple[Tensor, ...]) -> Reads | None:
         loss = getattr(output, "loss", None)
-        if not isinstance(loss, Tensor):
-            return None  # it wants other labels too
+        if not isinstance(loss, Tensor) or not loss.isfinite():
+            return None  # it wants other labels too, or is broken, which training it says best
         made = [getattr(output, "logits", None), states[-1], *self.into_head]
         for tensor in (t for t in made if isinstance(t, Tensor) and t.requires_grad):
             batch, length = self.ids.shape

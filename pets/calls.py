@@ -48,6 +48,8 @@ class Call:
 
     Attributes:
         hidden: L+1 hidden states [B, S, H], once they are there.
+        last: [B, S, H], the encoder's own last state, which the head reads; the last of the hidden
+            states may be a copy of it.
         of_decoder: whether they are those of a decoder beside an encoder.
         told: what the encoder was called with.
         inner: what the language model was called with, where another module was called around it.
@@ -56,6 +58,7 @@ class Call:
     def __init__(self, owner: object, *, keeps_states: bool = False) -> None:
         self.owner, self.keeps_states = owner, keeps_states
         self.hidden: tuple[Tensor, ...] | None = None
+        self.last: Tensor | None = None
         self.of_decoder = False
         self.told = self.inner = _NOTHING
 

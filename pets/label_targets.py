@@ -155,8 +155,13 @@ class SequenceTargets(TokenTargets):
             return
         self._checked = True
         (grad,) = torch.autograd.grad(logits.float().sum(), last, retain_graph=True, allow_unused=True)
-        read = grad is not None and grad.abs().sum(-1) > 0
-        if isinstance(read, Tensor) and not torch.equal(read, targets != IGNORED):
+        if grad is None:
+            raise BadInput(
+                f"which state the head of {type(self._plm).__name__} reads cannot be seen: its logits "
+                "are made from none that it returns, so where a running cost should read cannot be told"
+            )
+        read = grad.abs().sum(-1) > 0
+        if not torch.equal(read, targets != IGNORED):
             raise BadInput(
                 f"the head of {type(self._plm).__name__} reads positions "
                 f"{read[0].nonzero().flatten().tolist()} of the first sequence, and a running cost "

@@ -57,7 +57,7 @@ class PlacedCost:
         if shifted is not None and self._cost.spec.causal and not made.in_place:
             labels = unshifted(shifted.to(device))
         targets = made(labels, length, told.get("input_ids"), layout.mask)
-        made.check_head(targets, logits, hidden[-1])
+        made.check_head(targets, logits, hidden[-1] if call.last is None else call.last)
         return self._on(device).costs(
             hidden,
             targets,

@@ -172,6 +172,7 @@ class Regularizer:
             return
         call.of_decoder = getattr(output, "decoder_hidden_states", None) is not None
         call.hidden = states_of(output)
+        call.last = getattr(output, "last_hidden_state", None)
         call.told = Told(encoder, args, kwargs)
         if not call.keeps_states:
             # Taken out here, they are neither returned nor copied to fp32 by Accelerate.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import math
 from collections.abc import Callable
@@ -60,6 +61,7 @@ class Regularizer:
         self._model = model
         self._guard = GradientGuard(into_loss)
         self._scale = LossScale(self)
+        self._names = list(inspect.signature(self._encoder.forward).parameters)
         self._hooks = []
         if self._encoder is not self._plm:
             self._hooks = [
@@ -158,6 +160,9 @@ class Regularizer:
 
     def _before_encoder(self, encoder: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         if Call.of(self) is not None:
+            if len(args) > 1:  # by name, so that none of them is given twice
+                named = dict(zip(self._names, args, strict=False))
+                args, kwargs = (), {**named, **kwargs}
             return args, {**kwargs, "output_hidden_states": True, "return_dict": True}
         if encoder.training and is_replaced(self._plm) and torch.is_grad_enabled():
             raise BadInput(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import pets
 from bridges import BadInput, RunningCost
+from bridges.documents import Layout
 from bridges.model_spec import encoder_of
 from bridges.probe import states_of
 from bridges.reading import read
@@ -91,7 +92,8 @@ def _language_model(plm: Any) -> str:
         hook.remove()
     states = states_of(output)
     assert states is not None
-    where = read(cost.spec, labels, None if cost.spec.encoder_decoder else mask)
+    seen = None if cost.spec.encoder_decoder else mask
+    where = read(cost.spec, labels, Layout.of((len(IDS), IDS.shape[1]), seen))
     mine = list(zip(where.rows.tolist(), where.columns.tolist(), strict=True))
     for made in (output.logits, *into_head):
         (gradient,) = torch.autograd.grad(output.loss, made, retain_graph=True, allow_unused=True)
@@ -100,7 +102,7 @@ def _language_model(plm: Any) -> str:
     used = gradient.abs().double().sum(-1).reshape(len(IDS), -1, IDS.shape[1]).sum(1) > 1e-9
     if mine != (theirs := [tuple(pair) for pair in used.nonzero().tolist()]):
         raise Wrong(f"the loss reads {theirs}, the cost {mine} for labels at {places}")
-    expected = cost(states, labels, None if cost.spec.encoder_decoder else mask)
+    expected = cost(states, labels, seen)
     torch.testing.assert_close(output.running_cost, expected.detach())
     _check_encoder(plm, cost)
     return cost.reads

@@ -16,8 +16,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A process a core and one thread in each; the tests of a file stay together, for what they share.
 test: lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadfile
 
 demo: $(VENV)/.installed
 	$(BIN)/bridge-pets demo --out demo

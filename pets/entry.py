@@ -58,14 +58,15 @@ def is_replaced(module: nn.Module) -> bool:
     return forward is not None and not _is_ours(forward)
 
 
-def _through(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """A method that passes the module's call of this forward through its regularizer."""
+def _through(forward: Callable[..., Any], kind: Any = None) -> Callable[..., Any]:
+    """A method that passes a module's own forward, or its class's, through its regularizer."""
 
     @functools.wraps(forward)
     def entered(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         regularizer = self.__dict__.get(_MARK)
         own = self.__dict__.get(_OWN_FORWARD)  # a deep copy has its own
-        inner = functools.partial(forward, self) if own is None else own
+        # The class's as it is now: kernels like Liger's are put there later too.
+        inner = functools.partial(kind.forward, self) if own is None else own
         if regularizer is None:
             return inner(*args, **kwargs)
         return regularizer.run(self, inner, args, kwargs)
@@ -88,7 +89,7 @@ def _entered(kind: Any) -> Any:
             "__qualname__": kind.__qualname__,
             "__doc__": kind.__doc__,
             "__bridge_pets_base__": kind,
-            "forward": _through(kind.forward),
+            "forward": _through(kind.forward, kind),
             "__reduce_ex__": _reduced,
         },
     )

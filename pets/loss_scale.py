@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from pets.calls import Call, random_kept
 logger = logging.getLogger(__name__)
 
 _ITEMS = "num_items_in_batch"
+_LABELS = {"labels", "shift_labels"}
 _PATIENCE = 100
 
 
@@ -40,13 +40,17 @@ class LossScale:
     def __call__(
         self, costs: Tensor, forward: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]
     ) -> Tensor:
-        """The targets' costs [N] as one number.
+        """The targets' costs [N] as one number: 0 where there is none.
 
         Args:
             forward: the model's own, as it was called with ``args`` and ``kwargs``.
         """
         items = kwargs.get(_ITEMS)
-        if items is None or not self._divided(costs.device, forward, args, kwargs):
+        # Asked whatever the batch holds: where weights are sharded, all processes have to run.
+        divided = items is not None and self._divided(costs.device, forward, args, kwargs)
+        if not len(costs):
+            return costs.sum()
+        if not divided:
             return costs.mean()
         # Under nn.DataParallel it is a vector of one.
         return costs.sum() / torch.as_tensor(items, device=costs.device).reshape(-1)[0]
@@ -81,12 +85,13 @@ class LossScale:
             losses = []
             for factor in (1, 2):
                 told = {**kwargs, _ITEMS: kwargs[_ITEMS] * factor}
+                for name in _LABELS & kwargs.keys():
+                    told[name] = kwargs[name].clamp(min=0)  # a target everywhere: there is a loss
                 with Call(self._owner).entered(), torch.no_grad(), random_kept(device):
                     torch.manual_seed(0)
                     losses.append(float(forward(*args, **told)["loss"]))
-            if losses[0] == 0 or not all(map(math.isfinite, losses)):
-                return False  # asked again at the next batch
-            self._divides = abs(losses[1] / losses[0] - 1) > 1e-3
+            # Half of it, or the same; part of it may be a loss of another kind.
+            self._divides = abs(losses[1] - losses[0]) > 1e-3 * abs(losses[0])
             if not self._divides:
                 logger.warning(
                     "the model takes num_items_in_batch and does not divide its loss by it: where the "

@@ -213,9 +213,9 @@ class Regularizer:
         with random_kept(call.hidden[0].device) if noiseless else contextlib.nullcontext():
             costs = self._placed.costs(call, given, getattr(output, "logits", None))
         self._scale.note(has_target=len(costs) > 0, training=module.training)
-        value = term = costs.sum()  # 0 where there is no target
-        if len(costs):
-            value, term = costs.mean(), self._scale(costs, forward, args, kwargs)
+        value = term = costs.mean() if len(costs) else costs.sum()
+        if self.weight or not self._into_loss:
+            term = self._scale(costs, forward, args, kwargs)
         if not self._into_loss:
             value = term.to(loss.device)
         elif self.weight and len(costs):

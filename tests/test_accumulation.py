@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -135,6 +136,33 @@ def test_weight_zero_leaves_the_trainer_to_the_bit_as_it_is(
         found = by_trainer(model, tmp_path, batch_size)
     for name, step in expected.items():
         assert torch.equal(found[name], step), name
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_the_model_is_asked_once_whatever_its_first_batch_holds(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes that share weights run it together, though one of them may have no target."""
+    model, cost = build(kind)
+    calls = 0
+    run = type(model.get_base_model()).forward
+
+    @functools.wraps(run)
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return run(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(model.get_base_model()), "forward", counted)
+    batch = {k: v[None] for k, v in rows()[3].items()}
+    empty = batch | {"labels": torch.full_like(batch["labels"], -100)}
+    seen = []
+    with pets.regularize(model.train(), cost, WEIGHT):
+        calls = 0  # the cost's own look at the model is over
+        for given in (empty, batch, batch):
+            model(**given, num_items_in_batch=torch.tensor(20))
+            seen.append(calls)
+    assert seen == [3, 4, 5]
 
 
 def test_a_model_that_takes_the_number_and_leaves_it_alone_has_a_mean_for_a_cost(

@@ -121,6 +121,23 @@ def test_a_forward_around_the_models_own_is_called_with_the_cost_inside_or_aroun
     assert len(calls) == 3
 
 
+def test_a_forward_that_is_put_into_the_class_later_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As kernels are that replace a model's loss."""
+    setup, batch = build("bert"), make_batch()
+    with pets.regularize(setup.model, setup.cost, WEIGHT):
+        cost = setup.model(**batch).running_cost
+        plain = BertForMaskedLM.forward
+
+        def doubled(self: Any, *args: Any, **kwargs: Any) -> Any:
+            output = plain(self, *args, **kwargs)
+            output["loss"] = 2 * output.loss
+            return output
+
+        monkeypatch.setattr(BertForMaskedLM, "forward", doubled)
+        output = setup.model(**batch)
+    torch.testing.assert_close(output.loss, setup.model(**batch).loss + WEIGHT * cost)
+
+
 def test_a_forward_that_passes_the_models_own_by_is_told() -> None:
     """As TRL's fused head does, which goes to the encoder itself."""
     plm = tiny_bert().train()

@@ -206,15 +206,15 @@ class Regularizer:
         given = {**call.inner.by_name(), **Told(module, args, kwargs).by_name()}
         loss = self._loss_of(module, given, call, output)
         assert call.hidden is not None
-        if module.training and torch.is_grad_enabled():
+        counts = bool(self.weight) or not self._into_loss
+        if counts and module.training and torch.is_grad_enabled():
             check_states(call.hidden)
         # With weight 0 nothing in training may change, not even the random numbers.
-        noiseless = self._into_loss and not self.weight
-        with random_kept(call.hidden[0].device) if noiseless else contextlib.nullcontext():
+        with contextlib.nullcontext() if counts else random_kept(call.hidden[0].device):
             costs = self._placed.costs(call, given, getattr(output, "logits", None))
         self._scale.note(has_target=len(costs) > 0, training=module.training)
         value = term = costs.mean() if len(costs) else costs.sum()
-        if self.weight or not self._into_loss:
+        if counts:
             term = self._scale(costs, forward, args, kwargs)
         if not self._into_loss:
             value = term.to(loss.device)
@@ -226,9 +226,7 @@ class Regularizer:
         if not module.training:
             return note(output, value)
         if len(costs):
-            self._guard.watch(
-                self._model, output["loss"], term if self.weight or not self._into_loss else None
-            )
+            self._guard.watch(self._model, output["loss"], term if counts else None)
         output["running_cost"] = value
         return declared(output)
 

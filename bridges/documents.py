@@ -45,9 +45,9 @@ class Layout:
 
         Args:
             shape: (B, S).
-            attention_mask: [B, S], 0 at padding (with numbers above 1, that of each document); [B, S, K]
-                or [B, *, S, K], which position attends to which of the last S keys: booleans, whole
-                numbers, or zeros and large negative numbers; or a dictionary of these.
+            attention_mask: [B, S], 0 at padding; [B, S, K] or [B, *, S, K], which position attends to
+                which of the last S keys: booleans, whole numbers, or zeros and large negative numbers;
+                or a dictionary of these.
             position_ids: [B, S], which start again in every document; with one axis more as multimodal
                 models have them. Without a mask every jump is a start, as transformers takes it.
             cu_seqlens: [D+1], where documents start in a single row, and where the last one ends.
@@ -121,11 +121,7 @@ def _mask(shape: tuple[int, int], given: Any, starts: Tensor) -> tuple[Tensor, b
         )
     given = given.to(starts.device)
     if given.dim() == 2:
-        given = _checked("attention_mask", given, shape, starts)
-        if not given.is_floating_point() and given.dtype != torch.bool:
-            before = given[:, :-1]
-            starts[:, 1:] |= (given[:, 1:] != before) & (given[:, 1:] > 0) & (before > 0)
-        return given.bool(), True
+        return _checked("attention_mask", given, shape, starts).bool(), True
     return _pairs(shape, given, starts), True
 
 

@@ -48,6 +48,7 @@ class Call:
 
     Attributes:
         hidden: L+1 hidden states [B, S, H], once they are there.
+        times: how often the encoder has run.
         last: [B, S, H], the encoder's own last state, which the head reads; the last of the hidden
             states may be a copy of it.
         of_decoder: whether they are those of a decoder beside an encoder.
@@ -59,6 +60,7 @@ class Call:
         self.owner, self.keeps_states = owner, keeps_states
         self.hidden: tuple[Tensor, ...] | None = None
         self.last: Tensor | None = None
+        self.times = 0
         self.of_decoder = False
         self.told = self.inner = _NOTHING
 
@@ -99,6 +101,8 @@ def layout_of(states: Tensor, told: Mapping[str, Any], *, of_decoder: bool) -> L
     side = "decoder_" if of_decoder else ""
     length = states.shape[1]
     mask, positions = told.get(f"{side}attention_mask"), told.get(f"{side}position_ids")
+    if mask is None:
+        _check_masks_of_other_names(told)
     if isinstance(mask, Tensor) and mask.dim() == 2:
         mask = mask[:, -length:]  # with a prefix it begins with the prefix
     if isinstance(positions, Tensor):
@@ -111,6 +115,15 @@ def layout_of(states: Tensor, told: Mapping[str, Any], *, of_decoder: bool) -> L
         seq_idx=told.get("seq_idx"),
         device=states.device,
     )
+
+
+def _check_masks_of_other_names(told: Mapping[str, Any]) -> None:
+    for name in ("lengths", "input_mask"):
+        if told.get(name) is not None:
+            raise BadInput(
+                f"{name} says where the padding is, which a running cost reads off attention_mask "
+                "alone: pass attention_mask=..., 0 at padding"
+            )
 
 
 def behind_prompt(labels: Tensor, length: int) -> Tensor:

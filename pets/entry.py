@@ -33,8 +33,10 @@ def enter(module: nn.Module, regularizer: Regularizer) -> None:
     """
     module.__dict__[_MARK] = regularizer
     if "forward" in module.__dict__:
-        module.__dict__[_OWN_FORWARD] = module.__dict__["forward"]
-        module.__dict__["forward"] = MethodType(_through(module.__dict__["forward"]), module)
+        # A name of its own: an earlier one may lie under what others put around it, and still be called.
+        name = f"{_OWN_FORWARD}_{sum(key.startswith(_OWN_FORWARD) for key in module.__dict__)}"
+        module.__dict__[name] = module.__dict__["forward"]
+        module.__dict__["forward"] = MethodType(_through(module.__dict__[name], own=name), module)
     else:
         kind: Any = type(module)
         module.__class__ = _entered(kind)
@@ -43,10 +45,9 @@ def enter(module: nn.Module, regularizer: Regularizer) -> None:
 def leave(module: nn.Module) -> None:
     """Undo `enter`. What others have put around it since stays, and finds the plain forward inside."""
     module.__dict__.pop(_MARK, None)
-    own = module.__dict__.get(_OWN_FORWARD)
-    if own is not None and _is_ours(module.__dict__.get("forward")):
-        module.__dict__["forward"] = own
-        del module.__dict__[_OWN_FORWARD]
+    name = getattr(module.__dict__.get("forward"), "_bridge_pets", None)
+    if name:
+        module.__dict__["forward"] = module.__dict__.pop(name)
     base = getattr(type(module), "__bridge_pets_base__", None)
     if base is not None and "__bridge_pets_base__" in vars(type(module)):
         module.__class__ = base
@@ -55,28 +56,29 @@ def leave(module: nn.Module) -> None:
 def is_replaced(module: nn.Module) -> bool:
     """Whether another forward has been put in the module's place since it was entered."""
     forward = module.__dict__.get("forward")
-    return forward is not None and not _is_ours(forward)
+    return forward is not None and not hasattr(forward, "_bridge_pets")
 
 
-def _through(forward: Callable[..., Any], kind: Any = None) -> Callable[..., Any]:
-    """A method that passes a module's own forward, or its class's, through its regularizer."""
+def _through(forward: Callable[..., Any], *, own: str = "", kind: Any = None) -> Callable[..., Any]:
+    """A method that passes a module's own forward, or its class's, through its regularizer.
+
+    Args:
+        forward: what it looks like.
+        own: the attribute that holds the module's own.
+        kind: else its class.
+    """
 
     @functools.wraps(forward)
     def entered(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         regularizer = self.__dict__.get(_MARK)
-        own = self.__dict__.get(_OWN_FORWARD)  # a deep copy has its own
-        # The class's as it is now: kernels like Liger's are put there later too.
-        inner = functools.partial(kind.forward, self) if own is None else own
+        # A deep copy has its own; the class's is as it is now, for kernels are put there later too.
+        inner = self.__dict__[own] if own else functools.partial(kind.forward, self)
         if regularizer is None:
             return inner(*args, **kwargs)
         return regularizer.run(self, inner, args, kwargs)
 
-    entered._bridge_pets = True  # type: ignore[attr-defined]
+    entered._bridge_pets = own  # type: ignore[attr-defined]
     return entered
-
-
-def _is_ours(forward: Any) -> bool:
-    return getattr(forward, "_bridge_pets", False) is True and isinstance(forward, MethodType)
 
 
 @functools.cache
@@ -89,7 +91,7 @@ def _entered(kind: Any) -> Any:
             "__qualname__": kind.__qualname__,
             "__doc__": kind.__doc__,
             "__bridge_pets_base__": kind,
-            "forward": _through(kind.forward, kind),
+            "forward": _through(kind.forward, kind=kind),
             "__reduce_ex__": _reduced,
         },
     )

@@ -61,7 +61,7 @@ class GradientGuard:
         self._pet: set[nn.Parameter] = set()
         self._connected: set[Tensor] = set()
         self._reached: set[nn.Parameter] = set()
-        self._has_terms = self._term_reached = False
+        self._term_reached = False
         self._hooks: dict[Any, RemovableHandle] = {}
         self._on_terms: list[RemovableHandle] = []
 
@@ -82,14 +82,14 @@ class GradientGuard:
         """Whether there is nothing left to watch."""
         return self._done
 
-    def watch(self, model: nn.Module, loss: Tensor, term: Tensor | None) -> None:
+    def watch(self, model: nn.Module, loss: Tensor, term: Tensor) -> None:
         """Called at the end of a training forward of the model.
 
         Args:
             loss: what it returns as such.
-            term: the running cost that was added to it or is to be; None for one of weight 0.
+            term: the running cost that was added to it, or is to be.
         """
-        if self._done or not loss.requires_grad:
+        if self._done or not term.requires_grad:
             return
         if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
             return self.remove()
@@ -104,12 +104,8 @@ class GradientGuard:
         if self not in self._hooks:
             self._hooks[self] = register_optimizer_step_pre_hook(self._before_step)
         # backward(inputs=...) passes by what it could have reached.
-        self._connected |= _leaves(loss.grad_fn)
-        if term is not None and term.requires_grad:
-            self._connected |= _leaves(term.grad_fn)
-            self._has_terms = True
-        seen = loss if term is None or not term.requires_grad else term
-        self._on_terms.append(seen.register_hook(self._reach_term))
+        self._connected |= _leaves(loss.grad_fn) | _leaves(term.grad_fn)
+        self._on_terms.append(term.register_hook(self._reach_term))
 
     def look(self) -> None:
         """Has a backward pass ended? Called before every training forward.
@@ -119,9 +115,8 @@ class GradientGuard:
         """
         if self._done or not self._has_ended():
             return
-        if self._has_terms and not self._term_reached:
+        if not self._term_reached:
             self._reached.clear()
-            self._has_terms = False
             raise BadInput(_DROPPED if self._into_loss else _DROPPED_TERM)
         names, pet = self._names, self._pet
         reached = self._reached | self._connected

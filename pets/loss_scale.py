@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -81,15 +82,21 @@ class LossScale:
     def _divided(
         self, device: torch.device, forward: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]
     ) -> bool:
+        if kwargs.get("past_key_values") is not None:
+            return self._divides is not False  # not asked: another forward would make the cache longer
         if self._divides is None:
             losses = []
             for factor in (1, 2):
-                told = {**kwargs, _ITEMS: kwargs[_ITEMS] * factor}
+                told = {**kwargs, _ITEMS: 8 * factor}
+                if isinstance(kwargs[_ITEMS], Tensor):
+                    told[_ITEMS] = torch.full_like(kwargs[_ITEMS], 8 * factor)
                 for name in _LABELS & kwargs.keys():
                     told[name] = kwargs[name].clamp(min=0)  # a target everywhere: there is a loss
                 with Call(self._owner).entered(), torch.no_grad(), random_kept(device):
                     torch.manual_seed(0)
                     losses.append(float(forward(*args, **told)["loss"]))
+            if not all(map(math.isfinite, losses)):
+                return True  # asked again at the next batch
             # Half of it, or the same; part of it may be a loss of another kind.
             self._divides = abs(losses[1] - losses[0]) > 1e-3 * abs(losses[0])
             if not self._divides:

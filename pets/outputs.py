@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
@@ -21,8 +22,11 @@ def drop_states(output: Any) -> None:
 
 def note(output: Any, running_cost: Tensor | None) -> Any:
     """The output with a running cost that is no item of it, so that predictions stay as they are."""
-    if isinstance(output, ModelOutput):
-        object.__setattr__(output, "running_cost", running_cost)
+    if not isinstance(output, ModelOutput):
+        return output
+    if getattr(output, "loss", None) is not None and not torch.compiler.is_compiling():
+        output = declared(output)  # accelerate builds outputs anew, by their class
+    object.__setattr__(output, "running_cost", running_cost)
     return output
 
 

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -32,6 +32,7 @@ from pets.verbalizer import Verbalizer
 
 logger = logging.getLogger(__name__)
 
+_OF_LOSSES = ("labels", "shift_labels", "num_items_in_batch")
 _SFT = "for TRL's SFTTrainer see examples/sft_trl.py"
 
 
@@ -175,6 +176,7 @@ class Regularizer:
         call = Call.of(self)
         if call is None:
             return
+        call.times += 1
         call.of_decoder = getattr(output, "decoder_hidden_states", None) is not None
         call.hidden = states_of(output)
         call.last = getattr(output, "last_hidden_state", None)
@@ -203,7 +205,13 @@ class Regularizer:
         kwargs: dict[str, Any],
         output: Any,
     ) -> Any:
-        given = {**call.inner.by_name(), **Told(module, args, kwargs).by_name()}
+        # The language model's labels are those that its loss was made of, and it alone knows positions
+        # that a PET has moved; what a module around it was called with counts where it was not called.
+        outer = Told(module, args, kwargs).by_name()
+        inner = call.inner.by_name() or outer
+        given = inner if "labels" in inner else {**inner, **_named(outer, _OF_LOSSES)}
+        if "labels" not in given and not (module.training and torch.is_grad_enabled()):
+            return note(output, None)  # nothing is trained: generation, a reference, a prediction
         loss = self._loss_of(module, given, call, output)
         assert call.hidden is not None
         counts = bool(self.weight) or not self._into_loss
@@ -225,8 +233,8 @@ class Regularizer:
             value = value.detach()
         if not module.training:
             return note(output, value)
-        if len(costs):
-            self._guard.watch(self._model, output["loss"], term if counts else None)
+        if len(costs) and counts:
+            self._guard.watch(self._model, output["loss"], term)
         output["running_cost"] = value
         return declared(output)
 
@@ -239,7 +247,12 @@ class Regularizer:
         if given.get("labels") is None:
             raise BadInput(
                 "a running cost needs labels: call model(..., labels=labels), or model.eval() first "
-                "(the Trainer's label_smoothing_factor takes the labels away: leave it at 0)"
+                "(the Trainer's label_smoothing_factor and compute_loss_func take the labels away)"
+            )
+        if call.times > 1:
+            raise BadInput(
+                f"{type(module).__name__} ran its encoder {type(self._encoder).__name__} {call.times} "
+                "times in one forward, and a running cost reads one: plug it into the model inside"
             )
         if call.hidden is None:
             raise BadInput(
@@ -254,6 +267,10 @@ class Regularizer:
                 "with a head that computes the loss, and return_dict=True"
             )
         return loss
+
+
+def _named(given: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: given[name] for name in names if name in given}
 
 
 def regularize(

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bridges.errors import BadInput
 from bridges.vocabulary import input_embeddings
 from bridges.weights import base_weights, pretrained_model, unsharded, whole_weight
 
 WORDS = "the word embeddings"
-_PROBES = 16
+_PROBES, _NUMBERS = 16, 5
 _SAMPLED = 8192
 """Numbers of a tensor that a cost's fingerprint looks at."""
 _EQUAL = 1e-5
@@ -124,9 +125,16 @@ class Fingerprint:
     @classmethod
     def from_json(cls, value: Any) -> Fingerprint:
         """Inverse of `dataclasses.asdict`, through JSON; also reads the sixteen entries of old costs."""
-        if isinstance(value, Mapping):
-            return cls(tuple(value["entries"]), {k: tuple(v) for k, v in value["parts"].items()})
-        return cls(tuple(value))
+        entries, parts = (
+            (value["entries"], value["parts"]) if isinstance(value, Mapping) else (value, {})
+        )
+        found = cls(tuple(entries), {k: tuple(v) for k, v in parts.items()})
+        if len(found.entries) not in (0, _PROBES) or {len(v) for v in found.parts.values()} - {_NUMBERS}:
+            raise BadInput(
+                f"a fingerprint of {len(found.entries)} entries and {len(found.parts)} parts: expected "
+                f"{_PROBES} entries and {_NUMBERS} numbers for each part; fit the cost anew"
+            )
+        return found
 
     def differences(self, other: Fingerprint) -> list[str]:
         """The parts that both have and that differ; "the word embeddings" are one of them."""
@@ -135,27 +143,28 @@ class Fingerprint:
             mine, theirs = torch.tensor(self.entries), torch.tensor(other.entries)
             if (mine - theirs).norm() > _OLD * mine.norm():
                 found.append(WORDS)
+        # Only what went through both: weights trained on from fp16 are of neither.
+        both_rounded = {self._rounding(), other._rounding()} == {"fp16", "bf16"}
         return found + [
             name
             for name in self.parts
-            if name in other.parts
-            and not _agree(self.parts[name], other.parts[name], self._halved() != other._halved())
+            if name in other.parts and not _agree(self.parts[name], other.parts[name], both_rounded)
         ]
 
-    def _halved(self) -> bool:
-        """Whether most weights went through fp16."""
-        rounds = [
-            (_apart(single, half, length), _apart(single, brain, length))
-            for _, length, single, half, brain in self.parts.values()
-        ]
-        return rounds.count((False, True)) > rounds.count((True, True))
+    def _rounding(self) -> str:
+        """The dtype that most weights went through: fp32, fp16 or bf16."""
+        found = []
+        for _, length, single, half, brain in self.parts.values():
+            dtype = "fp16" if not _apart(single, half, length) else "fp32"
+            found.append("bf16" if not _apart(single, brain, length) else dtype)
+        return max(("fp32", "fp16", "bf16"), key=found.count)
 
 
 def _apart(a: float, b: float, length: float, tolerance: float = _EQUAL) -> bool:
     return abs(a - b) > tolerance * length
 
 
-def _agree(mine: tuple[float, ...], theirs: tuple[float, ...], one_is_halved: bool) -> bool:
+def _agree(mine: tuple[float, ...], theirs: tuple[float, ...], both_rounded: bool) -> bool:
     if mine[0] != theirs[0]:
         return False
     length = max(mine[1], theirs[1])
@@ -163,7 +172,7 @@ def _agree(mine: tuple[float, ...], theirs: tuple[float, ...], one_is_halved: bo
     # Weights that went through a dtype equal the others' rounding to it.
     if not all(_apart(a, b, length) for a, b in pairs):
         return True
-    return one_is_halved and not _apart(*pairs[2], length, _ROUNDED)
+    return both_rounded and not _apart(*pairs[2], length, _ROUNDED)
 
 
 def _entries(plm: Any) -> tuple[float, ...]:

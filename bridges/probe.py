@@ -80,7 +80,8 @@ def probe(plm: PreTrainedModel) -> Probe:
     """
     # What a user changes on a model between two looks at it.
     config: Any = plm.config
-    key = (type(plm).__qualname__, bool(getattr(config, "is_decoder", False)))
+    layers = sum(1 for _ in plm.modules())
+    key = (type(plm).__qualname__, bool(getattr(config, "is_decoder", False)), layers)
     known = _seen.get(plm)
     if known is None or known[0] != key:
         if _is_spread(plm):  # for now: nothing to remember
@@ -126,7 +127,7 @@ class _Look:
 
     def __init__(self, plm: Any) -> None:
         self.plm, self.name = plm, type(plm).__name__
-        self.accepted = inspect.signature(plm.forward).parameters
+        self.accepted = _parameters(plm)
         if "input_ids" not in self.accepted:
             raise NotSeen(f"{self.name} takes {plm.main_input_name}, no token ids")
         self.both = bool(getattr(plm.config, "is_encoder_decoder", False))
@@ -254,6 +255,16 @@ class _Look:
         backward = (last[0] - last[1])[:_SHARED].norm()
         forward = (last[0] - last[2])[_SHARED:].norm()
         return bool(backward <= least < forward)
+
+
+def _parameters(plm: nn.Module) -> Mapping[str, inspect.Parameter]:
+    """What a model's forward accepts: by its own names, or of a class below, where it hands all on."""
+    found = inspect.signature(plm.forward).parameters
+    for kind in type(plm).__mro__:
+        if "input_ids" in found or "forward" not in vars(kind):
+            continue
+        found = inspect.signature(vars(kind)["forward"]).parameters
+    return found
 
 
 def _special(config: Mapping[Any, Any]) -> Iterator[int]:

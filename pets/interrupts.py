@@ -37,7 +37,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 def _is_command_line() -> bool:
     """Whether this is `bridge-pets`, or `python -m pets.cli`."""
     arguments = sys.orig_argv
-    by_module = any(pair == ("-m", "pets.cli") for pair in itertools.pairwise(arguments))
+    by_module = any(pair == ("-m", f"{__package__}.cli") for pair in itertools.pairwise(arguments))
     return by_module or os.path.basename(sys.argv[0]) in ("bridge-pets", "bridge-pets.exe")
 
 

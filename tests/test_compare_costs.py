@@ -17,6 +17,7 @@ import bridges
 from bridges import RunningCost
 from bridges.fit_loop import FitLoop
 from bridges.fit_text import Reading
+from bridges.probe import probe
 from pets.compare import costs as costs_module
 from pets.compare.cell import describe
 from pets.compare.context import Context
@@ -45,6 +46,7 @@ def context(inputs: Path, folder: Path, *arms: str) -> Context:
 def readings(of: Context) -> int:
     """How often the model ran while the costs were made."""
     calls: list[int] = []
+    probe(of.plm)  # which is one look, whatever is fitted
     handle = of.plm.base_model.register_forward_hook(lambda *_: calls.append(1))
     of.fit(progress=False)
     handle.remove()

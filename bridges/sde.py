@@ -149,7 +149,8 @@ class SDEBridge(Bridge, name="sde"):
     def _grid(self, num_states: int, like: Tensor) -> PathGrid:
         key = num_states, like.device, like.dtype
         if key not in self._grids:
-            self._grids[key] = path_grid(self.process, num_states, self.steps).to(like)
+            with torch.inference_mode(False):  # kept, and used in training later
+                self._grids[key] = path_grid(self.process, num_states, self.steps).to(like)
         return self._grids[key]
 
 

@@ -129,7 +129,12 @@ class Fingerprint:
             (value["entries"], value["parts"]) if isinstance(value, Mapping) else (value, {})
         )
         found = cls(tuple(entries), {k: tuple(v) for k, v in parts.items()})
-        if len(found.entries) not in (0, _PROBES) or {len(v) for v in found.parts.values()} - {_NUMBERS}:
+        nothing = not found.entries and not found.parts
+        if (
+            nothing
+            or len(found.entries) not in (0, _PROBES)
+            or {len(v) for v in found.parts.values()} - {_NUMBERS}
+        ):
             raise BadInput(
                 f"a fingerprint of {len(found.entries)} entries and {len(found.parts)} parts: expected "
                 f"{_PROBES} entries and {_NUMBERS} numbers for each part; fit the cost anew"

@@ -80,8 +80,8 @@ def probe(plm: PreTrainedModel) -> Probe:
     """
     # What a user changes on a model between two looks at it.
     config: Any = plm.config
-    layers = sum(1 for _ in plm.modules())
-    key = (type(plm).__qualname__, bool(getattr(config, "is_decoder", False)), layers)
+    changeable = ("is_decoder", "num_hidden_layers")
+    key = (type(plm).__qualname__, *(getattr(config, name, None) for name in changeable))
     known = _seen.get(plm)
     if known is None or known[0] != key:
         if _is_spread(plm):  # for now: nothing to remember

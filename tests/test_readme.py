@@ -9,7 +9,7 @@ from typing import Any
 import click
 import pytest
 import torch
-from tiny import TEXTS, tiny_model
+from tiny import TEXTS, tiny_bert, tiny_model
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 
 from bridges import registry
@@ -45,7 +45,9 @@ def test_python_blocks_run(
             num_hidden_layers=3,
             max_position_embeddings=bert.config.max_position_embeddings,
         )
-        classifier.bert.load_state_dict(bert.bert.state_dict(), strict=False)  # it has a pooler too
+        classifier.bert.load_state_dict(
+            tiny_bert().bert.state_dict(), strict=False
+        )  # it has a pooler too
         names["classifier"] = classifier.train()
         for block in others:
             exec(block, names)

@@ -117,6 +117,23 @@ def layout_of(states: Tensor, told: Mapping[str, Any], *, of_decoder: bool) -> L
     )
 
 
+def check_padding(told: Told) -> None:
+    """Does an encoder that was told no mask take one from its input, as XLM does?
+
+    Raises:
+        BadInput: if so.
+    """
+    given, config = told.by_name(), getattr(told.module, "config", None)
+    pad, ids = getattr(config, "pad_index", None), given.get("input_ids")
+    if pad is None or ids is None or "attention_mask" in given:
+        return
+    if (ids == pad).any():
+        raise BadInput(
+            f"{type(told.module).__name__} takes token {pad} for padding where it gets no mask: pass "
+            "attention_mask=..., 0 at padding, for the running cost to leave it out too"
+        )
+
+
 def _check_masks_of_other_names(told: Mapping[str, Any]) -> None:
     for name in ("lengths", "input_mask"):
         if told.get(name) is not None:

@@ -13,9 +13,11 @@ from peft import PromptTuningConfig, get_peft_model
 from test_regularize import WEIGHT, build, make_batch
 from tiny import tiny_bert, tiny_llama
 from torch import Tensor, nn
+from transformers import XLMConfig, XLMWithLMHeadModel
 
 import pets
 from bridges import BadInput, RunningCost
+from pets.calls import layout_of
 
 
 def test_a_cost_comes_again_and_again_under_a_forward_that_others_put_around() -> None:
@@ -159,9 +161,20 @@ def test_weight_zero_only_reports_where_nothing_below_the_head_is_trained() -> N
         plm(**make_batch())
 
 
+def test_padding_that_a_model_finds_by_itself_is_refused() -> None:
+    config = XLMConfig(vocab_size=63, emb_dim=32, n_layers=2, n_heads=4, pad_index=2)
+    plm = XLMWithLMHeadModel(config).train()
+    batch = make_batch()
+    with pets.regularize(plm, RunningCost.for_model(plm), WEIGHT):
+        plm(**batch)
+        batch["input_ids"][0, 7:] = 2
+        plm(**batch)
+        batch.pop("attention_mask")
+        with pytest.raises(BadInput, match="XLMModel takes token 2 for padding"):
+            plm(**batch)
+
+
 @pytest.mark.parametrize("name", ["lengths", "input_mask"])
 def test_a_mask_of_another_name_is_refused(name: str) -> None:
-    from pets.calls import layout_of
-
     with pytest.raises(BadInput, match=rf"{name} says where the padding is.*attention_mask"):
         layout_of(torch.zeros(2, 3, 4), {name: torch.ones(2, 3)}, of_decoder=False)

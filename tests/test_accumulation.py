@@ -103,7 +103,7 @@ def assert_same(found: Steps, expected: Steps) -> None:
 @pytest.mark.parametrize("first", ["cost", "trainer"])
 def test_the_trainer_takes_the_step_of_one_batch(weight: float, first: str, tmp_path: Path) -> None:
     steps = {}
-    for batch_size in (8, 2, 1):
+    for batch_size in (8, 1):
         model, cost = build("llama")
         if first == "cost":
             with pets.regularize(model, cost, weight):
@@ -118,12 +118,11 @@ def test_the_trainer_takes_the_step_of_one_batch(weight: float, first: str, tmp_
                         return super().train(*args)
 
             steps[batch_size] = by_trainer(model, tmp_path, batch_size, Late)
-    assert_same(steps[2], steps[8])
     assert_same(steps[1], steps[8])
 
 
 @pytest.mark.parametrize("kind", ["llama", "bert"])
-@pytest.mark.parametrize("batch_size", [8, 2, 1])
+@pytest.mark.parametrize("batch_size", [8, 1])
 def test_weight_zero_leaves_the_trainer_to_the_bit_as_it_is(
     kind: str, batch_size: int, tmp_path: Path
 ) -> None:

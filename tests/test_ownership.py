@@ -198,6 +198,7 @@ def test_no_memory_is_told_from_other_errors(error: Exception, told: bool) -> No
 
 INTERRUPT = """
 import os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored around the tests
 sys.orig_argv[:] = ["python", "-m", "pets.cli", "zoo"]
 class Finder:
     def find_spec(self, name, path=None, target=None):

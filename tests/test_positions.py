@@ -27,7 +27,7 @@ from bridges.model_spec import ModelSpec, encoder_of
 from bridges.probe import NotSeen, is_probing, probe
 
 STALE = f"docs/support.md is stale: run {COMMAND}"
-EVERY = 16
+EVERY = 32
 ALWAYS = {
     "masked": ["XLMWithLMHeadModel", "FunnelForMaskedLM", "PerceiverForMaskedLM"],
     "causal": ["XLNetLMHeadModel", "BartForCausalLM", "OPTForCausalLM", "ProphetNetForCausalLM"],

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from bridges.errors import BadInput, is_number, is_whole, shown
 from bridges.ownership import foreign
-from bridges.storage import new_folder
+from bridges.shapes import LIST, OBJECT, TEXT, Each, Kind, Maybe, Optional, Shape, misfit
+from bridges.storage import new_folder, tensor_bytes
 
 if TYPE_CHECKING:
     from bridges.running_cost import RunningCost
@@ -26,6 +27,30 @@ FORMAT = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 END_POINTS = "end_points.vectors"
+
+
+def _is_curve(found: object) -> bool:
+    return (
+        isinstance(found, list)
+        and bool(found)
+        and all(
+            isinstance(pair, list) and len(pair) == 2 and all(map(is_number, pair)) for pair in found
+        )
+    )
+
+
+_STEPS = Kind("a whole number", lambda value: is_whole(value, 0, 2**63))
+_CURVE = Kind("a list of pairs of step and cost", _is_curve)
+_OPTION = Kind("true, false or text", lambda value: isinstance(value, (bool, str)))
+_CONFIG: dict[str, Shape | Optional] = {
+    "model": OBJECT,
+    "bridge": {"name": TEXT, "parameters": OBJECT},
+    "widths": LIST,
+    "options": Optional(Each(_OPTION)),
+    "weights_sha256": Optional(TEXT),
+    "fit": Maybe({"steps": _STEPS, "held_out": _CURVE, "settings": Optional(OBJECT)}),
+}
+"""The types of it; the model's and the bridge's own check theirs."""
 
 
 def save_cost(cost: RunningCost, folder: str | os.PathLike[str]) -> None:
@@ -48,7 +73,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
 
 
@@ -177,52 +202,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
     missing = {"model", "bridge", "widths", "fit"} - config.keys()
     if missing:
         raise BadInput(f"{path} lacks {', '.join(sorted(missing))}")
-    _check_config(path, config)
+    if wrong := misfit(config, _CONFIG):
+        raise BadInput(f"{path}: {wrong}")
     return dict(config)
-
-
-def _check_config(path: Path, config: dict[str, Any]) -> None:
-    """Types of what the config is made of; the model's and the bridge's own check theirs."""
-    bridge, fit, options = config["bridge"], config["fit"], config.get("options", {})
-    kinds: dict[str, tuple[object, type, str]] = {
-        "model": (config["model"], dict, "an object"),
-        "widths": (config["widths"], list, "a list of whole numbers"),
-        "bridge": (bridge, dict, "an object with a name and parameters"),
-        "options": (options, dict, "an object"),
-        "weights_sha256": (config.get("weights_sha256", ""), str, "text"),
-        "fit": ({} if fit is None else fit, dict, "an object or null"),
-    }
-    for name, (found, kind, expected) in kinds.items():
-        if not isinstance(found, kind):
-            raise BadInput(f"{path}: {name} is {shown(found)}, expected {expected}")
-    parts: dict[str, tuple[object, bool, str]] = {
-        "bridge.name": (bridge.get("name"), isinstance(bridge.get("name"), str), "text"),
-        "bridge.parameters": (
-            bridge.get("parameters"),
-            isinstance(bridge.get("parameters"), dict),
-            "an object",
-        ),
-        **{
-            f"options.{name}": (found, isinstance(found, (bool, str)), "true, false or text")
-            for name, found in options.items()
-        },
-    }
-    if fit is not None:
-        parts["fit.steps"] = (fit.get("steps"), is_whole(fit.get("steps"), 0, 2**63), "a whole number")
-        held_out = fit.get("held_out")
-        parts["fit.held_out"] = (held_out, _is_curve(held_out), "a list of pairs of step and cost")
-        settings = fit.get("settings", {})
-        parts["fit.settings"] = (settings, isinstance(settings, dict), "an object")
-    for name, (found, fits, expected) in parts.items():
-        if not fits:
-            raise BadInput(f"{path}: {name} is {shown(found)}, expected {expected}")
-
-
-def _is_curve(found: object) -> bool:
-    return (
-        isinstance(found, list)
-        and bool(found)
-        and all(
-            isinstance(pair, list) and len(pair) == 2 and all(map(is_number, pair)) for pair in found
-        )
-    )

@@ -108,7 +108,7 @@ class Fingerprint:
             if not _is_plain(weight.value) or (taken_out and weight.adapted):
                 hidden.add(name)
             elif weight.is_parameter:
-                part = sums.setdefault(name, [0.0] * 5)
+                part = sums.setdefault(name, [0.0] * _NUMBERS)
                 for k, number in enumerate(_summary(weight.name, weight.value)):
                     part[k] += number
         for part in sums.values():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from bridges.errors import BadInput
 from bridges.fit_settings import FitSettings
 from bridges.model_spec import ModelSpec, text_config
+from bridges.probe import accepted_parameters
 from bridges.text import (
     Batch,
     batches,
@@ -125,8 +125,7 @@ class FitText:
 
     def _check_inputs(self) -> None:
         name = type(self.encoder).__name__
-        accepted = inspect.signature(self.encoder.forward).parameters
-        if "input_ids" not in accepted:
+        if "input_ids" not in accepted_parameters(self.encoder):
             raise BadInput(
                 f"fit reads text, and {name} takes {self.encoder.main_input_name}, no token ids: it "
                 "cannot be fitted on text alone"

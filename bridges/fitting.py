@@ -55,9 +55,8 @@ def fit(
         tokenizer: a fast tokenizer of the model.
         texts: one text an item; blank ones are left out.
         folder: where the state of the fit is kept. A fit that was interrupted goes on from there, to
-            the same result; a state of other settings, text, weights, tokenizer or
-            code is refused. The state stays until you
-            delete it: do so once the cost is saved.
+            the same result; a state of other settings, text, weights, tokenizer or code is refused. The
+            state stays until you delete it: do so once the cost is saved.
         progress: show a progress bar.
         **settings: fields of `FitSettings`.
 
@@ -147,6 +146,11 @@ def _claimed(folders: Sequence[Folder]) -> Iterator[None]:
         for folder in folders:
             stack.enter_context(claimed(folder, "a fit", (STATE_FILE,), alone=False))
         yield
+
+
+def partial_folder(out: Path) -> Path:
+    """Where the state of a fit is kept that is to be saved in ``out``."""
+    return out.with_name(out.name + ".partial")
 
 
 def discard_state(folder: Folder) -> None:

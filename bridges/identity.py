@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
 from bridges.fingerprint import weights_sha256
+from bridges.storage import tensor_bytes
 from bridges.weights import pretrained_model
 
 _NOT_COMPUTED_WITH = (
@@ -83,8 +83,7 @@ def _model_sha256(plm: nn.Module) -> str:
     digest = hashlib.sha256(base.encode())
     for name, value in plm.named_parameters():
         whole = value.full_tensor() if isinstance(value, DTensor) else value
-        raw = whole.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(name.encode() + raw.numpy().tobytes())
+        digest.update(name.encode() + tensor_bytes(whole))
     return digest.hexdigest()
 
 

@@ -127,7 +127,7 @@ class _Look:
 
     def __init__(self, plm: Any) -> None:
         self.plm, self.name = plm, type(plm).__name__
-        self.accepted = _parameters(plm)
+        self.accepted = accepted_parameters(plm)
         if "input_ids" not in self.accepted:
             raise NotSeen(f"{self.name} takes {plm.main_input_name}, no token ids")
         self.both = bool(getattr(plm.config, "is_encoder_decoder", False))
@@ -257,7 +257,7 @@ class _Look:
         return bool(backward <= least < forward)
 
 
-def _parameters(plm: nn.Module) -> Mapping[str, inspect.Parameter]:
+def accepted_parameters(plm: nn.Module) -> Mapping[str, inspect.Parameter]:
     """What a model's forward accepts: by its own names, or of a class below, where it hands all on."""
     found = inspect.signature(plm.forward).parameters
     for kind in type(plm).__mro__:

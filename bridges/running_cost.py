@@ -32,7 +32,7 @@ from bridges.latent import EndPoints, LatentMap, default_widths
 from bridges.model_spec import ModelSpec, pretrained_model
 from bridges.probe import NotSeen, Reads
 from bridges.reading import read
-from bridges.storage import versions
+from bridges.storage import tensor_bytes, versions
 from bridges.trajectory import Trajectory
 from bridges.vocabulary import predicting_table
 from bridges.weights import unsharded
@@ -290,7 +290,7 @@ class RunningCost(nn.Module):
         digest = hashlib.sha256(json.dumps(self._process(), sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor_bytes(tensor))
         return digest.hexdigest()
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:

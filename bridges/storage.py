@@ -179,6 +179,11 @@ class Snapshot:
             self.path.parent.rmdir()
 
 
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """What a tensor is made of, for hashes: its numbers in their order, wherever it lies."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An optimizer's state as flat named tensors ``optimizer.<parameter>.<key>``."""
     state = optimizer.state_dict()["state"]

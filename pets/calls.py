@@ -101,8 +101,6 @@ def layout_of(states: Tensor, told: Mapping[str, Any], *, of_decoder: bool) -> L
     side = "decoder_" if of_decoder else ""
     length = states.shape[1]
     mask, positions = told.get(f"{side}attention_mask"), told.get(f"{side}position_ids")
-    if mask is None:
-        _check_masks_of_other_names(told)
     if isinstance(mask, Tensor) and mask.dim() == 2:
         mask = mask[:, -length:]  # with a prefix it begins with the prefix
     if isinstance(positions, Tensor):
@@ -117,30 +115,26 @@ def layout_of(states: Tensor, told: Mapping[str, Any], *, of_decoder: bool) -> L
     )
 
 
-def check_padding(told: Told) -> None:
-    """Does an encoder that was told no mask take one from its input, as XLM does?
+def check_padding(encoder: nn.Module | None, told: Mapping[str, Any]) -> None:
+    """Was an encoder that was told no attention_mask told of padding in another way, or finds it itself?
 
     Raises:
-        BadInput: if so.
+        BadInput: if so, for a running cost would count the padding.
     """
-    given, config = told.by_name(), getattr(told.module, "config", None)
-    pad, ids = getattr(config, "pad_index", None), given.get("input_ids")
-    if pad is None or ids is None or "attention_mask" in given:
+    if "attention_mask" in told:
         return
-    if (ids == pad).any():
-        raise BadInput(
-            f"{type(told.module).__name__} takes token {pad} for padding where it gets no mask: pass "
-            "attention_mask=..., 0 at padding, for the running cost to leave it out too"
-        )
-
-
-def _check_masks_of_other_names(told: Mapping[str, Any]) -> None:
     for name in ("lengths", "input_mask"):
-        if told.get(name) is not None:
+        if name in told:
             raise BadInput(
                 f"{name} says where the padding is, which a running cost reads off attention_mask "
                 "alone: pass attention_mask=..., 0 at padding"
             )
+    pad, ids = getattr(getattr(encoder, "config", None), "pad_index", None), told.get("input_ids")
+    if pad is not None and ids is not None and (ids == pad).any():  # XLM
+        raise BadInput(
+            f"{type(encoder).__name__} takes token {pad} for padding where it gets no mask: pass "
+            "attention_mask=..., 0 at padding, for the running cost to leave it out too"
+        )
 
 
 def behind_prompt(labels: Tensor, length: int) -> Tensor:

@@ -16,7 +16,9 @@ from pets.calls import Call, random_kept
 logger = logging.getLogger(__name__)
 
 _ITEMS = "num_items_in_batch"
-_LABELS = {"labels", "shift_labels"}
+_LABELS = ("labels", "shift_labels")
+OF_LOSSES = (*_LABELS, _ITEMS)
+"""The arguments of a model that its loss is made of."""
 _PATIENCE = 100
 
 
@@ -90,7 +92,7 @@ class LossScale:
                 told = {**kwargs, _ITEMS: 8 * factor}
                 if isinstance(kwargs[_ITEMS], Tensor):
                     told[_ITEMS] = torch.full_like(kwargs[_ITEMS], 8 * factor)
-                for name in _LABELS & kwargs.keys():
+                for name in kwargs.keys() & _LABELS:
                     told[name] = kwargs[name].clamp(min=0)  # a target everywhere: there is a loss
                 with Call(self._owner).entered(), torch.no_grad(), random_kept(device):
                     torch.manual_seed(0)

@@ -45,7 +45,7 @@ class PlacedCost:
         assert call.hidden is not None
         hidden, told, made = call.hidden, call.told.by_name(), self._targets
         length, device = hidden[0].shape[1], hidden[0].device
-        check_padding(call.told)
+        check_padding(call.told.module, told)
         of_decoder = call.of_decoder and not made.in_place
         layout = layout_of(hidden[0], {**given, **told}, of_decoder=of_decoder)
         if layout.documents is not None and made.dimensions == 1:

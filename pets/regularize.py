@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -24,7 +23,7 @@ from pets.calls import Call, Told, random_kept
 from pets.entry import enter, is_replaced, leave, regularizer_of
 from pets.gradient_guard import GradientGuard, check_states
 from pets.label_targets import label_targets
-from pets.loss_scale import LossScale
+from pets.loss_scale import OF_LOSSES, LossScale
 from pets.outputs import declared, drop_states, note
 from pets.placed_cost import PlacedCost
 from pets.targets import check_not_checkpointed
@@ -32,7 +31,6 @@ from pets.verbalizer import Verbalizer
 
 logger = logging.getLogger(__name__)
 
-_OF_LOSSES = ("labels", "shift_labels", "num_items_in_batch")
 _SFT = "for TRL's SFTTrainer see examples/sft_trl.py"
 
 
@@ -84,7 +82,7 @@ class Regularizer:
 
     @weight.setter
     def weight(self, value: float) -> None:
-        if not is_number(value) or not math.isfinite(value) or value < 0:
+        if not is_number(value) or value < 0:
             raise BadInput(f"weight={value!r}: expected a finite number, 0 or more")
         self._weight = value
 
@@ -209,7 +207,8 @@ class Regularizer:
         # that a PET has moved; what a module around it was called with counts where it was not called.
         outer = Told(module, args, kwargs).by_name()
         inner = call.inner.by_name() or outer
-        given = inner if "labels" in inner else {**inner, **_named(outer, _OF_LOSSES)}
+        of_outer = {name: outer[name] for name in OF_LOSSES if name in outer}
+        given = inner if "labels" in inner else {**inner, **of_outer}
         if "labels" not in given and not (module.training and torch.is_grad_enabled()):
             return note(output, None)  # nothing is trained: generation, a reference, a prediction
         loss = self._loss_of(module, given, call, output)
@@ -267,10 +266,6 @@ class Regularizer:
                 "with a head that computes the loss, and return_dict=True"
             )
         return loss
-
-
-def _named(given: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    return {name: given[name] for name in names if name in given}
 
 
 def regularize(

@@ -26,6 +26,17 @@ RATE = 0.5
 WEIGHT = 0.7
 COUNTS = (1, 5, 2, 7, 3, 1, 6, 4)  # targets of the eight rows
 Steps = dict[str, Tensor]
+ONE_STEP: dict[str, Any] = {  # of plain gradient descent
+    "max_steps": 1,
+    "optim": "sgd",
+    "learning_rate": RATE,
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 0.0,
+    "save_strategy": "no",
+    "report_to": [],
+    "use_cpu": True,
+    "disable_tqdm": True,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -79,16 +90,8 @@ def by_trainer(model: nn.Module, folder: Path, batch_size: int, kind: Any = Trai
         output_dir=str(folder),
         per_device_train_batch_size=batch_size,
         gradient_accumulation_steps=len(COUNTS) // batch_size,
-        max_steps=1,
-        optim="sgd",
-        learning_rate=RATE,
-        lr_scheduler_type="constant",
-        max_grad_norm=0.0,
-        save_strategy="no",
-        report_to=[],
-        use_cpu=True,
-        disable_tqdm=True,
         seed=7,
+        **ONE_STEP,
     )
     return moved(model, kind(model=model, args=arguments, train_dataset=rows()).train)
 
@@ -244,17 +247,9 @@ def test_trl_packs_accumulates_and_takes_the_step_of_one_batch(weight: float, tm
             completion_only_loss=True,
             per_device_train_batch_size=batch_size,
             gradient_accumulation_steps=accumulate,
-            max_steps=1,
-            optim="sgd",
-            learning_rate=RATE,
-            lr_scheduler_type="constant",
-            max_grad_norm=0.0,
-            save_strategy="no",
-            report_to=[],
-            use_cpu=True,
             bf16=False,
-            disable_tqdm=True,
             gradient_checkpointing=False,
+            **ONE_STEP,
         )
         data = Dataset.from_list(
             [

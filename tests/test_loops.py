@@ -17,7 +17,7 @@ from transformers import XLMConfig, XLMWithLMHeadModel
 
 import pets
 from bridges import BadInput, RunningCost
-from pets.calls import layout_of
+from pets.calls import check_padding
 
 
 def test_a_cost_comes_again_and_again_under_a_forward_that_others_put_around() -> None:
@@ -177,4 +177,4 @@ def test_padding_that_a_model_finds_by_itself_is_refused() -> None:
 @pytest.mark.parametrize("name", ["lengths", "input_mask"])
 def test_a_mask_of_another_name_is_refused(name: str) -> None:
     with pytest.raises(BadInput, match=rf"{name} says where the padding is.*attention_mask"):
-        layout_of(torch.zeros(2, 3, 4), {name: torch.ones(2, 3)}, of_decoder=False)
+        check_padding(None, {name: torch.ones(2, 3)})

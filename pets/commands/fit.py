@@ -10,7 +10,7 @@ import click
 import bridges
 from bridges.cost_files import check_writable
 from bridges.errors import BadInput
-from bridges.fitting import STATE_FILE, discard_state
+from bridges.fitting import STATE_FILE, discard_state, partial_folder
 from bridges.ownership import claimed, foreign
 from bridges.workplace import clean
 from pets.cli_input import ManyValues, read_lines, trust_remote_code
@@ -122,8 +122,7 @@ def _state_folder(out: Path) -> Path:
     Raises:
         BadInput: if a folder is in the way, holds anything else, or another fit is running.
     """
-    unfinished = Path(os.path.abspath(out))
-    unfinished = unfinished.with_name(unfinished.name + ".partial")
+    unfinished = partial_folder(Path(os.path.abspath(out)))
     check_writable(out)
     clean(unfinished.parent, {out.name})
     if out.is_dir() and foreign(out, ()) and not (unfinished / STATE_FILE).exists():

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from transformers import PreTrainedModel
 
 from bridges import FitSettings, RunningCost, fit_together
-from bridges.fitting import discard_state
+from bridges.fitting import discard_state, partial_folder
 from bridges.identity import own_code
 from bridges.source import source_digest
 from bridges.storage import versions
@@ -82,7 +82,7 @@ def made(
     for where, recipe in missing.items():
         groups.setdefault((recipe.settings, recipe.text), {})[where] = recipe
     for (settings, text), group in groups.items():
-        partial = list(map(_partial, group))
+        partial = list(map(partial_folder, group))
         if text is not None:
             logger.info("fitting the cost of %s", ", ".join(recipe.name for recipe in group.values()))
             costs = [recipe.cost for recipe in group.values()]
@@ -91,13 +91,8 @@ def made(
         for where, recipe in group.items():
             recipe.cost.save_pretrained(where)
     for where in folders.values():
-        discard_state(_partial(where))  # of an earlier process too, killed right here
+        discard_state(partial_folder(where))  # of an earlier process too, killed right here
     return {key: _read(where, model) for key, where in folders.items()}
-
-
-def _partial(folder: Path) -> Path:
-    """Where the state of an unfinished fit is kept."""
-    return folder.with_name(folder.name + ".partial")
 
 
 def _read(folder: Path, model: Model) -> RunningCost:

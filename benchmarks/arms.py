@@ -19,7 +19,7 @@ from benchmarks import eager
 from benchmarks.shapes import Inputs, Leaves
 from kernels.bridge_nll import bridge_nll
 from kernels.dispatch import choose
-from kernels.path_solver import Solver, SolverReport
+from kernels.path.solver import Solver, SolverReport
 from kernels.pooling import pool_trajectory
 from kernels.sde import sde_cost
 

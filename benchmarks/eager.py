@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bridges.trajectory import layer_times
+from kernels.path.spline import natural_spline_matrix
 from kernels.sde import LIPSWISH
-from kernels.spline import natural_spline_matrix
 
 STEP = 0.01
 """The published solver's dt."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from benchmarks.shapes import Shape
-from kernels.path_solver import SolverReport
+from kernels.path.solver import SolverReport
 
 
 def flops(operation: str, shape: Shape, report: SolverReport | None = None) -> int:

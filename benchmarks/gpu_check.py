@@ -12,7 +12,7 @@ from benchmarks.arms import OPERATIONS, Arm, at_shape, ours
 from benchmarks.guard import Guard, allowed
 from benchmarks.shapes import Inputs, Shape, make_inputs, named
 from kernels.dispatch import BACKENDS, choose
-from kernels.path_solver import Solver
+from kernels.path.solver import Solver
 
 ODD = (
     Shape("odd", 4, 19, 3, 7, (40, 33, 5), targets=2),

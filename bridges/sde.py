@@ -13,9 +13,9 @@ from bridges.errors import BadInput, check_counts, shown
 from bridges.gaussian import GaussianBridge
 from bridges.latent import LatentMap
 from bridges.trajectory import Trajectory, layer_times
-from kernels.path_solver import SolverReport
+from kernels.path.solver import SolverReport
+from kernels.path.spline import natural_spline_matrix
 from kernels.sde import PathGrid, sde_cost
-from kernels.spline import natural_spline_matrix
 
 _PANELS = 64
 """Panels in which a step's weight is shared between its two ends: for 24 steps or more, to 1e-4."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from kernels.path_sequential import adjoint_sequential, solve_sequential
+from kernels.path.sequential import adjoint_sequential, solve_sequential
 
 __all__ = ["adjoint_sequential", "bridge_nll", "pool_trajectory", "project", "solve_sequential"]
 

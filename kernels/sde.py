@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from kernels.checks import Reduction, check_end, check_stack, check_trajectory, reduce_tokens
 from kernels.dispatch import choose
-from kernels.path_solver import SolvePath, Solver, SolverReport, SolverSettings
+from kernels.path.solver import SolvePath, Solver, SolverReport, SolverSettings
 
 LIPSWISH = 0.909
 """Times SiLU: an activation whose slope is at most 1, as in the published drift network."""
@@ -126,7 +126,7 @@ def sde_cost(
         reduction: "mean" over tokens, or "none".
         solver: "sequential" or "picard"; by default Picard on CUDA, where arithmetic is cheap and
             launches are not, and the sequential one elsewhere.
-        tolerance, max_sweeps: Picard's; see `kernels.path_solver.SolverSettings`.
+        tolerance, max_sweeps: Picard's; see `kernels.path.solver.SolverSettings`.
         backend: of the sequential solver, by name; by default `kernels.dispatch` chooses.
 
     Returns:

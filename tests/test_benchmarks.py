@@ -41,7 +41,7 @@ from benchmarks import (
 from benchmarks.environment import to_json
 from benchmarks.flops import flops
 from benchmarks.suite import Group, Refused
-from kernels.path_solver import SolverReport
+from kernels.path.solver import SolverReport
 from pets.models import load_plm
 
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 import bridges
 from bridges.sde import DriftNetwork, path_grid
-from kernels import oracle, path_solver
-from kernels.path_network import PathNetwork
-from kernels.path_picard import propagator, solve_picard
-from kernels.path_sequential import solve_sequential
+from kernels import oracle
+from kernels.path import solver as path_solver
+from kernels.path.network import PathNetwork
+from kernels.path.picard import propagator, solve_picard
+from kernels.path.sequential import solve_sequential
 from kernels.sde import LIPSWISH, drift_inputs, sde_cost
 
 

@@ -13,7 +13,7 @@ from sde_cases import Case, case, gradients
 from torch import Tensor
 
 from kernels import oracle
-from kernels.path_solver import Solver
+from kernels.path.solver import Solver
 from kernels.sde import PathGrid, sde_cost
 
 SOLVERS: dict[Solver, tuple[dict[str, Any], float]] = {

@@ -14,7 +14,7 @@ from sde_cases import Case
 from torch import Tensor, nn
 
 import bridges
-from kernels.path_solver import Solver
+from kernels.path.solver import Solver
 from kernels.sde import PathGrid, sde_cost
 
 LAYERS, STEP, DIM = 24, 0.01, 16

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from kernels.spline import natural_spline_matrix
+from kernels.path.spline import natural_spline_matrix
 
 
 def f64(*values: float) -> Tensor:

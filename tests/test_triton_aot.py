@@ -17,11 +17,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def table() -> list[str]:
-    """The lines of ``python -m kernels.aot``, in a process where the interpreter is off."""
+    """The lines of ``python -m benchmarks.aot``, in a process where the interpreter is off."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = str(REPOSITORY)
     done = subprocess.run(
-        [sys.executable, "-m", "kernels.aot"],
+        [sys.executable, "-m", "benchmarks.aot"],
         cwd=REPOSITORY,
         env=environment,
         capture_output=True,

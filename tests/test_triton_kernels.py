@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kernels import bridge_nll as operations
-from kernels import oracle, triton_launch
-from kernels.triton_backend import pool_trajectory
+from kernels import oracle
+from kernels.gpu import launch as triton_launch
+from kernels.gpu.bridge_nll import pool_trajectory
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"

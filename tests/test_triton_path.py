@@ -14,8 +14,10 @@ pytest.importorskip("triton")
 if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs a CUDA device or TRITON_INTERPRET=1", allow_module_level=True)
 
-from kernels import oracle, path_sequential, triton_sequential
-from kernels.path_network import PathNetwork
+from kernels import oracle
+from kernels.gpu import path as triton_sequential
+from kernels.path import sequential as path_sequential
+from kernels.path.network import PathNetwork
 from kernels.sde import PathGrid, sde_cost
 
 DEVICE = "cuda" if torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1" else "cpu"

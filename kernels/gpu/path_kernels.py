@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.triton_linear import activation_slope, project_tile
+from kernels.gpu.linear_kernels import activation_slope, project_tile
 
 
 @triton.jit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.path_network import PathNetwork, Solution
+from kernels.path.network import PathNetwork, Solution
 
 
 def solve_sequential(net: PathNetwork, forcing: Tensor, decay: Tensor, gain: Tensor) -> Solution:

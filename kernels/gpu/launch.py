@@ -1,7 +1,7 @@
 """The launches of the latent map and the likelihood kernels, one function each.
 
-Tiles follow from shapes by the small rules below, never by measurement, so that `kernels.aot` compiles
-ahead of time exactly what runs, and the order of every sum depends on shapes alone. Rows are (layer,
+Tiles follow from shapes by the small rules below, never by measurement, so that `benchmarks.aot`
+compiles ahead of time exactly what runs, and the order of every sum depends on shapes alone. Rows are (layer,
 target) pairs: tensors [L, N, *] and [L, B, *] are passed as they are and read as matrices.
 """
 
@@ -15,8 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.triton_likelihood import likelihood_kernel
-from kernels.triton_linear import (
+from kernels.gpu.likelihood_kernels import likelihood_kernel
+from kernels.gpu.linear_kernels import (
     linear_backward_kernel,
     linear_kernel,
     segment_sum_kernel,

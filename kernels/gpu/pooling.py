@@ -10,8 +10,8 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels import triton_launch as run
-from kernels.triton_pooling import pool_backward_kernel, pool_kernel
+from kernels.gpu import launch as run
+from kernels.gpu.pooling_kernels import pool_backward_kernel, pool_kernel
 
 
 def _pool(

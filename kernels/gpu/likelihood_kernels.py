@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.triton_linear import project_tile
+from kernels.gpu.linear_kernels import project_tile
 
 
 @triton.jit(do_not_specialize=["M", "N", "B"])

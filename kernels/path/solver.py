@@ -20,8 +20,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from kernels.dispatch import choose
-from kernels.path_network import PathNetwork, Solution
-from kernels.path_picard import adjoint_picard, solve_picard
+from kernels.path.network import PathNetwork, Solution
+from kernels.path.picard import adjoint_picard, solve_picard
 
 Solver = Literal["sequential", "picard"]
 

@@ -9,9 +9,10 @@ import torch
 import triton
 from torch import Tensor
 
-from kernels import path_sequential, triton_launch
-from kernels.path_network import PathNetwork, Solution
-from kernels.triton_path import path_backward_kernel, path_kernel
+from kernels.gpu import launch as triton_launch
+from kernels.gpu.path_kernels import path_backward_kernel, path_kernel
+from kernels.path import sequential as path_sequential
+from kernels.path.network import PathNetwork, Solution
 
 MAX_DEPTH = 3
 """Layers after the first that the kernels have arguments for; deeper networks are solved by PyTorch."""
@@ -21,7 +22,7 @@ _TOKENS = 16
 
 
 def solve_sequential(net: PathNetwork, forcing: Tensor, decay: Tensor, gain: Tensor) -> Solution:
-    """See `kernels.path_sequential.solve_sequential`; one launch."""
+    """See `kernels.path.sequential.solve_sequential`; one launch."""
     widths = net.widths()
     if len(widths) - 1 > MAX_DEPTH:
         return path_sequential.solve_sequential(net, forcing, decay, gain)
@@ -46,7 +47,7 @@ def solve_sequential(net: PathNetwork, forcing: Tensor, decay: Tensor, gain: Ten
 def adjoint_sequential(
     net: PathNetwork, found: Solution, grad_y: Tensor, grad_p: Tensor, decay: Tensor, gain: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
-    """See `kernels.path_sequential.adjoint_sequential`; one launch."""
+    """See `kernels.path.sequential.adjoint_sequential`; one launch."""
     widths = net.widths()
     if len(widths) - 1 > MAX_DEPTH:
         return path_sequential.adjoint_sequential(net, found, grad_y, grad_p, decay, gain)

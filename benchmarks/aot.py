@@ -1,6 +1,6 @@
 """Every Triton kernel compiled ahead of time, without a GPU, with what it takes of the GPU.
 
-``python -m kernels.aot`` prints the table and exits with 1 if a kernel spills registers or wants more
+``python -m benchmarks.aot`` prints the table and exits with 1 if a kernel spills registers or wants more
 shared memory than there is. The wrappers themselves are run, on tensors without data, and their launches
 recorded: what is compiled is what the same shapes launch on a GPU.
 """
@@ -27,8 +27,9 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels import triton_backend, triton_launch
-from kernels.path_network import PathNetwork
+from kernels.gpu import bridge_nll as triton_backend
+from kernels.gpu import launch as triton_launch
+from kernels.path.network import PathNetwork
 
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}
 """Shared memory one program may use, by compute capability: A100, H100 and H200."""

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from kernels.path_network import PathNetwork, Solution
+from kernels.path.network import PathNetwork, Solution
 
 UNCHECKED_SWEEPS = 3
 """Sweeps before the residual is first looked at, which makes a CUDA device wait."""

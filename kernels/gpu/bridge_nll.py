@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels import triton_launch as run
-from kernels.triton_sequential import adjoint_sequential, solve_sequential
-from kernels.triton_trajectory import pool_trajectory
+from kernels.gpu import launch as run
+from kernels.gpu.path import adjoint_sequential, solve_sequential
+from kernels.gpu.pooling import pool_trajectory
 
 __all__ = ["adjoint_sequential", "bridge_nll", "pool_trajectory", "solve_sequential"]
 

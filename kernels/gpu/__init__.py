@@ -1,0 +1,1 @@
+"""Triton: kernels, and the wrappers that launch them."""

@@ -1,0 +1,1 @@
+"""The hidden path of an SDE cost: its network, its solvers, the spline through the states."""

@@ -16,7 +16,7 @@ from benchmarks import shapes
 from benchmarks.arms import arms, at_shape
 from benchmarks.environment import RESULTS, environment, result_name, to_json
 from benchmarks.suite import Group
-from bridges.storage import write_text
+from bridges.storage.files import write_text
 
 _WRITTEN = pytest.StashKey[Path]()
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bridges.trajectory import layer_times
+from bridges.latent.trajectory import layer_times
 from kernels.path.spline import natural_spline_matrix
 from kernels.sde import LIPSWISH
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from bridges.storage import versions
+from bridges.storage.files import versions
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from benchmarks.remedies import REMEDIES, RemedyContext
-from bridges.storage import new_folder
+from bridges.storage.files import new_folder
 from pets.cli_input import ManyValues, read_lines
 from pets.compare.context import COSTS_FOLDER, Context
 from pets.compare.grid import Grid

@@ -24,8 +24,8 @@ from torch import Tensor
 import pets
 from benchmarks.environment import RESULTS, environment
 from bridges import RunningCost
-from bridges.storage import write_text
-from bridges.text import generator
+from bridges.seeds import generator
+from bridges.storage.files import write_text
 from pets.cli_input import ManyValues
 from pets.models import load_plm, unload
 from pets.statistics import markdown_table, paired, summarise

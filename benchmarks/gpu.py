@@ -23,7 +23,7 @@ from benchmarks.environment import RESULTS, environment, result_name, to_json
 from benchmarks.kernel_tables import check_table
 from benchmarks.suite import Group
 from benchmarks.training_step import Workload
-from bridges.storage import write_text
+from bridges.storage.files import write_text
 
 ORDER = ("bert-large", "fit", "bert-base", "tiny")
 """What is lost last when the time is up comes first."""

@@ -18,7 +18,7 @@ import click
 from benchmarks.environment import RESULTS, environment, to_json
 from benchmarks.meter import quantiles, ratios
 from bridges import RunningCost, fit_together
-from bridges.storage import write_text
+from bridges.storage.files import write_text
 from pets.cli_input import ManyValues, read_lines
 from pets.models import load_plm
 

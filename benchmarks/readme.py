@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks import kernel_tables
 from benchmarks.environment import RESULTS
-from bridges.storage import write_text
+from bridges.storage.files import write_text
 
 TARGET = Path(__file__).parent / "README.md"
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bridges import BrownianBridge, LabelEnds, RunningCost, get
-from bridges.documents import Layout
+from bridges.cost.documents import Layout
 from pets.compare.arms import Arm
 from pets.compare.context import Context
 from pets.compare.costs import Recipe

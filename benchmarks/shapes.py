@@ -11,16 +11,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bridges.brownian import BrownianBridge
-from bridges.sde import DriftNetwork, path_grid
-from bridges.trajectory import layer_times
+from bridges.latent.trajectory import layer_times
+from bridges.processes.brownian import BrownianBridge
+from bridges.processes.sde import DriftNetwork, path_grid
 from kernels.sde import PathGrid
 
 Leaves = Literal["states", "weights", "nothing"]
 """What the gradient goes to: the hidden states in tuning, the weights of g in fitting."""
 
 STEPS = 24
-"""Of the SDE's time grid, at least: the default of `bridges.sde.SDEBridge`."""
+"""Of the SDE's time grid, at least: the default of `bridges.processes.sde.SDEBridge`."""
 
 WALK = 0.3
 """How far a position moves from one layer to the next, as a share of where it starts."""
@@ -57,7 +57,7 @@ class Shape:
 
     @property
     def steps(self) -> int:
-        """T, a multiple of L+1; see `bridges.sde.path_grid`."""
+        """T, a multiple of L+1; see `bridges.processes.sde.path_grid`."""
         return -(-STEPS // self.states) * self.states
 
     @property

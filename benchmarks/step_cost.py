@@ -28,9 +28,9 @@ import pets
 from benchmarks.environment import RESULTS, environment
 from benchmarks.training_step import WORDS
 from bridges import GaussianBridge, RunningCost, SDEBridge
-from bridges.sde import DriftNetwork, path_grid
-from bridges.storage import write_text
-from bridges.trajectory import layer_times
+from bridges.latent.trajectory import layer_times
+from bridges.processes.sde import DriftNetwork, path_grid
+from bridges.storage.files import write_text
 from kernels import oracle
 from pets.classifier import PromptClassifier
 from pets.models import load_plm

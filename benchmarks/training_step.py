@@ -20,8 +20,8 @@ from benchmarks.guard import relative_rms
 from benchmarks.meter import measure, peak_bytes, quantiles, ratios
 from benchmarks.shapes import Shape
 from bridges import GaussianBridge, RunningCost
-from bridges.sde import DriftNetwork, SDEBridge, path_grid
-from bridges.trajectory import layer_times
+from bridges.latent.trajectory import layer_times
+from bridges.processes.sde import DriftNetwork, SDEBridge, path_grid
 from kernels import oracle
 from pets.classifier import PromptClassifier
 from pets.verbalizer import Verbalizer

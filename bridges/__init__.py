@@ -4,28 +4,28 @@
 what a new process subclasses.
 """
 
-from bridges.alpha import AlphaBridge
-from bridges.base import Bridge
-from bridges.brownian import BrownianBridge
-from bridges.clock import ClockBridge
-from bridges.controls import Control, Kinetic, Nothing, Regression
+from bridges.cost.running_cost import RunningCost
 from bridges.errors import BadInput
-from bridges.fit_settings import FitResult, FitSettings
-from bridges.fitting import fit_together
-from bridges.fractional import FractionalBridge
-from bridges.gaussian import GaussianBridge
-from bridges.gp import GPBridge, StationaryBridge
-from bridges.label_ends import LabelEnds
-from bridges.latent import EndPoints, LatentMap
-from bridges.model_spec import ModelSpec
-from bridges.ou import OUBridge
-from bridges.random_end import RandomEndBridge
+from bridges.fitting.settings import FitResult, FitSettings
+from bridges.fitting.together import fit_together
+from bridges.latent.label_ends import LabelEnds
+from bridges.latent.latent_map import EndPoints, LatentMap
+from bridges.latent.trajectory import Trajectory
+from bridges.model.spec import ModelSpec
+from bridges.processes.alpha import AlphaBridge
+from bridges.processes.base import Bridge
+from bridges.processes.brownian import BrownianBridge
+from bridges.processes.clock import ClockBridge
+from bridges.processes.controls import Control, Kinetic, Nothing, Regression
+from bridges.processes.fractional import FractionalBridge
+from bridges.processes.gaussian import GaussianBridge
+from bridges.processes.gp import GPBridge, StationaryBridge
+from bridges.processes.ou import OUBridge
+from bridges.processes.random_end import RandomEndBridge
+from bridges.processes.sde import SDEBridge
+from bridges.processes.smooth import SmoothBridge
+from bridges.processes.student import StudentBridge
 from bridges.registry import BridgeInfo, available, get, info, parse
-from bridges.running_cost import RunningCost
-from bridges.sde import SDEBridge
-from bridges.smooth import SmoothBridge
-from bridges.student import StudentBridge
-from bridges.trajectory import Trajectory
 
 __all__ = [
     "AlphaBridge",

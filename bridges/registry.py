@@ -21,7 +21,7 @@ from torch import nn
 from bridges.errors import BadInput, check_name, one_line, shown
 
 if TYPE_CHECKING:
-    from bridges.base import Bridge
+    from bridges.processes.base import Bridge
 
 ENTRY_POINT_GROUP = "bridges"
 _NESTED = 8  # bridges in a bridge's text, each a parameter of the one before

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bridges.documents import Layout
+from bridges.cost.documents import Layout
 from bridges.errors import BadInput
-from bridges.text import IGNORED
+from bridges.model.positions import IGNORED
 
 # Of each thread its innermost call: replicas of a model run side by side in threads of one process.
 _threads = threading.local()

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
 from bridges.errors import BadInput
-from bridges.model_spec import pretrained_model
-from bridges.text import IGNORED
+from bridges.model.positions import IGNORED
+from bridges.model.spec import pretrained_model
 from pets.verbalizer import Verbalizer
 
 

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 import bridges
 from bridges import RunningCost
-from bridges.ownership import check_replaceable, claimed
-from bridges.storage import write_text
+from bridges.storage.files import write_text
+from bridges.storage.ownership import check_replaceable, claimed
 from pets import docstrings, plots, prompts
 from pets.models import load_pet
 from pets.statistics import HEADING, markdown_table

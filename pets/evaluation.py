@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bridges import BadInput
-from bridges.model_spec import pretrained_model
-from bridges.text import max_positions
+from bridges.model.positions import max_positions
+from bridges.model.spec import pretrained_model
 from pets import metrics, prompts
 from pets.classifier import PromptClassifier
 from pets.models import load_pet, unload, untouched

@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from bridges import BadInput, LabelEnds, RunningCost
-from bridges.text import IGNORED
+from bridges.model.positions import IGNORED
 from pets.calls import behind_prompt
 from pets.verbalizer import Verbalizer
 

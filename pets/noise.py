@@ -9,7 +9,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from bridges.errors import BadInput, is_number
-from bridges.model_spec import pretrained_model
+from bridges.model.spec import pretrained_model
 
 
 class ModelDropout:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from bridges import BadInput, GaussianBridge, RunningCost
-from bridges.ownership import check_replaceable
-from bridges.storage import new_file
-from bridges.trajectory import layer_times
+from bridges.latent.trajectory import layer_times
+from bridges.storage.files import new_file
+from bridges.storage.ownership import check_replaceable
 from pets import prompts, trajectories
 from pets.verbalizer import Verbalizer
 

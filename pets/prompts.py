@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from bridges.errors import BadInput
-from bridges.text import IGNORED
+from bridges.model.positions import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,8 +16,8 @@ from torch._dynamo import OptimizedModule
 
 from bridges import BadInput, RunningCost
 from bridges.errors import is_number
-from bridges.model_spec import encoder_of, pretrained_model
-from bridges.probe import is_probing, states_of
+from bridges.model.probe import is_probing, states_of
+from bridges.model.spec import encoder_of, pretrained_model
 from pets import calls
 from pets.calls import Call, Told, random_kept
 from pets.entry import enter, is_replaced, leave, regularizer_of

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bridges.errors import BadInput, check_counts, check_name, is_number, shown
-from bridges.model_spec import pretrained_model
+from bridges.model.spec import pretrained_model
 from pets.classifier import PromptClassifier, PromptOutput
 from pets.noise import ModelDropout, noisy_words
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bridges.errors import BadInput
-from bridges.ownership import LOCK_FILE, check_ours, check_replaceable, claimed
-from bridges.shapes import COUNT, FINITE, NUMBER, OBJECT, TEXT, Each, Maybe, Shape, misfit
-from bridges.storage import Snapshot, check_same, write_text
-from bridges.workplace import leftovers
+from bridges.storage.files import Snapshot, check_same, write_text
+from bridges.storage.ownership import LOCK_FILE, check_ours, check_replaceable, claimed
+from bridges.storage.shapes import COUNT, FINITE, NUMBER, OBJECT, TEXT, Each, Maybe, Shape, misfit
+from bridges.storage.workplace import leftovers
 
 CONFIG_FILE = "run.json"
 RESULT_FILE = "result.json"

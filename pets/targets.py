@@ -12,7 +12,7 @@ from transformers.models.auto import modeling_auto as auto
 from transformers.pytorch_utils import Conv1D
 
 from bridges.errors import BadInput
-from bridges.model_spec import pretrained_model
+from bridges.model.spec import pretrained_model
 
 SITES = ("attention", "ffn")
 

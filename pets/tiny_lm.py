@@ -30,9 +30,10 @@ from tqdm import tqdm
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from bridges.errors import BadInput
-from bridges.ownership import check_ours
-from bridges.storage import new_folder
-from bridges.text import IGNORED, batches, masked_batch
+from bridges.fitting.batches import batches, masked_batch
+from bridges.model.positions import IGNORED
+from bridges.storage.files import new_folder
+from bridges.storage.ownership import check_ours
 
 _RECORD = "tiny_lm.json"
 _FILES = (

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bridges import RunningCost
-from bridges.model_spec import pretrained_model
-from bridges.trajectory import Trajectory
+from bridges.latent.trajectory import Trajectory
+from bridges.model.spec import pretrained_model
 from pets import prompts
 from pets.classifier import PromptClassifier
 from pets.regularize import regularize

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bridges.errors import BadInput, check_counts, check_seeds, is_number, is_whole, shown
-from bridges.text import generator
+from bridges.seeds import generator
 from pets import methods, regularizers
 
 

@@ -15,9 +15,9 @@ from peft import PeftConfig, PromptTuningConfig, get_peft_model
 from transformers import PreTrainedModel
 
 from bridges import BadInput, ModelSpec, RunningCost
-from bridges.identity import model_identity, own_code
-from bridges.source import source_digest
-from bridges.storage import new_folder, versions
+from bridges.model.identity import model_identity, own_code
+from bridges.storage.files import new_folder, versions
+from bridges.storage.source import source_digest
 from pets import methods, prompts, splits
 from pets.classifier import PromptClassifier
 from pets.evaluation import check_tokens, encode, room
@@ -62,7 +62,7 @@ def tune(
             finished one is returned as it is.
         cost: the running cost; without one and without a regularizer in the settings the PET is vanilla.
         encoder: of the tokenizer, to share what it has split into tokens between runs.
-        of_model: the `bridges.identity.model_identity` of both, to share that between runs too.
+        of_model: the `bridges.model.identity.model_identity` of both, to share that between runs too.
         progress: show a progress bar.
 
     Returns:

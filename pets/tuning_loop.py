@@ -13,9 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bridges.errors import BadInput
-from bridges.shapes import COUNT, FINITE, Shape
-from bridges.storage import load_optimizer_tensors, optimizer_tensors
-from bridges.text import generator
+from bridges.seeds import generator
+from bridges.storage.files import load_optimizer_tensors, optimizer_tensors
+from bridges.storage.shapes import COUNT, FINITE, Shape
 from pets import prompts, regularizers
 from pets.classifier import PromptClassifier, PromptOutput
 from pets.evaluation import Rows, evaluate, on_device

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bridges import LabelEnds, RunningCost
 from bridges.errors import BadInput, one_line, shown
-from bridges.model_spec import pretrained_model
+from bridges.model.spec import pretrained_model
 from pets.label_words import proposals, word_tokens
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import bridges
 from bridges import BadInput, Bridge, LatentMap, RandomEndBridge, SDEBridge, Trajectory
-from bridges.sde import path_grid
-from bridges.trajectory import layer_times
+from bridges.latent.trajectory import layer_times
+from bridges.processes.sde import path_grid
 from pets.plots import check_picture, load_pyplot, save_picture
 
 LAYERS = 24  # of the model whose cost is drawn, as BERT-large

@@ -14,10 +14,10 @@ from torch import Tensor
 
 import pets
 from bridges import BadInput, RunningCost
-from bridges.documents import Layout
-from bridges.model_spec import encoder_of
-from bridges.probe import states_of
-from bridges.reading import read
+from bridges.cost.documents import Layout
+from bridges.cost.targets import read
+from bridges.model.probe import states_of
+from bridges.model.spec import encoder_of
 
 MAPPINGS = {
     "masked": "MASKED_LM",

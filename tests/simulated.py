@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from bridges import LatentMap, Trajectory
-from bridges.gaussian import GaussianBridge
-from bridges.trajectory import layer_times
+from bridges.latent.trajectory import layer_times
+from bridges.processes.gaussian import GaussianBridge
 
 
 def observed(

@@ -18,7 +18,7 @@ from torch.distributions import MultivariateNormal, Normal
 
 import bridges
 from bridges import registry
-from bridges.gaussian import GaussianBridge
+from bridges.processes.gaussian import GaussianBridge
 
 TIMES = (0.03, 0.2, 0.5, 0.77, 0.99)
 THETAS = (1e-160, 1e-6, 1e-3, 0.3, 1.0, 4.0, 50.0, 700.0)

@@ -184,7 +184,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from comparison_cases import small_grid, sources
 from pets.compare import cell, run
-from bridges import fit_loop
+from bridges.fitting import loop as fit_loop
 from pets import tuning_loop
 
 def dies(owner, name, after):

@@ -15,9 +15,9 @@ from tiny import TEXTS
 
 import bridges
 from bridges import RunningCost
-from bridges.fit_loop import FitLoop
-from bridges.fit_text import Reading
-from bridges.probe import probe
+from bridges.fitting.loop import FitLoop
+from bridges.fitting.text import Reading
+from bridges.model.probe import probe
 from pets.compare import costs as costs_module
 from pets.compare.cell import describe
 from pets.compare.context import Context

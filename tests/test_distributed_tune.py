@@ -21,7 +21,7 @@ from test_tuning import PET, SETTINGS, TASK, examples, model, same_bytes
 from tiny import tiny_tokenizer
 
 from bridges import BadInput, RunningCost
-from bridges.storage import Snapshot
+from bridges.storage.files import Snapshot
 from pets.processes import Processes, joined
 from pets.runs import RunFolder
 from pets.tasks import TaskData

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bridges import BadInput
-from bridges.documents import Layout, Rows
+from bridges.cost.documents import Layout, Rows
 
 LENGTHS = (3, 1, 4)  # of the documents in a row
 SHAPE = (1, sum(LENGTHS))

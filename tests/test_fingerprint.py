@@ -15,8 +15,8 @@ from torch.nn.utils import parametrize
 
 import pets
 from bridges import BadInput
-from bridges.fingerprint import Fingerprint, weights_sha256
-from bridges.weights import base_weights
+from bridges.model.fingerprint import Fingerprint, weights_sha256
+from bridges.model.weights import base_weights
 
 HALF = (torch.float16, torch.bfloat16)
 

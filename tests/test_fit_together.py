@@ -12,8 +12,8 @@ from torch import nn
 
 import bridges
 from bridges import BadInput, FitResult, RunningCost
-from bridges.fit_loop import FitLoop
-from bridges.fit_text import Reading
+from bridges.fitting.loop import FitLoop
+from bridges.fitting.text import Reading
 
 SHORT = {
     "max_steps": 30,

@@ -15,11 +15,14 @@ from tiny import TEXTS, VOCABULARY, WORDS, tiny_bert, tiny_llama, tiny_tokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, GPT2Config, PretrainedConfig, RobertaConfig
 
-from bridges import BadInput, FitResult, FitSettings, RunningCost, storage
-from bridges.fit_loop import FitLoop
-from bridges.fit_text import Reading
-from bridges.storage import Snapshot, new_folder, write_text
-from bridges.text import batches, causal_batch, generator, masked_batch, max_positions, token_rows
+from bridges import BadInput, FitResult, FitSettings, RunningCost
+from bridges.fitting.batches import batches, causal_batch, masked_batch, token_rows
+from bridges.fitting.loop import FitLoop
+from bridges.fitting.text import Reading
+from bridges.model.positions import max_positions
+from bridges.seeds import generator
+from bridges.storage import files as storage
+from bridges.storage.files import Snapshot, new_folder, write_text
 
 SHORT = {
     "max_steps": 30,

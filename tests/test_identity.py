@@ -22,8 +22,8 @@ from transformers import PreTrainedTokenizerFast
 import bridges
 import pets
 from bridges import BadInput, RunningCost
-from bridges.fit_loop import FitLoop
-from bridges.identity import model_identity, own_code
+from bridges.fitting.loop import FitLoop
+from bridges.model.identity import model_identity, own_code
 from pets.models import load_plm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,7 +115,7 @@ def test_files_and_objects_and_processes_agree(tmp_path: Path) -> None:
     expected = model_identity(*load_plm(str(tmp_path / "plm")))
     script = f"""
 import json
-from bridges.identity import model_identity
+from bridges.model.identity import model_identity
 from pets.models import load_plm
 print(json.dumps(model_identity(*load_plm({str(tmp_path / "plm")!r}))))
 """
@@ -217,6 +217,6 @@ def test_an_interrupted_fit_does_not_go_on_with_other_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupted_fit(tmp_path / "fit", monkeypatch)
-    monkeypatch.setattr(bridges.fitting, "source_digest", lambda root: "0" * 12)
+    monkeypatch.setattr(bridges.fitting.together, "source_digest", lambda root: "0" * 12)
     with pytest.raises(BadInput, match=r"code '\w+' there, '0+' here"):
         fit(tmp_path / "fit", tiny_bert(), tiny_tokenizer())

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bridges import BadInput, EndPoints, LatentMap, Trajectory
-from bridges.latent import default_widths
+from bridges.latent.latent_map import default_widths
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 import bridges
 from bridges import BadInput, FitResult, RunningCost, Trajectory
-from bridges.fit_loop import FitLoop
-from bridges.fit_text import Reading
-from bridges.gaussian import GaussianBridge
-from bridges.parameters import learnable
+from bridges.fitting.loop import FitLoop
+from bridges.fitting.text import Reading
+from bridges.processes.gaussian import GaussianBridge
+from bridges.processes.parameters import learnable
 
 SHORT = {
     "max_steps": 30,

@@ -15,9 +15,9 @@ from torch.distributions import MultivariateNormal
 
 import bridges
 from bridges import BadInput, LatentMap, RunningCost, Trajectory, registry
-from bridges.gaussian import GaussianBridge
-from bridges.likelihood import normaliser
-from bridges.trajectory import layer_times
+from bridges.latent.trajectory import layer_times
+from bridges.processes.gaussian import GaussianBridge
+from bridges.processes.likelihood import normaliser
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 """float64: solves with covariances of condition up to 1e5."""

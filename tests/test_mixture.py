@@ -11,9 +11,9 @@ from tiny import tiny_bert, tiny_llama, tiny_model, tiny_tokenizer
 from torch import Tensor
 
 from bridges import BadInput, LabelEnds, RunningCost
-from bridges.documents import Layout
-from bridges.reading import read
-from bridges.text import encoder_decoder_batch
+from bridges.cost.documents import Layout
+from bridges.cost.targets import read
+from bridges.fitting.batches import encoder_decoder_batch
 
 IDS = torch.tensor([[2, 5, 10, 11, 6, 7, 3], [2, 6, 12, 5, 20, 7, 3]])
 CLASSES = torch.full_like(IDS, -100)

@@ -19,18 +19,18 @@ from tiny import TEXTS, tiny_bert, tiny_tokenizer
 
 import bridges
 from bridges import BadInput
-from bridges import storage as storage_module
 from bridges.errors import CannotWrite, is_out_of_memory, out_of_memory
-from bridges.ownership import check_ours, check_replaceable, claimed, foreign
-from bridges.storage import Snapshot, new_file, new_folder, write_text
-from bridges.workplace import clean, leftovers
+from bridges.storage import files as storage_module
+from bridges.storage.files import Snapshot, new_file, new_folder, write_text
+from bridges.storage.ownership import check_ours, check_replaceable, claimed, foreign
+from bridges.storage.workplace import clean, leftovers
 
 ROOT = Path(__file__).resolve().parents[1]
 KILL = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from bridges.storage import new_folder, write_text
+from bridges.storage.files import new_folder, write_text
 def die(*args): os.kill(os.getpid(), signal.SIGKILL)
 calls = []
 def counted(event, args):
@@ -226,7 +226,7 @@ def test_a_fit_with_a_held_out_cost_that_is_not_finite_is_an_error() -> None:
     model, tokenizer = tiny_bert(), tiny_tokenizer()
     rare = tokenizer.convert_tokens_to_ids("snow")
     texts = [line.replace("snow", "rain") for line in TEXTS]
-    order = torch.randperm(len(texts), generator=bridges.text.generator(0)).tolist()
+    order = torch.randperm(len(texts), generator=bridges.fitting.batches.generator(0)).tolist()
     texts[order[0]] = "good film snow snow snow snow snow was it"  # the first of the order is held out
 
     def overflow(module: Any, args: Any, kwargs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -242,7 +242,7 @@ def test_a_state_edited_by_hand_is_refused(tmp_path: Path) -> None:
     snapshot = Snapshot(tmp_path / "state.safetensors", {"seed": 1})
     with (
         pytest.raises(BadInput, match=r"no state of this run \(step is 'x', expected a whole number\)"),
-        snapshot.refusing_misfit({"step": "x"}, {"step": bridges.shapes.COUNT}),
+        snapshot.refusing_misfit({"step": "x"}, {"step": bridges.storage.shapes.COUNT}),
     ):
         pytest.fail("taken over")
     with (

@@ -15,9 +15,9 @@ from sde_cases import Case
 from torch import Tensor, nn
 
 import bridges
-from bridges.gaussian import GaussianBridge
-from bridges.sde import DriftNetwork, path_grid
-from bridges.trajectory import layer_times
+from bridges.latent.trajectory import layer_times
+from bridges.processes.gaussian import GaussianBridge
+from bridges.processes.sde import DriftNetwork, path_grid
 from kernels.sde import PathGrid, sde_cost
 
 TARGETS = ["brownian", "brownian:sigma=0.5", "ou", "ou:theta=4,sigma=2", "ou:theta=0.01"]

@@ -11,7 +11,7 @@ from sde_cases import Case, case, gradients
 from torch import Tensor, nn
 
 import bridges
-from bridges.sde import DriftNetwork, path_grid
+from bridges.processes.sde import DriftNetwork, path_grid
 from kernels import oracle
 from kernels.path import solver as path_solver
 from kernels.path.network import PathNetwork

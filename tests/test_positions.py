@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-import bridges.probe
+import bridges.model.probe
 import pets
 from bridges import BadInput, RunningCost
-from bridges.model_spec import ModelSpec, encoder_of
-from bridges.probe import NotSeen, is_probing, probe
+from bridges.model.probe import NotSeen, is_probing, probe
+from bridges.model.spec import ModelSpec, encoder_of
 
 STALE = f"docs/support.md is stale: run {COMMAND}"
 EVERY = 32
@@ -236,8 +236,8 @@ def test_a_fit_leaves_the_model_as_it_was() -> None:
 
 def test_it_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
-    look = bridges.probe._look
-    monkeypatch.setattr(bridges.probe, "_look", lambda plm: looks.append(plm) or look(plm))
+    look = bridges.model.probe._look
+    monkeypatch.setattr(bridges.model.probe, "_look", lambda plm: looks.append(plm) or look(plm))
     plm = tiny_bert()
     cost = RunningCost.for_model(plm)
     cost.check_model(plm)
@@ -266,7 +266,7 @@ def test_a_pet_and_a_plugged_cost_take_no_part(pet: str) -> None:
     cost = RunningCost.for_model(plm)
     model = get_peft_model(plm, pets.get(pet, model=plm))
     with pets.regularize(model, cost, in_eval=True):
-        bridges.probe._seen.clear()
+        bridges.model.probe._seen.clear()
         assert RunningCost.for_model(model).reads == "next"
 
 

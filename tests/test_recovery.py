@@ -13,9 +13,9 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from zoo_cases import BRIDGES, f64, generator
 
 import bridges
-from bridges.gaussian import GaussianBridge
-from bridges.parameters import learnable
-from bridges.trajectory import layer_times
+from bridges.latent.trajectory import layer_times
+from bridges.processes.gaussian import GaussianBridge
+from bridges.processes.parameters import learnable
 
 SETS, PATHS, LAYERS = 8, 300, 12
 CASES: list[tuple[str, dict[str, Any]]] = [

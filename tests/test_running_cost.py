@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from transformers import ViTConfig, ViTModel
 
 import bridges
-from bridges import BadInput, LatentMap, RunningCost, cost_files, registry
+from bridges import BadInput, LatentMap, RunningCost, registry
+from bridges.cost import files as cost_files
 
 LENGTHS = (9, 6, 4)
 WIDTHS = (8, 6, 5)

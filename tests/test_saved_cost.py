@@ -15,7 +15,7 @@ from tiny import tiny_bert
 from torch import Tensor
 
 from bridges import BadInput, RunningCost
-from bridges.cost_files import tensors_sha256
+from bridges.cost.files import tensors_sha256
 
 ENDS = "end_points.vectors"
 WEIGHT = "latent_map.layers.0.weight"

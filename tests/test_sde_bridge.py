@@ -16,9 +16,9 @@ from torch import Tensor, nn
 import bridges
 import pets
 from bridges import BadInput, FitResult, LatentMap, RunningCost, SDEBridge, Trajectory, registry
-from bridges.fit_loop import FitLoop
-from bridges.fit_text import Reading
-from bridges.sde import DriftNetwork, path_grid
+from bridges.fitting.loop import FitLoop
+from bridges.fitting.text import Reading
+from bridges.processes.sde import DriftNetwork, path_grid
 from kernels import oracle
 from pets.cli import main
 

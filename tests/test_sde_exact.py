@@ -106,7 +106,7 @@ def test_the_kl_of_the_free_process_is_the_closed_form(target: str) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_drift_that_is_the_targets_costs_nothing(target: str, solver: Solver) -> None:
     """The network says v, through its last bias; the grid is the bridge's own. Rounding is left."""
-    grid = bridges.sde.path_grid(bridges.parse(target), LAYERS, 24)  # type: ignore[arg-type]
+    grid = bridges.processes.sde.path_grid(bridges.parse(target), LAYERS, 24)  # type: ignore[arg-type]
     inputs = zero_network(grid, 50)
     told = dataclasses.replace(inputs, biases=[inputs.biases[0], inputs.end[0]])
     assert 0 <= value_of(told, solver=solver, tolerance=1e-13).item() < 1e-28
@@ -121,7 +121,7 @@ def test_the_path_of_the_targets_drift_is_the_target(target: str) -> None:
     """
     bridge = bridges.parse(target)
     assert isinstance(bridge, bridges.GaussianBridge)
-    grid = bridges.sde.path_grid(bridge, LAYERS, 24)
+    grid = bridges.processes.sde.path_grid(bridge, LAYERS, 24)
     zero, one = torch.zeros_like(grid.times), torch.ones_like(grid.times)
     for node in (1, 12, len(zero) - 1):
         weight = zero.clone()
@@ -144,7 +144,7 @@ def test_torchsde_finds_the_same_cost() -> None:
     from benchmarks import eager
 
     rng = torch.Generator().manual_seed(3)
-    network = bridges.sde.DriftNetwork(8, (16, 8, 4))
+    network = bridges.processes.sde.DriftNetwork(8, (16, 8, 4))
     with torch.no_grad():
         network.path.weight *= 4
         network.layers[-1].weight *= 4
@@ -153,7 +153,7 @@ def test_torchsde_finds_the_same_cost() -> None:
     context, rows = torch.randn(layers, 5, 8, generator=rng), torch.arange(tokens) % 5
     end = nn.functional.normalize(torch.randn(tokens, 4, generator=rng), dim=1)
     inputs = (states, context, rows, network.path.weight, network.weights, network.biases, end)
-    grid = bridges.sde.path_grid(bridges.BrownianBridge(), layers, 100)
+    grid = bridges.processes.sde.path_grid(bridges.BrownianBridge(), layers, 100)
 
     def ours(*arguments: Any) -> Tensor:
         noise = torch.randn(len(grid.decay), tokens, 4, generator=rng)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bridges import source
-from bridges.source import source_digest, sources
+from bridges.storage import source
+from bridges.storage.source import source_digest, sources
 
 ROOT = Path(__file__).resolve().parents[1]
-CELL, TUNE, FIT = "pets.compare.cell", "pets.tuning", "bridges.fitting"
+CELL, TUNE, FIT = "pets.compare.cell", "pets.tuning", "bridges.fitting.together"
 LOADED = """
 import sys, {root}
 for name, module in list(sys.modules.items()):
@@ -26,7 +26,11 @@ def test_it_is_of_what_is_really_imported_and_of_the_backends(root: str) -> None
     command = [sys.executable, "-c", LOADED.format(root=root)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert {"bridges.ou", "bridges.fitting", "kernels.dispatch"} <= loaded <= sources(root).keys()
+    assert (
+        {"bridges.processes.ou", "bridges.fitting.together", "kernels.dispatch"}
+        <= loaded
+        <= sources(root).keys()
+    )
     more = sources(root).keys() - loaded
     assert more
     assert all(name.startswith("kernels.triton_") for name in more), more  # imported when first used
@@ -51,8 +55,8 @@ def test_it_changes_with_a_file_and_only_with_one_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edited = tmp_path / "ou.py"
-    edited.write_bytes(sources(FIT)["bridges.ou"].read_bytes() + b"# edited\n")
-    changed = {**sources(FIT), "bridges.ou": edited}
+    edited.write_bytes(sources(FIT)["bridges.processes.ou"].read_bytes() + b"# edited\n")
+    changed = {**sources(FIT), "bridges.processes.ou": edited}
     before = source_digest(FIT)
     monkeypatch.setattr(source, "sources", lambda root: changed)
     source_digest.cache_clear()

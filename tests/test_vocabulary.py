@@ -27,8 +27,9 @@ from transformers import (
 
 import pets
 from bridges import BadInput, RunningCost
-from bridges.latent import EndPoints
-from bridges.text import generator, masked_batch
+from bridges.fitting.batches import masked_batch
+from bridges.latent.latent_map import EndPoints
+from bridges.seeds import generator
 
 SIZE, OTHER = len(VOCABULARY), 40
 SIDE = {"num_attention_heads": 4, "intermediate_size": 48, "hidden_size": 32, "num_hidden_layers": 2}

@@ -13,7 +13,7 @@ from tiny import TEXTS, tiny_bert, tiny_llama, tiny_model, tiny_tokenizer
 from torch import nn
 
 from bridges import BadInput, RunningCost
-from bridges.fingerprint import weights_sha256
+from bridges.model.fingerprint import weights_sha256
 
 SHORT = {"max_steps": 2, "progress": False}
 

@@ -27,8 +27,8 @@ from zoo_tools import HURSTS, KERNELS, LENGTHSCALES, covariance, gaussian, traje
 
 import bridges
 from bridges import BadInput, GaussianBridge, registry
-from bridges.formulas import fall
-from bridges.trajectory import layer_times
+from bridges.latent.trajectory import layer_times
+from bridges.processes.formulas import fall
 
 ALPHAS = (1e-12, 1e-3, 0.3, 0.5, 1.0, 3.0, 50.0, 1e4)
 

@@ -13,7 +13,7 @@ from zoo_cases import BRIDGES, f64
 
 import bridges
 from bridges import registry
-from bridges.trajectory import layer_times
+from bridges.latent.trajectory import layer_times
 from pets import plots, zoo
 from pets.cli import main
 

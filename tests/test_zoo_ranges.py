@@ -17,7 +17,7 @@ from zoo_tools import ENDS, KERNELS, covariance, gaussian, trajectory, with_tens
 
 import bridges
 from bridges import BadInput, LatentMap, RunningCost, Trajectory
-from bridges.trajectory import layer_times
+from bridges.latent.trajectory import layer_times
 
 # Definiteness
 

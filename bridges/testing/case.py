@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from bridges import registry
-from bridges.base import Bridge
-from bridges.gaussian import GaussianBridge
-from bridges.latent import LatentMap
-from bridges.trajectory import Trajectory
+from bridges.latent.latent_map import LatentMap
+from bridges.latent.trajectory import Trajectory
+from bridges.processes.base import Bridge
+from bridges.processes.gaussian import GaussianBridge
 
 HIDDEN = 6
 ROWS = torch.tensor([0, 1, 1, 0])

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from bridges.base import Bridge
-from bridges.fingerprint import Fingerprint
-from bridges.latent import EndPoints
-from bridges.model_spec import ModelSpec
-from bridges.running_cost import RunningCost
+from bridges.cost.running_cost import RunningCost
+from bridges.latent.latent_map import EndPoints
+from bridges.latent.trajectory import Trajectory
+from bridges.model.fingerprint import Fingerprint
+from bridges.model.spec import ModelSpec
+from bridges.processes.base import Bridge
 from bridges.testing.case import HIDDEN, ROWS, Case, rng
-from bridges.trajectory import Trajectory
 
 _FEW_BITS = [
     (torch.float32, torch.float32),

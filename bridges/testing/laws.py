@@ -13,9 +13,9 @@ from torch.distributions import MultivariateNormal
 from torch.testing import assert_close
 
 from bridges import registry
-from bridges.gaussian import GaussianBridge
+from bridges.latent.trajectory import layer_times
+from bridges.processes.gaussian import GaussianBridge
 from bridges.testing.case import Case, rng
-from bridges.trajectory import layer_times
 
 RARE = 1e-4
 """Least p-value of a Kolmogorov-Smirnov test. The draws are fixed: what passes once passes always."""

@@ -1,8 +1,8 @@
 """The launches of the latent map and the likelihood kernels, one function each.
 
 Tiles follow from shapes by the small rules below, never by measurement, so that `benchmarks.aot`
-compiles ahead of time exactly what runs, and the order of every sum depends on shapes alone. Rows are (layer,
-target) pairs: tensors [L, N, *] and [L, B, *] are passed as they are and read as matrices.
+compiles ahead of time exactly what runs, and the order of every sum depends on shapes alone. Rows are
+(layer, target) pairs: tensors [L, N, *] and [L, B, *] are passed as they are and read as matrices.
 """
 
 from __future__ import annotations

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 import bridges
-from bridges.cost_files import check_writable
+from bridges.cost.files import check_writable
 from bridges.errors import BadInput
-from bridges.fitting import STATE_FILE, discard_state, partial_folder
-from bridges.ownership import claimed, foreign
-from bridges.workplace import clean
+from bridges.fitting.together import STATE_FILE, discard_state, partial_folder
+from bridges.storage.ownership import claimed, foreign
+from bridges.storage.workplace import clean
 from pets.cli_input import ManyValues, read_lines, trust_remote_code
 
 

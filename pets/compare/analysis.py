@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bridges import BadInput, GaussianBridge, RunningCost
-from bridges.trajectory import layer_times
+from bridges.latent.trajectory import layer_times
 from pets import metrics, prompts, trajectories
 from pets.compare.lens import lens
 from pets.compare.separability import FOLDS, separability

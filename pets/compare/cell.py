@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 
 from bridges import ModelSpec
 from bridges.errors import CannotWrite, error_number
-from bridges.identity import own_code
-from bridges.source import source_digest
-from bridges.storage import versions
+from bridges.model.identity import own_code
+from bridges.storage.files import versions
+from bridges.storage.source import source_digest
 from pets.compare.arms import VANILLA, Arm
 from pets.compare.context import Context
 from pets.compare.grid import Cell

@@ -17,7 +17,7 @@ import torch
 import bridges
 from bridges import FitSettings, RunningCost
 from bridges.errors import BadInput
-from bridges.identity import model_identity
+from bridges.model.identity import model_identity
 from pets import data as glue
 from pets import prompts, splits, tasks
 from pets.compare.arms import Arm

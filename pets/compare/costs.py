@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from transformers import PreTrainedModel
 
 from bridges import FitSettings, RunningCost, fit_together
-from bridges.fitting import discard_state, partial_folder
-from bridges.identity import own_code
-from bridges.source import source_digest
-from bridges.storage import versions
+from bridges.fitting.together import discard_state, partial_folder
+from bridges.model.identity import own_code
+from bridges.storage.files import versions
+from bridges.storage.source import source_digest
 
 logger = logging.getLogger(__name__)
 

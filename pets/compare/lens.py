@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bridges.errors import BadInput
-from bridges.model_spec import pretrained_model
+from bridges.model.spec import pretrained_model
 from pets.verbalizer import Verbalizer
 
 _ROWS = 128  # states the head is evaluated at together: its output is as wide as the vocabulary

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from bridges import GaussianBridge, RunningCost
 from bridges.errors import BadInput
-from bridges.storage import write_text
+from bridges.storage.files import write_text
 from pets import splits
 from pets.compare.analysis import analyse
 from pets.compare.arms import VANILLA, Arm

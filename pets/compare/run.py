@@ -13,8 +13,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bridges.errors import BadInput, CannotWrite, writing
-from bridges.ownership import check_ours, check_replaceable, claimed
-from bridges.workplace import clean
+from bridges.storage.ownership import check_ours, check_replaceable, claimed
+from bridges.storage.workplace import clean
 from pets.compare import on_ray
 from pets.compare.cell import cell_folder, describe, run_cell, tidy
 from pets.compare.context import COSTS_FOLDER, Context

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from bridges.errors import BadInput
-from bridges.shapes import FINITE, OBJECT, Each, Optional, Shape, misfit
-from bridges.storage import versions, write_text
+from bridges.storage.files import versions, write_text
+from bridges.storage.shapes import FINITE, OBJECT, Each, Optional, Shape, misfit
 from pets.compare.arms import VANILLA
 from pets.compare.context import Context
 from pets.compare.table import ANEW, read_json

@@ -9,8 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from bridges.errors import BadInput
-from bridges.shapes import COUNT, FINITE, NUMBER, OBJECT, TEXT, Each, Maybe, Optional, Shape, misfit
-from bridges.storage import write_text
+from bridges.storage.files import write_text
+from bridges.storage.shapes import (
+    COUNT,
+    FINITE,
+    NUMBER,
+    OBJECT,
+    TEXT,
+    Each,
+    Maybe,
+    Optional,
+    Shape,
+    misfit,
+)
 
 FORMAT = 1
 TABLE_FILE = "results.jsonl"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bridges.errors import BadInput
-from bridges.shapes import COUNT, FINITE, TEXT, Maybe, Shape, misfit
+from bridges.storage.shapes import COUNT, FINITE, TEXT, Maybe, Shape, misfit
 from pets.compare.arms import VANILLA
 from pets.compare.look import FROZEN
 from pets.report.arm_styles import arm_styles, in_order

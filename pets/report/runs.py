@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bridges.errors import BadInput
-from bridges.storage import difference
+from bridges.storage.files import difference
 from pets.compare.look import read_analysis
 from pets.compare.step_times import read_times
 from pets.compare.table import ANEW, TABLE_FILE, Row, read_table

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from bridges.errors import BadInput
-from bridges.ownership import check_replaceable
-from bridges.storage import new_folder, write_text
+from bridges.storage.files import new_folder, write_text
+from bridges.storage.ownership import check_replaceable
 from pets import plots
 from pets.report import images, page
 from pets.report.contents import make_document

@@ -1,0 +1,84 @@
+"""Where in a sequence a target is read, and what of the sequence is its context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bridges.cost.documents import Layout, Rows
+from bridges.errors import BadInput
+from bridges.model.positions import IGNORED
+from bridges.model.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The targets of a batch.
+
+    Attributes:
+        rows, columns: int64 [N], the positions whose states are the trajectories.
+        targets: int64 [N], tokens or labels.
+        context: bool [B, S], the positions whose mean state is the context of a sequence.
+        documents: of a packed batch: its documents, which are the sequences then; else None.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    targets: Tensor
+    context: Tensor
+    documents: Rows | None = None
+
+
+def read(
+    spec: ModelSpec,
+    targets: Tensor,
+    layout: Layout,
+    *,
+    classes: int | None = None,
+    in_place: bool = False,
+) -> Reading:
+    """Find the targets [B, S] of a batch; see `RunningCost.forward` for where they are read.
+
+    Args:
+        spec: of the model.
+        targets: token ids, or labels, -100 where there is none.
+        layout: which positions there are, [B, S].
+        classes: how many labels there are; None for tokens of the vocabulary.
+        in_place: read at their own positions, with all that is attended as context, in any model.
+
+    Raises:
+        BadInput: for a target at a position that is not attended, or one out of range.
+    """
+    mask, documents = layout.mask, None
+    shifted = spec.causal and not in_place
+    lost = ((targets != IGNORED) & ~mask)[:, int(shifted) :].sum()
+    if layout.documents is not None:
+        documents = Rows.of(layout.documents, (targets != IGNORED) & mask)
+        targets, mask = documents.take(targets, IGNORED), documents.take(mask, False)
+    is_target = targets != IGNORED
+    if shifted:
+        is_target[:, :1] = False  # nothing comes before the first token to predict it
+        # nor before the first attended one, when the padding is on the left
+        is_target[:, 1:] &= mask[:, :-1]
+    rows, columns = is_target.nonzero(as_tuple=True)
+    found = targets[rows, columns]
+    # One look for everything: each would make a CUDA device wait for the whole forward pass.
+    ends = [found.min(), found.max()] if len(rows) else [lost, lost]
+    missing, low, high = torch.stack([lost, *ends]).tolist()
+    if missing:
+        raise BadInput(
+            f"{missing} targets are at positions that the attention mask leaves out: set their "
+            "labels to -100 or attend to them"
+        )
+    count = spec.vocab_size if classes is None else classes
+    if len(rows) and (low < 0 or high >= count):
+        kind = "token ids" if classes is None else "labels"
+        raise BadInput(f"targets from {low} to {high}: expected {kind} from 0 to {count - 1}, or -100")
+    if shifted:
+        columns = columns - 1
+        mask = mask & (is_target.cumsum(1) == 0)
+    elif spec.decodes and not in_place:
+        mask = mask & (is_target.cumsum(1) - is_target.long() == 0)
+    return Reading(rows, columns, found, mask, documents)

@@ -1,0 +1,1 @@
+"""Fitting the latent map on text, with the model frozen."""

@@ -1,0 +1,207 @@
+"""The text of a fit, read by the frozen model: the same for every cost that is fitted on it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bridges.errors import BadInput
+from bridges.fitting.batches import (
+    Batch,
+    batches,
+    causal_batch,
+    encoder_decoder_batch,
+    masked_batch,
+    moved_ahead,
+    token_rows,
+)
+from bridges.fitting.settings import FitSettings
+from bridges.model.positions import max_positions
+from bridges.model.probe import accepted_parameters
+from bridges.model.spec import ModelSpec, text_config
+from bridges.model.vocabulary import input_embeddings
+from bridges.seeds import generator
+
+logger = logging.getLogger(__name__)
+
+Rows = list[list[int]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A batch and what the model makes of it.
+
+    Attributes:
+        number: of the batch, from 0; that of held-out ones is negative. It fixes a cost's noise.
+        hidden_states: L+1 tensors [B, S, H].
+        targets: [B, S], -100 where there is none.
+        attention_mask: [B, S].
+        count: how many targets there are.
+    """
+
+    number: int
+    hidden_states: tuple[Tensor, ...]
+    targets: Tensor
+    attention_mask: Tensor
+    count: int
+
+
+class FitText:
+    """Rows of tokens to train and to look at, as batches that depend on the settings' seed alone.
+
+    Args:
+        spec: of the model.
+        encoder: the base model, in eval mode while it reads.
+        tokenizer: a fast tokenizer of the model.
+        texts: one text an item, none of them blank.
+        settings: of the fit.
+
+    Raises:
+        BadInput: for text of less than two rows, or a model or tokenizer without the token that its
+            targets need.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        encoder: nn.Module,
+        tokenizer: Any,
+        texts: Iterable[str],
+        settings: FitSettings,
+    ) -> None:
+        self.spec, self.encoder, self.tokenizer, self.settings = spec, encoder, tokenizer, settings
+        self.config: Any = encoder.config
+        # Offloaded parameters are on no device: the model sends its inputs where they run.
+        places = (p.device for p in encoder.parameters() if not p.is_meta)
+        self.device = next(places, torch.device("cpu"))
+        self._check_inputs()
+        limit = min(settings.max_length, max_positions(text_config(encoder)) or settings.max_length)
+        most = settings.max_steps * settings.batch_size + settings.held_out
+        rows = token_rows(tokenizer, list(texts), max_length=limit, most=most, seed=settings.seed)
+        if len(rows) < 2:
+            raise BadInput("the text makes a single row of tokens: fitting needs at least two")
+        # Held-out rows are the first ones, so at most one text has rows on both sides.
+        kept_out = min(settings.held_out, max(1, len(rows) // 5))
+        self._check_tokens(rows)
+        self.rows, held_out = rows[kept_out:], sorted(rows[:kept_out], key=len)
+        size = settings.batch_size
+        self._held_out = [
+            self._batch(held_out[i : i + size], generator(settings.seed, -1, i))
+            for i in range(0, len(held_out), size)
+        ]
+
+    def batches(self, start: int) -> Iterator[tuple[int, Rows]]:
+        """Endless numbered batches of training rows, unread; see `bridges.fitting.batches.batches`."""
+        return batches(self.rows, self.settings.batch_size, seed=self.settings.seed, start=start)
+
+    def read(self, number: int, rows: Rows) -> Reading:
+        """The model's reading of a training batch."""
+        return self._read(number, self._batch(rows, generator(self.settings.seed, 0, number)))
+
+    def held_out(self) -> Iterator[Reading]:
+        """The held-out batches, each read when its turn comes: together they would fill the memory."""
+        for i, batch in enumerate(self._held_out):
+            yield self._read(-1 - i, batch)
+
+    def _read(self, number: int, batch: Batch) -> Reading:
+        with torch.no_grad():
+            output = self.encoder(
+                **batch.inputs(self.device), output_hidden_states=True, return_dict=True
+            )
+        length = batch.targets.shape[1]
+        return Reading(
+            number,
+            # Some models pad on the right to whole blocks, and return the padding's states.
+            tuple(states[:, :length] for states in self.spec.states(output)),
+            batch.targets.to(self.device),
+            batch.target_mask.to(self.device),
+            int((batch.targets >= 0).sum()),
+        )
+
+    def _check_inputs(self) -> None:
+        name = type(self.encoder).__name__
+        if "input_ids" not in accepted_parameters(self.encoder):
+            raise BadInput(
+                f"fit reads text, and {name} takes {self.encoder.main_input_name}, no token ids: it "
+                "cannot be fitted on text alone"
+            )
+        if self.spec.causal and self.spec.autoregressive is False:
+            logger.warning(
+                "%s predicts the next token from states that have seen it, since it attends to all of a "
+                "text: was it meant to be a decoder (is_decoder=True in its config)?",
+                name,
+            )
+
+    def _check_tokens(self, rows: Rows) -> None:
+        """Every id that is shown has its row in the model, and every target its end point."""
+        if self.spec.encoder_decoder:
+            if getattr(self.config, "decoder_start_token_id", None) is None:
+                raise BadInput(
+                    "the model's config has no decoder_start_token_id: set it to the token its decoder "
+                    "begins with"
+                )
+        elif self._masks and self.tokenizer.mask_token_id is None:
+            name = type(self.tokenizer).__name__
+            raise BadInput(f"{name} has no mask token: fitting a masked LM needs one")
+        shown = _rows(self.encoder) or self.spec.vocab_size
+        answered = shown
+        if self.spec.encoder_decoder:
+            decoder: Any = self.encoder
+            answered = _rows(decoder.get_decoder()) or self.spec.vocab_size
+        used = max(max(row) for row in rows)
+        if self._masks:
+            used = max(used, self.tokenizer.mask_token_id)
+        if answered != shown:
+            raise BadInput(
+                f"the encoder has a vocabulary of {shown} tokens and the decoder one of {answered}: fit "
+                "reads both sides with one tokenizer, so it cannot fit a cost of this model"
+            )
+        self._vocabulary = min(shown, self.spec.vocab_size)
+        if used >= self._vocabulary:
+            token = self.tokenizer.convert_ids_to_tokens(used)
+            raise BadInput(
+                f"the tokenizer makes token {used} ({token!r}) of the text, and the model has "
+                f"{self._vocabulary} rows: call model.resize_token_embeddings(len(tokenizer)) and make "
+                "a new cost, or use the model's own tokenizer"
+            )
+
+    @property
+    def _masks(self) -> bool:
+        """Whether targets are hidden from the model, as in a masked LM."""
+        return self.spec.reads == "same" and not self.spec.decodes
+
+    def _batch(self, rows: Rows, rng: torch.Generator) -> Batch:
+        batch = self._made(rows, rng)
+        pad = self.tokenizer.pad_token_id
+        if pad is None or pad < self._vocabulary:
+            return batch
+        # A padding token that the model does not have: nothing attends to what stands in its place.
+        shown, decoder = batch.input_ids, batch.decoder_input_ids
+        return replace(
+            batch,
+            input_ids=shown.masked_fill(shown == pad, 0),
+            decoder_input_ids=None if decoder is None else decoder.masked_fill(decoder == pad, 0),
+        )
+
+    def _made(self, rows: Rows, rng: torch.Generator) -> Batch:
+        if self.spec.encoder_decoder:
+            start = self.config.decoder_start_token_id
+            return encoder_decoder_batch(rows, self.tokenizer, start=start, rng=rng)
+        if self._masks:
+            share, size = self.settings.mask_share, self._vocabulary
+            return masked_batch(rows, self.tokenizer, share=share, rng=rng, vocabulary=size)
+        batch = causal_batch(rows, self.tokenizer, rng=rng)
+        # A causal LM that does not shift its labels gets them shifted.
+        return batch if self.spec.reads == "next" else moved_ahead(batch)
+
+
+def _rows(model: nn.Module) -> int | None:
+    """How many tokens the model can be shown."""
+    table: Any = input_embeddings(model)
+    weight = getattr(table, "weight", None)
+    return len(weight) if isinstance(weight, Tensor) and weight.dim() == 2 else None

@@ -1,0 +1,1 @@
+"""The bridges: one process a file, and what they are made of."""

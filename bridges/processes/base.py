@@ -1,0 +1,129 @@
+"""What a bridge is: a process on [0, 1] that starts at 0 and ends at a given point."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bridges.errors import BadInput
+from bridges.latent.label_ends import LabelEnds
+from bridges.latent.latent_map import LatentMap
+from bridges.latent.trajectory import Trajectory
+from bridges.processes.parameters import Learnable
+from bridges.registry import constructor_defaults, register
+
+
+class Bridge(nn.Module, ABC):
+    """A process pinned at 0 at t = 0 and at an end point at t = 1, in d independent dimensions.
+
+    A subclass that names itself, ``class Late(GaussianBridge, name="late")``, is registered and found
+    by `bridges.get`. Every constructor argument must be kept as an attribute of the same name: that
+    is how a bridge is saved.
+    """
+
+    registered_name: ClassVar[str | None] = None
+    formula: ClassVar[str] = ""
+    fits: ClassVar[bool] = True
+    """Whether its cost has something to fit: a gradient to what `make_map` makes."""
+
+    def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.registered_name = name
+        if name is not None:
+            register(name, cls)
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The constructor's arguments with their present values; a learned one to six digits."""
+        found = {}
+        for name in constructor_defaults(type(self)):
+            kind = getattr(type(self), name, None)
+            found[name] = kind.written(self) if isinstance(kind, Learnable) else getattr(self, name)
+        return found
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{key}={value}" for key, value in self.hyperparameters.items() if value != "")
+
+    @abstractmethod
+    def mean(self, t: Tensor, end: Tensor) -> Tensor:
+        """Mean at times t [T] for end points [N, d]: [T, N, d]."""
+
+    @abstractmethod
+    def variance(self, t: Tensor) -> Tensor:
+        """Variance of each dimension at times t [T]: [T]."""
+
+    @abstractmethod
+    def sample(self, t: Tensor, end: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Joint samples at increasing times t [T] for end points [N, d]: [T, N, d]."""
+
+    @abstractmethod
+    def log_prob(self, z: Tensor, t: Tensor, end: Tensor) -> Tensor:
+        """Normalised log-density of z [T, N, d] at each time t [T] by itself: [T, N]."""
+
+    @abstractmethod
+    def cost(
+        self,
+        latent_map: LatentMap,
+        trajectory: Trajectory,
+        end: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The running cost of each token's trajectory, a mean over layers where layers are summed over.
+
+        Args:
+            latent_map: made by `make_map`.
+            trajectory: of N tokens.
+            end: [N, d] end points, or [K, N, d]: K of them for each token.
+            generator: fixes the noise of a cost that draws any; the others take no notice of it. All K
+                end points see the same noise.
+
+        Returns:
+            [N] or [K, N].
+        """
+
+    def terms(self, trajectory: Trajectory) -> int:
+        """How many log-likelihoods `cost` is the mean of: 1 unless it is a mean over layers."""
+        return 1
+
+    def ends(self, labels: LabelEnds) -> LabelEnds:
+        """Where trajectories of the labels end, in a `RunningCost`: at the labels' own words."""
+        return labels
+
+    def make_map(self, hidden_size: int, widths: Sequence[int]) -> LatentMap:
+        """The trainable map that `cost` reads the states with: g, unless the bridge needs another."""
+        return LatentMap(hidden_size, widths)
+
+
+def check_times(t: Tensor) -> Tensor:
+    """Times are a floating vector [T] in [0, 1]."""
+    if t.dim() != 1 or not t.is_floating_point() or not ((t >= 0) & (t <= 1)).all():
+        raise BadInput(f"times must be a floating vector [T] in [0, 1], got {t!r}")
+    return t
+
+
+def check_end(end: Tensor) -> Tensor:
+    """End points are [N, d]."""
+    if end.dim() != 2:
+        raise BadInput(f"end points must be [N, d], got {tuple(end.shape)}")
+    return end
+
+
+def check_increasing(t: Tensor) -> None:
+    """Times increase strictly."""
+    if (t.diff() <= 0).any():
+        raise BadInput(f"times must increase strictly, got {t.tolist()}")
+
+
+def check_density(z: Tensor, t: Tensor, end: Tensor) -> None:
+    """Times are inside (0, 1), where a pinned process has a density, and z is [T, N, d]."""
+    check_times(t)
+    check_end(end)
+    if ((t <= 0) | (t >= 1)).any():
+        raise BadInput(f"log_prob needs times inside (0, 1), got {t.tolist()}")
+    if z.shape != (len(t), *end.shape):
+        raise BadInput(f"z has shape {tuple(z.shape)}, expected {(len(t), *end.shape)}, [T, N, d]")

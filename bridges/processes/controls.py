@@ -1,0 +1,120 @@
+"""Controls: costs that a claim about bridges has to be measured against, under the same names."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bridges.errors import BadInput
+from bridges.latent.latent_map import LatentMap
+from bridges.latent.trajectory import Trajectory
+from bridges.processes.base import Bridge
+from bridges.processes.brownian import BrownianBridge
+from bridges.processes.likelihood import Steps, steps_cost
+
+
+class Control(Bridge):
+    """A cost of the trajectory that belongs to no process: it has no law to draw or to ask for."""
+
+    def mean(self, t: Tensor, end: Tensor) -> Tensor:
+        """There is none.
+
+        Raises:
+            BadInput: always, as for the three others.
+        """
+        raise self._no_law()
+
+    def variance(self, t: Tensor) -> Tensor:
+        raise self._no_law()
+
+    def sample(self, t: Tensor, end: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        raise self._no_law()
+
+    def log_prob(self, z: Tensor, t: Tensor, end: Tensor) -> Tensor:
+        raise self._no_law()
+
+    def terms(self, trajectory: Trajectory) -> int:
+        return len(trajectory.states)
+
+    def _no_law(self) -> BadInput:
+        name = self.registered_name or type(self).__name__
+        return BadInput(
+            f"{name!r} is a control, not a process: it has a cost, but no mean, variance, samples or "
+            "density"
+        )
+
+
+class Regression(Control, name="regression"):
+    r"""Flat deep supervision: every layer is drawn to the end point, with the same weight.
+
+    .. math:: \frac{1}{L+1} \sum_i \tfrac12 |z_i - v|^2
+
+    What is left of a bridge's cost when layers need not take their time.
+    """
+
+    formula = "mean over layers of |z_i - v|^2 / 2"
+
+    def cost(
+        self,
+        latent_map: LatentMap,
+        trajectory: Trajectory,
+        end: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        one = torch.ones_like(trajectory.times())
+        return steps_cost(latent_map, trajectory, end, Steps(None, one, one))
+
+
+class Kinetic(Control, name="kinetic"):
+    r"""Squared increments: the shortest path from 0 to the end point, at an even pace.
+
+    The kinetic energy of the path through z_0 = 0, the layers' z_1 ... z_{L+1} and z_{L+2} = v, whose
+    times are :math:`t_i = i / (L+2)`, over the number of layers:
+
+    .. math:: \frac{1}{L+1} \sum_{i=1}^{L+2} \frac{|z_i - z_{i-1}|^2}{2 (t_i - t_{i-1})}
+
+    It is least, :math:`|v|^2 / 2(L+1)`, on the straight line. It is the path likelihood of the Brownian
+    bridge with sigma 1 and this constant: the two have the same gradients, so ``brownian`` with
+    ``likelihood="path"`` asks for a shortest path and no more.
+    """
+
+    formula = (
+        "sum over i = 1..L+2 of |z_i - z_{i-1}|^2 / (2 (t_i - t_{i-1})) / (L+1),  z_0 = 0, z_{L+2} = v"
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.brownian = BrownianBridge(likelihood="path")
+
+    def cost(
+        self,
+        latent_map: LatentMap,
+        trajectory: Trajectory,
+        end: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        around = self.brownian.cost(latent_map, trajectory, end)
+        straight = end.square().sum(-1) / (2 * len(trajectory.states))
+        return around + straight.to(around.dtype)
+
+
+class Nothing(Control, name="none"):
+    """No cost: what a run is without one, in everything else the same.
+
+    Its cost is 0 and has no gradient, so there is nothing to fit.
+    """
+
+    formula = "0"
+    fits = False
+
+    def cost(
+        self,
+        latent_map: LatentMap,
+        trajectory: Trajectory,
+        end: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        return end.new_zeros(end.shape[:-1], dtype=latent_map.weights[0].dtype)

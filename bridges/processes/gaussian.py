@@ -1,0 +1,259 @@
+"""Bridges whose law at every time is Gaussian: what a new process subclasses."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bridges import registry
+from bridges.errors import BadInput, check_name, shown
+from bridges.latent.latent_map import LatentMap
+from bridges.latent.trajectory import Trajectory
+from bridges.processes.base import Bridge, check_density, check_end, check_increasing, check_times
+from bridges.processes.likelihood import (
+    LIKELIHOODS,
+    Steps,
+    cholesky,
+    colour,
+    columns,
+    diagonal,
+    joint_cost,
+    normaliser,
+    steps_cost,
+    whiten,
+)
+from bridges.processes.parameters import checked_names
+
+
+class GaussianBridge(Bridge):
+    """A bridge whose law at every time is Gaussian with mean ``m(t) v`` and variance ``s2(t)``.
+
+    `marginal` alone makes a bridge: the running cost, `mean`, `variance` and `log_prob` follow. With
+    `covariance` it can also `sample`, has a `log_prob_path`, and its cost can be the path likelihood.
+    A constructor of its own hands on what it does not know: ``def __init__(self, sigma=1.0, **options)``
+    with ``super().__init__(**options)`` first.
+
+    Args:
+        likelihood: of the cost. "marginal": each layer by itself, the published cost. "path": the joint
+            law of the trajectory at all layers' times, on the same scale, over the number of layers.
+        learn: names of parameters that `RunningCost.fit` learns with the latent map, "theta+sigma" or a
+            list; the others stay as given. See `bridges.processes.parameters`. With any learned
+            the normaliser is in the cost, which may then be negative.
+
+    Raises:
+        BadInput: for an unknown likelihood, a path likelihood without `covariance`, or a name in
+            ``learn`` that the class cannot learn.
+
+    Example:
+        >>> class Late(GaussianBridge, name="late"):
+        ...     def marginal(self, t):
+        ...         return t**3, t * (1 - t)
+    """
+
+    markov: ClassVar[bool] = False
+    """Markov whatever its parameters are: the path likelihood of a learned one may go by steps."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "covariance" in vars(cls) and "markov" not in vars(cls):
+            cls.markov = False  # what is said of one covariance is not inherited by another
+
+    def __init__(self, *, likelihood: str = "marginal", learn: str | Sequence[str] = "") -> None:
+        super().__init__()
+        check_name("likelihood", likelihood, LIKELIHOODS)
+        if likelihood == "path" and type(self).covariance is GaussianBridge.covariance:
+            raise BadInput(
+                f"likelihood='path': {type(self).__name__} defines marginal only; define "
+                "covariance(s, t), or use likelihood='marginal'"
+            )
+        self.likelihood = likelihood
+        self.learn = checked_names(type(self), learn)
+        self._by_steps: bool | None = None
+
+    @property
+    def dims(self) -> int | None:
+        """The number of latent dimensions where a parameter has one value for each; else None."""
+        return self.__dict__.get("_dims")
+
+    def per_dimension(self, t: Tensor) -> Tensor:
+        """Times to compute with: [..., 1] where a parameter is [d], else as they are."""
+        return t if self.dims is None else t.unsqueeze(-1)
+
+    @abstractmethod
+    def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean factor m(t) and variance s2(t) at times t [T] in [0, 1]: two [T].
+
+        Where a parameter is given per dimension each may be [T, d] or [T, 1].
+        """
+
+    def covariance(self, s: Tensor, t: Tensor) -> Tensor:
+        """Covariance of one dimension between times s and t, elementwise with broadcasting.
+
+        Where a parameter is given per dimension the result has a last axis more, of d.
+
+        Raises:
+            NotImplementedError: if the subclass gives its marginal law only.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} defines marginal only; define covariance(s, t) for joint samples"
+        )
+
+    def make_map(self, hidden_size: int, widths: Sequence[int]) -> LatentMap:
+        if self.dims is not None and self.dims != widths[-1]:
+            raise BadInput(
+                f"{type(self).__name__} has parameters for {self.dims} latent dimensions, but the "
+                f"latent map ends in {widths[-1]}: give as many numbers, or latent_dim={self.dims}"
+            )
+        return super().make_map(hidden_size, widths)
+
+    def mean(self, t: Tensor, end: Tensor) -> Tensor:
+        factor, _ = self.marginal(check_times(t))
+        return columns(factor) * check_end(end)
+
+    def variance(self, t: Tensor) -> Tensor:
+        """Variance at times t [T]: [T], or [T, d] where a parameter is given per dimension."""
+        return self.marginal(check_times(t))[1]
+
+    def sample(self, t: Tensor, end: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Exact joint samples, [T, N, d]; times must increase strictly. 0 and 1 are the pinned ends.
+
+        The dtype is that of ``end``; the law is computed in float64.
+
+        Raises:
+            BadInput: for times outside [0, 1] or not increasing.
+            NotImplementedError: if the bridge has no `covariance`.
+        """
+        t, end = check_times(t), check_end(end)
+        check_increasing(t)
+        exact = t.to(torch.float64)
+        free = (exact > 0) & (exact < 1)
+        inner = exact[free]
+        root = cholesky(self.covariance(inner[:, None], inner[None, :]))
+        noise = torch.randn(
+            len(inner), *end.shape, generator=generator, dtype=torch.float64, device=end.device
+        )
+        path = self.mean(exact, end.to(torch.float64))
+        path[free] += colour(root, noise)
+        path[exact == 0] = 0
+        path[exact == 1] = end.to(torch.float64)  # a mean factor of 1 up to rounding is not enough
+        return path.to(end.dtype)
+
+    def log_prob(self, z: Tensor, t: Tensor, end: Tensor) -> Tensor:
+        """Normalised log-density of z [T, N, d] at each time by itself, summed over d: [T, N].
+
+        Raises:
+            BadInput: for times not strictly inside (0, 1), where the bridge has no density, and for
+                shapes that do not fit.
+        """
+        check_density(z, t, end)
+        factor, variance = (columns(x) for x in self.marginal(t))
+        square = (z - factor * end).square() / variance
+        return -0.5 * (square + variance.log() + math.log(2 * math.pi)).sum(-1)
+
+    def log_prob_path(self, z: Tensor, t: Tensor, end: Tensor) -> Tensor:
+        """Normalised joint log-density of paths z [T, N, d] at increasing times t [T]: [N].
+
+        In float64, returned in the dtype of z.
+
+        Raises:
+            BadInput: as `log_prob`, for times that do not increase strictly, and where the covariance is
+                not positive definite in float64.
+            NotImplementedError: if the bridge has no `covariance`.
+        """
+        check_density(z, t, end)
+        check_increasing(t)
+        exact = t.to(torch.float64)
+        factor, _ = self.marginal(exact)
+        root = cholesky(self.covariance(exact[:, None], exact[None]))
+        white = whiten(root, z.double() - columns(factor) * end.double())
+        norm = len(t) * normaliser(diagonal(root), z.shape[-1])
+        return (-0.5 * white.square().sum((0, 2)) - norm).to(z.dtype)
+
+    def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The law at t given the state y at s < t of a Markov bridge: decay y + gain v, and variance.
+
+        Elementwise over s and t, in float64; only for bridges where `is_markov`.
+        """
+        s, t = s.to(torch.float64), t.to(torch.float64)
+        start, between = self.covariance(s, s), self.covariance(s, t)
+        decay = torch.where(start > 0, between / start.where(start > 0, 1), 0)
+        gain = self.marginal(t)[0] - decay * self.marginal(s)[0]
+        return decay, gain, self.covariance(t, t) - decay * between
+
+    def is_markov(self) -> bool:
+        """Whether the covariance is that of a Markov process: c(s,u) c(t,t) = c(s,t) c(t,u)."""
+        like = next(itertools.chain(self.parameters(), self.buffers()), torch.empty(0))
+        s, t, u = torch.tensor(
+            [[0.1, 0.3, 0.6], [0.2, 0.5, 0.9], [0.05, 0.5, 0.55]],
+            dtype=torch.float64,
+            device=like.device,
+        ).T
+        try:
+            left = self.covariance(s, u) * self.covariance(t, t)
+            right = self.covariance(s, t) * self.covariance(t, u)
+        except NotImplementedError:
+            return False
+        return bool(torch.allclose(left, right, rtol=1e-6, atol=0))
+
+    def terms(self, trajectory: Trajectory) -> int:
+        return len(trajectory.states)
+
+    def cost(
+        self,
+        latent_map: LatentMap,
+        trajectory: Trajectory,
+        end: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Minus the log-likelihood over the number of layers, for each token.
+
+        With ``likelihood="marginal"`` the mean over layers of ``sum_d (z_i - m(t_i) v)^2 / 2 s2(t_i)``,
+        the published cost (arXiv 2305.17670, section 3.2). With "path" mean and variance are those given
+        the layer before, of a process with memory all layers before; of one layer it is the same cost.
+        While every parameter is fixed the normaliser is left out: it changes no gradient then.
+        """
+        t = trajectory.times()
+        if self.likelihood == "path" and not self._goes_by_steps():
+            factor, _ = self.marginal(t)
+            root = cholesky(self.covariance(t[:, None], t[None]))
+            value, variance = joint_cost(latent_map, trajectory, end, factor, root), diagonal(root)
+        else:
+            steps = self._steps(t)
+            value, variance = steps_cost(latent_map, trajectory, end, steps), steps.variance
+        if self.learn:
+            value = value + normaliser(variance, end.shape[-1]).to(value.dtype)
+        return value
+
+    def _steps(self, t: Tensor) -> Steps:
+        if self.likelihood == "marginal":
+            return Steps(None, *self.marginal(t))
+        return Steps(*self.transition(torch.cat([torch.zeros_like(t[:1]), t[:-1]]), t))
+
+    def _goes_by_steps(self) -> bool:
+        """Whether transitions from one layer to the next are the whole law."""
+        if self.markov or self.learn:  # what holds at present values may not hold beside them
+            return self.markov
+        if self._by_steps is None:
+            self._by_steps = self.is_markov()
+        return self._by_steps
+
+
+def parse_gaussian(argument: str, text: str) -> GaussianBridge:
+    """The Gaussian bridge that a constructor's argument names, as in `bridges.parse`.
+
+    Raises:
+        BadInput: as `bridges.parse`, and for any other bridge.
+    """
+    process = registry.parse(text)
+    if not isinstance(process, GaussianBridge):
+        raise BadInput(
+            f"{argument}={shown(text)}: expected a Gaussian bridge; for example 'brownian' or 'ou'"
+        )
+    return process

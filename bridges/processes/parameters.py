@@ -1,0 +1,195 @@
+"""Numbers of a bridge that may be learned: fixed as they are given, or kept in a range by their form.
+
+A bridge names such a constructor argument in its class body, ``sigma = Scale(1e-3, 10)``, and assigns
+it in its constructor. What is read back, ``self.sigma``, is the number itself while it is fixed, and a
+float64 tensor with a gradient when it is among the bridge's ``learn``. A list, where one is allowed,
+gives each latent dimension its own: a tensor [d], to which `GaussianBridge.per_dimension` fits times.
+
+What learning does. The latent map and these parameters minimise one likelihood with its normaliser, so a
+spread that is too wide costs as much as one that is too narrow: for given residuals r the best sigma has
+``sigma^2 = mean(r^2 / s2)`` with s2 at sigma 1. The end points are fixed unit vectors, so a map that
+shrinks to 0 leaves residuals of the size of v and gains nothing. The likelihood is unbounded in one case
+alone: where the states give v away in every layer, residuals and sigma can fall to 0 together. States of
+a masked word do not; a map that has memorised its text comes close on that text, which shows as a rising
+held-out cost (`RunningCost.fit` stops on it), and the range ends it in any case.
+
+Each parameter of each process can be found by either likelihood, marginal or path, on trajectories that
+the process made (tests/test_recovery.py); the processes say where in its range it cannot.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from bridges.errors import LARGEST, BadInput, is_number, listed, shown
+from bridges.processes.formulas import check_between
+
+if TYPE_CHECKING:
+    from bridges.processes.base import Bridge
+
+_DIGITS = 6  # of a learned number when it is shown or written; the files of a cost hold it exactly
+
+
+class Learnable(ABC):
+    """A constructor argument that may be learned; a descriptor, see the module.
+
+    The free tensor that an optimizer moves is the bridge's parameter ``free_<name>``.
+    """
+
+    name: str
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, bridge: Bridge | None, owner: type) -> Any:
+        if bridge is None:
+            return self
+        free = bridge._parameters.get(f"free_{self.name}")
+        if free is not None:
+            return self.constrained(free.double())
+        each = bridge._buffers.get(f"fixed_{self.name}")
+        return self.fixed(bridge) if each is None else each.double()
+
+    def __set__(self, bridge: Bridge, value: Any) -> None:
+        value = self.checked(value, learned=self.name in learned_names(bridge))
+        bridge.__dict__[f"_{self.name}"] = value
+        if self.name in learned_names(bridge):
+            free = self.free(torch.tensor(value, dtype=torch.float64)).to(torch.get_default_dtype())
+            bridge.register_parameter(f"free_{self.name}", nn.Parameter(free))
+
+    def fixed(self, bridge: Bridge) -> Any:
+        """The value that was given."""
+        return bridge.__dict__[f"_{self.name}"]
+
+    def written(self, bridge: Bridge) -> Any:
+        """The present value as JSON can hold it: what the constructor takes."""
+        if f"free_{self.name}" not in bridge._parameters:
+            return self.fixed(bridge)
+        value = self.__get__(bridge, type(bridge)).detach().tolist()
+        return [_short(x) for x in value] if isinstance(value, list) else _short(value)
+
+    @abstractmethod
+    def checked(self, value: Any, *, learned: bool) -> Any:
+        """The value in its plain form.
+
+        Raises:
+            BadInput: naming the value and the range.
+        """
+
+    @abstractmethod
+    def free(self, value: Tensor) -> Tensor:
+        """The free tensor of a value: the inverse of `constrained`."""
+
+    @abstractmethod
+    def constrained(self, free: Tensor) -> Tensor:
+        """The value of a free tensor, whatever it is."""
+
+
+class Positive(Learnable):
+    """A number above 0, or a list of them, one a latent dimension; learned between two bounds.
+
+    The logarithm is a logistic function of the free number, from log(low) to log(high).
+
+    Args:
+        low, high: of the range when learned; a fixed one may be any number above 0, `most` at most.
+    """
+
+    least, most = 0.0, LARGEST
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
+
+    def __set__(self, bridge: Bridge, value: Any) -> None:
+        super().__set__(bridge, value)
+        given = self.fixed(bridge)
+        if not isinstance(given, list):
+            return
+        if bridge.__dict__.setdefault("_dims", len(given)) != len(given):
+            raise BadInput(
+                f"{self.name} has {len(given)} numbers, another parameter {bridge.__dict__['_dims']}: "
+                "expected one for each latent dimension"
+            )
+        if self.name not in learned_names(bridge):
+            each = torch.tensor(given, dtype=torch.float64)
+            bridge.register_buffer(f"fixed_{self.name}", each, persistent=False)
+
+    def checked(self, value: Any, *, learned: bool) -> Any:
+        many = isinstance(value, (list, tuple)) and len(value) > 0
+        for one in value if many else (value,):
+            if not is_number(one) or one <= 0:
+                raise BadInput(f"{self.name}={shown(value)}: expected a finite number above 0")
+            if not self.least <= one <= self.most:
+                limits = f"{self.least:g} to {self.most:g}"
+                raise BadInput(f"{self.name}={shown(value)}: expected a number from {limits}")
+            if learned and not self.low <= one <= self.high:
+                raise BadInput(
+                    f"{self.name}={shown(value)}: expected a number from {self.low:g} to "
+                    f"{self.high:g}, the range in which it is learned"
+                )
+        return list(value) if many else value
+
+    def free(self, value: Tensor) -> Tensor:
+        share = (value / self.low).log() / math.log(self.high / self.low)
+        # A bound itself is infinitely far; this is within 1e-5 of it.
+        return torch.logit(share, eps=1e-6)
+
+    def constrained(self, free: Tensor) -> Tensor:
+        return self.low * torch.exp(math.log(self.high / self.low) * torch.sigmoid(free))
+
+
+class Scale(Positive):
+    """A standard deviation, or a list of them: its square has to be a number too."""
+
+    least = 1e-12
+
+
+class Between(Positive):
+    """A number, or a list of them, that keeps to its range whether it is learned or fixed."""
+
+    def checked(self, value: Any, *, learned: bool) -> Any:
+        for one in value if isinstance(value, (list, tuple)) else (value,):
+            check_between(self.low, self.high, **{self.name: one})
+        return super().checked(value, learned=learned)
+
+
+def learnable(cls: type) -> dict[str, Learnable]:
+    """What a class may learn, by name; a subclass comes before what it inherits."""
+    found: dict[str, Learnable] = {}
+    for base in cls.__mro__:
+        found |= {k: v for k, v in vars(base).items() if isinstance(v, Learnable) and k not in found}
+    return found
+
+
+def learned_names(bridge: Bridge) -> list[str]:
+    """The names in the bridge's ``learn``."""
+    return [name for name in getattr(bridge, "learn", "").split("+") if name]
+
+
+def checked_names(cls: type, learn: str | Sequence[str]) -> str:
+    """The names to learn in the form that is kept and written, ``"theta+sigma"``.
+
+    Raises:
+        BadInput: for a name that the class cannot learn.
+    """
+    names = learn.split("+") if isinstance(learn, str) else learn
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise BadInput(f"learn={shown(learn)}: expected names joined by '+', as in 'theta+sigma'")
+    names = [name.strip() for name in names if name.strip()]
+    known = list(learnable(cls))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise BadInput(
+            f"learn={shown(learn)}: {cls.__name__} cannot learn {listed(unknown)}; it can learn "
+            f"{', '.join(known) or 'nothing'}, and several names are joined by '+'"
+        )
+    return "+".join(name for name in known if name in names)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")

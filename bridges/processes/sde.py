@@ -1,0 +1,185 @@
+"""Learned-drift SDE bridge: the states steer a random path that should look like a pinned process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bridges import registry
+from bridges.errors import BadInput, check_counts, shown
+from bridges.latent.latent_map import LatentMap
+from bridges.latent.trajectory import Trajectory, layer_times
+from bridges.processes.base import Bridge
+from bridges.processes.gaussian import GaussianBridge
+from kernels.path.solver import SolverReport
+from kernels.path.spline import natural_spline_matrix
+from kernels.sde import PathGrid, sde_cost
+
+_PANELS = 64
+"""Panels in which a step's weight is shared between its two ends: for 24 steps or more, to 1e-4."""
+
+_MOST_STEPS = 10_000
+
+
+class DriftNetwork(LatentMap):
+    """p(t, y, LayerNorm(X(t))): where the path is to end, as seen from time t, state y and the layers.
+
+    A stack of linear layers with 0.909 SiLU between (arXiv 2305.17670, section 3.3). Its first layer
+    is kept in two parts: ``layers[0]`` reads X in R^{2H}, ``path`` reads [t; y] in R^{1+d}.
+
+    Args:
+        hidden_size: H.
+        widths: widths of the layers; the last is d.
+    """
+
+    def __init__(self, hidden_size: int, widths: Sequence[int]) -> None:
+        super().__init__(hidden_size, widths)
+        self.path = nn.Linear(1 + widths[-1], widths[0], bias=False)
+
+    def forward(self, trajectory: Trajectory) -> Tensor:
+        """There is no latent trajectory without a path.
+
+        Raises:
+            BadInput: always.
+        """
+        raise BadInput("a drift network has no latent trajectory: its states steer a random path")
+
+
+class SDEBridge(Bridge, name="sde"):
+    r"""Path-space KL from a learned SDE, steered by the states and blind to v, to a pinned process.
+
+    The target's pinned drift is affine, :math:`b = \alpha(t) y + \beta(t) v`. The learned drift has the
+    same form with the network's guess of the end point in the place of v:
+
+    .. math:: f = \alpha(t) y + \beta(t) \, p(t, y, \mathrm{LayerNorm}(X(t))), \qquad
+              \mathrm{cost} = \mathbb E \, \tfrac12 \int_0^{t_{L+1}}
+              \frac{\beta(t)^2}{\sigma^2} |p - v|^2 \, dt
+
+    X is the natural cubic spline through (0, 0) and the layers' states. f never sees v: the cost
+    measures whether the states reveal it. The affine part is integrated exactly between nodes, with the
+    target's own transition, and the cost's weight exactly against p's linear interpolation, so that few
+    nodes are enough (benchmarks/NOTES.md has the bias).
+
+    Each call draws one path per token; give a ``generator`` to fix the draw. As a process on its own,
+    without states to steer it, it is its target: `mean`, `variance`, `sample` and `log_prob` are the
+    target's.
+
+    Source: arXiv 2305.17670, section 3.3; the affine form of f is ours.
+
+    Args:
+        target: a Markov Gaussian bridge, as in `bridges.parse`: "brownian", "ou:theta=2".
+        steps: of the time grid, at least; every gap between two layers gets the same number, so that
+            the layers' times are always nodes.
+    """
+
+    formula = "E 1/2 int beta^2 / sigma^2 |p(t, y, X) - v|^2 dt,  dy = (alpha y + beta p) dt + sigma dW"
+
+    def __init__(self, target: str = "brownian", steps: int = 24) -> None:
+        super().__init__()
+        check_counts(steps=steps)
+        if steps > _MOST_STEPS:
+            raise BadInput(f"steps={steps}: expected at most {_MOST_STEPS}, which is more than enough")
+        process = registry.parse(target)
+        if not isinstance(process, GaussianBridge) or not process.is_markov():
+            raise BadInput(
+                f"target={shown(target)}: expected a Markov Gaussian bridge, which needs a covariance "
+                "with c(s,u) c(t,t) = c(s,t) c(t,u); for example 'brownian' or 'ou'"
+            )
+        if process.learn or process.dims is not None:
+            raise BadInput(
+                f"target={shown(target)}: expected fixed parameters, the same in every dimension; what "
+                "is learned here is the drift"
+            )
+        self.target = target
+        self.steps = steps
+        self.process = process
+        self.last_solve: SolverReport | None = None
+        self._grids: dict[tuple[int, torch.device, torch.dtype], PathGrid] = {}
+
+    def make_map(self, hidden_size: int, widths: Sequence[int]) -> LatentMap:
+        return DriftNetwork(hidden_size, widths)
+
+    def mean(self, t: Tensor, end: Tensor) -> Tensor:
+        return self.process.mean(t, end)
+
+    def variance(self, t: Tensor) -> Tensor:
+        return self.process.variance(t)
+
+    def sample(self, t: Tensor, end: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Joint samples of the target; see `GaussianBridge.sample`."""
+        return self.process.sample(t, end, generator=generator)
+
+    def log_prob(self, z: Tensor, t: Tensor, end: Tensor) -> Tensor:
+        """Log-density of the target; see `GaussianBridge.log_prob`."""
+        return self.process.log_prob(z, t, end)
+
+    def cost(
+        self,
+        latent_map: LatentMap,
+        trajectory: Trajectory,
+        end: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """An unbiased draw of each token's KL on the grid; ``last_solve`` says what it took."""
+        if not isinstance(latent_map, DriftNetwork):
+            raise BadInput(f"{type(latent_map).__name__} is no drift network: make it with make_map")
+        weight = latent_map.weights[0]
+        grid = self._grid(len(trajectory.states), weight)
+        device = end.device if generator is None else generator.device
+        noise = torch.randn(
+            len(grid.decay), *end.shape[-2:], generator=generator, dtype=weight.dtype, device=device
+        )
+        value, self.last_solve = sde_cost(
+            trajectory.states,
+            trajectory.context,
+            trajectory.rows,
+            latent_map.path.weight,
+            latent_map.weights,
+            latent_map.biases,
+            end,
+            noise.to(end.device),
+            grid,
+            reduction="none",
+        )
+        return value
+
+    def _grid(self, num_states: int, like: Tensor) -> PathGrid:
+        key = num_states, like.device, like.dtype
+        if key not in self._grids:
+            with torch.inference_mode(False):  # kept, and used in training later
+                self._grids[key] = path_grid(self.process, num_states, self.steps).to(like)
+        return self._grids[key]
+
+
+def path_grid(target: GaussianBridge, num_states: int, steps: int = 1) -> PathGrid:
+    r"""Nodes, transitions and quadrature of the cost of a drift of the target's affine form.
+
+    Between two nodes the path moves by the target's transition with p in the place of the end point.
+    A frozen p makes the KL of that step :math:`|p-v|^2 \gamma^2 / 2 s^2`, gain over variance of the
+    transition, which equals the integral of :math:`\beta^2/\sigma^2` over the step. The step's weight
+    is shared between its ends as the integral of that density against linear interpolation.
+
+    Args:
+        target: Markov.
+        num_states: L+1 layers' states.
+        steps: at least, a multiple of L+1 in the end.
+    """
+    knots = torch.cat([torch.zeros(1, dtype=torch.float64), layer_times(num_states)])
+    per_layer = -(-steps // num_states)
+    inside = torch.arange(per_layer, dtype=torch.float64) / per_layer
+    times = torch.cat([(knots[:-1, None] + knots.diff()[:, None] * inside).flatten(), knots[-1:]])
+    decay, gain, variance = target.transition(times[:-1], times[1:])
+    edges = torch.linspace(0, 1, _PANELS + 1, dtype=torch.float64)
+    fine = times[:-1, None] + times.diff()[:, None] * edges
+    _, step_gain, step_variance = target.transition(fine[:, :-1], fine[:, 1:])
+    share = (edges[:-1] + edges[1:]) / 2
+    density = step_gain**2 / step_variance
+    weight = torch.zeros_like(times)
+    weight[:-1] += (density * (1 - share)).sum(1)
+    weight[1:] += (density * share).sum(1)
+    one, zero = torch.ones_like(times), torch.zeros_like(times)
+    spline = natural_spline_matrix(knots, times)[:, 1:]  # the first knot is 0 and adds nothing
+    return PathGrid(times, spline, decay, gain, variance.sqrt(), one, zero, one, weight)

@@ -1,0 +1,58 @@
+"""Integrated Brownian motion, pinned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bridges.processes.formulas import exact, ordered
+from bridges.processes.gaussian import GaussianBridge
+from bridges.processes.parameters import Scale
+
+
+class SmoothBridge(GaussianBridge, name="smooth"):
+    r"""Integrated Brownian motion pinned in value at both ends, with its velocity free at both.
+
+    .. math:: m(t) = t, \quad s^2(t) = \tfrac13 \sigma^2 t^2 (1 - t)^2, \quad
+              \operatorname{cov}(s, t) = \tfrac16 \sigma^2 s (1 - t) (1 - s^2 - (1 - t)^2), \; s \le t
+
+    The free process is :math:`X(t) = V t + I(t)` with :math:`I(t) = \int_0^t W` and a first velocity V
+    of which nothing is known beforehand (a normal whose variance goes to infinity). Given X(1) = v this
+    is :math:`V = v - I(1)`, so :math:`X(t) = t v + I(t) - t I(1)`; with
+    :math:`\operatorname{cov}(I(s), I(t)) = s^2 (3 t - s) / 6` the covariance follows, the Green's
+    function of a simply supported beam. X has a velocity, and without it its past is needed: it is not
+    Markov. Its mean given points on the way is their natural cubic spline.
+
+    The last bracket is computed as :math:`2 s (1 - t) + (t - s)(2 - t + s)`, a sum of positive terms.
+
+    Source: Wahba, "Improper priors, spline smoothing and the problem of guarding against model errors in
+    regression", J. R. Statist. Soc. B 40 (1978).
+
+    Args:
+        sigma: scale of the acceleration, above 0, or a list of d; learned from 0.001 to 10.
+        **options: of `GaussianBridge`.
+
+    Example:
+        >>> bridges.get("smooth").variance(torch.tensor([0.5])).item()  # a Brownian bridge has 1/4
+        0.020833...
+    """
+
+    formula = "m(t) = t,  s2(t) = sigma^2 t^2 (1 - t)^2 / 3"
+
+    sigma = Scale(1e-3, 10)
+
+    def __init__(self, sigma: float | list[float] = 1.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.sigma = sigma
+
+    def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self.per_dimension(t), self.covariance(t, t)
+
+    def covariance(self, s: Tensor, t: Tensor) -> Tensor:
+        early, late = (self.per_dimension(x) for x in ordered(s, t))
+        left = 1 - late
+        bracket = 2 * early * left + (late - early) * (1 + left + early)
+        value = exact(self.sigma) ** 2 * early * left * bracket / 6
+        return value.to(torch.promote_types(s.dtype, t.dtype))

@@ -1,0 +1,133 @@
+"""Heavy-tailed bridge: a Student-t process around a Gaussian one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from scipy.special import gammainccinv
+from torch import Tensor
+
+from bridges.errors import BadInput, is_number, shown
+from bridges.latent.latent_map import LatentMap
+from bridges.latent.trajectory import Trajectory
+from bridges.processes.base import Bridge, check_density, check_end
+from bridges.processes.formulas import exact
+from bridges.processes.gaussian import parse_gaussian
+from bridges.processes.likelihood import columns
+
+_MOST = 1e6  # degrees of freedom; lgamma keeps nine digits of the normaliser there
+
+
+class StudentBridge(Bridge, name="student"):
+    r"""Student-t process around a Gaussian bridge: each trajectory has one random scale of its own.
+
+    .. math:: X(t) = m(t) v + \sqrt{\frac{\nu - 2}{U}} \, (G(t) - m(t) v), \qquad U \sim \chi^2_\nu,
+
+    with G the Gaussian bridge ``base`` and U drawn once for a trajectory: all its times and all its d
+    dimensions share it, so the law is elliptical. Mean and covariance are those of the base. With
+    :math:`q = |z - m(t) v|^2 / s^2(t)` the density at one time is
+
+    .. math:: \log p = \log \frac{\Gamma(\frac{\nu + d}2)}{\Gamma(\frac\nu2)}
+              - \tfrac d2 \log(\pi (\nu - 2) s^2(t))
+              - \tfrac{\nu + d}2 \log \Bigl( 1 + \frac{q}{\nu - 2} \Bigr)
+
+    and the cost is the mean over layers of its last term; of all its terms, normaliser included, if the
+    base learns parameters. A layer far off costs the logarithm of its distance only: an odd token pulls
+    less. As nu grows this becomes the base, cost included.
+
+    Source: Shah, Wilson, Ghahramani, "Student-t Processes as Alternatives to Gaussian Processes",
+    AISTATS 2014 (arXiv 1402.4306).
+
+    Args:
+        base: a Gaussian bridge, as in `bridges.parse`: "brownian", "ou:theta=2".
+        nu: degrees of freedom, above 2, where the variance is finite, to 1e6.
+
+    Example:
+        >>> bridges.get("student", base="ou", nu=3.0).variance(torch.tensor([0.5]))  # as "ou" itself
+    """
+
+    formula = "log p = -(nu + d) / 2 log(1 + |z - m(t) v|^2 / ((nu - 2) s2(t))) + const,  m, s2 of base"
+
+    def __init__(self, base: str = "brownian", nu: float = 5.0) -> None:
+        super().__init__()
+        if not is_number(nu) or not 2 < nu <= _MOST:
+            raise BadInput(f"nu={shown(nu)}: expected a number above 2, to {_MOST:g}")
+        process = parse_gaussian("base", base)
+        if process.likelihood != "marginal":
+            raise BadInput(
+                f"base={shown(base)}: expected likelihood=marginal; the cost here is of each layer by "
+                "itself"
+            )
+        self.base = base
+        self.nu = nu
+        self.process = process
+
+    def terms(self, trajectory: Trajectory) -> int:
+        return len(trajectory.states)
+
+    def make_map(self, hidden_size: int, widths: Sequence[int]) -> LatentMap:
+        return self.process.make_map(hidden_size, widths)
+
+    def mean(self, t: Tensor, end: Tensor) -> Tensor:
+        return self.process.mean(t, end)
+
+    def variance(self, t: Tensor) -> Tensor:
+        return self.process.variance(t)
+
+    def sample(self, t: Tensor, end: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Exact joint samples [T, N, d], one scale a trajectory; see `GaussianBridge.sample`."""
+        target = check_end(end).to(torch.float64)
+        deviation = self.process.sample(t, torch.zeros_like(target), generator=generator)
+        uniform = torch.rand(len(end), generator=generator, dtype=torch.float64, device=end.device)
+        # Upper quantiles, for which a uniform number of exactly 0 means no deviation at all.
+        chi_square = 2 * gammainccinv(float(self.nu) / 2, uniform.cpu().numpy())
+        scale = ((float(self.nu) - 2) / torch.from_numpy(chi_square)).sqrt().to(end.device)
+        path = self.process.mean(t.to(torch.float64), target) + scale[:, None] * deviation
+        path[t == 1] = target
+        return path.to(end.dtype)
+
+    def log_prob(self, z: Tensor, t: Tensor, end: Tensor) -> Tensor:
+        """Normalised log-density of z [T, N, d] at each time by itself, of all d dimensions: [T, N].
+
+        Raises:
+            BadInput: as `GaussianBridge.log_prob`.
+        """
+        check_density(z, t, end)
+        variance = self.process.variance(t).to(torch.float64)
+        constant = self._constant(variance, end.shape[-1])[:, None]
+        return (constant - self._misfit(z - self.process.mean(t, end), variance)).to(z.dtype)
+
+    def cost(
+        self,
+        latent_map: LatentMap,
+        trajectory: Trajectory,
+        end: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Mean over layers of ``(nu + d) / 2 log(1 + |z_i - m(t_i) v|^2 / ((nu - 2) s2(t_i)))``.
+
+        With a base that learns, of all terms of the density: else a wider law would always cost less.
+        """
+        factor, variance = self.process.marginal(trajectory.times())
+        with torch.autocast(end.device.type, enabled=False):
+            latent = latent_map(trajectory)
+            pull = columns(factor).to(latent.dtype) * end.to(latent.dtype).unsqueeze(-3)
+            value = self._misfit(latent - pull, variance).mean(-2)
+            if self.process.learn:
+                value = value - self._constant(variance, end.shape[-1]).mean()
+            return value.to(latent.dtype)
+
+    def _constant(self, variance: Tensor, dim: int) -> Tensor:
+        """The density's logarithm at the mean with variances [T], or [T, d]: [T]."""
+        nu = exact(self.nu)
+        size = math.log(math.pi) + torch.log(nu - 2) + variance.log().reshape(len(variance), -1)
+        return torch.lgamma((nu + dim) / 2) - torch.lgamma(nu / 2) - size.expand(-1, dim).sum(-1) / 2
+
+    def _misfit(self, residual: Tensor, variance: Tensor) -> Tensor:
+        """What the density loses to residuals [..., T, N, d] with variances [T]: [..., T, N]."""
+        nu, dim = exact(self.nu), residual.shape[-1]
+        square = (residual.square() / columns(variance).to(residual.dtype)).sum(-1)
+        return (nu + dim) / 2 * torch.log1p(square / (nu - 2))

@@ -26,9 +26,9 @@ from benchmarks.environment import RESULTS, environment
 from bridges import RunningCost
 from bridges.seeds import generator
 from bridges.storage.files import write_text
-from pets.cli_input import ManyValues
-from pets.models import load_plm, unload
-from pets.statistics import markdown_table, paired, summarise
+from pets.commands.options import ManyValues
+from pets.study.statistics.intervals import markdown_table, paired, summarise
+from pets.tuning.models import load_plm, unload
 
 NAMES = ("Tom", "Lily", "Ben", "Mia", "Sam", "Anna", "Max", "Sue")
 COLOURS = ("red", "blue", "green", "yellow", "black", "white", "pink", "brown")

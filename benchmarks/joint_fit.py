@@ -19,8 +19,8 @@ from benchmarks.environment import RESULTS, environment, to_json
 from benchmarks.meter import quantiles, ratios
 from bridges import RunningCost, fit_together
 from bridges.storage.files import write_text
-from pets.cli_input import ManyValues, read_lines
-from pets.models import load_plm
+from pets.commands.options import ManyValues, read_lines
+from pets.tuning.models import load_plm
 
 ALONE, TOGETHER = "one after another", "together"
 

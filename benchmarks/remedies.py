@@ -22,10 +22,10 @@ from torch.nn import functional as F
 
 from bridges import BrownianBridge, LabelEnds, RunningCost, get
 from bridges.cost.documents import Layout
-from pets.compare.arms import Arm
-from pets.compare.context import Context
-from pets.compare.costs import Recipe
-from pets.verbalizer import Verbalizer
+from pets.study.compare.arms import Arm
+from pets.study.compare.context import Context
+from pets.study.compare.costs import Recipe
+from pets.tasks.verbalizer import Verbalizer
 
 _LONGER = 2
 

@@ -32,8 +32,8 @@ from bridges.latent.trajectory import layer_times
 from bridges.processes.sde import DriftNetwork, path_grid
 from bridges.storage.files import write_text
 from kernels import oracle
-from pets.classifier import PromptClassifier
-from pets.models import load_plm
+from pets.tasks.classifier import PromptClassifier
+from pets.tuning.models import load_plm
 
 WARM_UP = 3
 

@@ -1,7 +1,7 @@
 """What the running cost adds to a LoRA step of a BERT with random weights: time and memory.
 
 The model is as large as the shape says and nothing is downloaded; the head runs at the targets alone, as
-in `pets.tuning`. Steps alternate between the arms.
+in `pets.tuning.tune`. Steps alternate between the arms.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from bridges import GaussianBridge, RunningCost
 from bridges.latent.trajectory import layer_times
 from bridges.processes.sde import DriftNetwork, SDEBridge, path_grid
 from kernels import oracle
-from pets.classifier import PromptClassifier
-from pets.verbalizer import Verbalizer
+from pets.tasks.classifier import PromptClassifier
+from pets.tasks.verbalizer import Verbalizer
 
 MEBIBYTE = 2**20
 

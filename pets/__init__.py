@@ -8,7 +8,7 @@ them needs ``import pets`` first, or peft stops with ``KeyError: 'ADAPTER'`` or 
 
 from pets import interrupts  # noqa: F401  first: it takes care of the seconds that the others take
 from pets.methods import available, get, init_prompt
-from pets.regularize import Regularizer, regularize
-from pets.verbalizer import Verbalizer
+from pets.plug.regularize import Regularizer, regularize
+from pets.tasks.verbalizer import Verbalizer
 
 __all__ = ["Regularizer", "Verbalizer", "available", "get", "init_prompt", "regularize"]

@@ -8,8 +8,8 @@ from typing import Any
 
 from tiny import TEXTS, tiny_bert, tiny_tokenizer
 
-from pets.compare.grid import Grid
-from pets.tune_settings import TuneSettings
+from pets.study.compare.grid import Grid
+from pets.tuning.settings import TuneSettings
 
 FIT = {"max_steps": 4, "batch_size": 4, "max_length": 16, "held_out": 8, "eval_every": 2}
 SETTINGS = TuneSettings(max_steps=4, batch_size=4, eval_every=2, max_length=20, learning_rate=1e-2)

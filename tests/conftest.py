@@ -43,7 +43,7 @@ def _seeded() -> None:
 def few_rounds() -> Iterator[None]:
     """For comparisons whose step times are not what is tested."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pets.compare.step_times._ROUNDS", (1, 1))
+        patch.setattr("pets.study.compare.step_times._ROUNDS", (1, 1))
         yield
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import bridges
 import pets
 from pets import Verbalizer
-from pets.models import load_pet
+from pets.tuning.models import load_pet
 
 Config = Callable[[nn.Module], peft.PeftConfig]
 Inputs = dict[str, Tensor]

@@ -177,7 +177,10 @@ def test_a_model_that_takes_the_number_and_leaves_it_alone_has_a_mean_for_a_cost
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
-        with pets.regularize(model, cost, added), caplog.at_level(logging.WARNING, "pets.loss_scale"):
+        with (
+            pets.regularize(model, cost, added),
+            caplog.at_level(logging.WARNING, "pets.plug.loss_scale"),
+        ):
             steps[added] = by_trainer(model, tmp_path, 1)
     assert "does not divide its loss by it" in caplog.text
     model, cost = build("bert")

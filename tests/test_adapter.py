@@ -28,7 +28,7 @@ from transformers import BertConfig, BertForMaskedLM, OPTConfig, OPTForCausalLM
 
 import pets
 from bridges import BadInput
-from pets.adapter import AdapterConfig, AdapterLayer
+from pets.methods.adapter import AdapterConfig, AdapterLayer
 
 H, FF, LAYERS = 32, 48, 2
 BERT = {"encoder.layer.N.attention.output.dense", "encoder.layer.N.output.dense"}

@@ -16,19 +16,20 @@ from transformers import BertForMaskedLM, PreTrainedModel
 import bridges
 import pets
 from bridges import BadInput, RunningCost
-from pets import prompts, tasks, trajectories
-from pets.classifier import PromptClassifier
-from pets.compare import analysis
-from pets.compare.analysis import analyse
-from pets.compare.lens import lens
-from pets.compare.separability import separability
-from pets.evaluation import room
-from pets.plots import make_panel
-from pets.regularize import regularize
-from pets.report.analysis_figures import analysis_figures
-from pets.tasks import Example
-from pets.trajectories import Seen
-from pets.verbalizer import Verbalizer
+from pets import tasks
+from pets.inside import analysis, trajectories
+from pets.inside.analysis import analyse
+from pets.inside.lens import lens
+from pets.inside.plots import make_panel
+from pets.inside.separability import separability
+from pets.inside.trajectories import Seen
+from pets.plug.regularize import regularize
+from pets.study.report.analysis_figures import analysis_figures
+from pets.tasks import prompts
+from pets.tasks.classifier import PromptClassifier
+from pets.tasks.glue import Example
+from pets.tasks.verbalizer import Verbalizer
+from pets.tuning.evaluation import room
 
 TASK = tasks.get("sst2")
 WORDS = ["negative", "positive"]
@@ -345,7 +346,7 @@ def test_the_lens_scores_by_the_tasks_metric() -> None:
         scores = classifier(**batch).logits
     labels = [e.label for e in EXAMPLES]
     assert found["lens"]["score"][-1] == pytest.approx(
-        pets.metrics.score(task, scores.argmax(1).tolist(), labels)["matthews"], abs=1e-5
+        pets.tasks.metrics.score(task, scores.argmax(1).tolist(), labels)["matthews"], abs=1e-5
     )
     own = scores.exp()[torch.arange(24), torch.tensor(labels)]
     expected = float(own[torch.tensor(labels) == 1].mean())

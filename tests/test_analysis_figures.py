@@ -11,8 +11,8 @@ import pytest
 from matplotlib.colors import same_color
 
 from bridges import BadInput
-from pets.report.analysis_figures import analysis_figures
-from pets.report.figures import Picture
+from pets.study.report.analysis_figures import analysis_figures
+from pets.study.report.figures import Picture
 
 WORDS = ["no", "yes"]
 

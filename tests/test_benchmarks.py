@@ -42,7 +42,7 @@ from benchmarks.environment import to_json
 from benchmarks.flops import flops
 from benchmarks.suite import Group, Refused
 from kernels.path.solver import SolverReport
-from pets.models import load_plm
+from pets.tuning.models import load_plm
 
 
 @pytest.fixture

@@ -27,9 +27,9 @@ from torch import nn
 
 import pets
 from bridges import BadInput
-from pets.bitfit import BiasDelta, BitFitConfig
-from pets.bitfit.layer import deltas
-from pets.bitfit.model import find_biases
+from pets.methods.bitfit import BiasDelta, BitFitConfig
+from pets.methods.bitfit.layer import deltas
+from pets.methods.bitfit.model import find_biases
 
 LAYERS = 2
 _OUTPUTS = {

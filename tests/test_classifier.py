@@ -25,8 +25,8 @@ from transformers import (
 
 import pets
 from bridges import BadInput, RunningCost
-from pets.classifier import PromptClassifier
-from pets.verbalizer import Verbalizer
+from pets.tasks.classifier import PromptClassifier
+from pets.tasks.verbalizer import Verbalizer
 
 VOCABULARY = 63
 SIZES = {

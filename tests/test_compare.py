@@ -23,19 +23,20 @@ from safetensors import SafetensorError
 from tiny import TEXTS, tiny_tokenizer
 
 from bridges import BadInput, EndPoints, RunningCost
-from pets import data as glue
-from pets import splits, tasks
+from pets import tasks
 from pets.cli import main
-from pets.compare import cell as cell_module
-from pets.compare import run as run_module
-from pets.compare.arms import Arm
-from pets.compare.cell import describe, run_cell
-from pets.compare.context import Context
-from pets.compare.grid import Cell
-from pets.compare.look import unused_examples
-from pets.compare.run import Comparison, compare
-from pets.models import load_plm
-from pets.tuning import tune
+from pets.study.compare import cell as cell_module
+from pets.study.compare import run as run_module
+from pets.study.compare.arms import Arm
+from pets.study.compare.cell import describe, run_cell
+from pets.study.compare.context import Context
+from pets.study.compare.grid import Cell
+from pets.study.compare.look import unused_examples
+from pets.study.compare.run import Comparison, compare
+from pets.tasks import data as glue
+from pets.tasks import splits
+from pets.tuning.models import load_plm
+from pets.tuning.tune import tune
 
 pytestmark = pytest.mark.usefixtures("few_rounds")
 
@@ -183,9 +184,9 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from comparison_cases import small_grid, sources
-from pets.compare import cell, run
+from pets.study.compare import cell, run
 from bridges.fitting import loop as fit_loop
-from pets import tuning_loop
+from pets.tuning import loop as tuning_loop
 
 def dies(owner, name, after):
     inner, calls = getattr(owner, name), []

@@ -18,9 +18,9 @@ from bridges import RunningCost
 from bridges.fitting.loop import FitLoop
 from bridges.fitting.text import Reading
 from bridges.model.probe import probe
-from pets.compare import costs as costs_module
-from pets.compare.cell import describe
-from pets.compare.context import Context
+from pets.study.compare import costs as costs_module
+from pets.study.compare.cell import describe
+from pets.study.compare.context import Context
 
 ARMS = (
     "brownian",

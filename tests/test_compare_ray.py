@@ -13,7 +13,7 @@ from comparison_cases import rows_of, save_inputs, small_grid, sources
 from ray_cluster import two_nodes
 
 from bridges import BadInput
-from pets.compare.run import Comparison, compare
+from pets.study.compare.run import Comparison, compare
 
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),

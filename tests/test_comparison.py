@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pets.comparison import Setting, compare_arms
-from pets.differences import difference, holm
+from pets.study.statistics.comparison import Setting, compare_arms
+from pets.study.statistics.differences import difference, holm
 
 Row = dict[str, Any]
 LORA, BITFIT = Setting("sst2", 16, "lora"), Setting("sst2", 16, "bitfit")

@@ -16,7 +16,7 @@ from torch import nn
 
 import pets
 from bridges import BadInput, RunningCost
-from pets.targets import prompt_shape
+from pets.methods.modules import prompt_shape
 
 every_pet = pytest.mark.parametrize("pet", pets.available())
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from shared_files import needs_shared, shared
 
 from bridges.errors import BadInput
-from pets import data, tasks
-from pets.tasks import Example, Task
+from pets import tasks
+from pets.tasks import data
+from pets.tasks.glue import Example, Task
 
 SST2 = "sentence\tlabel\n"
 QQP = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import bridges
-from pets import demo, plots
-from pets.tiny_lm import Settings, tiny_lm
+from pets.demo import demo
+from pets.demo.tiny_lm import Settings, tiny_lm
+from pets.inside import plots
 
 
 @pytest.fixture

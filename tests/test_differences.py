@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pets.differences import (
+from pets.study.statistics.differences import (
     bootstrap_interval,
     difference,
     difference_from,

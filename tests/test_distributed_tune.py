@@ -22,11 +22,11 @@ from tiny import tiny_tokenizer
 
 from bridges import BadInput, RunningCost
 from bridges.storage.files import Snapshot
-from pets.processes import Processes, joined
-from pets.runs import RunFolder
-from pets.tasks import TaskData
-from pets.tuning import tune
-from pets.tuning_loop import TuningLoop
+from pets.tasks.glue import TaskData
+from pets.tuning.loop import TuningLoop
+from pets.tuning.run_folder import RunFolder
+from pets.tuning.tune import tune
+from pets.tuning.workers import Processes, joined
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 WORLD = 2
@@ -204,7 +204,7 @@ def test_a_run_of_two_processes_is_not_gone_on_with_by_one(folder: Path) -> None
 def test_alone_no_message_is_sent() -> None:
     assert joined() == Processes()
     value = torch.ones(3)
-    with mock.patch("pets.processes.dist", None):
+    with mock.patch("pets.tuning.workers.dist", None):
         alone = Processes()
         assert alone.mean(value) is value
         assert alone.part([1, 2, 3]) == [1, 2, 3]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bridges.errors import BadInput
-from pets import docstrings
+from pets.demo import docstrings
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from tiny import tiny_tokenizer
 
 import pets
 from bridges import BadInput
-from pets import prompts
-from pets.evaluation import score
-from pets.tasks import TaskData
-from pets.tuning import tune
+from pets.tasks import prompts
+from pets.tasks.glue import TaskData
+from pets.tuning.evaluation import score
+from pets.tuning.tune import tune
 
 
 def run(folder: Path, plm: Any, data: TaskData = DATA, **changes: Any) -> dict[str, Any]:

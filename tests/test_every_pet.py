@@ -16,7 +16,7 @@ from transformers import BertForMaskedLM
 import bridges
 import pets
 from bridges import BadInput
-from pets.models import load_pet, unload
+from pets.tuning.models import load_pet, unload
 
 LENGTHENED = {"prompt": 20}
 """Positions that a PET puts before the input."""

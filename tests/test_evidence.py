@@ -16,9 +16,9 @@ from benchmarks import evidence
 from benchmarks.evidence import ARMS, GROUPS, REMEDY, STUDIES, ZOO, grid
 from benchmarks.remedies import REMEDIES, RemedyContext
 from bridges import RunningCost
-from pets.compare.context import Context
-from pets.compare.run import Comparison, compare
-from pets.verbalizer import Verbalizer
+from pets.study.compare.context import Context
+from pets.study.compare.run import Comparison, compare
+from pets.tasks.verbalizer import Verbalizer
 
 pytestmark = pytest.mark.usefixtures("few_rounds")
 
@@ -132,6 +132,6 @@ def test_the_one_command_runs_every_study_and_reports_it(
     shared = {path.name for path in (runs / "costs").iterdir()}
     assert {path.name for path in (runs / "remedies" / "costs").iterdir()} == shared
     before = (runs / "results.jsonl").read_bytes()
-    monkeypatch.setattr("pets.compare.run.run_cell", None)
+    monkeypatch.setattr("pets.study.compare.run.run_cell", None)
     assert CliRunner().invoke(evidence.main, command, catch_exceptions=False).exit_code == 0
     assert (runs / "results.jsonl").read_bytes() == before

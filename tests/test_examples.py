@@ -17,7 +17,7 @@ from tiny import TEXTS, tiny_bert, tiny_llama, tiny_model, tiny_tokenizer
 from transformers import BertForMaskedLM
 
 from bridges import RunningCost
-from pets.models import load_pet
+from pets.tuning.models import load_pet
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 WEIGHTS = "adapter_model.safetensors"

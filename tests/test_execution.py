@@ -26,8 +26,9 @@ import torch
 from ray_cluster import two_nodes
 
 from bridges import BadInput
-from pets.compare import execution, on_ray
-from pets.compare.execution import ATTEMPTS, Failure, outcomes
+from pets.study.execution import ray as cluster
+from pets.study.execution.attempt import ATTEMPTS, Failure
+from pets.study.execution.outcomes import outcomes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 HAS_RAY = importlib.util.find_spec("ray") is not None
@@ -162,7 +163,8 @@ def test_a_process_gets_its_share_of_the_threads(tmp_path: Path) -> None:
 def test_a_dying_worker_costs_only_the_item_that_kills_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution, "ATTEMPTS", 2)
+    monkeypatch.setattr(attempt, "ATTEMPTS", 2)
+    monkeypatch.setattr(local, "ATTEMPTS", 2)
     results = found(tmp_path, [ONCE, DIES, "1"], jobs=2)
     assert str(results.pop(DIES)) == "WorkerDied: its worker died 2 times: killed, or out of memory"
     assert results == found(tmp_path, [ONCE, "1"])
@@ -318,7 +320,7 @@ def test_what_is_no_address_of_a_ray_cluster_is_refused(address: str) -> None:
 @needs_ray
 def test_an_unreachable_ray_is_said_before_anything_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray by itself tries for many minutes, without a word where its log level is low."""
-    monkeypatch.setattr(on_ray, "_SECONDS", 0.5)
+    monkeypatch.setattr(cluster, "_SECONDS", 0.5)
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{server.getsockname()[1]}"

@@ -40,8 +40,8 @@ from transformers.models.bert.modeling_bert import BertLayer
 
 import pets
 from bridges import BadInput, RunningCost
-from pets.models import load_pet
-from pets.targets import prompt_shape
+from pets.methods.modules import prompt_shape
+from pets.tuning.models import load_pet
 
 STEPS, RATE = 2, 1.0
 OPTIONS = {

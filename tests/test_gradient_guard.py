@@ -24,7 +24,7 @@ import bridges
 import pets
 from bridges import BadInput
 
-LOGGER = "pets.gradient_guard"
+LOGGER = "pets.plug.guard"
 
 
 def train_mode(plm: PreTrainedModel, config: Any = None) -> tuple[nn.Module, bridges.RunningCost]:

@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 import pets
 from bridges import BadInput, RunningCost
 from pets import Verbalizer
-from pets.label_targets import SequenceTargets
+from pets.plug.labels import SequenceTargets
 
 IDS = torch.tensor([[2, 5, 10, 11, 6, 7, 3], [2, 6, 12, 5, 3, 0, 0]])
 MASK = (IDS != 0).long()

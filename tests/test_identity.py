@@ -24,7 +24,7 @@ import pets
 from bridges import BadInput, RunningCost
 from bridges.fitting.loop import FitLoop
 from bridges.model.identity import model_identity, own_code
-from pets.models import load_plm
+from pets.tuning.models import load_plm
 
 ROOT = Path(__file__).resolve().parents[1]
 Change = Callable[[Any], object]
@@ -116,7 +116,7 @@ def test_files_and_objects_and_processes_agree(tmp_path: Path) -> None:
     script = f"""
 import json
 from bridges.model.identity import model_identity
-from pets.models import load_plm
+from pets.tuning.models import load_plm
 print(json.dumps(model_identity(*load_plm({str(tmp_path / "plm")!r}))))
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True)

@@ -15,11 +15,11 @@ from transformers import AutoTokenizer
 
 from bridges import BadInput, RunningCost
 from pets import Verbalizer, tasks
-from pets.classifier import PromptClassifier
-from pets.label_words import word_tokens
-from pets.tasks import Example, TaskData
-from pets.tune_settings import TuneSettings
-from pets.tuning import tune
+from pets.tasks.classifier import PromptClassifier
+from pets.tasks.glue import Example, TaskData
+from pets.tasks.label_words import word_tokens
+from pets.tuning.settings import TuneSettings
+from pets.tuning.tune import tune
 
 WORDS = ("great", "happy", "sad", "terrible", "good", "Great", "café", "not good", "grated", ".")
 # How the vocabularies of some kinds write "happy", and a mark that others use.

@@ -13,9 +13,10 @@ import bridges
 import pets
 from bridges import BadInput, FitSettings, RunningCost, registry
 from bridges.errors import check_counts, check_flags, check_seeds, listed, one_line, shown, unknown
-from pets import methods, regularizers, splits, tasks
-from pets.tasks import Example
-from pets.tune_settings import TuneSettings
+from pets import methods, regularizers, tasks
+from pets.tasks import splits
+from pets.tasks.glue import Example
+from pets.tuning.settings import TuneSettings
 
 HUGE = "x" * 1_000_000
 DIGITS = 10**5000  # more than Python writes

@@ -21,8 +21,8 @@ from transformers import BertForMaskedLM, XLNetConfig, XLNetLMHeadModel
 
 import pets
 from bridges import BadInput
-from pets import targets
-from pets.models import load_plm
+from pets.methods import modules as targets
+from pets.tuning.models import load_plm
 
 MINILM = ("models", "minilm-l6-mlm")
 

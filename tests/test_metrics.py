@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bridges.errors import BadInput
 from pets import tasks
-from pets.metrics import score
+from pets.tasks.metrics import score
 
 LABELS = [0, 0, 0, 1, 1, 1, 1, 1]
 PREDICTIONS = [0, 0, 1, 1, 1, 1, 1, 0]  # one class-0 and one class-1 example are wrong

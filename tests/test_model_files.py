@@ -18,7 +18,7 @@ from transformers import BertForMaskedLM
 
 from bridges import BadInput
 from pets.cli import main
-from pets.models import load_plm
+from pets.tuning.models import load_plm
 
 IDS = torch.arange(5, 14).repeat(2, 1)
 

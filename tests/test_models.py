@@ -15,7 +15,7 @@ from transformers import BertForMaskedLM, LlamaForCausalLM, PreTrainedModel, Pre
 
 import pets
 from bridges import BadInput
-from pets.models import load_pet, load_plm
+from pets.tuning.models import load_pet, load_plm
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_missing_head_weights_are_named(
     (saved / "config.json").write_text(config)
     with caplog.at_level(logging.WARNING, logger="pets"):
         load_plm(str(saved))
-    (message,) = [r.getMessage() for r in caplog.records if r.name == "pets.models"]
+    (message,) = [r.getMessage() for r in caplog.records if r.name == "pets.tuning.models"]
     assert "cls.predictions.transform.dense.weight" in message
     assert "random" in message
     assert "bert.encoder" not in message

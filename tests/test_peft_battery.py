@@ -40,10 +40,10 @@ from transformers import AutoModel, AutoModelForMaskedLM, Trainer, TrainingArgum
 
 import pets
 from bridges import BadInput
-from pets import peft_types
-from pets.adapter import AdapterConfig, AdapterModel
-from pets.bitfit import BitFitConfig, BitFitModel
-from pets.models import load_pet, load_plm
+from pets.methods import peft_types
+from pets.methods.adapter import AdapterConfig, AdapterModel
+from pets.methods.bitfit import BitFitConfig, BitFitModel
+from pets.tuning.models import load_pet, load_plm
 
 # Name, architecture, options.
 CASES: list[tuple[str, str, dict[str, Any]]] = [
@@ -443,9 +443,10 @@ try:
     PeftConfig.from_pretrained(sys.argv[1])
 except KeyError as error:
     print("without:", error)
-import pets, pets.peft_types, pets.adapter, pets.bitfit
+import pets, pets.methods.peft_types, pets.methods.adapter, pets.methods.bitfit
 for _ in range(2):
-    for module in (pets.peft_types, pets.adapter, pets.bitfit, pets.methods, pets):
+    methods = pets.methods
+    for module in (methods.peft_types, methods.adapter, methods.bitfit, methods, pets):
         importlib.reload(module)
 for name in list(sys.modules):  # as a second copy of the package would do it
     if name.partition(".")[0] == "pets":

@@ -24,7 +24,7 @@ from transformers import (
 
 from bridges.errors import BadInput
 from bridges.model.positions import IGNORED, max_positions
-from pets.prompts import Encoder, Row, collate, encode
+from pets.tasks.prompts import Encoder, Row, collate, encode
 
 WIDE_MASK = "\uff1cmask\uff1e"  # NFKC turns it into "<mask>"
 

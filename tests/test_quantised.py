@@ -14,7 +14,7 @@ from transformers import BertForMaskedLM, BitsAndBytesConfig, PreTrainedModel
 
 import pets
 from bridges import RunningCost
-from pets.models import load_pet
+from pets.tuning.models import load_pet
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
 

@@ -20,8 +20,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 import pets
 from bridges import BadInput, RunningCost
-from pets.classifier import PromptClassifier
-from pets.verbalizer import Verbalizer
+from pets.tasks.classifier import PromptClassifier
+from pets.tasks.verbalizer import Verbalizer
 
 WEIGHT = 0.7
 

@@ -32,13 +32,14 @@ from torch.nn import functional as F
 
 import pets
 from bridges import BadInput
-from pets import prompts, regularizers, splits
-from pets.classifier import PromptClassifier
-from pets.models import load_pet
-from pets.noise import ModelDropout, noisy_words
-from pets.tune_settings import TuneSettings
-from pets.tuning_loop import TuningLoop
-from pets.verbalizer import Verbalizer
+from pets import regularizers
+from pets.regularizers.noise import ModelDropout, noisy_words
+from pets.tasks import prompts, splits
+from pets.tasks.classifier import PromptClassifier
+from pets.tasks.verbalizer import Verbalizer
+from pets.tuning.loop import TuningLoop
+from pets.tuning.models import load_pet
+from pets.tuning.settings import TuneSettings
 
 NAMES = ["dropout", "label-smoothing", "neftune", "r-drop", "r3f", "weight-decay"]
 NOISY = ["dropout", "neftune", "r-drop", "r3f"]

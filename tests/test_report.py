@@ -15,14 +15,14 @@ from synthetic_runs import Truth, rows, write_rows, write_runs
 
 from bridges.errors import BadInput
 from pets.cli import cli
-from pets.comparison import Setting, compare_arms
-from pets.report import page
-from pets.report.contents import make_document
-from pets.report.document import Document, Table
-from pets.report.images import style
-from pets.report.runs import read_runs
-from pets.report.wording import MINUS
-from pets.report.writing import write_report
+from pets.study.report import page
+from pets.study.report.contents import make_document
+from pets.study.report.document import Document, Table
+from pets.study.report.images import style
+from pets.study.report.runs import read_runs
+from pets.study.report.wording import MINUS
+from pets.study.report.writing import write_report
+from pets.study.statistics.comparison import Setting, compare_arms
 
 CONTROLS = ("regression", "brownian@random-map", "brownian@shuffled-ends")
 HOSTILE = 'RuntimeError: <script>alert("x")</script> | a & b'
@@ -271,7 +271,7 @@ def test_several_shots_have_their_own_picture_and_a_long_svg_is_a_png(
         "sst2, full train set",
         "sst2, 16 shots",
     ]
-    monkeypatch.setattr("pets.report.images._LONGEST", 100)
+    monkeypatch.setattr("pets.study.report.images._LONGEST", 100)
     html, _ = write_report(tmp_path)
     sources = [a["src"] for tag, a in Page(html.read_text(encoding="utf-8")).tags if tag == "img"]
     assert len(sources) == len(document.pictures)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from synthetic_runs import Truth, write_runs
 
-from pets.report.writing import write_report
+from pets.study.report.writing import write_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)

@@ -11,12 +11,12 @@ import pytest
 from tiny import WORDS, tiny_bert, tiny_tokenizer
 
 from pets import tasks
-from pets.compare.context import Context
-from pets.compare.grid import Grid
-from pets.shared_texts import shared_texts, warn_of_shared_texts
-from pets.tasks import Example, TaskData
-from pets.tune_settings import TuneSettings
-from pets.tuning import tune
+from pets.study.compare.context import Context
+from pets.study.compare.grid import Grid
+from pets.tasks.glue import Example, TaskData
+from pets.tasks.shared_texts import shared_texts, warn_of_shared_texts
+from pets.tuning.settings import TuneSettings
+from pets.tuning.tune import tune
 
 SST2 = tasks.get("sst2").with_words(("bad", "good"))
 TRAIN = tuple(Example(f"film {i}", i % 2) for i in range(20))

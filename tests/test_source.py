@@ -12,7 +12,7 @@ from bridges.storage import source
 from bridges.storage.source import source_digest, sources
 
 ROOT = Path(__file__).resolve().parents[1]
-CELL, TUNE, FIT = "pets.compare.cell", "pets.tuning", "bridges.fitting.together"
+CELL, TUNE, FIT = "pets.study.compare.cell", "pets.tuning.tune", "bridges.fitting.together"
 LOADED = """
 import sys, {root}
 for name, module in list(sys.modules.items()):
@@ -37,10 +37,24 @@ def test_it_is_of_what_is_really_imported_and_of_the_backends(root: str) -> None
 
 
 def test_what_only_shows_results_has_no_part() -> None:
-    shows = ("pets.report", "pets.commands", "pets.cli", "pets.differences", "pets.trajectories")
-    shows += ("pets.plots", "pets.demo", "pets.compare.look", "pets.compare.run", "bridges.testing")
+    shows = (
+        "pets.study.report",
+        "pets.commands",
+        "pets.cli",
+        "pets.study.statistics.differences",
+        "pets.inside.trajectories",
+    )
+    shows += (
+        "pets.inside.plots",
+        "pets.demo",
+        "pets.study.compare.look",
+        "pets.study.compare.run",
+        "bridges.testing",
+    )
     assert not [name for name in sources(CELL) if name.startswith(shows)]
-    assert {"pets.evaluation", "pets.tuning_loop", "pets.compare.grid"} <= sources(CELL).keys()
+    assert {"pets.tuning.evaluation", "pets.tuning.loop", "pets.study.compare.grid"} <= sources(
+        CELL
+    ).keys()
     assert not [name for name in sources(FIT) if name.startswith("pets")]
 
 

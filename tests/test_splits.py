@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from bridges.errors import BadInput
 from pets import tasks
-from pets.splits import few_shot, hold_out
-from pets.tasks import Example
+from pets.tasks.glue import Example
+from pets.tasks.splits import few_shot, hold_out
 
 SST2 = tasks.get("sst2")
 MNLI = tasks.get("mnli")

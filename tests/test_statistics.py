@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pets.statistics import markdown_table, paired, summarise
+from pets.study.statistics.intervals import markdown_table, paired, summarise
 
 
 def test_summary_equals_scipy() -> None:

@@ -11,7 +11,7 @@ import pytest
 from synthetic_runs import Truth, rows
 
 from bridges import BadInput
-from pets.compare.table import read_all, read_rows, read_table, write_row, write_table
+from pets.study.compare.table import read_all, read_rows, read_table, write_row, write_table
 
 FAILED = ("sst2", 16, "lora", "vanilla", 42)
 ROWS = rows(

@@ -13,8 +13,8 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from bridges.errors import BadInput
-from pets import tiny_lm as module
-from pets.tiny_lm import Settings, tiny_lm
+from pets.demo import tiny_lm as module
+from pets.demo.tiny_lm import Settings, tiny_lm
 
 TEXTS = [
     f"Open the {noun} and read {count} bytes of the {noun} until it ends."

@@ -26,15 +26,15 @@ from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 
 import pets
 from bridges import BadInput, RunningCost
-from pets import metrics, prompts
-from pets import tuning as tuning_module
-from pets.classifier import PromptClassifier
-from pets.models import load_pet
-from pets.tasks import Example, Label, Task, TaskData
-from pets.tune_settings import TuneSettings
-from pets.tuning import tune
-from pets.tuning_loop import TuningLoop
-from pets.verbalizer import Verbalizer
+from pets.tasks import metrics, prompts
+from pets.tasks.classifier import PromptClassifier
+from pets.tasks.glue import Example, Label, Task, TaskData
+from pets.tasks.verbalizer import Verbalizer
+from pets.tuning import tune as tuning_module
+from pets.tuning.loop import TuningLoop
+from pets.tuning.models import load_pet
+from pets.tuning.settings import TuneSettings
+from pets.tuning.tune import tune
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = (Label("negative", "bad", "0", 0), Label("positive", "good", "1", 1))

@@ -14,8 +14,9 @@ from zoo_cases import BRIDGES, f64
 import bridges
 from bridges import registry
 from bridges.latent.trajectory import layer_times
-from pets import plots, zoo
 from pets.cli import main
+from pets.inside import plots
+from pets.inside import zoo_picture as zoo
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from bridges.errors import BadInput
-from pets.cli_input import ManyValues, read_lines, trust_remote_code
-from pets.compare.presets import PRESETS
+from pets.commands.options import ManyValues, read_lines, trust_remote_code
+from pets.study.compare.presets import PRESETS
 
 
 @click.command(cls=ManyValues)
@@ -98,8 +98,8 @@ def compare(
       bridge-pets compare --model M --preset small --data glue --text wiki.txt --out runs --jobs 2
       bridge-pets report runs
     """
-    from pets.compare.grid import Grid
-    from pets.compare.run import compare as run
+    from pets.study.compare.grid import Grid
+    from pets.study.compare.run import compare as run
 
     if jobs < 1:
         raise BadInput(f"--jobs {jobs}: expected 1 or more")

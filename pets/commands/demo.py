@@ -25,7 +25,7 @@ def demo(out: Path, seeds: int) -> None:
     cost, and tunes LoRA with and without them on a few-shot task: which area of the library does a
     docstring belong to? Prints a table and draws trajectories.png.
     """
-    from pets.demo import run
+    from pets.demo.demo import run
 
     check_counts(seeds=seeds)
     run(out, seeds)

@@ -13,7 +13,7 @@ from bridges.errors import BadInput
 from bridges.fitting.together import STATE_FILE, discard_state, partial_folder
 from bridges.storage.ownership import claimed, foreign
 from bridges.storage.workplace import clean
-from pets.cli_input import ManyValues, read_lines, trust_remote_code
+from pets.commands.options import ManyValues, read_lines, trust_remote_code
 
 
 @click.command(cls=ManyValues)
@@ -69,7 +69,7 @@ def fit(
       bridge-pets fit --model bert-base-uncased --bridge brownian --text wiki.txt --out brownian-bert
       bridge-pets fit --model bert-base-uncased --bridge brownian --control random-map --out random-bert
     """
-    from pets.models import load_plm
+    from pets.tuning.models import load_plm
 
     process = bridges.parse(bridge)
     unfinished = _state_folder(out)

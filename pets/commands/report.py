@@ -24,7 +24,7 @@ def report(runs: Path, out: Path | None) -> None:
     \b
       bridge-pets report runs/compare
     """
-    from pets.report.writing import write_report
+    from pets.study.report.writing import write_report
 
     for path in write_report(runs, out):
         click.echo(f"wrote {path}")

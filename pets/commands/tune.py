@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 import bridges
-from pets.cli_input import ManyValues, trust_remote_code
+from pets.commands.options import ManyValues, trust_remote_code
 
 
 @click.command(cls=ManyValues)
@@ -102,12 +102,12 @@ def tune(
     \b
       torchrun --nproc-per-node 2 -m pets.cli tune --batch-size 32 ...
     """
-    from pets import data as glue
     from pets import tasks
-    from pets.models import load_plm
-    from pets.processes import joined
-    from pets.tune_settings import TuneSettings
-    from pets.tuning import tune as run
+    from pets.tasks import data as glue
+    from pets.tuning.models import load_plm
+    from pets.tuning.settings import TuneSettings
+    from pets.tuning.tune import tune as run
+    from pets.tuning.workers import joined
 
     settings = TuneSettings(
         pet=pet,

@@ -22,7 +22,7 @@ def zoo(plot: Path | None) -> None:
     if plot is not None and not plot.name:
         raise BadInput("--plot is empty: expected the name of a PNG file")
     if plot:
-        from pets.zoo import plot_zoo
+        from pets.inside.zoo_picture import plot_zoo
 
         plot_zoo(plot)
     for name in bridges.available():

@@ -1,0 +1,1 @@
+"""The demo: a tiny language model of Python's docstrings."""

@@ -1,0 +1,159 @@
+"""The demo: a tiny language model, two fitted bridges, few-shot LoRA with and without them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from transformers import PreTrainedModel
+
+import bridges
+from bridges import RunningCost
+from bridges.storage.files import write_text
+from bridges.storage.ownership import check_replaceable, claimed
+from pets.demo import docstrings
+from pets.demo.tiny_lm import tiny_lm
+from pets.inside import plots
+from pets.study.statistics.intervals import HEADING, markdown_table
+from pets.tasks import prompts
+from pets.tasks.glue import Example, Label, Task, TaskData
+from pets.tuning.models import load_pet
+from pets.tuning.settings import TuneSettings
+from pets.tuning.tune import tune
+
+BRIDGES = ("brownian", "ou:theta=3")
+COSTS_FOLDER, RUNS_FOLDER, TABLE_FILE, PICTURE_FILE = "costs", "runs", "table.md", "trajectories.png"
+WEIGHT = 1.0
+FIRST_SEED = 42
+MAX_LENGTH = 128  # positions of the tiny model
+TEXT_WORDS = 20  # of a docstring; the first words say what it is about
+FITTING = {"max_steps": 250, "max_length": 64, "learning_rate": 3e-3}
+TUNING = {"shots": 16, "max_steps": 150, "batch_size": 8, "learning_rate": 5e-3, "eval_every": 25}
+
+
+def cache_folder() -> Path:
+    """Where the demo's language model is kept: $BRIDGE_PETS_CACHE, or the user's cache folder."""
+    own = os.environ.get("BRIDGE_PETS_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bridge-pets"
+
+
+def task_data() -> TaskData:
+    """The few-shot task: which area of the library does this docstring belong to?"""
+    words = tuple(docstrings.AREAS)
+    labels = tuple(Label(word, word, word, k) for k, word in enumerate(words))
+    task = Task("docstrings", "docstrings", labels, ("text",), "area", ("text",))
+    train, reported = docstrings.areas()
+    return TaskData(
+        task,
+        tuple(Example(_start(text), label) for text, label in train),
+        tuple(Example(_start(text), label) for text, label in reported),
+    )
+
+
+def _start(text: str) -> str:
+    return " ".join(text.split()[:TEXT_WORDS])
+
+
+def run(folder: Path, seeds: int) -> dict[str, list[float]]:
+    """Everything into ``folder``: fitted costs, runs, table.md and trajectories.png.
+
+    What an earlier, unfinished demo left there is gone on with. Returns the accuracies by arm.
+
+    Raises:
+        BadInput: if matplotlib is missing, or the folder holds runs with other settings, or anything
+            that is not of a demo.
+    """
+    plots.require()
+    table = folder / TABLE_FILE
+    is_ours = table.is_file() and HEADING.encode() in table.read_bytes()
+    check_replaceable(table, is_ours, "table of a demo")
+    if not is_ours:  # the picture beside a table of ours is ours too: earlier versions did not mark it
+        plots.check_picture(folder / PICTURE_FILE)
+    with claimed(folder, "another demo", (COSTS_FOLDER, RUNS_FOLDER, TABLE_FILE, PICTURE_FILE)):
+        return _run(folder, seeds)
+
+
+def _run(folder: Path, seeds: int) -> dict[str, list[float]]:
+    started = time.perf_counter()
+    data = task_data()
+    click.echo("1. a tiny language model, pretrained on the docstrings of the standard library")
+    plm, tokenizer = tiny_lm(cache_folder() / "tiny-lm", docstrings.corpus(), data.task.words)
+    costs: dict[str, RunningCost | None] = {"vanilla": None}
+    for text in BRIDGES:
+        name = bridges.parse(text).registered_name or text
+        click.echo(f"2. fitting the latent map for the {name} bridge")
+        costs[name] = _fitted(plm, tokenizer, text, folder / COSTS_FOLDER / name)
+    accuracies: dict[str, list[float]] = {}
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+        for arm, cost in costs.items():
+            click.echo(f"3. tuning LoRA, {arm}, seed {seed}")
+            settings = TuneSettings(seed=seed, weight=WEIGHT, max_length=MAX_LENGTH, **TUNING)  # type: ignore[arg-type]
+            result = tune(
+                plm, tokenizer, data, settings, folder / RUNS_FOLDER / f"{arm}-{seed}", cost=cost
+            )
+            accuracies.setdefault(arm, []).append(result["reported"]["accuracy"])
+    table = markdown_table(accuracies, "vanilla", "accuracy")
+    write_text(folder / TABLE_FILE, table + "\n")
+    picture = folder / PICTURE_FILE
+    plots.plot_trajectories(picture, _panels(plm, tokenizer, data, costs, folder))
+    words = ", ".join(data.task.words)
+    chance = 1 / len(data.task.labels)
+    click.echo(
+        f"\nWhich area of the standard library does a docstring belong to ({words})?\n"
+        f"{TUNING['shots']} examples a class, {len(data.reported)} scored, chance {chance:.2f}\n\n"
+        f"{table}\n\n"
+        f"wrote {picture} and {folder / 'table.md'}, {time.perf_counter() - started:.0f} s"
+    )
+    return accuracies
+
+
+def _fitted(plm: PreTrainedModel, tokenizer: Any, bridge: str, folder: Path) -> RunningCost:
+    process = bridges.parse(bridge)
+    if folder.exists():
+        found = RunningCost.from_pretrained(folder)
+        found.check_model(plm)
+        settings = (found.fit_record or {}).get("settings", {})
+        if (
+            type(found.bridge) is not type(process)
+            or found.bridge.hyperparameters != process.hyperparameters
+            or not FITTING.items() <= settings.items()
+        ):
+            raise bridges.BadInput(f"{folder} was fitted with other settings: choose another --out")
+        return found
+    cost = RunningCost.for_model(plm, process)
+    cost.fit(plm, tokenizer, docstrings.corpus(), **FITTING)
+    cost.save_pretrained(folder)
+    return cost
+
+
+def _panels(
+    plm: PreTrainedModel,
+    tokenizer: Any,
+    data: TaskData,
+    costs: dict[str, RunningCost | None],
+    folder: Path,
+) -> list[list[plots.Panel]]:
+    """A row for each bridge: without tuning, with vanilla LoRA, with the bridge; the first seed."""
+
+    def pet(arm: str) -> Path:
+        return folder / RUNS_FOLDER / f"{arm}-{FIRST_SEED}" / "pet"
+
+    encoded = prompts.encode(tokenizer, [e.text for e in data.reported], MAX_LENGTH)
+    rows = [(row, e.label) for row, e in zip(encoded.rows, data.reported, strict=True)]
+    panels = []
+    for name, cost in costs.items():
+        if cost is None:
+            continue
+        words = data.task.words
+        line = [plots.make_panel(f"{name} bridge: frozen model", plm, tokenizer, cost, rows, words)]
+        for title, arm in (("LoRA, vanilla", "vanilla"), (f"LoRA + {name}", name)):
+            model = load_pet(plm, pet(arm))
+            line.append(plots.make_panel(f"{name} bridge: {title}", model, tokenizer, cost, rows, words))
+            model.unload()
+        panels.append(line)
+    return panels

@@ -1,0 +1,168 @@
+"""Pictures: where the trajectories run, and where the bridge says they should."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bridges import BadInput, GaussianBridge, RunningCost
+from bridges.latent.trajectory import layer_times
+from bridges.storage.files import new_file
+from bridges.storage.ownership import check_replaceable
+from pets.inside import trajectories
+from pets.tasks import prompts
+from pets.tasks.verbalizer import Verbalizer
+
+_SOFTWARE = "bridge-pets"  # what a PNG file says it was written by
+_LINES = 12  # single trajectories drawn for each label
+_LABELS = 40  # trajectories a label's mean runs over
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of trajectories against a bridge.
+
+    Attributes:
+        title: above the panel.
+        bridge: whose mean and two-sigma tube are drawn.
+        progress: label word -> [n, L+1], each trajectory's component along its own end point. Under
+            the bridge it is normal with mean m(t) and variance s2(t).
+    """
+
+    title: str
+    bridge: GaussianBridge
+    progress: dict[str, Tensor]
+
+
+def make_panel(
+    title: str,
+    model: nn.Module,
+    tokenizer: Any,
+    cost: RunningCost,
+    rows: Sequence[tuple[prompts.Row, int]],
+    words: Sequence[str],
+) -> Panel:
+    """Each example's latent trajectory along the end point of its own label, by label word.
+
+    The first forty examples of each label count; their mean running cost is put under the title.
+
+    Args:
+        title: what the panel shows.
+        model: a masked LM, plain or with a PET.
+        tokenizer: its tokenizer.
+        cost: a cost made for it, with a Gaussian bridge.
+        rows: encoded prompts with class indices.
+        words: label words in class order.
+
+    Raises:
+        BadInput: if the bridge has no mean and variance to draw.
+    """
+    if not isinstance(cost.bridge, GaussianBridge):
+        raise BadInput(f"{type(cost.bridge).__name__} is not Gaussian: there is no tube to draw")
+    if cost.bridge.dims is not None:
+        raise BadInput(
+            f"{type(cost.bridge).__name__} has other parameters in each dimension: there is no one tube"
+        )
+    chosen = [row for k in range(len(words)) for row in [r for r in rows if r[1] == k][:_LABELS]]
+    verbalizer = Verbalizer.of_words(tokenizer, words)
+    seen = trajectories.see(model, cost, verbalizer, chosen, tokenizer.pad_token_id or 0)
+    progress = seen.progress().T  # [N, L+1]
+    found = {word: progress[seen.labels == label] for label, word in enumerate(words)}
+    return Panel(f"{title}\nrunning cost {seen.cost:.3f}", cost.bridge, found)
+
+
+def plot_trajectories(path: str | os.PathLike[str], panels: Sequence[Sequence[Panel]]) -> None:
+    """Draw a grid of panels into a PNG file.
+
+    Raises:
+        BadInput: if matplotlib is not installed.
+    """
+    pyplot = load_pyplot()
+    figure, axes = pyplot.subplots(
+        len(panels),
+        len(panels[0]),
+        figsize=(5.2 * len(panels[0]), 3.7 * len(panels)),
+        squeeze=False,
+        sharex=True,
+        sharey="row",
+        layout="constrained",
+    )
+    for line, row in zip(axes, panels, strict=True):
+        for axis, panel in zip(line, row, strict=True):
+            _draw(axis, panel)
+        line[0].set_ylabel("progress towards the label's end point")
+    for axis in axes[-1]:
+        axis.set_xlabel("depth t  (0: start, 1: label)")
+    figure.suptitle(
+        "Latent trajectories of [MASK] through the layers: thin lines single examples, thick ones means"
+    )
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    save_picture(figure, Path(path), 130)
+    pyplot.close(figure)
+
+
+def check_picture(path: Path) -> None:
+    """Whether a picture may be written there: nothing but one of this project's is replaced.
+
+    Raises:
+        BadInput: if something else is there.
+    """
+    is_ours = False
+    if path.is_file():
+        with path.open("rb") as file:
+            is_ours = _SOFTWARE.encode() in file.read(4096)
+    check_replaceable(path, is_ours, "picture")
+
+
+def save_picture(figure: Any, path: Path, dpi: int) -> None:
+    """Write a figure as PNG, in one step, with a mark by which `check_picture` knows it."""
+    with new_file(path) as temporary:
+        figure.savefig(temporary, dpi=dpi, format="png", metadata={"Software": _SOFTWARE})
+
+
+def _draw(axis: Any, panel: Panel) -> None:
+    smooth = torch.linspace(0, 1, 201, dtype=torch.float64)
+    mean, variance = panel.bridge.marginal(smooth)
+    spread = 2 * variance.sqrt()
+    axis.fill_between(smooth, mean - spread, mean + spread, color="0.9", label="bridge, mean ± 2 sd")
+    axis.plot(smooth, mean, color="0.35", linestyle="--", linewidth=1.2, label="bridge, mean")
+    for k, (word, progress) in enumerate(panel.progress.items()):
+        times = layer_times(progress.shape[1])
+        color = f"C{k}"
+        axis.plot(times, progress[:_LINES].T, color=color, linewidth=0.5, alpha=0.3)
+        axis.plot(
+            times, progress.mean(0), color=color, linewidth=2.2, marker="o", markersize=4, label=word
+        )
+    axis.set_title(panel.title, fontsize=11)
+    axis.set_xlim(0, 1)
+    axis.grid(alpha=0.3)
+
+
+def require() -> None:
+    """Refuse early, before long work whose picture could not be drawn.
+
+    Raises:
+        BadInput: if matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise BadInput(
+            "pictures need matplotlib, which is not installed: pip install 'bridge-pets[report]'"
+        )
+
+
+def load_pyplot() -> Any:
+    require()
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

@@ -1,0 +1,1 @@
+"""The plug: a running cost in a model's own forward."""

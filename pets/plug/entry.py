@@ -1,0 +1,111 @@
+"""Where a running cost enters a model: its forward, whichever way it is called."""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+from collections.abc import Callable
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from pets.plug.regularize import Regularizer
+
+_MARK = "_bridge_pets_regularizer"
+_OWN_FORWARD = "_bridge_pets_forward"
+
+
+def regularizer_of(module: nn.Module) -> Regularizer | None:
+    """The handle that has entered this very module."""
+    found: Regularizer | None = module.__dict__.get(_MARK)
+    return found
+
+
+def enter(module: nn.Module, regularizer: Regularizer) -> None:
+    """From now on every forward of the module passes through `Regularizer.run`.
+
+    The module gets a subclass of its class, of the same name, with another forward: unlike a hook it is
+    also there for who calls ``forward`` itself, as peft does, and unlike an attribute it goes along into
+    a deep copy and into the replicas of ``nn.DataParallel``. A module whose forward is an attribute
+    already (accelerate puts it there) gets one around that.
+    """
+    module.__dict__[_MARK] = regularizer
+    if "forward" in module.__dict__:
+        # A name of its own: an earlier one may lie under what others put around it, and still be called.
+        name = f"{_OWN_FORWARD}_{sum(key.startswith(_OWN_FORWARD) for key in module.__dict__)}"
+        module.__dict__[name] = module.__dict__["forward"]
+        module.__dict__["forward"] = MethodType(_through(module.__dict__[name], own=name), module)
+    else:
+        kind: Any = type(module)
+        module.__class__ = _entered(kind)
+
+
+def leave(module: nn.Module) -> None:
+    """Undo `enter`. What others have put around it since stays, and finds the plain forward inside."""
+    module.__dict__.pop(_MARK, None)
+    name = getattr(module.__dict__.get("forward"), "_bridge_pets", None)
+    if name:
+        module.__dict__["forward"] = module.__dict__.pop(name)
+    base = getattr(type(module), "__bridge_pets_base__", None)
+    if base is not None and "__bridge_pets_base__" in vars(type(module)):
+        module.__class__ = base
+
+
+def is_replaced(module: nn.Module) -> bool:
+    """Whether another forward has been put in the module's place since it was entered."""
+    forward = module.__dict__.get("forward")
+    return forward is not None and not hasattr(forward, "_bridge_pets")
+
+
+def _through(forward: Callable[..., Any], *, own: str = "", kind: Any = None) -> Callable[..., Any]:
+    """A method that passes a module's own forward, or its class's, through its regularizer.
+
+    Args:
+        forward: what it looks like.
+        own: the attribute that holds the module's own.
+        kind: else its class.
+    """
+
+    @functools.wraps(forward)
+    def entered(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        regularizer = self.__dict__.get(_MARK)
+        # A deep copy has its own; the class's is as it is now, for kernels are put there later too.
+        inner = self.__dict__[own] if own else functools.partial(kind.forward, self)
+        if regularizer is None:
+            return inner(*args, **kwargs)
+        return regularizer.run(self, inner, args, kwargs)
+
+    entered._bridge_pets = own  # type: ignore[attr-defined]
+    return entered
+
+
+@functools.cache
+def _entered(kind: Any) -> Any:
+    return type(
+        kind.__name__,
+        (kind,),
+        {
+            "__module__": kind.__module__,
+            "__qualname__": kind.__qualname__,
+            "__doc__": kind.__doc__,
+            "__bridge_pets_base__": kind,
+            "forward": _through(kind.forward, kind=kind),
+            "__reduce_ex__": _reduced,
+        },
+    )
+
+
+def _reduced(self: Any, protocol: Any) -> Any:
+    """No module holds the class by its name, so it is pickled as how it is made."""
+    kind = type(self).__bridge_pets_base__
+    how, arguments, *state = kind.__reduce_ex__(self, protocol)
+    # What others have put on top knows how to do it itself.
+    return (_new, (kind,), *state) if how is copyreg.__newobj__ else (how, arguments, *state)  # type: ignore[attr-defined]
+
+
+def _new(kind: Any) -> nn.Module:
+    found: Any = _entered(kind)
+    new: nn.Module = found.__new__(found)
+    return new

@@ -1,0 +1,207 @@
+"""What the labels of a model's head are to a running cost: its targets, and where they are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+)
+
+from bridges import BadInput, LabelEnds, RunningCost
+from bridges.model.positions import IGNORED
+from pets.plug.calls import behind_prompt
+from pets.tasks.verbalizer import Verbalizer
+
+_SEQUENCE = frozenset(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values())
+_TOKEN = frozenset(MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES.values())
+_HOW = "give words: pets.regularize(model, cost, verbalizer=pets.Verbalizer.of_words(tokenizer, [...]))"
+
+
+class TokenTargets:
+    """A language model's labels [B, S]: every token is a target and ends at itself.
+
+    Attributes:
+        ends: of the labels, where they are no tokens.
+        in_place: whether targets are read where they stand, not where they are predicted.
+    """
+
+    dimensions = 2
+    in_place = False
+
+    def __init__(self, ends: LabelEnds | None = None) -> None:
+        self.ends = ends
+
+    def __call__(
+        self, labels: Tensor, length: int, input_ids: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        """Targets [B, S] of labels as the model takes them.
+
+        Args:
+            labels: [B, S'] or, of whole sequences, [B].
+            length: S; more than S' behind a soft prompt.
+            input_ids: what the encoder got, [B, *]; None where it got embeddings.
+            mask: [B, S], 0 at padding; None for all attended.
+
+        Raises:
+            BadInput: for labels that are no tokens or classes of the expected shape.
+        """
+        if labels.dtype.is_floating_point or labels.dim() != self.dimensions:
+            shape = "[B]" if self.dimensions == 1 else "[B, S]"
+            raise BadInput(
+                f"labels are {labels.dtype} of shape {tuple(labels.shape)}: expected whole numbers "
+                f"{shape}, for a number or a set of classes has no end point"
+                + (f". Classes of sequences have none by themselves: {_HOW}" if not self.ends else "")
+            )
+        return self._targets(labels, length, input_ids, mask)
+
+    def _targets(
+        self, labels: Tensor, length: int, input_ids: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        return behind_prompt(labels, length)
+
+    def check_head(self, targets: Tensor, logits: Any, last: Tensor) -> None:
+        """Does the head read the last states [B, S, H] where the targets are? Looked at once."""
+
+
+class WordTargets(TokenTargets):
+    """A language model's labels [B, S], each of them a label's word that ends where any of them does.
+
+    Raises:
+        BadInput: for label words of several tokens.
+    """
+
+    def __init__(self, ends: LabelEnds, verbalizer: Verbalizer, vocabulary: int) -> None:
+        super().__init__(ends)
+        self._label_of = torch.full((vocabulary,), -1)
+        for label, words in enumerate(verbalizer.tokens):
+            for word, tokens in zip(verbalizer.words[label], words, strict=True):
+                if len(tokens) > 1:
+                    raise BadInput(
+                        f"label word {word!r} is {len(tokens)} tokens, and a language model's targets "
+                        "are single ones: choose another word, or leave the verbalizer out: every token "
+                        "of a longer answer is a target of its own"
+                    )
+                self._label_of[tokens[0]] = label
+
+    def _targets(
+        self, labels: Tensor, length: int, input_ids: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        self._label_of = self._label_of.to(labels.device)
+        found = self._label_of[labels.clamp(min=0)].where(labels != IGNORED, IGNORED)
+        if (found == -1).any():
+            raise BadInput(
+                f"target token {int(labels[found == -1][0])} is none of the verbalizer's words: set "
+                "other labels to -100, or leave the verbalizer out, and every token ends at itself"
+            )
+        return behind_prompt(found, length)
+
+
+class PlacedTargets(TokenTargets):
+    """The classes of tokens [B, S], in their place."""
+
+    in_place = True
+
+
+class SequenceTargets(TokenTargets):
+    """The classes of sequences [B], where the head reads the sequence."""
+
+    dimensions = 1
+    in_place = True
+
+    def __init__(self, ends: LabelEnds, plm: PreTrainedModel, *, causal: bool) -> None:
+        super().__init__(ends)
+        self._plm, self._causal, self._checked = plm, causal, False
+
+    def _targets(
+        self, labels: Tensor, length: int, input_ids: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        columns = self._pooled(labels, length, input_ids)
+        if mask is not None and not mask.gather(1, columns[:, None]).all():
+            place, side = ("last", "left") if self._causal else ("first", "right")
+            raise BadInput(
+                f"the head of {type(self._plm).__name__} reads padding: it takes the {place} position "
+                f"here, so pad on the {side} (tokenizer.padding_side = '{side}')"
+            )
+        targets = labels.new_full((len(labels), length), IGNORED)
+        return targets.scatter(1, columns[:, None], labels[:, None])
+
+    def _pooled(self, labels: Tensor, length: int, input_ids: Tensor | None) -> Tensor:
+        """The position [B] that the head reads, found as transformers finds it."""
+        config: Any = self._plm.config.get_text_config()
+        if self._plm.config.is_encoder_decoder:
+            if input_ids is None:
+                raise BadInput("an encoder-decoder classifier finds the end by input_ids: pass them")
+            return _last(input_ids == config.eos_token_id)
+        if not self._causal:
+            return torch.zeros_like(labels)
+        if input_ids is None or config.pad_token_id is None:
+            return torch.full_like(labels, length - 1)
+        return _last(input_ids != config.pad_token_id) + length - input_ids.shape[1]
+
+    def check_head(self, targets: Tensor, logits: Any, last: Tensor) -> None:
+        """Once: the gradient of the logits says which states they were made from.
+
+        Raises:
+            BadInput: if it was others, such as the mean of all.
+        """
+        if self._checked or torch.compiler.is_compiling():
+            return
+        if not (isinstance(logits, Tensor) and logits.requires_grad and last.requires_grad):
+            return
+        self._checked = True
+        (grad,) = torch.autograd.grad(logits.float().sum(), last, retain_graph=True, allow_unused=True)
+        if grad is None:
+            raise BadInput(
+                f"which state the head of {type(self._plm).__name__} reads cannot be seen: its logits "
+                "are made from none that it returns, so where a running cost should read cannot be told"
+            )
+        read = grad.abs().sum(-1) > 0
+        if not torch.equal(read, targets != IGNORED):
+            raise BadInput(
+                f"the head of {type(self._plm).__name__} reads positions "
+                f"{read[0].nonzero().flatten().tolist()} of the first sequence, and a running cost "
+                f"{(targets[0] != IGNORED).nonzero().flatten().tolist()}: choose the pooling of one "
+                "position in the model's config, such as classifier_pooling='cls'"
+            )
+
+
+def label_targets(
+    model: nn.Module, plm: PreTrainedModel, cost: RunningCost, verbalizer: Verbalizer | None
+) -> TokenTargets:
+    """How the labels of a model become targets.
+
+    Raises:
+        BadInput: for a classifier without a verbalizer or with one for another number of classes, or a
+            language model with label words of several tokens.
+    """
+    of_model = getattr(model, "verbalizer", None)  # whose labels are classes then
+    verbalizer = verbalizer or of_model
+    kind = type(plm).__name__
+    classifies = kind in _SEQUENCE or kind in _TOKEN
+    if verbalizer is None:
+        if classifies:
+            raise BadInput(f"the labels of a {kind} are classes, which have no end points: {_HOW}")
+        return TokenTargets()
+    ends = verbalizer.ends(cost)
+    if classifies and len(verbalizer) != plm.config.num_labels:
+        raise BadInput(
+            f"the verbalizer has {len(verbalizer)} labels ({', '.join(verbalizer.labels)}) and the "
+            f"{kind} {plm.config.num_labels} classes: give words for each class, in their order"
+        )
+    if kind in _TOKEN:
+        return PlacedTargets(ends)
+    if of_model is not None:
+        return TokenTargets(ends)
+    if plm.get_output_embeddings() is None:
+        return SequenceTargets(ends, plm, causal=cost.spec.causal)
+    return WordTargets(ends, verbalizer, cost.spec.vocab_size)
+
+
+def _last(found: Tensor) -> Tensor:
+    """The last true position [B] of each row [B, S]; 0 where there is none."""
+    return (torch.arange(found.shape[1], device=found.device) * found).argmax(1)

@@ -1,0 +1,1 @@
+"""The honest comparison: running it, its statistics, its report."""

@@ -1,0 +1,199 @@
+"""One cell of a comparison: its tries, the choice among them, the reported score."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from bridges import ModelSpec
+from bridges.errors import CannotWrite, error_number
+from bridges.model.identity import own_code
+from bridges.storage.files import versions
+from bridges.storage.source import source_digest
+from pets.study.compare.arms import VANILLA, Arm
+from pets.study.compare.context import Context
+from pets.study.compare.grid import Cell
+from pets.study.compare.table import CELLS_FOLDER, FORMAT, Row
+from pets.tasks.shared_texts import shared_texts
+from pets.tuning.evaluation import score
+from pets.tuning.run_folder import PET_FOLDER
+from pets.tuning.tune import tune
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_OF_A_CELL = ("pet", "shots", "seed", "restart", "weight", "regularizer")
+
+
+def describe(context: Context, cell: Cell) -> Row:
+    """The row of a cell before it ran: everything its numbers depend on, and "cell", a hash of that.
+
+    Another version of the code or of a library, another setting, model, text or data is another cell.
+    """
+    arm = Arm.parse(cell.arm)
+    tries = context.grid.tries(cell)
+    cost = context.costs.get(cell.arm)
+    settings = dataclasses.asdict(tries[0]) | {"learning_rate": tries[0].rate}
+    fit = cost.fit_record if cost is not None else None
+    row: Row = {
+        "format": FORMAT,
+        "cell": "",
+        "status": "open",
+        "error": None,
+        "task": cell.task,
+        "metric": context.examples[cell.task].task.metric,
+        "shots": cell.shots or None,
+        "pet": cell.pet,
+        "arm": cell.arm,
+        "seed": cell.seed,
+        **dict.fromkeys(
+            ("score", "reported", "dev", "strength", "restart", "best_step", "tries"),
+        ),
+        "bridge": cost.config()["bridge"] if cost is not None else None,
+        "control": arm.control,
+        "regularizer": arm.regularizer,
+        "fit": None
+        if fit is None
+        else {
+            "first": fit["held_out"][0][1],
+            "best": min(value for _, value in fit["held_out"]),
+            "steps": fit["steps"],
+        },
+        **dict.fromkeys(("trainable_parameters", "examples", "truncated", "shared_texts")),
+        "settings": {k: v for k, v in settings.items() if k not in _OF_A_CELL},
+        "model": ModelSpec.of(context.plm).name,
+        "hashes": {
+            **context.model_identity,
+            "data_sha256": context.data_sha256[cell.task],
+            "cost": context.cost_sha256.get(cell.arm),
+            "cost_code": own_code(cost),
+        },
+        "code": source_digest(__name__),
+        "versions": versions(),
+        "device": context.device,
+    }
+    made_of = {
+        **row,
+        "strengths": [t.weight for t in tries] if arm.text != VANILLA else len(tries),
+    }
+    row["cell"] = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    return row
+
+
+def cell_folder(folder: Path, row: Row) -> Path:
+    """Where a cell keeps its tries while it runs, then its row and the PET that was selected."""
+    return folder / CELLS_FOLDER / str(row["cell"])
+
+
+def run_cell(context: Context, cell: Cell) -> Row:
+    """Tune all tries on the train split, select one on the dev split, score it once.
+
+    The tries are not given the reported examples. Cells are independent: an interrupted one goes on
+    where its last try was.
+
+    Returns:
+        The row, "done".
+
+    Raises:
+        CannotWrite: if the disk is full or may not be written to.
+    """
+    try:
+        return _run_cell(context, cell)
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, CannotWrite) or error_number(error) not in NO_ROOM:
+            raise
+        raise CannotWrite.of(cell, error) from error
+
+
+def _run_cell(context: Context, cell: Cell) -> Row:
+    row = describe(context, cell)
+    with _workplace(context.folder, row) as folder:
+        return _filled(context, cell, row, folder)
+
+
+@contextmanager
+def _workplace(folder: Path, row: Row) -> Iterator[Path]:
+    """The cell's folder, or on another machine, where the comparison's is not there, a temporary one."""
+    if folder.is_dir():
+        yield cell_folder(folder, row)
+    else:
+        with tempfile.TemporaryDirectory(prefix="bridge-pets-") as elsewhere:
+            yield Path(elsewhere)
+
+
+def _filled(context: Context, cell: Cell, row: Row, folder: Path) -> Row:
+    data = context.examples[cell.task]
+    strengths = Arm.parse(cell.arm).strengths(context.grid.weights)
+    results = [
+        tune(
+            context.plm,
+            context.tokenizer,
+            data.without_reported,
+            settings,
+            folder / f"try-{k}",
+            cost=context.costs.get(cell.arm),
+            encoder=context.encoder,
+            of_model=context.model_identity,
+            progress=False,
+        )
+        for k, settings in enumerate(context.grid.tries(cell))
+    ]
+    metric = data.task.metric
+    best = max(
+        range(len(results)),
+        key=lambda k: (results[k]["dev"][metric], -results[k]["dev_loss"], -k),
+    )
+    chosen = results[best]
+    pet = folder / f"try-{best}" / PET_FOLDER
+    limit = context.grid.settings.max_length
+    reported, truncated = score(context.plm, context.encoder, data.task, data.reported, pet, limit)
+    row |= {
+        "status": "done",
+        "score": reported[metric],
+        "reported": reported,
+        "dev": chosen["dev"],
+        "strength": strengths[best],
+        "restart": best,
+        "best_step": chosen["best_step"],
+        "tries": [_try(k, strengths[k], result) for k, result in enumerate(results)],
+        "trainable_parameters": chosen["trainable_parameters"],
+        "examples": {**chosen["examples"], "reported": len(data.reported)},
+        "truncated": {**chosen["truncated"], "reported": truncated},
+        "shared_texts": shared_texts(data),
+    }
+    return row
+
+
+def tidy(folder: Path, row: Row) -> None:
+    """Of a cell whose row is written keep the selected PET alone; the rest is in the row.
+
+    Until then the tries are what an interrupted cell goes on from.
+    """
+    here = cell_folder(folder, row)
+    chosen = here / f"try-{row['restart']}" / PET_FOLDER
+    if chosen.exists():
+        shutil.rmtree(here / PET_FOLDER, ignore_errors=True)  # of an earlier time, its row deleted
+        chosen.replace(here / PET_FOLDER)
+    for unneeded in here.glob("try-[0-9]*"):
+        shutil.rmtree(unneeded)
+
+
+def _try(number: int, strength: float | None, result: dict[str, Any]) -> dict[str, Any]:
+    last = result["curves"][-1]
+    return {
+        "strength": strength,
+        "restart": number,
+        "dev": result["dev"],
+        "dev_loss": result["dev_loss"],
+        "best_step": result["best_step"],
+        "running_cost": last["running_cost"],
+        "curves": result["curves"],
+    }

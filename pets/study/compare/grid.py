@@ -1,0 +1,140 @@
+"""The grid of a comparison: which cells there are, checked before any of them runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from bridges.errors import BadInput, unknown
+from pets import methods, tasks
+from pets.study.compare.arms import VANILLA, Arm
+from pets.tuning.settings import TuneSettings
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One comparison point: everything but the strength, which is selected inside of it.
+
+    Attributes:
+        task: name of a task.
+        shots: examples per class to train on, and as many to select on; 0 for the full train set.
+        pet: a name from `pets.get`.
+        arm: an `Arm`'s text.
+        seed: of the split, and of initialisation and order together with the restart.
+    """
+
+    task: str
+    shots: int
+    pet: str
+    arm: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.shots or 'all'} {self.pet} {self.arm} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Tasks x shots x PETs x arms x seeds, and how each cell is tuned.
+
+    Attributes:
+        tasks, shots, pets, arms, seeds: the axes. The arm "vanilla" is always there, as the first.
+        weights: of running costs; each arm has as many tries.
+        settings: of every try, but for what a cell and its tries set.
+        fit: fields of `bridges.FitSettings` for the costs.
+
+    Raises:
+        BadInput: for an empty axis, something twice or unknown, or a number out of range.
+    """
+
+    tasks: tuple[str, ...]
+    shots: tuple[int, ...]
+    pets: tuple[str, ...]
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    weights: tuple[float, ...]
+    settings: TuneSettings = field(default_factory=TuneSettings)
+    fit: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        found = {
+            "tasks": tuple(tasks.get(name).name for name in self.tasks),
+            "arms": (VANILLA, *(arm for arm in self.arms if arm != VANILLA)),
+        }
+        for name, values in found.items():
+            object.__setattr__(self, name, values)
+        for name in ("tasks", "shots", "pets", "arms", "seeds", "weights"):
+            _check_axis(name, getattr(self, name))
+        for pet in self.pets:
+            if pet not in methods.available():
+                raise unknown("PET", pet, methods.available())
+        for arm in self.arms:
+            Arm.parse(arm)
+        for shots in self.shots:
+            if shots < 0:
+                raise BadInput(f"shots {shots}: expected 1 or more examples per class, or 0 for all")
+        for weight in self.weights:
+            if not (math.isfinite(weight) and weight > 0):
+                raise BadInput(f"weight {weight}: expected a finite number above 0")
+
+    @classmethod
+    def of_options(cls, options: Mapping[str, Any]) -> Grid:
+        """The grid of a preset, or of one with some options changed; see `presets`."""
+        axes = ("tasks", "shots", "pets", "arms", "seeds", "weights")
+        settings = TuneSettings(
+            max_steps=options["steps"],
+            batch_size=options["batch_size"],
+            learning_rate=options.get("lr"),
+            eval_every=options["eval_every"],
+            max_length=options["max_length"],
+        )
+        fit = {
+            "max_steps": options["fit_steps"],
+            "batch_size": options["fit_batch_size"],
+            "max_length": options["fit_length"],
+        }
+        return cls(**{name: tuple(options[name]) for name in axes}, settings=settings, fit=fit)
+
+    def cells(self) -> Iterator[Cell]:
+        """All cells; a seed's before the next seed's, so that a part of a grid is a balanced one."""
+        for seed in self.seeds:
+            for task in self.tasks:
+                for shots in self.shots:
+                    for pet in self.pets:
+                        for arm in self.arms:
+                            yield Cell(task, shots, pet, arm, seed)
+
+    def first(self, pet: str, arm: str) -> Cell:
+        """The first cell of a PET and an arm."""
+        return Cell(self.tasks[0], self.shots[0], pet, arm, self.seeds[0])
+
+    def tries(self, cell: Cell) -> list[TuneSettings]:
+        """How the tries of a cell are tuned: strength and restart differ, split and steps do not."""
+        arm = Arm.parse(cell.arm)
+        return [
+            dataclasses.replace(
+                self.settings,
+                pet=cell.pet,
+                shots=cell.shots or None,
+                seed=cell.seed,
+                restart=k,
+                regularizer=arm.regularizer,
+                weight=self.settings.weight if strength is None else strength,
+            )
+            for k, strength in enumerate(arm.strengths(self.weights))
+        ]
+
+
+def _check_axis(name: str, values: Iterable[_Item]) -> None:
+    seen: set[_Item] = set()
+    for value in values:
+        if value in seen:
+            raise BadInput(f"{name}: {value!r} is given twice")
+        seen.add(value)
+    if not seen:
+        raise BadInput(f"{name}: nothing given, expected at least one")

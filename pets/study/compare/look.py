@@ -1,0 +1,146 @@
+"""The analyses of a comparison: a look into the frozen model and the first seed's selected PETs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tqdm import tqdm
+
+from bridges import GaussianBridge, RunningCost
+from bridges.errors import BadInput
+from bridges.storage.files import write_text
+from pets.inside.analysis import analyse
+from pets.study.compare.arms import VANILLA, Arm
+from pets.study.compare.cell import cell_folder
+from pets.study.compare.context import Context
+from pets.study.compare.table import ANEW, Row, read_json
+from pets.tasks import splits
+from pets.tasks.glue import Example
+from pets.tuning.models import load_pet, unload, untouched
+from pets.tuning.run_folder import PET_FOLDER
+
+logger = logging.getLogger(__name__)
+
+ANALYSIS_FILE = "analysis.json"
+FROZEN = "frozen"
+_EXAMPLES = 60  # of each class
+
+
+def write_analysis(
+    context: Context, folder: Path, rows: Iterable[Row], *, progress: bool = True
+) -> None:
+    """Look into the frozen model, for each task, and into the PETs of vanilla and the bridges.
+
+    The states are read with the cost of the first Gaussian bridge among the arms. The examples are of
+    the train set, and no PET was tuned on them: the reported ones stay untouched. What the folder's
+    file has of the same cells is kept.
+    """
+    reader = _reader(context)
+    if reader is None:
+        logger.info("no arm with a fitted Gaussian bridge, so there is nothing to read states with")
+        return
+    name, cost = reader
+    seed = context.grid.seeds[0]
+    wanted = [
+        row
+        for row in rows
+        if row["status"] == "done"
+        and row["seed"] == seed
+        and _shown(row)
+        and (cell_folder(folder, row) / PET_FOLDER).is_dir()
+    ]
+    path = folder / ANALYSIS_FILE
+    kept = {record["of"]: record for record in read_analysis(folder)}
+    digest = cost.digest()
+    todo = list(_all(context, wanted, seed))
+    for of, facts in tqdm(todo, disable=not progress, desc="analyses"):
+        of = f"{of}/{digest[:12]}"
+        if of in kept:
+            continue
+        examples = unused_examples(context, facts["task"], facts["shots"], seed)
+        found = _of_pet(context, folder, facts.pop("cell"), facts["task"], examples, cost)
+        if found is not None:
+            kept[of] = {"of": of, **facts, "seed": seed, "reader": name, **found}
+            write_text(path, json.dumps(list(kept.values())) + "\n")
+
+
+def read_analysis(folder: Path) -> list[dict[str, Any]]:
+    """The records that `write_analysis` wrote; none if it did not.
+
+    Raises:
+        BadInput: if the file cannot be read, is broken, or holds something else.
+    """
+    path = folder / ANALYSIS_FILE
+    found = read_json(path) if path.exists() else []
+    if not isinstance(found, list) or not all(
+        isinstance(record, dict) and isinstance(record.get("of"), str) for record in found
+    ):
+        raise BadInput(f"{path} is no list of analyses: {ANEW}")
+    return found
+
+
+def unused_examples(context: Context, task: str, shots: int | None, seed: int) -> list[Example]:
+    """Train examples that were not tuned on: outside the few-shot split, or those held out for dev."""
+    data = context.examples[task]
+    if shots is None:
+        pool = splits.hold_out(data.train, data.task, seed)[1]
+    else:
+        used = {e.text for part in splits.few_shot(data.train, data.task, shots, seed) for e in part}
+        pool = [example for example in data.train if example.text not in used]
+    found = []
+    for label in range(len(data.task.labels)):
+        of_class = [example for example in pool if example.label == label]
+        found += Random(seed).sample(of_class, min(_EXAMPLES, len(of_class)))
+    return found
+
+
+def _reader(context: Context) -> tuple[str, RunningCost] | None:
+    for arm, cost in context.costs.items():
+        if isinstance(cost.bridge, GaussianBridge) and Arm.parse(arm).control is None:
+            return arm, cost
+    return None
+
+
+def _shown(row: Row) -> bool:
+    arm = Arm.parse(row["arm"])
+    return arm.text == VANILLA or (arm.bridge is not None and not arm.is_control)
+
+
+def _all(context: Context, rows: list[Row], seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is looked into: a name that says everything it depends on, and the facts of a record."""
+    shots = {row["task"]: row["shots"] for row in reversed(rows)}
+    for task, size in shots.items():
+        of = f"{FROZEN}/{context.model_sha256[:12]}/{context.data_sha256[task][:12]}/{size}/{seed}"
+        facts = {"cell": None, "task": task, "shots": size, "pet": None, "arm": FROZEN}
+        yield of, facts
+    for row in rows:
+        yield row["cell"], {"cell": row, **{k: row[k] for k in ("task", "shots", "pet", "arm")}}
+
+
+def _of_pet(
+    context: Context,
+    folder: Path,
+    row: Row | None,
+    task: str,
+    examples: list[Example],
+    cost: RunningCost,
+) -> dict[str, Any] | None:
+    found = context.examples[task].task
+    length = context.grid.settings.max_length
+    try:
+        with untouched(context.plm):
+            if row is None:
+                return analyse(context.plm, context.tokenizer, found, examples, cost, max_length=length)
+            model = load_pet(context.plm, cell_folder(folder, row) / PET_FOLDER)
+            try:
+                return analyse(model, context.tokenizer, found, examples, cost, max_length=length)
+            finally:
+                unload(model)
+    except BadInput as error:  # too few examples of a class are left, say
+        logger.warning("no analysis of %s on %s: %s", row["arm"] if row else FROZEN, task, error)
+        return None

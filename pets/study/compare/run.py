@@ -1,0 +1,210 @@
+"""A comparison from beginning to end: checks, fits, cells, table; interrupted, it goes on."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bridges.errors import BadInput, CannotWrite, writing
+from bridges.storage.ownership import check_ours, check_replaceable, claimed
+from bridges.storage.workplace import clean
+from pets.study.compare.cell import cell_folder, describe, run_cell, tidy
+from pets.study.compare.context import COSTS_FOLDER, Context
+from pets.study.compare.grid import Cell, Grid
+from pets.study.compare.look import ANALYSIS_FILE, read_analysis, write_analysis
+from pets.study.compare.step_times import TIMES_FILE, read_times, write_step_times
+from pets.study.compare.table import (
+    CELLS_FOLDER,
+    ROW_FILE,
+    TABLE_FILE,
+    Row,
+    read_all,
+    write_row,
+    write_table,
+)
+from pets.study.execution import ray as cluster
+from pets.study.execution.attempt import Failure
+from pets.study.execution.outcomes import outcomes
+from pets.tuning.run_folder import PET_FOLDER
+
+logger = logging.getLogger(__name__)
+
+_FILES = (TABLE_FILE, TIMES_FILE, ANALYSIS_FILE)
+_OURS = (*_FILES, COSTS_FOLDER, CELLS_FOLDER)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison came to.
+
+    Attributes:
+        done: cells of this grid that are in the table with a score.
+        failed: cells of this grid that are in the table with an error.
+        reused: how many of those done were there before.
+    """
+
+    done: int
+    failed: int
+    reused: int
+
+
+def load_context(
+    kind: type[Context],
+    grid: Grid,
+    folder: Path,
+    model: str,
+    data: Path | None,
+    text: tuple[str, ...],
+    trust_remote_code: bool = False,
+) -> Context:
+    """The context in a process that runs cells: with the costs that are fitted."""
+    context = kind(grid, folder, model, data, text, trust_remote_code)
+    context.fit(progress=False)
+    return context
+
+
+def compare(
+    grid: Grid,
+    folder: Path,
+    model: str,
+    data: Path | None,
+    text: tuple[str, ...] = (),
+    *,
+    jobs: int = 1,
+    ray: str | None = None,
+    progress: bool = True,
+    kind: type[Context] = Context,
+    trust_remote_code: bool = False,
+) -> Comparison:
+    """Run the cells of a grid that are not in the folder's table yet, and write the table.
+
+    Cells of other grids, other versions or other settings stay in the table as they are. A cell that
+    failed is tried again.
+
+    Args:
+        grid: what is compared.
+        folder: new, or one of earlier comparisons.
+        model: Hugging Face name or local folder of a masked LM.
+        data: folder with the original GLUE tsv files; None for the hub.
+        text: lines to fit costs on.
+        jobs: processes on this machine.
+        ray: address of a Ray cluster, or "local"; then ``jobs`` has no part.
+        progress: show progress bars.
+        kind: of the context, where arms have costs of another making.
+        trust_remote_code: see `pets.tuning.models.load_plm`.
+
+    Raises:
+        BadInput: for anything wrong that can be seen before a cell runs; and when results can no longer
+            be written. Cells that were finished are intact.
+    """
+    if ray is not None:
+        cluster.check(ray)  # before the minutes that fits may take
+    with _alone(folder):
+        sources = (grid, folder, model, data, text, trust_remote_code)
+        context = kind(*sources)
+        context.check()
+        rows = read_all(folder)
+        read_times(folder), read_analysis(folder)  # refused now, not after the cells
+        table = _Table(folder, rows)
+        table.write()
+        context.fit(progress=progress)
+        described = {cell: describe(context, cell) for cell in grid.cells()}
+        table.last = {row["cell"] for row in described.values()}
+        for row in described.values():
+            if row["cell"] in rows and (cell_folder(folder, row) / ROW_FILE).exists():
+                tidy(folder, rows[row["cell"]])  # a kill can come between the row and this
+        todo = [c for c, row in described.items() if not _is_kept(folder, rows.get(row["cell"]))]
+        reused = len(described) - len(todo)
+        logger.info("%d cells, %d of them done before", len(described), reused)
+        make = functools.partial(load_context, kind, *sources)
+        alone = jobs == 1 and ray is None
+        results = outcomes(
+            run_cell, todo, make_context=(lambda: context) if alone else make, jobs=jobs, ray=ray
+        )
+        bar = tqdm(total=len(described), initial=reused, disable=not progress, unit="cell")
+        try:
+            with closing(results), bar:
+                for cell, result in results:
+                    table.add(_row(described[cell], cell, result))
+                    bar.set_postfix_str(str(cell))
+                    bar.update()
+        finally:
+            table.write()
+        found = [rows[row["cell"]] for row in described.values()]
+        write_step_times(context, folder)
+        write_analysis(context, folder, found, progress=progress)
+    done = sum(map(_is_done, found))
+    return Comparison(done, len(found) - done, reused)
+
+
+class _Table:
+    """The rows of finished cells and the table made of them, which costs little time in all."""
+
+    def __init__(self, folder: Path, rows: dict[str, Row]) -> None:
+        self.folder, self.rows = folder, rows
+        self.last: set[str] = set()
+        self._next = 0.0
+
+    def add(self, row: Row) -> None:
+        if row["status"] == "failed" and _is_done(self.rows.get(row["cell"])):
+            return  # a score that is in the table is not lost for that
+        with writing(self.folder):
+            write_row(self.folder, row)
+            self.rows[row["cell"]] = row
+            if row["status"] == "done":
+                tidy(self.folder, row)
+        if time.monotonic() >= self._next:
+            self.write()
+
+    def write(self) -> None:
+        started = time.monotonic()
+        write_table(self.folder, self.rows.values(), self.last)
+        now = time.monotonic()
+        self._next = now + 20 * (now - started)  # long tables are not written after every cell
+
+
+def _row(described: Row, cell: Cell, result: Row | Failure) -> Row:
+    if not isinstance(result, Failure):
+        if result["cell"] != described["cell"]:
+            raise BadInput(
+                f"{cell} ran with other code, versions or data than here ({result['code']} and "
+                f"{described['code']}): install the same everywhere"
+            )
+        return result
+    if result.kind == CannotWrite.__name__:
+        raise BadInput(result.message)
+    logger.warning("%s failed: %s", cell, result)
+    return {**described, "status": "failed", "error": str(result)}
+
+
+def _is_done(row: Row | None) -> bool:
+    return row is not None and row["status"] == "done"
+
+
+def _is_kept(folder: Path, row: Row | None) -> bool:
+    """Whether a cell is done; a folder of it without its row is there to be worked in."""
+    if row is None or not _is_done(row):
+        return False
+    here = cell_folder(folder, row)
+    return not here.exists() or (here / ROW_FILE).exists()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """The folder for this process only: two at once would take each other's cells."""
+    if not (folder / TABLE_FILE).is_file():
+        check_ours(folder, _OURS, "no comparison")
+    for name in _FILES:
+        check_replaceable(folder / name, True, "file")
+    with claimed(folder, "another comparison", _OURS, alone=False):
+        cells = folder / CELLS_FOLDER
+        for place in (folder / COSTS_FOLDER, *(cells.iterdir() if cells.is_dir() else ())):
+            clean(place, older=(ROW_FILE, PET_FOLDER))
+        yield

@@ -1,0 +1,182 @@
+"""What was run: counts, versions, settings, fitted costs, and the cells that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pets.study.compare.arms import VANILLA
+from pets.study.compare.table import Row
+from pets.study.report.arm_kinds import KINDS, arm_kinds
+from pets.study.report.document import Block, Cell, Group, Paragraph, Points, Section, Table
+from pets.study.report.runs import Runs
+from pets.study.report.wording import listed, number, plural, setting_name
+
+IN_EVERY_REPORT = "A cell is one task, number of shots, PET, arm and seed."
+"""What tells a report of this project, of any version, from other files of its name."""
+
+_PROTOCOL = (
+    f"{IN_EVERY_REPORT} In it every arm has the same number of "
+    "tries; they differ in the strength of the arm's cost or regularizer and in initialisation and "
+    f"order, {VANILLA}'s in the latter only. Checkpoint and try are selected on a split made from the "
+    "train set; the selected PET is scored once on the reported split, on which nothing was selected."
+)
+_MOST_NAMED = 12  # missing cells named one by one
+
+
+def counts(runs: Runs) -> str:
+    """How many cells there are of which kind, as a sentence."""
+    parts = [f"{plural(len(runs.done), 'cell')} with a score", f"{len(runs.failed)} failed"]
+    parts.append(f"{len(runs.missing)} not run of the grid they span")
+    if runs.left_out:
+        left = sum(left.count for left in runs.left_out)
+        parts.append(f"{plural(left, 'row')} of other versions or settings left out")
+    return listed(parts)
+
+
+def compared(runs: Runs) -> str:
+    """What was compared, as a sentence."""
+    shots = "; ".join(setting_name(task, count) for task, count in runs.settings)
+    seeds = len({row["seed"] for row in runs.done})
+    arms, model = len(arm_kinds(runs.done)), runs.done[-1]["model"]
+    return (
+        f"{plural(arms, 'arm')} on {model} with {listed(runs.pets)}: "
+        f"{shots}; {plural(seeds, 'seed')}. {counts(runs)}."
+    )
+
+
+def what_was_run(runs: Runs) -> Section:
+    blocks: list[Block] = [Paragraph(_PROTOCOL), _facts(runs)]
+    if runs.left_out:
+        total = sum(left.count for left in runs.left_out)
+        blocks.append(
+            Paragraph(
+                f"{plural(total, 'row')} of the table {'is' if total == 1 else 'are'} left out, because "
+                "results of other versions, settings or models are never mixed. What differs, "
+                "there (left out) and here (shown):"
+            )
+        )
+        blocks.append(
+            Points([f"{plural(left.count, 'row')}: {left.difference}" for left in runs.left_out])
+        )
+    if runs.missing:
+        named = [" ".join(map(str, _words(key))) for key in runs.missing[:_MOST_NAMED]]
+        more = len(runs.missing) - len(named)
+        tail = f", and {more} more" if more else ""
+        blocks.append(Paragraph(f"Missing cells (not run yet): {', '.join(named)}{tail}."))
+    if fits := _fits(runs.done):
+        blocks.append(fits)
+    return Section("run", "What was run", blocks)
+
+
+def _words(key: tuple[Any, ...]) -> list[Any]:
+    return ["full" if part is None else part for part in key]
+
+
+def _facts(runs: Runs) -> Table:
+    rows = runs.done
+    last = rows[-1]
+    kinds = arm_kinds(rows)
+    found = [
+        ("cells", counts(runs)),
+        ("model", last["model"]),
+        ("device", listed(_each(row["device"] for row in rows))),
+        ("tasks", "; ".join(_task(runs, *setting) for setting in runs.settings)),
+        ("PETs", "; ".join(_pet(rows, pet) for pet in runs.pets)),
+    ]
+    for kind in KINDS[1:]:
+        if arms := [arm for arm, its in kinds.items() if its == kind]:
+            found.append((kind, ", ".join(arms)))
+    found += [
+        ("seeds", ", ".join(map(str, sorted({row["seed"] for row in rows})))),
+        ("tries a cell", listed(_each(str(len(row["tries"])) for row in rows))),
+        ("strengths", "; ".join(_strengths(rows, arm) for arm in kinds if arm != VANILLA)),
+        *_settings(rows),
+        ("code", last["code"]),
+        ("versions", ", ".join(f"{name} {version}" for name, version in last["versions"].items())),
+    ]
+    table = [[Cell(name), Cell(text)] for name, text in found if text]
+    return Table(
+        "What all numbers in this report depend on.", ("", ""), [Group("", table)], frozenset({0, 1})
+    )
+
+
+def _each(texts: Any) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
+def _task(runs: Runs, task: str, shots: int | None) -> str:
+    rows = runs.of(task, shots)
+    sizes = rows[0]["examples"]
+    told = (("train", "to train on"), ("dev", "to select on"), ("reported", "scored"))
+    parts = [f"{sizes[split]:,} {use}" for split, use in told if split in sizes]
+    return f"{setting_name(task, shots)} ({', '.join([rows[0]['metric'], *parts])})"
+
+
+def _pet(rows: Sequence[Row], pet: str) -> str:
+    sizes = sorted({row["trainable_parameters"] for row in rows if row["pet"] == pet})
+    return (
+        f"{pet} ({' to '.join(f'{size:,}' for size in (sizes[0], sizes[-1])[: len(sizes)])} parameters)"
+    )
+
+
+def _strengths(rows: Sequence[Row], arm: str) -> str:
+    tries = [found for row in rows if row["arm"] == arm for found in row["tries"]]
+    values = sorted({found["strength"] for found in tries if found["strength"] is not None})
+    return f"{arm} {', '.join(f'{value:.3g}' for value in values)}" if values else ""
+
+
+def _settings(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Each setting once, with the PETs where it is theirs alone."""
+    by_pet = {row["pet"]: row["settings"] for row in rows}
+    lines = []
+    for name in dict.fromkeys(name for settings in by_pet.values() for name in settings):
+        values: dict[str, list[str]] = {}
+        for pet, settings in by_pet.items():
+            value = settings.get(name)
+            text = "none" if value in (None, {}, "") else str(value)
+            values.setdefault(text, []).append(pet)
+        if len(values) == 1:
+            text = next(iter(values))
+        else:
+            text = "; ".join(f"{value} for {listed(pets)}" for value, pets in values.items())
+        lines.append((name.replace("_", " "), text))
+    return lines
+
+
+def _fits(rows: Sequence[Row]) -> Table | None:
+    found = {row["arm"]: row["fit"] for row in rows if row.get("fit")}
+    if not found:
+        return None
+    table = [
+        [Cell(arm), Cell(number(fit["first"])), Cell(number(fit["best"])), Cell(f"{fit['steps']:,}")]
+        for arm, fit in found.items()
+    ]
+    caption = (
+        "The latent maps, fitted once on text with the model frozen: held-out running cost before and "
+        "after. Costs of different bridges are on different scales."
+    )
+    return Table(caption, ("arm", "unfitted", "fitted", "steps"), [Group("", table)])
+
+
+def failures(runs: Runs) -> Section | None:
+    """The failed cells with their errors; None where there are none."""
+    if not runs.failed:
+        return None
+    rows = [
+        [
+            Cell(f"{setting_name(row['task'], row['shots'])}, {row['pet']}"),
+            Cell(row["arm"]),
+            Cell(str(row["seed"])),
+            Cell(str(row.get("error"))),
+        ]
+        for row in runs.failed
+    ]
+    caption = (
+        f"{plural(len(rows), 'cell')} ended with an error. They count nowhere, and a pair that lacks "
+        "one partner is not compared; the same `bridge-pets compare` tries them again."
+    )
+    columns = ("setting", "arm", "seed", "error")
+    return Section(
+        "failed", "Failed cells", [Table(caption, columns, [Group("", rows)], frozenset({0, 1, 3}))]
+    )

@@ -1,0 +1,174 @@
+"""Reads the RUNS folder of a comparison: its table, the step times and the analyses beside it."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bridges.errors import BadInput
+from bridges.storage.files import difference
+from pets.study.compare.look import read_analysis
+from pets.study.compare.step_times import read_times
+from pets.study.compare.table import ANEW, TABLE_FILE, Row, read_table
+
+Key = tuple[str, int | None, str, str, int]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Rows that are not comparable with those shown.
+
+    Attributes:
+        count: how many.
+        difference: between them (there) and those shown (here), ``code 'a' there, 'b' here; ...``.
+    """
+
+    count: int
+    difference: str
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What one report is made of: rows of one model, one code, one set of versions and settings.
+
+    Attributes:
+        name: of the folder.
+        done: rows with a score, in the table's order.
+        failed: rows with an error.
+        missing: cells of the grid that the rows span which have no row.
+        left_out: rows of other versions, settings or models.
+        times: PET -> arm -> {"milliseconds", "ratio", "low", "high", "rounds"}; may be empty.
+        environment: where the times were measured.
+        analysis: records of ``analysis.json``.
+    """
+
+    name: str
+    done: Sequence[Row]
+    failed: Sequence[Row] = ()
+    missing: Sequence[Key] = ()
+    left_out: Sequence[LeftOut] = ()
+    times: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    analysis: Sequence[Row] = ()
+
+    @property
+    def settings(self) -> list[tuple[str, int | None]]:
+        """The (task, shots) pairs, in the table's order."""
+        return list(dict.fromkeys((row["task"], row["shots"]) for row in self.done))
+
+    @property
+    def pets(self) -> list[str]:
+        return list(dict.fromkeys(row["pet"] for row in self.done))
+
+    def of(self, task: str, shots: int | None, pet: str | None = None) -> list[Row]:
+        """The rows with a score of one setting."""
+        found = [row for row in self.done if (row["task"], row["shots"]) == (task, shots)]
+        return [row for row in found if pet in (None, row["pet"])]
+
+
+def read_runs(folder: Path) -> Runs:
+    """All that the report shows.
+
+    Only what is comparable is shown, and the table's last row says what that is: its model, code and
+    versions, of those for each PET the last row's settings (a learning rate may be the PET's own), the
+    last number of tries and for each arm the last strengths. Other rows are counted, never mixed in.
+
+    Raises:
+        BadInput: if the folder holds no comparison, a file in it is broken or of another version, or
+            no cell has a score.
+    """
+    path = folder / TABLE_FILE
+    rows = read_table(folder)
+    expected = _expected(rows, path)
+    chosen: dict[Key, Row] = {}
+    others: Counter[str] = Counter()
+    for row in rows:
+        other_than_shown = difference(_made_with(row), expected(row))
+        if other_than_shown:
+            others[other_than_shown] += 1
+            continue
+        other = chosen.pop(key_of(row), None)
+        if other is not None and "failed" in (row["status"], other["status"]):
+            row = other if row["status"] == "failed" else row  # it was tried again
+        elif other is not None:
+            what = difference(other.get("hashes", {}), row.get("hashes", {})) or "other data or costs"
+            raise BadInput(
+                f"{path} holds the cell {' '.join(map(str, key_of(row)))} twice, with the same settings "
+                f"and versions but {what}: run each comparison into a folder of its own"
+            )
+        chosen[key_of(row)] = row
+    for row in chosen.values():
+        if row["status"] == "done" and not 0 <= row["restart"] < len(row["tries"]):
+            raise BadInput(
+                f"{path}: the cell {' '.join(map(str, key_of(row)))} has restart {row['restart']} of "
+                f"{len(row['tries'])} tries: {ANEW}"
+            )
+    times = read_times(folder)
+    return Runs(
+        folder.resolve().name,
+        [row for row in chosen.values() if row["status"] == "done"],
+        [row for row in chosen.values() if row["status"] == "failed"],
+        _missing(chosen),
+        [LeftOut(count, text) for text, count in others.items()],
+        times.get("step_times", {}),
+        times.get("environment", {}),
+        read_analysis(folder),
+    )
+
+
+def key_of(row: Row) -> Key:
+    return row["task"], row["shots"], row["pet"], row["arm"], row["seed"]
+
+
+def _origin(row: Row) -> Row:
+    return {name: row[name] for name in ("model", "code", "versions")}
+
+
+def _made_with(row: Row) -> Row:
+    """What rows that are compared have to share; what a failed row was tried with is not known."""
+    found = {**_origin(row), "settings": row["settings"]}
+    if row["status"] == "done":
+        found["tries"] = len(row["tries"])
+        found["strengths"] = [t["strength"] for t in row["tries"]]
+    return found
+
+
+def _expected(rows: Sequence[Row], path: Path) -> Callable[[Row], Row]:
+    """What a row has to be made with, as the last rows have it; its own of what they do not tell.
+
+    Raises:
+        BadInput: if none of the last row's kind has a score.
+    """
+    origin = _origin(rows[-1])
+    same = [row for row in rows if _origin(row) == origin]
+    done = [row for row in same if row["status"] == "done"]
+    if not done:
+        raise BadInput(
+            f"{path}: none of the {len(same)} cells of the last row's versions has a score, so there is "
+            f"nothing to report; the last failed with: {same[-1]['error']}"
+        )
+    tries = len(done[-1]["tries"])
+    settings = {row["pet"]: row["settings"] for row in same}
+    strengths = {row["arm"]: _made_with(row)["strengths"] for row in done if len(row["tries"]) == tries}
+
+    def expected(row: Row) -> Row:
+        own = _made_with(row)
+        wanted = own | origin | {"settings": settings.get(row["pet"], row["settings"])}
+        if row["status"] == "done":
+            wanted["tries"] = tries
+            if own["tries"] == tries:
+                wanted["strengths"] = strengths.get(row["arm"], own["strengths"])
+        return wanted
+
+    return expected
+
+
+def _missing(rows: Mapping[Key, Row]) -> list[Key]:
+    settings = dict.fromkeys(key[:2] for key in rows)
+    axes = (dict.fromkeys(key[k] for key in rows) for k in (2, 3, 4))
+    grid = itertools.product(settings, *axes)
+    return [key for ((task, shots), *rest) in grid if (key := (task, shots, *rest)) not in rows]

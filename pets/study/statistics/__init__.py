@@ -1,0 +1,1 @@
+"""Intervals, tests of differences, power."""

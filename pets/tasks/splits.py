@@ -1,0 +1,106 @@
+"""Seeded splits of a train set; the reported set plays no part in them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from random import Random
+
+from bridges.errors import BadInput, check_seeds, is_number, is_whole, shown
+from pets.tasks.glue import Example, Task
+
+
+def few_shot(
+    examples: Sequence[Example], task: Task, shots: int, seed: int
+) -> tuple[list[Example], list[Example]]:
+    """K examples per class for train and K others per class for dev, both shuffled.
+
+    A function of (examples, shots, seed) alone. Each text is drawn at most once (its first
+    occurrence counts), so no text is in both parts.
+
+    Returns:
+        (train, dev), each of `shots * len(task.labels)` examples.
+
+    Raises:
+        BadInput: `shots` is not positive, or a class has fewer than 2K different texts.
+    """
+    if not is_whole(shots, 1, 2**31):
+        raise BadInput(f"shots {shown(shots)} is too small; expected at least 1 example per class")
+    check_seeds(seed=seed)
+    first: dict[str, Example] = {}
+    for example in examples:
+        first.setdefault(example.text, example)
+    random = Random(seed)
+    train: list[Example] = []
+    dev: list[Example] = []
+    for label, members in zip(task.labels, _by_class(first.values(), task), strict=True):
+        if len(members) < 2 * shots:
+            raise BadInput(
+                f"task {task.name}, class {label.name!r}: {len(members)} examples with different "
+                f"texts, {shots} shots for each of train and dev need {2 * shots}; take fewer shots"
+            )
+        drawn = random.sample(members, 2 * shots)
+        train += drawn[:shots]
+        dev += drawn[shots:]
+    random.shuffle(train)
+    random.shuffle(dev)
+    return train, dev
+
+
+def hold_out(
+    examples: Sequence[Example], task: Task, seed: int, fraction: float = 0.1, most: int = 2000
+) -> tuple[list[Example], list[Example]]:
+    """Split a dev set off a full train set, stratified by class; both parts are shuffled.
+
+    Every example lands in exactly one part. Only texts that occur once are candidates for dev, so
+    no text is in both parts.
+
+    Args:
+        fraction: the share of every class that goes to dev, in (0, 1), before the cap.
+        most: at most this many dev examples in all; every class keeps at least one.
+
+    Returns:
+        (train, dev).
+
+    Raises:
+        BadInput: an argument is out of range, or a class has too few examples.
+    """
+    check_seeds(seed=seed)
+    if not is_number(fraction) or not 0 < fraction < 1:
+        raise BadInput(f"dev fraction {shown(fraction)} is out of range; expected 0 < fraction < 1")
+    if not is_whole(most, len(task.labels), 2**31):
+        raise BadInput(
+            f"dev size {shown(most)} is too small; expected at least one example for each of the "
+            f"{len(task.labels)} classes of {task.name}"
+        )
+    classes = _by_class(examples, task)
+    share = min(fraction, most / max(len(examples), 1))
+    sizes = [max(1, int(share * len(members))) for members in classes]
+    while sum(sizes) > most:  # only where rounding a tiny class up to one example went over
+        sizes[sizes.index(max(sizes))] -= 1
+    copies = Counter(example.text for example in examples)
+    random = Random(seed)
+    held: set[str] = set()
+    dev: list[Example] = []
+    for label, members, size in zip(task.labels, classes, sizes, strict=True):
+        single = [example for example in members if copies[example.text] == 1]
+        if len(single) < size or len(members) <= size:
+            raise BadInput(
+                f"task {task.name}, class {label.name!r}: {len(members)} examples, of which "
+                f"{len(single)} have a text that occurs once; {size} of these are needed for dev "
+                "and at least one example for train; pass more data"
+            )
+        drawn = random.sample(single, size)
+        dev += drawn
+        held.update(example.text for example in drawn)
+    train = [example for example in examples if example.text not in held]
+    random.shuffle(train)
+    random.shuffle(dev)
+    return train, dev
+
+
+def _by_class(examples: Iterable[Example], task: Task) -> list[list[Example]]:
+    classes: list[list[Example]] = [[] for _ in task.labels]
+    for example in examples:
+        classes[example.label].append(example)
+    return classes

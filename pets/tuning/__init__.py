@@ -1,0 +1,1 @@
+"""Tuning one PET: settings, loop, selection, run folder."""

@@ -1,0 +1,211 @@
+"""The loop that tunes a PET: settings, steps, selection, state."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from bridges.errors import BadInput
+from bridges.seeds import generator
+from bridges.storage.files import load_optimizer_tensors, optimizer_tensors
+from bridges.storage.shapes import COUNT, FINITE, Shape
+from pets import regularizers
+from pets.tasks import prompts
+from pets.tasks.classifier import PromptClassifier, PromptOutput
+from pets.tasks.glue import TaskData
+from pets.tuning.evaluation import Rows, evaluate, on_device
+from pets.tuning.run_folder import LOOK, RunFolder
+from pets.tuning.settings import TuneSettings
+from pets.tuning.workers import Processes
+
+logger = logging.getLogger(__name__)
+
+_FACTS: Shape = {"step": COUNT, "curves": [LOOK], "seconds": FINITE}
+
+
+class TuningLoop:
+    """One run: its data, its optimiser and how far it has come.
+
+    In several processes each does its part of every step's batch, and of the batches of an evaluation;
+    all know the same of the whole.
+    """
+
+    def __init__(
+        self,
+        classifier: PromptClassifier,
+        encoded: dict[str, tuple[Rows, int]],
+        data: TaskData,
+        settings: TuneSettings,
+        pad_id: int,
+        processes: Processes | None = None,
+    ) -> None:
+        self.classifier, self.data, self.settings = classifier, data, settings
+        self.processes = processes or Processes()
+        self.processes.check_batch(settings.batch_size)
+        self.objective: Callable[..., PromptOutput] = (
+            classifier
+            if settings.regularizer is None
+            else regularizers.get(settings.regularizer, classifier, settings.weight)
+        )
+        self.rows = {name: rows for name, (rows, _) in encoded.items()}
+        self.truncated = {name: cut for name, (_, cut) in encoded.items()}
+        self.pad_id = pad_id
+        self.device = next(classifier.parameters()).device
+        named = [(n, p) for n, p in classifier.named_parameters() if p.requires_grad]
+        if not named:
+            raise BadInput(f"PET {settings.pet!r} has no trainable parameter on this model")
+        self.named = dict(named)
+        self.processes.adopt(self.named.values())
+        # By the shape: biases and layer norms are the vectors.
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in self.named.values() if p.dim() > 1]},
+            {"params": [p for p in self.named.values() if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=settings.rate, weight_decay=settings.decay, foreach=False
+        )
+        self.curves: list[dict[str, Any]] = []
+        self.best = self._tensors()
+        self.seconds = 0.0
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return list(self.named.values())
+
+    def run(self, run: RunFolder, *, progress: bool) -> None:
+        """All steps, with the best checkpoint loaded at the end."""
+        settings = self.settings
+        step = self._resume(run)
+        with tqdm(
+            total=settings.max_steps,
+            initial=step,
+            disable=not (progress and self.processes.is_main),
+            desc="tune",
+            unit="step",
+        ) as bar:
+            if step == 0:
+                self._look(0, [], bar)
+            while step < settings.max_steps:
+                pairs = []
+                started = time.perf_counter()
+                for _ in range(min(settings.eval_every, settings.max_steps - step)):
+                    pairs.append(self.step(step))
+                    step += 1
+                    bar.update()
+                self.seconds += time.perf_counter() - started
+                self._look(step, pairs, bar)
+                self._save(run, step)
+        self._load(self.best)
+
+    def evaluate(self, split: str) -> tuple[dict[str, float], float]:
+        """Metrics and mean task loss of the present PET; the running cost plays no part."""
+        rows, task = self.rows[split], self.data.task
+        return evaluate(self.classifier, rows, task, self.pad_id, self.processes)
+
+    def best_entry(self) -> dict[str, Any]:
+        """The selected entry of the curves: best metric, then lowest loss, then earliest.
+
+        Step 0, the frozen model, is in the curves but not among the choices: a tuned PET is asked for.
+        """
+        metric = self.data.task.metric
+        return max(self.curves[1:], key=lambda e: (e["dev"][metric], -e["dev_loss"], -e["step"]))
+
+    def _forward(self, rows: Sequence[tuple[prompts.Row, int]]) -> Any:
+        return self.objective(**on_device(prompts.collate(rows, self.pad_id), self.classifier))
+
+    def step(self, step: int) -> tuple[float, float | None]:
+        """One optimiser step, the ``step``-th: its loss, and its running cost where there is one."""
+        # Noise, of a regularizer or of a cost that draws any, is a function of seed and step alone;
+        # each process draws its own for its part of the batch.
+        rank = [self.processes.rank] if self.processes.rank else []
+        torch.manual_seed(generator(self.settings.run_seed, -2, step, *rank).initial_seed())
+        output = self._forward(self.processes.part(self._batch(step)))
+        loss = self.processes.mean(output.loss.detach())
+        if not loss.isfinite():
+            raise BadInput(
+                f"the loss became {loss.item()} at step {step}: lower learning_rate "
+                f"({self.settings.rate}) or weight ({self.settings.weight})"
+            )
+        self.optimizer.zero_grad()
+        output.loss.backward()
+        if step == 0:
+            idle = [name for name, p in self.named.items() if p.grad is None]
+            if idle:
+                raise BadInput(
+                    f"{len(idle)} trainable parameters got no gradient, among them {idle[0]}: the "
+                    f"model ignores PET {self.settings.pet!r} there"
+                )
+        self.processes.average_gradients(self.parameters)
+        self.optimizer.step()
+        cost = output.running_cost
+        return loss.item(), None if cost is None else self.processes.mean(cost.detach()).item()
+
+    def _batch(self, step: int) -> Rows:
+        """The examples of one step: epochs of random order, a function of seed and step alone."""
+        rows, size = self.rows["train"], self.settings.batch_size
+        chosen: Rows = []
+        for position in range(step * size, (step + 1) * size):
+            epoch, k = divmod(position, len(rows))
+            if not chosen or k == 0:
+                order = torch.randperm(len(rows), generator=generator(self.settings.run_seed, epoch))
+            chosen.append(rows[int(order[k])])
+        return chosen
+
+    def _look(self, step: int, pairs: list[tuple[float, float | None]], bar: Any) -> None:
+        dev, dev_loss = self.evaluate("dev")
+        if not math.isfinite(dev_loss):
+            advice = (
+                f"lower learning_rate ({self.settings.rate})"
+                if step
+                else "that is before any tuning, so check the model's weights"
+            )
+            raise BadInput(f"the loss on the selection split is {dev_loss} at step {step}: {advice}")
+        costs = [cost for _, cost in pairs if cost is not None]
+        self.curves.append(
+            {
+                "step": step,
+                "loss": sum(loss for loss, _ in pairs) / len(pairs) if pairs else None,
+                "running_cost": sum(costs) / len(costs) if costs else None,
+                "dev": dev,
+                "dev_loss": dev_loss,
+            }
+        )
+        if step and self.best_entry()["step"] == step:
+            self.best = self._tensors()
+        bar.set_postfix_str(f"dev {self.data.task.metric} {dev[self.data.task.metric]:.3f}")
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in self.named.items()}
+
+    def _load(self, tensors: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.named.items():
+                parameter.copy_(tensors[name])
+
+    def _save(self, run: RunFolder, step: int) -> None:
+        if not self.processes.is_main:
+            return
+        tensors = {f"now.{k}": v for k, v in self._tensors().items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        facts = {"step": step, "curves": self.curves, "seconds": self.seconds}
+        run.snapshot.save(tensors | optimizer_tensors(self.optimizer), facts)
+
+    def _resume(self, run: RunFolder) -> int:
+        loaded = run.snapshot.load()
+        if loaded is None:
+            return 0
+        tensors, facts = loaded
+        with run.snapshot.refusing_misfit(facts, _FACTS):
+            self._load({name: tensors[f"now.{name}"].to(self.device) for name in self.named})
+            self.best = {name: tensors[f"best.{name}"].to(self.device) for name in self.named}
+            load_optimizer_tensors(self.optimizer, tensors)
+            self.curves, self.seconds = facts["curves"], facts["seconds"]
+        logger.info("%s: going on from step %d", run.path, facts["step"])
+        return int(facts["step"])

@@ -1,0 +1,229 @@
+"""Tuning one PET on one task, with or without a running cost, selected on a split never reported."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from peft import PeftConfig, PromptTuningConfig, get_peft_model
+from transformers import PreTrainedModel
+
+from bridges import BadInput, ModelSpec, RunningCost
+from bridges.model.identity import model_identity, own_code
+from bridges.storage.files import new_folder, versions
+from bridges.storage.source import source_digest
+from pets import methods
+from pets.plug.regularize import regularize
+from pets.tasks import prompts, splits
+from pets.tasks.classifier import PromptClassifier
+from pets.tasks.glue import TaskData
+from pets.tasks.shared_texts import warn_of_shared_texts
+from pets.tasks.verbalizer import Verbalizer
+from pets.tuning.evaluation import check_tokens, encode, room
+from pets.tuning.loop import TuningLoop
+from pets.tuning.models import unload, untouched
+from pets.tuning.run_folder import RunFolder
+from pets.tuning.settings import TuneSettings
+from pets.tuning.workers import Processes, joined
+
+logger = logging.getLogger(__name__)
+
+
+def tune(
+    plm: PreTrainedModel,
+    tokenizer: Any,
+    data: TaskData,
+    settings: TuneSettings,
+    folder: str | os.PathLike[str],
+    *,
+    cost: RunningCost | None = None,
+    encoder: prompts.Encoder | None = None,
+    of_model: Mapping[str, str | None] | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Tune and score one PET; the run folder holds the result line, curves and the PET.
+
+    The checkpoint is chosen by the task's metric, then by lower loss, on examples taken from the train
+    set; the reported set is scored once, with the chosen checkpoint. ``plm`` is left as it was.
+    Started by torchrun or ``accelerate launch``, several processes share the run: each does its part of
+    every batch, all return the result, and the first writes.
+
+    Args:
+        plm: a masked LM, frozen here.
+        tokenizer: its tokenizer.
+        data: a task and its examples; without reported ones the PET is selected and not scored.
+        settings: see `TuneSettings`.
+        folder: new, or one of the same run: an interrupted run goes on to the same result, and a
+            finished one is returned as it is.
+        cost: the running cost; without one and without a regularizer in the settings the PET is vanilla.
+        encoder: of the tokenizer, to share what it has split into tokens between runs.
+        of_model: the `bridges.model.identity.model_identity` of both, to share that between runs too.
+        progress: show a progress bar.
+
+    Returns:
+        The result: settings, versions, "reported" and "dev" metrics, "best_step", "curves".
+
+    Raises:
+        BadInput: for anything that does not fit: label words, shots, cost, folder.
+    """
+    if cost is not None and settings.regularizer is not None:
+        raise BadInput(
+            f"a cost and regularizer {settings.regularizer!r} too: one of them is used instead of the "
+            "other, so give only one"
+        )
+    processes = joined()
+    processes.check_batch(settings.batch_size)
+    of_model = of_model or model_identity(plm, tokenizer)
+    identity = {"model": ModelSpec.of(plm).name, **of_model, **_identity(data, settings, cost)}
+    if processes.count > 1:
+        identity["processes"] = processes.count  # other sums, other noise
+    run = RunFolder(folder, identity)
+    processes.wait()  # all look at the folder before one writes into it
+    if run.result is not None:
+        logger.info("%s is finished; nothing to do", run.path)
+        if processes.is_main:
+            run.tidy()
+        return run.result
+    shared = warn_of_shared_texts(data) if data.reported else None
+    with (
+        _alone(run, processes),
+        prepared(plm, tokenizer, data, settings, cost=cost, encoder=encoder) as loop,
+    ):
+        if processes.is_main:
+            run.start()  # nothing is written before all that can be refused has been
+        loop.run(run, progress=progress)
+        if processes.is_main:
+            with new_folder(run.pet) as new:
+                loop.classifier.model.save_pretrained(new)  # type: ignore[operator]
+        reported = loop.evaluate("reported")[0] if data.reported else None
+        best = loop.best_entry()
+        result = {
+            "task": data.task.name,
+            "metric": data.task.metric,
+            "pet": settings.pet,
+            "bridge": cost.config()["bridge"] if cost is not None else None,
+            "settings": identity["settings"],
+            "versions": versions(),
+            "reported": reported,
+            "dev": best["dev"],
+            "dev_loss": best["dev_loss"],
+            "best_step": best["step"],
+            "examples": {name: len(rows) for name, rows in loop.rows.items()},
+            "truncated": loop.truncated,
+            "shared_texts": shared,
+            "trainable_parameters": sum(p.numel() for p in loop.parameters),
+            "curves": loop.curves,
+        }
+        if processes.is_main:
+            run.finish(result, {"seconds_tuning": loop.seconds, "steps": settings.max_steps})
+        processes.wait()  # so that what is returned is there for all
+    return result
+
+
+@contextlib.contextmanager
+def _alone(run: RunFolder, processes: Processes) -> Iterator[None]:
+    """The folder for these processes alone: where the first is refused, all are."""
+    with contextlib.ExitStack() as stack:
+        refused: BadInput | None = None
+        if processes.is_main:
+            try:
+                stack.enter_context(run.claimed())
+            except BadInput as error:
+                refused = error
+        if processes.total([float(refused is not None)])[0]:
+            raise refused or BadInput(f"{run.path} was refused in the first process")
+        yield
+
+
+@contextlib.contextmanager
+def prepared(
+    plm: PreTrainedModel,
+    tokenizer: Any,
+    data: TaskData,
+    settings: TuneSettings,
+    *,
+    cost: RunningCost | None = None,
+    encoder: prompts.Encoder | None = None,
+) -> Iterator[TuningLoop]:
+    """The loop of a run before its first step, with everything on the model; arguments as `tune`.
+
+    ``plm`` and the global generator are left as they were.
+    """
+    verbalizer = Verbalizer.of_words(tokenizer, data.task.verbalizer)
+    if settings.shots is None:
+        train, dev = splits.hold_out(data.train, data.task, settings.seed)
+    else:
+        train, dev = splits.few_shot(data.train, data.task, settings.shots, settings.seed)
+    config = methods.get(settings.pet, model=plm, **settings.pet_options)
+    parts = {"train": train, "dev": dev, **({"reported": data.reported} if data.reported else {})}
+    devices = [plm.device] if plm.device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices),
+        _classifier(plm, config, settings, verbalizer, cost) as classifier,
+    ):
+        if isinstance(config, PromptTuningConfig):
+            methods.init_prompt(classifier.model, tokenizer.mask_token_id)
+        limit = room(classifier.model, settings.max_length)
+        encoder = encoder or prompts.Encoder(tokenizer)
+        encoded = {name: encode(encoder, examples, limit) for name, examples in parts.items()}
+        for rows, _ in encoded.values():
+            check_tokens(rows, plm)
+        pad_id = tokenizer.pad_token_id or 0
+        yield TuningLoop(classifier, encoded, data, settings, pad_id, joined())
+
+
+@contextlib.contextmanager
+def _classifier(
+    plm: PreTrainedModel,
+    config: PeftConfig,
+    settings: TuneSettings,
+    verbalizer: Verbalizer,
+    cost: RunningCost | None,
+) -> Iterator[PromptClassifier]:
+    """The PET on the model, the narrowed head and the cost; all taken off again at the end.
+
+    The global generator is seeded for the PET's initial weights: the caller restores it.
+    """
+    torch.manual_seed(settings.run_seed)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(untouched(plm))
+        try:
+            model = get_peft_model(plm, config)
+        except ValueError as error:
+            raise BadInput(f"PET {settings.pet!r} on {type(plm).__name__}: {error}") from error
+        stack.callback(unload, model)
+        classifier = PromptClassifier(model, verbalizer).to(plm.device)
+        stack.callback(classifier.remove)
+        if cost is not None:
+            stack.enter_context(regularize(classifier, cost, settings.weight))
+        yield classifier
+
+
+def _identity(data: TaskData, settings: TuneSettings, cost: RunningCost | None) -> dict[str, Any]:
+    """Everything but the model that the result depends on."""
+    digest = hashlib.sha256()
+    for part in (data.train, data.reported):
+        for example in part:
+            digest.update(f"{example.label}\t{example.text}\n".encode())
+        digest.update(b"\0")
+    settings_used = dataclasses.asdict(settings)
+    settings_used |= {"learning_rate": settings.rate, "weight_decay": settings.decay}
+    if cost is None and settings.regularizer is None:
+        settings_used.pop("weight")  # plays no part
+    return {
+        "task": dataclasses.asdict(data.task),
+        "data_sha256": digest.hexdigest(),
+        "cost": None
+        if cost is None
+        else {"digest": cost.digest(), **cost.options, **cost.config()["bridge"]},
+        "cost_code": own_code(cost),
+        "settings": settings_used,
+        "code": source_digest(__name__),
+        "versions": versions(),
+    }

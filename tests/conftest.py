@@ -7,7 +7,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -22,12 +21,11 @@ import torch
 if not torch.cuda.is_available():  # kernels are decorated at import: without a GPU they are interpreted
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from places import REPOSITORY
 from tiny import tiny_bert, tiny_llama, tiny_tokenizer
 from transformers import BertForMaskedLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import kernels
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 # In a bare checkout a package `kernels` that is installed for transformers hides this namespace portion.
 if str(REPOSITORY / "kernels") not in list(kernels.__path__):

@@ -1,0 +1,66 @@
+"""Every Triton kernel compiles for A100 and H100 without a GPU and fits: no spills, enough memory."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+
+import pytest
+from places import REPOSITORY
+
+pytest.importorskip("triton")
+
+
+@pytest.fixture(scope="module")
+def table() -> list[str]:
+    """The lines of ``python -m benchmarks.aot``, in a process where the interpreter is off."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = str(REPOSITORY)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.aot"],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()[1:]
+
+
+def kernels_in_the_source() -> set[str]:
+    """Functions under ``triton.jit`` that no other one calls: those that are launched."""
+    kernels, called = set(), set()
+    for path in (REPOSITORY / "kernels").glob("triton_*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and "triton.jit" in map(_name, node.decorator_list):
+                kernels.add(node.name)
+                called |= {_name(n) for n in ast.walk(node) if isinstance(n, ast.Call)}
+    return kernels - called
+
+
+def _name(node: ast.expr) -> str:
+    return ast.unparse(node.func if isinstance(node, ast.Call) else node)
+
+
+def test_no_kernel_is_forgotten(table: list[str]) -> None:
+    compiled = {line.split()[4].rpartition(".")[2] for line in table}
+    assert compiled == kernels_in_the_source()
+    assert {line.split()[0] for line in table} == {"80", "90"}
+
+
+def test_nothing_spills_and_shared_memory_suffices(table: list[str]) -> None:
+    for line in table:
+        capability, shared, registers, spilled = map(int, line.split()[:4])
+        assert spilled == 0, line
+        assert registers <= 255, line
+        assert shared <= {80: 163, 90: 227}[capability] * 1024, line
+
+
+def test_float32_products_are_not_rounded_to_tf32(table: list[str]) -> None:
+    """The interpreter computes them exactly whatever the precision, and would not notice."""
+    products = [line for line in table if "DOT=fp32" in line]
+    assert products
+    assert all("PRECISION=tf32x3" in line for line in products)

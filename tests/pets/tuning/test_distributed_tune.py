@@ -1,0 +1,231 @@
+"""One tuning run in two processes ends where it does in one.
+
+The distributed part is this file run by torchrun; see `main`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from places import script_environment
+from safetensors.torch import load_file
+from tiny import tiny_tokenizer
+
+from bridges import BadInput, RunningCost
+from bridges.storage.files import Snapshot
+from pets.tasks.glue import TaskData
+from pets.tuning.loop import TuningLoop
+from pets.tuning.run_folder import RunFolder
+from pets.tuning.tune import tune
+from pets.tuning.workers import Processes, joined
+from tests.pets.tuning.test_tuning import PET, SETTINGS, TASK, examples, model, same_bytes
+
+WORLD = 2
+
+# Two batches in the evaluation of the selection split, three in that of the reported one.
+DATA = TaskData(TASK, examples(100, 0), examples(70, 1))
+SETTINGS_HERE = dataclasses.replace(SETTINGS, shots=20)
+EXACT: dict[str, dict[str, Any]] = {
+    "vanilla": {},
+    "brownian": {"bridge": "brownian"},
+    "prompt": {"pet": "prompt"},
+    "label-smoothing": {"regularizer": "label-smoothing", "weight": 0.1},
+}
+TOLERANCES = {"loss": 1e-6, "dev_loss": 1e-6, "running_cost": 1e-10}
+"""The classifier reads its scores in float32."""
+NOISY: dict[str, dict[str, Any]] = {
+    "dropout": {"regularizer": "dropout", "weight": 0.3},
+    "sde": {"bridge": "sde"},
+}
+
+
+def run(folder: Path, **changes: Any) -> dict[str, Any]:
+    """In float64."""
+    plm = model().double()
+    bridge = changes.pop("bridge", None)
+    cost = RunningCost.for_model(plm, bridge).double() if bridge else None
+    settings = dataclasses.replace(SETTINGS_HERE, **changes)
+    return tune(plm, tiny_tokenizer(), DATA, settings, folder, cost=cost, progress=False)
+
+
+# In each of two processes
+
+
+def main(folder: Path) -> None:
+    """What this rank sees of all runs goes to a file of its own."""
+    rank = joined().rank
+    if rank:
+        Snapshot.save = RunFolder.start = RunFolder.finish = only_the_first_writes  # type: ignore[assignment, method-assign]
+    seen: dict[str, Any] = {}
+    for name, changes in {**EXACT, **NOISY}.items():
+        with mock.patch.object(TuningLoop, "_load", note_end(seen, name)):
+            seen[name] = run(folder / name, **changes)
+    with mock.patch.object(TuningLoop, "step", note_seed(seen.setdefault("seeds", []))):
+        run(folder / "seeds", **NOISY["dropout"])
+    with mock.patch.object(TuningLoop, "step", stopped(at=17)):
+        try:
+            run(folder / "resumed", **NOISY["dropout"])
+        except KeyboardInterrupt:
+            seen["stopped"] = (folder / "resumed" / "result.json").exists()
+    seen["resumed"] = run(folder / "resumed", **NOISY["dropout"])
+    seen["finished"] = run(folder / "resumed", **NOISY["dropout"])
+    try:
+        run(folder / "odd", batch_size=5)
+    except BadInput as error:
+        seen["odd"] = str(error)
+    (folder / f"{rank}.json").write_text(json.dumps(seen))
+
+
+def only_the_first_writes(*args: Any, **options: Any) -> None:
+    raise AssertionError("a second process writes")
+
+
+def note_end(seen: dict[str, Any], name: str) -> Any:
+    """The weights of the PET after the last step, before the selected ones take their place."""
+    load = TuningLoop._load
+
+    def noted(loop: TuningLoop, tensors: dict[str, torch.Tensor]) -> None:
+        seen[f"{name} end"] = [p.detach().flatten()[:20].tolist() for p in loop.parameters]
+        load(loop, tensors)
+
+    return noted
+
+
+def note_seed(seeds: list[int]) -> Any:
+    step = TuningLoop.step
+
+    def noted(loop: TuningLoop, k: int) -> Any:
+        found = step(loop, k)
+        seeds.append(torch.initial_seed())
+        return found
+
+    return noted
+
+
+def stopped(at: int) -> Any:
+    step = TuningLoop.step
+
+    def interrupted(loop: TuningLoop, k: int) -> Any:
+        if k == at:
+            raise KeyboardInterrupt
+        return step(loop, k)
+
+    return interrupted
+
+
+# All together
+
+
+def torchrun(folder: Path, *command: object) -> subprocess.CompletedProcess[str]:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", WORLD]
+    return subprocess.run(
+        [str(part) for part in [*launch, *command]],
+        cwd=folder,
+        env=script_environment(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES=""),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of two processes."""
+    folder = tmp_path_factory.mktemp("ranks")
+    done = torchrun(folder, __file__, folder)
+    assert done.returncode == 0, done.stderr[-5000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ranks(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(WORLD)]
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_two_processes_end_where_one_does(name: str, folder: Path, tmp_path: Path) -> None:
+    expected = run(tmp_path / name, **EXACT[name])
+    found = json.loads((folder / name / "result.json").read_text())
+    for entry, other in zip(found.pop("curves"), expected.pop("curves"), strict=True):
+        for key, tolerance in TOLERANCES.items():
+            value = other.pop(key)
+            assert entry.pop(key) == (value and pytest.approx(value, rel=tolerance)), key
+        assert entry == other
+    assert found == expected
+    weights, others = load_file(folder / name / PET), load_file(tmp_path / name / PET)
+    assert weights.keys() == others.keys()
+    for key, weight in weights.items():
+        assert weight.dtype == (torch.float32 if name == "prompt" else torch.float64)  # as peft makes it
+        bound = 1e-5 if name == "prompt" else 1e-10
+        assert (weight - others[key]).abs().max() < bound, key
+
+
+@pytest.mark.parametrize("name", [*EXACT, *NOISY])
+def test_both_processes_have_the_same_pet_and_result(name: str, ranks: list[dict[str, Any]]) -> None:
+    first, second = ranks
+    assert first[f"{name} end"] == second[f"{name} end"]
+    assert first[name] == second[name]
+
+
+def test_each_process_draws_noise_of_its_own(ranks: list[dict[str, Any]]) -> None:
+    """With the same for all, examples at the same place in the parts would share it."""
+    seeds = [seed for seen in ranks for seed in seen["seeds"]]
+    assert len(set(seeds)) == len(seeds) == 2 * SETTINGS.max_steps
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bytes(folder: Path, ranks: list[dict[str, Any]]) -> None:
+    assert [seen["stopped"] for seen in ranks] == [False, False]
+    assert same_bytes(folder / "dropout", folder / "resumed", "result.json", PET)
+    assert all(seen["resumed"] == seen["finished"] == seen["dropout"] for seen in ranks)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(folder: Path, ranks: list[dict[str, Any]]) -> None:
+    for seen in ranks:
+        assert seen["odd"] == "batch_size=5 in 2 processes: expected a multiple of 2"
+    assert not (folder / "odd").exists()
+
+
+def test_a_run_of_two_processes_is_not_gone_on_with_by_one(folder: Path) -> None:
+    with pytest.raises(BadInput, match=r"holds another run .*processes 2 there, None here"):
+        run(folder / "vanilla")
+
+
+def test_alone_no_message_is_sent() -> None:
+    assert joined() == Processes()
+    value = torch.ones(3)
+    with mock.patch("pets.tuning.workers.dist", None):
+        alone = Processes()
+        assert alone.mean(value) is value
+        assert alone.part([1, 2, 3]) == [1, 2, 3]
+        alone.wait()
+        alone.adopt([value])
+        alone.average_gradients([value])
+
+
+def test_the_command_line_under_torchrun_speaks_once(tmp_path: Path) -> None:
+    model().save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "glue" / "SST-2").mkdir(parents=True)
+    for name, part in (("train", DATA.train), ("dev", DATA.reported)):
+        lines = ["sentence\tlabel", *(f"{example.text}\t{example.label}" for example in part)]
+        (tmp_path / "glue" / "SST-2" / f"{name}.tsv").write_text("\n".join(lines) + "\n")
+    options = "--model model --task sst2 --data glue --steps 4 --batch-size 4 --eval-every 2 --shots 4"
+    done = torchrun(tmp_path, "-m", "pets.cli", "tune", *options.split(), "--out", "run")
+    assert done.returncode == 0, done.stderr[-5000:]
+    shown = json.loads(done.stdout)
+    assert shown["examples"] == {"train": 8, "dev": 8, "reported": 70}
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["reported"] == shown["reported"]
+    assert done.stderr.count("wrote run") == 1
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

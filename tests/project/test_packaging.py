@@ -1,0 +1,106 @@
+"""The tree itself: floors, the shared name `kernels`, what is built, what no file may contain."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import REPOSITORY
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+
+
+def imports(folder: str) -> set[str]:
+    """Top-level names that the modules of a folder import, anywhere in them."""
+    found = set()
+    for path in (REPOSITORY / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                found.add(node.module.partition(".")[0])
+    return found
+
+
+def test_imports_point_downwards_only() -> None:
+    assert not imports("kernels") & {"bridges", "pets", "transformers", "peft"}
+    assert not imports("bridges") & {"pets", "peft"}
+    assert "kernels" in imports("bridges")
+    assert "bridges" in imports("pets")
+
+
+def test_kernels_is_a_namespace_portion_below_the_version_transformers_looks_for() -> None:
+    assert not (REPOSITORY / "kernels" / "__init__.py").exists()
+    assert tuple(map(int, PROJECT["version"].split("."))) < (0, 9)
+
+
+@pytest.mark.parametrize("with_other", [False, True])
+def test_models_import_and_our_kernels_are_found_beside_another_package_of_that_name(
+    tmp_path: Path, with_other: bool
+) -> None:
+    for package in ("bridges", "kernels", "pets"):
+        shutil.copytree(REPOSITORY / package, tmp_path / package)
+    if with_other:  # as a package manager lays the two wheels into one folder
+        (tmp_path / "kernels" / "__init__.py").write_text("def get_kernel(*a, **k): raise OSError\n")
+    program = (
+        "import kernels, pets, bridges; from kernels.bridge_nll import bridge_nll;"
+        "from transformers import BertForMaskedLM, LlamaForCausalLM;"
+        f"assert hasattr(kernels, 'get_kernel') == {with_other};"
+        "print(bridge_nll.__module__, bridges.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["kernels.bridge_nll", str(tmp_path / "bridges" / "__init__.py")]
+
+
+def test_every_package_is_built() -> None:
+    built = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    roots = ("bridges", "kernels", "pets")
+    folders = {path.parent for root in roots for path in (REPOSITORY / root).rglob("*.py")}
+    assert sorted(built) == sorted(".".join(f.relative_to(REPOSITORY).parts) for f in folders)
+
+
+def test_every_dependency_says_why() -> None:
+    lines = (REPOSITORY / "pyproject.toml").read_text().splitlines()
+    start = lines.index("dependencies = [") + 1
+    for line in lines[start : lines.index("]", start)]:
+        assert re.search(r'",\s+# \w+', line), line
+
+
+def test_nothing_loads_pickles() -> None:
+    for folder in ("bridges", "kernels", "pets", "benchmarks"):
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            assert not re.search(r"torch\.(load|save)\(|import pickle|joblib", path.read_text()), path
+
+
+def test_every_kind_of_import_is_declared() -> None:
+    declared = {re.split(r"[><=;\[ ]", line)[0] for line in PROJECT["dependencies"]}
+    declared |= {"matplotlib", "jinja2", "ray"}  # the extras `report` and `ray`
+    names = {"scikit-learn": "sklearn"}
+    known = {names.get(d, d) for d in declared} | {"bridges", "kernels", "pets", "tokenizers"}
+    outside = imports("bridges") | imports("kernels") | imports("pets")
+    assert outside - set(sys.stdlib_module_names) <= known
+
+
+def test_bridge_pets_is_a_command() -> None:
+    assert PROJECT["scripts"] == {"bridge-pets": "pets.cli:main"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pets.cli", "zoo"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+    )
+    assert "brownian" in done.stdout

@@ -1,0 +1,74 @@
+"""The README's Python runs, in order, and its commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import torch
+from places import REPOSITORY
+from tiny import TEXTS, tiny_bert, tiny_model
+from transformers import BertForMaskedLM, PreTrainedTokenizerFast
+
+from bridges import registry
+from pets.cli import cli
+
+_HEAD = "ForSequenceClassification"
+README = (REPOSITORY / "README.md").read_text()
+
+
+def test_python_blocks_run(
+    bert: BertForMaskedLM,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    known = dict(registry._REGISTRY)
+    names: dict[str, Any] = {"plm": bert, "tokenizer": tokenizer, "texts": TEXTS}
+    try:
+        first, *others = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+        exec(first.replace("texts)", "texts, max_steps=4, eval_every=2)"), names)
+        ids = torch.tensor([[2, 4, 10, 11, 3]])
+        batch = {"input_ids": ids, "labels": torch.tensor([[-100, 5, -100, -100, -100]])}
+        output = names["model"].train()(**batch)
+        output.loss.backward()
+        assert output.running_cost > 0
+        names["handle"].remove()
+        names["batch"] = batch
+        classifier = tiny_model(
+            "bert",
+            head="ForSequenceClassification",
+            num_labels=2,
+            num_hidden_layers=3,
+            max_position_embeddings=bert.config.max_position_embeddings,
+        )
+        classifier.bert.load_state_dict(
+            tiny_bert().bert.state_dict(), strict=False
+        )  # it has a pooler too
+        names["classifier"] = classifier.train()
+        for block in others:
+            exec(block, names)
+        assert classifier(input_ids=ids, labels=torch.tensor([1])).running_cost > 0
+    finally:
+        registry._REGISTRY.clear()
+        registry._REGISTRY.update(known)
+
+
+def test_commands_and_options_exist() -> None:
+    for line in re.findall(r"^\$ bridge-pets (.*)$", README, re.MULTILINE):
+        name, *words = line.split()
+        command = cli.commands[name]
+        options = {opt for p in command.params if isinstance(p, click.Option) for opt in p.opts}
+        assert {w for w in words if w.startswith("--")} <= options
+
+
+def test_links_and_folders_exist() -> None:
+    root = REPOSITORY
+    for target in re.findall(r"\]\((?!http)(.*?)\)", README) + re.findall(
+        r"^\| `(\w+/)`", README, re.MULTILINE
+    ):
+        assert (root / target).exists(), target

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bridges import registry
 from bridges.cost.documents import Layout
 from bridges.cost.files import (
     FORMAT,
@@ -27,13 +26,13 @@ from bridges.errors import BadInput, check_seeds
 from bridges.fitting.settings import FitResult
 from bridges.fitting.together import fit
 from bridges.latent.label_ends import LabelEnds
-from bridges.latent.latent_map import EndPoints, LatentMap, default_widths
+from bridges.latent.latent_map import EndPoints, Layers, default_widths
 from bridges.latent.trajectory import Trajectory
 from bridges.model.probe import NotSeen, Reads
 from bridges.model.spec import ModelSpec, pretrained_model
 from bridges.model.vocabulary import predicting_table
 from bridges.model.weights import unsharded
-from bridges.processes.base import Bridge
+from bridges.processes.base import Cost, catalogue
 from bridges.storage.field_types import misfit
 from bridges.storage.files import tensor_bytes, versions
 
@@ -54,9 +53,7 @@ class RunningCost(nn.Module):
         end_points: [V, d].
     """
 
-    def __init__(
-        self, spec: ModelSpec, bridge: Bridge, latent_map: LatentMap, end_points: EndPoints
-    ) -> None:
+    def __init__(self, spec: ModelSpec, bridge: Cost, latent_map: Layers, end_points: EndPoints) -> None:
         super().__init__()
         self.spec = spec
         self.bridge = bridge
@@ -70,7 +67,7 @@ class RunningCost(nn.Module):
     def for_model(
         cls,
         model: nn.Module,
-        bridge: str | Bridge = "brownian",
+        bridge: str | Cost = "brownian",
         *,
         latent_dim: int | None = None,
         widths: Sequence[int] | None = None,
@@ -100,8 +97,8 @@ class RunningCost(nn.Module):
         """
         spec = ModelSpec.of(model, reads)
         check_seeds(seed=seed)
-        if not isinstance(bridge, Bridge):
-            bridge = registry.parse(bridge)
+        if not isinstance(bridge, Cost):
+            bridge = catalogue.parse(bridge)
         if widths is None:
             widths = default_widths(spec.hidden_size, latent_dim)
         elif not isinstance(widths, Sequence) or not widths:
@@ -314,7 +311,7 @@ class RunningCost(nn.Module):
             spec = ModelSpec.from_dict(config["model"])
             if wrong := misfit(spec):
                 raise TypeError(f"model: {wrong}")
-            bridge = registry.get(config["bridge"]["name"], **config["bridge"]["parameters"])
+            bridge = catalogue.get(config["bridge"]["name"], **config["bridge"]["parameters"])
             end_points = EndPoints(torch.empty(spec.vocab_size, config["widths"][-1]))
             with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
                 latent_map = bridge.make_map(spec.hidden_size, config["widths"])

@@ -67,8 +67,8 @@ class Shape:
 
     def facts(self) -> dict[str, int | str | list[int]]:
         """For a record."""
-        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}
-        return {**found, "widths": list(self.widths), "dtype": str(self.dtype).removeprefix("torch.")}
+        sizes = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}
+        return {**sizes, "widths": list(self.widths), "dtype": str(self.dtype).removeprefix("torch.")}
 
 
 _SHAPES = {

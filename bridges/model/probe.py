@@ -86,12 +86,12 @@ def probe(plm: PreTrainedModel) -> Probe:
     if known is None or known[0] != key:
         if _is_spread(plm):  # for now: nothing to remember
             raise NotSeen(f"the weights of {type(plm).__name__} are spread over processes")
-        found: Probe | str
+        result: Probe | str
         try:
-            found = _look(plm)
+            result = _look(plm)
         except NotSeen as error:
-            found = str(error)
-        _seen[plm] = known = (key, found)
+            result = str(error)
+        _seen[plm] = known = (key, result)
     if isinstance(known[1], str):
         raise NotSeen(known[1])
     return known[1]
@@ -102,7 +102,7 @@ def _look(plm: PreTrainedModel) -> Probe:
     token = _probing.set(True)
     try:
         with undisturbed(plm), with_gradients(plm):
-            return _Look(plm).found()
+            return _Look(plm).seen()
     except NotSeen:
         raise
     except Exception as error:  # whatever a model stops with that wants other inputs
@@ -147,7 +147,7 @@ class _Look:
             ids[:, -1] = end  # where a classifier of whole sequences looks for it
         return ids
 
-    def found(self) -> Probe:
+    def seen(self) -> Probe:
         labelled = "labels" in self.accepted and self.head is not None
         output = self._run(labelled)
         if not labelled and "labels" in self.accepted and self._is_of_tokens(output):

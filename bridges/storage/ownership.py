@@ -66,8 +66,8 @@ def check_replaceable(path: Path, is_ours: bool, what: str) -> None:
         BadInput: if not.
     """
     if path.is_symlink() or (path.exists() and not is_ours):
-        found = "is a symbolic link" if path.is_symlink() else f"exists and is no {what} of bridge-pets"
-        raise BadInput(f"{path} {found}: it is not replaced, choose another place or move it away")
+        reason = "is a symbolic link" if path.is_symlink() else f"exists and is no {what} of bridge-pets"
+        raise BadInput(f"{path} {reason}: it is not replaced, choose another place or move it away")
 
 
 @contextmanager

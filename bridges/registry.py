@@ -184,7 +184,8 @@ class Registry(Generic[T]):
             try:
                 if value is None:
                     raise ValueError(item)
-                parameters[key] = number_like(value, default) if self._by_default else literal(value)
+                alike = self._by_default and default is not inspect.Parameter.empty
+                parameters[key] = number_like(value, default) if alike else literal(value)
             except ValueError as error:
                 expected = "number" if isinstance(default, float) and self._by_default else "value"
                 raise BadInput(

@@ -187,9 +187,9 @@ class Registry(Generic[T]):
                 alike = self._by_default and default is not inspect.Parameter.empty
                 parameters[key] = number_like(value, default) if alike else literal(value)
             except ValueError as error:
-                expected = "number" if isinstance(default, float) and self._by_default else "value"
+                form = "number" if isinstance(default, float) and self._by_default else "value"
                 raise BadInput(
-                    f"{self.kind} {shown(text)}: {shown(item)} is not key={expected}, as in {self.example}"
+                    f"{self.kind} {shown(text)}: {shown(item)} is not key={form}, as in {self.example}"
                 ) from error
         return name, parameters
 

@@ -20,6 +20,7 @@ from bridges.model.forward import accepted_parameters, states_of
 from bridges.model.positions import IGNORED
 from bridges.model.tokens import ordinary_tokens
 from bridges.model.undisturbed import undisturbed, with_gradients
+from bridges.model.weights import device_of
 
 Reads = Literal["same", "next"]
 
@@ -140,8 +141,7 @@ class _Look:
         tokens = ordinary_tokens(self.plm, 2 * _LENGTH)
         first, others = tokens[:_LENGTH], tokens[_LENGTH:]
         rows = [first, first[:_SHARED] + others[_SHARED:], others[:_SHARED] + first[_SHARED:]]
-        device = next((p.device for p in self.plm.parameters() if not p.is_meta), torch.device("cpu"))
-        ids = torch.tensor(rows, device=device)
+        ids = torch.tensor(rows, device=device_of(self.plm))
         end = getattr(self.plm.config, "eos_token_id", None)
         if self.both and isinstance(end, int):
             ids[:, -1] = end  # where a classifier of whole sequences looks for it

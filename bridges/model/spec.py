@@ -93,16 +93,16 @@ class ModelSpec:
                 ) from error
         config = text_config(plm)
         both = seen.encoder_decoder if seen else bool(plm.config.is_encoder_decoder)
-        told = reads or (seen.reads if seen else None)
-        if told is None:  # by how it attends: that is what it was trained with
-            told = "next" if seen and seen.autoregressive and not both else "same"
+        position = reads or (seen.reads if seen else None)
+        if position is None:  # by how it attends: that is what it was trained with
+            position = "next" if seen and seen.autoregressive and not both else "same"
         return cls(
             name=os.path.basename(os.path.normpath(str(plm.config.name_or_path or "unnamed"))),
             model_type=str(config.model_type),
             num_layers=seen.num_layers if seen else _layers(config, both=both),
             hidden_size=seen.hidden_size if seen else int(config.hidden_size),
             vocab_size=rows,
-            reads=told,  # type: ignore[arg-type]
+            reads=position,  # type: ignore[arg-type]
             fingerprint=fingerprint,
             encoder_decoder=both,
             autoregressive=seen.autoregressive if seen else None,

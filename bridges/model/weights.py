@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
@@ -31,6 +32,12 @@ def pretrained_model(model: nn.Module) -> PreTrainedModel:
         f"{type(model).__name__} holds no transformers model: expected a PreTrainedModel or a module "
         "that wraps one"
     )
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where inputs go: to the parameters. Offloaded ones are on no device: the model sends inputs on."""
+    places = (p.device for p in model.parameters() if not p.is_meta)
+    return next(places, torch.device("cpu"))
 
 
 class Weight(NamedTuple):

@@ -44,15 +44,15 @@ def replacement(target: Path, *, of_file: bool = False) -> Iterator[Path]:
         new = place / _NEW
         new.mkdir()
         mode = stat.S_IMODE(new.stat().st_mode)
-        made = new / target.name if of_file else new
-        yield made
-        for path in (made, *made.rglob("*")):
+        written = new / target.name if of_file else new
+        yield written
+        for path in (written, *written.rglob("*")):
             _settle(path, mode)
         if target.is_symlink():
             raise OSError(errno.ELOOP, "it is a symbolic link")
-        if made.is_dir() and target.exists():
+        if written.is_dir() and target.exists():
             target.rename(place / _OLD)
-        made.replace(target)
+        written.replace(target)
         _sync(target.parent)
     finally:
         _dissolve(place, target)

@@ -20,8 +20,8 @@ import click
 from benchmarks.remedies import REMEDIES, RemedyContext
 from bridges.storage.files import new_folder
 from pets.commands.options import ManyValues, read_lines
-from pets.study.compare.context import COSTS_FOLDER, Context
-from pets.study.compare.grid import Grid
+from pets.study.cells.context import COSTS_FOLDER, Context
+from pets.study.cells.grid import Grid
 from pets.study.compare.presets import PRESETS
 from pets.study.compare.run import compare
 from pets.study.report.writing import write_report

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from bridges import BrownianBridge, LabelEnds, RunningCost, get
 from bridges.cost.documents import Layout
-from pets.study.compare.arms import Arm
-from pets.study.compare.context import Context
-from pets.study.compare.costs import Recipe
+from pets.study.cells.arms import Arm
+from pets.study.cells.context import Context
+from pets.study.cells.costs import Recipe
 from pets.tasks.verbalizer import Verbalizer
 
 _LONGER = 2

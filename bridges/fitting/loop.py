@@ -15,7 +15,7 @@ from bridges.errors import BadInput
 from bridges.fitting.settings import FitResult, FitSettings
 from bridges.fitting.text import FitText, Reading
 from bridges.seeds import generator
-from bridges.storage.files import Snapshot, load_optimizer_tensors, optimizer_tensors
+from bridges.storage.checkpoint import Checkpoint, Snapshot
 from bridges.storage.shapes import COUNT, FINITE, Shape
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class FitLoop:
     Attributes:
         fitted: the latent map, and the bridge with the parameters it learns.
         steps: optimiser steps taken.
-        best: the state of ``fitted`` with the lowest held-out cost.
+        checkpoint: of ``fitted``; its best is the state with the lowest held-out cost.
         history: (step, held-out cost) and (step, mean training cost since the pair before) pairs.
     """
 
@@ -109,7 +109,7 @@ class FitLoop:
         self.optimizer = torch.optim.AdamW(
             self.fitted.parameters(), lr=settings.learning_rate, weight_decay=0.0, foreach=False
         )
-        self.best = self._copy()
+        self.checkpoint = Checkpoint(self.fitted.state_dict(), self.optimizer)
         self.history: dict[str, list[tuple[int, float]]] = {"held_out": [], "training": []}
         self.steps = 0
         self._losses: list[float] = []  # since the last look
@@ -173,7 +173,7 @@ class FitLoop:
             )
         before = [value for _, value in self.history["held_out"]]
         if not before or held_out < min(before):
-            self.best = self._copy()
+            self.checkpoint.keep_best()
         self.history["held_out"].append((self.steps, held_out))
         if self._losses:
             self.history["training"].append((self.steps, sum(self._losses) / len(self._losses)))
@@ -181,7 +181,7 @@ class FitLoop:
 
     def finish(self) -> FitResult:
         """Leave the best state in the cost, and say what was done."""
-        self.fitted.load_state_dict(self.best)
+        self.checkpoint.restore_best()
         held_out = tuple(self.history["held_out"])
         return FitResult(
             steps=self.steps,
@@ -193,12 +193,8 @@ class FitLoop:
 
     def save(self) -> None:
         """Keep the state, where there is a place for it."""
-        if self.snapshot is None:
-            return
-        tensors = {f"now.{k}": v for k, v in self.fitted.state_dict().items()}
-        tensors |= {f"best.{k}": v for k, v in self.best.items()}
-        facts = {"step": self.steps, "history": self.history}
-        self.snapshot.save(tensors | optimizer_tensors(self.optimizer), facts)
+        if self.snapshot is not None:
+            self.checkpoint.save(self.snapshot, {"step": self.steps, "history": self.history})
 
     def resume(self) -> None:
         """Go on from the state that was kept, if there is one.
@@ -206,15 +202,10 @@ class FitLoop:
         Raises:
             BadInput: if it is another fit's.
         """
-        if self.snapshot is None or (loaded := self.snapshot.load()) is None:
+        if self.snapshot is None or not (facts := self.checkpoint.resume(self.snapshot, _FACTS)):
             return
-        tensors, facts = loaded
-        with self.snapshot.refusing_misfit(facts, _FACTS):
-            self.fitted.load_state_dict(_under("now.", tensors))
-            self.best = {k: tensors[f"best.{k}"].to(v.device) for k, v in self.best.items()}
-            load_optimizer_tensors(self.optimizer, tensors)
-            self.history = {k: [(s, v) for s, v in pairs] for k, pairs in facts["history"].items()}
-            self.steps = int(facts["step"])
+        self.history = {k: [(s, v) for s, v in facts["history"][k]] for k in self.history}
+        self.steps = int(facts["step"])
         logger.info("going on from step %d", self.steps)
 
     def _is_stale(self) -> bool:
@@ -222,10 +213,3 @@ class FitLoop:
         before = values[: -self.settings.patience]
         # The cost of a bridge with learned parameters may be negative.
         return bool(before) and min(before) - min(values) < _MIN_GAIN * abs(min(before))
-
-    def _copy(self) -> dict[str, Tensor]:
-        return {k: v.detach().clone() for k, v in self.fitted.state_dict().items()}
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

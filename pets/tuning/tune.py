@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from bridges import BadInput, ModelSpec, RunningCost
 from bridges.model.identity import model_identity, own_code
 from bridges.storage.files import new_folder, versions
-from bridges.storage.source import source_digest
+from bridges.storage.source import FIT, source_digest
 from pets import methods
 from pets.plug.regularize import regularize
 from pets.tasks import prompts, splits
@@ -33,6 +33,9 @@ from pets.tuning.settings import TuneSettings
 from pets.tuning.workers import Processes, joined
 
 logger = logging.getLogger(__name__)
+
+MADE_BY = (*FIT, *(f"pets/{room}" for room in ("methods", "tasks", "plug", "regularizers", "tuning")))
+"""The folders whose code a run's result depends on."""
 
 
 def tune(
@@ -224,6 +227,6 @@ def _identity(data: TaskData, settings: TuneSettings, cost: RunningCost | None) 
         else {"digest": cost.digest(), **cost.options, **cost.config()["bridge"]},
         "cost_code": own_code(cost),
         "settings": settings_used,
-        "code": source_digest(__name__),
+        "code": source_digest(*MADE_BY),
         "versions": versions(),
     }

@@ -16,7 +16,7 @@ from benchmarks import evidence
 from benchmarks.evidence import ARMS, GROUPS, REMEDY, STUDIES, ZOO, grid
 from benchmarks.remedies import REMEDIES, RemedyContext
 from bridges import RunningCost
-from pets.study.compare.context import Context
+from pets.study.cells.context import Context
 from pets.study.compare.run import Comparison, compare
 from pets.tasks.verbalizer import Verbalizer
 

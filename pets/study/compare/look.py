@@ -15,10 +15,11 @@ from bridges import GaussianBridge, RunningCost
 from bridges.errors import BadInput
 from bridges.storage.files import write_text
 from pets.inside.analysis import analyse
-from pets.study.compare.arms import VANILLA, Arm
-from pets.study.compare.cell import cell_folder
-from pets.study.compare.context import Context
-from pets.study.compare.table import ANEW, Row, read_json
+from pets.study.cells.arms import VANILLA, Arm
+from pets.study.cells.cell import cell_folder
+from pets.study.cells.context import Context
+from pets.study.cells.rows import ANEW, Row
+from pets.study.compare.table import read_json
 from pets.tasks import splits
 from pets.tasks.glue import Example
 from pets.tuning.models import load_pet, unload, untouched

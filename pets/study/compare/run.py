@@ -15,20 +15,13 @@ from tqdm import tqdm
 from bridges.errors import BadInput, CannotWrite, writing
 from bridges.storage.ownership import check_ours, check_replaceable, claimed
 from bridges.storage.workplace import clean
-from pets.study.compare.cell import cell_folder, describe, run_cell, tidy
-from pets.study.compare.context import COSTS_FOLDER, Context
-from pets.study.compare.grid import Cell, Grid
+from pets.study.cells.cell import cell_folder, describe, run_cell, tidy
+from pets.study.cells.context import COSTS_FOLDER, Context
+from pets.study.cells.grid import Cell, Grid
+from pets.study.cells.rows import CELLS_FOLDER, Row
 from pets.study.compare.look import ANALYSIS_FILE, read_analysis, write_analysis
 from pets.study.compare.step_times import TIMES_FILE, read_times, write_step_times
-from pets.study.compare.table import (
-    CELLS_FOLDER,
-    ROW_FILE,
-    TABLE_FILE,
-    Row,
-    read_all,
-    write_row,
-    write_table,
-)
+from pets.study.compare.table import ROW_FILE, TABLE_FILE, read_all, write_row, write_table
 from pets.study.execution import ray as cluster
 from pets.study.execution.attempt import Failure
 from pets.study.execution.outcomes import outcomes

@@ -14,9 +14,10 @@ import torch
 from bridges.errors import BadInput
 from bridges.storage.files import versions, write_text
 from bridges.storage.shapes import FINITE, OBJECT, Each, Optional, Shape, misfit
-from pets.study.compare.arms import VANILLA
-from pets.study.compare.context import Context
-from pets.study.compare.table import ANEW, read_json
+from pets.study.cells.arms import VANILLA
+from pets.study.cells.context import Context
+from pets.study.cells.rows import ANEW
+from pets.study.compare.table import read_json
 
 logger = logging.getLogger(__name__)
 

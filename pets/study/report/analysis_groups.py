@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bridges.errors import BadInput
 from bridges.storage.shapes import COUNT, FINITE, TEXT, Maybe, Shape, misfit
-from pets.study.compare.arms import VANILLA
+from pets.study.cells.arms import VANILLA
 from pets.study.compare.look import FROZEN
 from pets.study.report.arm_styles import arm_styles, in_order
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import bridges
-from pets.study.compare.arms import VANILLA
+from pets.study.cells.arms import VANILLA
 
 BRIDGE, CONTROL, REGULARIZER = "bridges", "controls", "other regularizers"
 KINDS = (VANILLA, BRIDGE, CONTROL, REGULARIZER)

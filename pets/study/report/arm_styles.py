@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pets.study.compare.arms import VANILLA
+from pets.study.cells.arms import VANILLA
 from pets.study.compare.look import FROZEN
 
 # Okabe and Ito's colours, told apart with every kind of colour vision; black is vanilla's.

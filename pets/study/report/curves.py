@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pets.study.compare.arms import VANILLA
-from pets.study.compare.table import Row
+from pets.study.cells.arms import VANILLA
+from pets.study.cells.rows import Row
 from pets.study.report.arm_kinds import arm_kinds, panel_kinds
 from pets.study.report.arm_styles import arm_styles
 from pets.study.report.canvas import new_figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pets.study.compare.arms import VANILLA
+from pets.study.cells.arms import VANILLA
 from pets.study.report.arm_kinds import CONTROL, arm_kinds
 from pets.study.report.arm_styles import arm_styles
 from pets.study.report.canvas import legend_below, new_figure

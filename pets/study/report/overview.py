@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pets.study.compare.arms import VANILLA
-from pets.study.compare.table import Row
+from pets.study.cells.arms import VANILLA
+from pets.study.cells.rows import Row
 from pets.study.report.arm_kinds import KINDS, arm_kinds
 from pets.study.report.document import Block, Cell, Group, Paragraph, Points, Section, Table
 from pets.study.report.runs import Runs

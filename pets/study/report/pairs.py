@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pets.study.compare.arms import VANILLA
-from pets.study.compare.table import Row
+from pets.study.cells.arms import VANILLA
+from pets.study.cells.rows import Row
 from pets.study.report.runs import Runs, key_of
 from pets.study.statistics.intervals import Summary, summarise
 

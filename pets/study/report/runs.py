@@ -11,9 +11,10 @@ from typing import Any
 
 from bridges.errors import BadInput
 from bridges.storage.files import difference
+from pets.study.cells.rows import ANEW, Row
 from pets.study.compare.look import read_analysis
 from pets.study.compare.step_times import read_times
-from pets.study.compare.table import ANEW, TABLE_FILE, Row, read_table
+from pets.study.compare.table import TABLE_FILE, read_table
 
 Key = tuple[str, int | None, str, str, int]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pets.study.compare.arms import VANILLA
+from pets.study.cells.arms import VANILLA
 from pets.study.report.arm_kinds import arm_kinds, panel_kinds
 from pets.study.report.arm_styles import arm_styles
 from pets.study.report.canvas import legend_below, new_figure

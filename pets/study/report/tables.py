@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pets.study.compare.arms import VANILLA
+from pets.study.cells.arms import VANILLA
 from pets.study.report.arm_kinds import CONTROL, arm_kinds
 from pets.study.report.document import Cell, Group, Table
 from pets.study.report.runs import Runs

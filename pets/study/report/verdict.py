@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pets.study.compare.arms import VANILLA
+from pets.study.cells.arms import VANILLA
 from pets.study.report.arm_kinds import BRIDGE, arm_kinds
 from pets.study.report.runs import Runs
 from pets.study.report.wording import interval, listed, p_value, plural, signed

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridges.errors import BadInput, is_number
-from pets.study.compare.arms import VANILLA
+from pets.study.cells.arms import VANILLA
 from pets.study.statistics.differences import Difference, difference_from, holm
 from pets.study.statistics.intervals import Summary, summarise
 

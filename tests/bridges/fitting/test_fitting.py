@@ -21,8 +21,9 @@ from bridges.fitting.loop import FitLoop
 from bridges.fitting.text import Reading
 from bridges.model.positions import max_positions
 from bridges.seeds import generator
-from bridges.storage import files as storage
-from bridges.storage.files import Snapshot, new_folder, write_text
+from bridges.storage import checkpoint as storage
+from bridges.storage.checkpoint import Snapshot
+from bridges.storage.files import new_folder, write_text
 
 SHORT = {
     "max_steps": 30,

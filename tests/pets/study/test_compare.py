@@ -26,12 +26,12 @@ from tiny import TEXTS, tiny_tokenizer
 from bridges import BadInput, EndPoints, RunningCost
 from pets import tasks
 from pets.cli import main
-from pets.study.compare import cell as cell_module
+from pets.study.cells import cell as cell_module
+from pets.study.cells.arms import Arm
+from pets.study.cells.cell import describe, run_cell
+from pets.study.cells.context import Context
+from pets.study.cells.grid import Cell
 from pets.study.compare import run as run_module
-from pets.study.compare.arms import Arm
-from pets.study.compare.cell import describe, run_cell
-from pets.study.compare.context import Context
-from pets.study.compare.grid import Cell
 from pets.study.compare.look import unused_examples
 from pets.study.compare.run import Comparison, compare
 from pets.tasks import data as glue
@@ -182,7 +182,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from comparison_cases import small_grid, sources
-from pets.study.compare import cell, run
+from pets.study.cells import cell
+from pets.study.compare import run
 from bridges.fitting import loop as fit_loop
 from pets.tuning import loop as tuning_loop
 
@@ -314,7 +315,7 @@ def test_what_is_changed_is_a_new_cell_beside_the_old(
     run(folder, **small)
     before = rows_of(folder)
     if change == "code":
-        monkeypatch.setattr(cell_module, "source_digest", lambda root: "other")
+        monkeypatch.setattr(cell_module, "source_digest", lambda *folders: "other")
     elif change == "version":
         monkeypatch.setattr(cell_module, "versions", lambda: {"torch": "9.9"})
     changes: dict[str, Any] = {

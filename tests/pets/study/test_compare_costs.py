@@ -18,9 +18,9 @@ from bridges import RunningCost
 from bridges.fitting.loop import FitLoop
 from bridges.fitting.text import Reading
 from bridges.model.probe import probe
-from pets.study.compare import costs as costs_module
-from pets.study.compare.cell import describe
-from pets.study.compare.context import Context
+from pets.study.cells import costs as costs_module
+from pets.study.cells.cell import describe
+from pets.study.cells.context import Context
 
 ARMS = (
     "brownian",
@@ -95,7 +95,8 @@ def test_costs_and_cells_are_of_one_model_and_tokenizer(inputs: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("name", "other"), [("source_digest", lambda root: "0" * 12), ("versions", lambda: {"torch": "9"})]
+    ("name", "other"),
+    [("source_digest", lambda *folders: "0" * 12), ("versions", lambda: {"torch": "9"})],
 )
 def test_what_another_version_fitted_is_fitted_anew_beside_it(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, other: object

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tiny import tiny_tokenizer
 
 from bridges import BadInput, RunningCost
-from bridges.storage.files import Snapshot
+from bridges.storage.checkpoint import Snapshot
 from pets.tasks.glue import TaskData
 from pets.tuning.loop import TuningLoop
 from pets.tuning.run_folder import RunFolder

@@ -16,7 +16,7 @@ from bridges import FitSettings, RunningCost, fit_together
 from bridges.fitting.together import discard_state, partial_folder
 from bridges.model.identity import own_code
 from bridges.storage.files import versions
-from bridges.storage.source import source_digest
+from bridges.storage.source import FIT, source_digest
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Recipe:
         fit = None if self.text is None else [vars(self.settings), _text_sha256(self.text)]
         config = self.cost.config()
         made_of = [model_sha256, config["bridge"], config["widths"], config["options"], fit]
-        made_of += [self.settings.seed, own_code(self.cost), source_digest("bridges"), versions()]
+        made_of += [self.settings.seed, own_code(self.cost), source_digest(*FIT), versions()]
         digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
         name = "".join(c if c.isalnum() or c in "-.@" else "-" for c in self.name)
         return f"{name}-{digest}"

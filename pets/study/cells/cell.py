@@ -20,15 +20,18 @@ from bridges.errors import CannotWrite, error_number
 from bridges.model.identity import own_code
 from bridges.storage.files import versions
 from bridges.storage.source import source_digest
-from pets.study.compare.arms import VANILLA, Arm
-from pets.study.compare.context import Context
-from pets.study.compare.grid import Cell
-from pets.study.compare.table import CELLS_FOLDER, FORMAT, Row
+from pets.study.cells.arms import VANILLA, Arm
+from pets.study.cells.context import Context
+from pets.study.cells.grid import Cell
+from pets.study.cells.rows import CELLS_FOLDER, FORMAT, Row
 from pets.tasks.shared_texts import shared_texts
 from pets.tuning.evaluation import score
 from pets.tuning.run_folder import PET_FOLDER
+from pets.tuning.tune import MADE_BY as TUNING
 from pets.tuning.tune import tune
 
+MADE_BY = (*TUNING, "pets/study/cells")
+"""The folders whose code a cell's row depends on."""
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _OF_A_CELL = ("pet", "shots", "seed", "restart", "weight", "regularizer")
 
@@ -76,7 +79,7 @@ def describe(context: Context, cell: Cell) -> Row:
             "cost": context.cost_sha256.get(cell.arm),
             "cost_code": own_code(cost),
         },
-        "code": source_digest(__name__),
+        "code": source_digest(*MADE_BY),
         "versions": versions(),
         "device": context.device,
     }

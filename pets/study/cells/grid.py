@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from bridges.errors import BadInput, unknown
 from pets import methods, tasks
-from pets.study.compare.arms import VANILLA, Arm
+from pets.study.cells.arms import VANILLA, Arm
 from pets.tuning.settings import TuneSettings
 
 _Item = TypeVar("_Item")

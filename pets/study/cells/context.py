@@ -19,9 +19,9 @@ from bridges import FitSettings, RunningCost
 from bridges.errors import BadInput
 from bridges.model.identity import model_identity
 from pets import tasks
-from pets.study.compare.arms import Arm
-from pets.study.compare.costs import Recipe, made
-from pets.study.compare.grid import Cell, Grid
+from pets.study.cells.arms import Arm
+from pets.study.cells.costs import Recipe, made
+from pets.study.cells.grid import Cell, Grid
 from pets.tasks import data as glue
 from pets.tasks import prompts, splits
 from pets.tasks.shared_texts import warn_of_shared_texts

@@ -15,7 +15,7 @@ from bridges import GaussianBridge, RunningCost
 from bridges.errors import BadInput
 from bridges.storage.files import write_text
 from pets.inside.analysis import analyse
-from pets.study.cells.arms import VANILLA, Arm
+from pets.study.cells.arms import BRIDGE, VANILLA
 from pets.study.cells.cell import cell_folder
 from pets.study.cells.context import Context
 from pets.study.cells.rows import ANEW, Row
@@ -50,9 +50,9 @@ def write_analysis(
     wanted = [
         row
         for row in rows
-        if row["status"] == "done"
-        and row["seed"] == seed
-        and _shown(row)
+        if row.is_done
+        and row.seed == seed
+        and row.kind in (VANILLA, BRIDGE)
         and (cell_folder(folder, row) / PET_FOLDER).is_dir()
     ]
     path = folder / ANALYSIS_FILE
@@ -101,26 +101,23 @@ def unused_examples(context: Context, task: str, shots: int | None, seed: int) -
 
 
 def _reader(context: Context) -> tuple[str, RunningCost] | None:
-    for arm, cost in context.costs.items():
-        if isinstance(cost.bridge, GaussianBridge) and Arm.parse(arm).control is None:
-            return arm, cost
+    for arm in context.grid.arms:
+        cost = context.costs.get(arm.text)
+        if cost is not None and isinstance(cost.bridge, GaussianBridge) and arm.control is None:
+            return arm.text, cost
     return None
-
-
-def _shown(row: Row) -> bool:
-    arm = Arm.parse(row["arm"])
-    return arm.text == VANILLA or (arm.bridge is not None and not arm.is_control)
 
 
 def _all(context: Context, rows: list[Row], seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """What is looked into: a name that says everything it depends on, and the facts of a record."""
-    shots = {row["task"]: row["shots"] for row in reversed(rows)}
+    shots = {row.task: row.shots for row in reversed(rows)}
     for task, size in shots.items():
-        of = f"{FROZEN}/{context.model_sha256[:12]}/{context.data_sha256[task][:12]}/{size}/{seed}"
+        of = f"{FROZEN}/{context.model.sha256[:12]}/{context.data_sha256[task][:12]}/{size}/{seed}"
         facts = {"cell": None, "task": task, "shots": size, "pet": None, "arm": FROZEN}
         yield of, facts
     for row in rows:
-        yield row["cell"], {"cell": row, **{k: row[k] for k in ("task", "shots", "pet", "arm")}}
+        facts = {"task": row.task, "shots": row.shots, "pet": row.pet, "arm": row.arm}
+        yield row.cell, {"cell": row, **facts}
 
 
 def _of_pet(
@@ -132,16 +129,16 @@ def _of_pet(
     cost: RunningCost,
 ) -> dict[str, Any] | None:
     found = context.examples[task].task
-    length = context.grid.settings.max_length
+    plm, tokenizer, length = context.model.plm, context.model.tokenizer, context.grid.settings.max_length
     try:
-        with untouched(context.plm):
+        with untouched(plm):
             if row is None:
-                return analyse(context.plm, context.tokenizer, found, examples, cost, max_length=length)
-            model = load_pet(context.plm, cell_folder(folder, row) / PET_FOLDER)
+                return analyse(plm, tokenizer, found, examples, cost, max_length=length)
+            model = load_pet(plm, cell_folder(folder, row) / PET_FOLDER)
             try:
-                return analyse(model, context.tokenizer, found, examples, cost, max_length=length)
+                return analyse(model, tokenizer, found, examples, cost, max_length=length)
             finally:
                 unload(model)
     except BadInput as error:  # too few examples of a class are left, say
-        logger.warning("no analysis of %s on %s: %s", row["arm"] if row else FROZEN, task, error)
+        logger.warning("no analysis of %s on %s: %s", row.arm if row else FROZEN, task, error)
         return None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from bridges.errors import BadInput
 from bridges.storage.files import write_text
-from pets.study.cells.rows import CELLS_FOLDER, Row, parse_json, parse_row
+from pets.study.cells.cell import CELLS_FOLDER
+from pets.study.cells.rows import Row, parse_json, parse_row
 
 TABLE_FILE = "results.jsonl"
 ROW_FILE = "row.json"
@@ -23,7 +24,7 @@ def read_rows(folder: Path) -> dict[str, Row]:
     """
     paths = sorted((folder / CELLS_FOLDER).glob(f"*/{ROW_FILE}"))
     rows = [parse_row(read_text(path), str(path)) for path in paths]
-    return {row["cell"]: row for row in rows}
+    return {row.cell: row for row in rows}
 
 
 def read_all(folder: Path) -> dict[str, Row]:
@@ -36,7 +37,7 @@ def read_all(folder: Path) -> dict[str, Row]:
     """
     path = folder / TABLE_FILE
     there = read_table(folder) if path.exists() and path.stat().st_size else []
-    return {row["cell"]: row for row in there} | read_rows(folder)
+    return {row.cell: row for row in there} | read_rows(folder)
 
 
 def read_table(folder: Path) -> list[Row]:
@@ -79,7 +80,7 @@ def read_text(path: Path) -> str:
 
 def write_row(folder: Path, row: Row) -> None:
     """Keep a finished cell's row, in one step; an earlier one of the cell goes."""
-    write_text(folder / CELLS_FOLDER / row["cell"] / ROW_FILE, json.dumps(row) + "\n")
+    write_text(folder / CELLS_FOLDER / row.cell / ROW_FILE, _line(row))
 
 
 def write_table(folder: Path, rows: Iterable[Row], last: Collection[str]) -> None:
@@ -87,10 +88,11 @@ def write_table(folder: Path, rows: Iterable[Row], last: Collection[str]) -> Non
 
     The rows of the cells ``last`` come last, which tells a reader what the folder was last used for.
     """
-    ordered = sorted(rows, key=lambda row: (row["cell"] in last, *_order(row)))
-    write_text(folder / TABLE_FILE, "".join(json.dumps(row) + "\n" for row in ordered))
+    ordered = sorted(
+        rows, key=lambda r: (r.cell in last, r.task, r.shots or 0, r.pet, r.arm, r.seed, r.cell)
+    )
+    write_text(folder / TABLE_FILE, "".join(map(_line, ordered)))
 
 
-def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    names = ("task", "shots", "pet", "arm", "seed", "cell")
-    return tuple(row[name] or 0 if name == "shots" else row[name] for name in names)
+def _line(row: Row) -> str:
+    return json.dumps(row.to_dict()) + "\n"

@@ -11,8 +11,8 @@ import torch
 
 from pets.inside import plots
 from pets.study.report.analysis_groups import Curves, Group, Record, groups, others_end, said
-from pets.study.report.canvas import legend_below, new_figure
-from pets.study.report.figures import Picture
+from pets.study.report.document import Picture
+from pets.study.report.pictures import legend_below, new_figure
 from pets.study.report.trajectory_figures import trajectory_figure
 
 _BARRED = 5  # arms whose error bars can be told apart in one panel

@@ -13,7 +13,7 @@ from bridges.errors import BadInput
 from bridges.storage.shapes import COUNT, FINITE, TEXT, Maybe, Shape, misfit
 from pets.study.cells.arms import VANILLA
 from pets.study.compare.look import FROZEN
-from pets.study.report.arm_styles import arm_styles, in_order
+from pets.study.report.pictures import arm_styles, in_order
 
 Record = dict[str, Any]
 Curves = dict[str, tuple[Tensor, Tensor]]

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from bridges.errors import BadInput
 from bridges.fitting.settings import FitResult, FitSettings
-from bridges.fitting.text import FitText, Reading
+from bridges.fitting.text import FitText, ReadBatch
 from bridges.seeds import generator
 from bridges.storage.checkpoint import Checkpoint, Snapshot
 from bridges.storage.shapes import COUNT, FINITE, Shape
@@ -124,7 +124,7 @@ class FitLoop:
         """Whether all steps are taken, or the last ``patience`` looks brought no gain worth the time."""
         return self.steps >= self.settings.max_steps or self._is_stale()
 
-    def step(self, reading: Reading) -> None:
+    def step(self, reading: ReadBatch) -> None:
         """One step of the optimiser.
 
         Raises:
@@ -150,7 +150,7 @@ class FitLoop:
         self._losses.append(loss.item())
         self.steps += 1
 
-    def value(self, reading: Reading) -> Tensor:
+    def value(self, reading: ReadBatch) -> Tensor:
         """The cost of a batch; the batch's number fixes its noise, if it draws any."""
         noise = generator(self.settings.seed, 2, reading.number)
         value: Tensor = self.cost(

@@ -16,7 +16,7 @@ from tiny import TEXTS
 import bridges
 from bridges import RunningCost
 from bridges.fitting.loop import FitLoop
-from bridges.fitting.text import Reading
+from bridges.fitting.text import ReadBatch
 from bridges.model.probe import probe
 from pets.study.cells import costs as costs_module
 from pets.study.cells.cell import describe
@@ -168,7 +168,7 @@ def test_an_interrupted_fit_of_all_goes_on(
     straight.fit(progress=False)
     original, taken = FitLoop.step, []
 
-    def interrupted(self: FitLoop, reading: Reading) -> None:
+    def interrupted(self: FitLoop, reading: ReadBatch) -> None:
         taken.append(reading.number)
         if len(taken) == 13:  # the third step of the third of five costs
             raise KeyboardInterrupt
@@ -182,7 +182,7 @@ def test_an_interrupted_fit_of_all_goes_on(
     assert left == ["brownian", "brownian@shuffled", "ou", "regression", "sde"]
     numbers: list[int] = []
 
-    def counted(self: FitLoop, reading: Reading) -> None:
+    def counted(self: FitLoop, reading: ReadBatch) -> None:
         numbers.append(reading.number)
         original(self, reading)
 

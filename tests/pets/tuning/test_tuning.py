@@ -295,7 +295,8 @@ def slow_run(folder: str) -> None:
 
 def test_a_killed_process_loses_nothing(tmp_path: Path, finished: Path) -> None:
     folder = tmp_path / "run"
-    script = f"import sys; sys.path[:0] = {[str(REPOSITORY / 'tests'), str(REPOSITORY)]}; "
+    tests = [Path(__file__).parent, REPOSITORY / "tests", REPOSITORY / "tests" / "shared", REPOSITORY]
+    script = f"import sys; sys.path[:0] = {[*map(str, tests)]}; "
     script += f"import conftest, test_tuning; test_tuning.slow_run({str(folder)!r})"
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
     try:

@@ -25,6 +25,7 @@ from places import REPOSITORY
 from tiny import tiny_bert, tiny_llama, tiny_tokenizer
 from transformers import BertForMaskedLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
+import bridges.processes
 import kernels
 
 # In a bare checkout a package `kernels` that is installed for transformers hides this namespace portion.
@@ -35,6 +36,13 @@ if str(REPOSITORY / "kernels") not in list(kernels.__path__):
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _registries_restored() -> Iterator[None]:
+    """Classes that a test names are forgotten after it."""
+    with bridges.processes.catalogue.restored():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,9 +19,6 @@ from bridges.errors import BadInput, is_number, is_whole, shown
 from bridges.storage.files import new_folder, tensor_bytes
 from bridges.storage.ownership import foreign
 from bridges.storage.shapes import LIST, OBJECT, TEXT, Each, Kind, Maybe, Optional, Shape, misfit
-
-if TYPE_CHECKING:
-    from bridges.cost.running_cost import RunningCost
 
 FORMAT = 1
 CONFIG_FILE = "config.json"
@@ -53,19 +50,15 @@ _CONFIG: dict[str, Shape | Optional] = {
 """The types of it; the model's and the bridge's own check theirs."""
 
 
-def save_cost(cost: RunningCost, folder: str | os.PathLike[str]) -> None:
-    """See `RunningCost.save_pretrained`."""
-    if cost.bridge.registered_name is None:
-        raise BadInput(
-            f"{type(cost.bridge).__name__} has no registered name, so it could not be loaded "
-            'again: write class X(GaussianBridge, name="x")'
-        )
+def save_cost(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: str | os.PathLike[str]
+) -> None:
+    """Write both files, or neither; see `RunningCost.save_pretrained`."""
     target = Path(folder)
     check_writable(target)
     with new_folder(target) as new:
-        tensors = {k: v.detach().cpu().contiguous() for k, v in cost.state_dict().items()}
-        save_file(tensors, new / WEIGHTS_FILE)
-        (new / CONFIG_FILE).write_text(json.dumps(cost.config(), indent=2) + "\n")
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, new / WEIGHTS_FILE)
+        (new / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

@@ -21,8 +21,8 @@ from bridges.fitting.batches import (
     token_rows,
 )
 from bridges.fitting.settings import FitSettings
+from bridges.model.forward import accepted_parameters
 from bridges.model.positions import max_positions
-from bridges.model.probe import accepted_parameters
 from bridges.model.spec import ModelSpec, text_config
 from bridges.model.vocabulary import input_embeddings
 from bridges.seeds import generator

@@ -32,14 +32,15 @@ def default_widths(hidden_size: int, latent_dim: int | None = None) -> tuple[int
     return min(first, hidden_size), max(min(second, hidden_size // 4), dim), dim
 
 
-class LatentMap(nn.Module):
-    """g: a linear-GELU stack from ``[context; state]`` in R^{2H} to R^d, shared by all layers.
-
-    No activation after the last layer (arXiv 2305.17670, section 4).
+class Layers(nn.Module):
+    """A stack of linear layers that reads ``[context; state]`` in R^{2H}: what a cost's map is made of.
 
     Args:
         hidden_size: H.
         widths: widths of the layers; the last is d.
+
+    Raises:
+        BadInput: for no widths, or one that is no whole number above 0.
     """
 
     def __init__(self, hidden_size: int, widths: Sequence[int]) -> None:
@@ -58,6 +59,13 @@ class LatentMap(nn.Module):
     @property
     def biases(self) -> list[Tensor]:
         return [layer.bias for layer in self.layers]  # type: ignore[misc]
+
+
+class LatentMap(Layers):
+    """g: a linear-GELU stack from ``[context; state]`` in R^{2H} to R^d, shared by all layers.
+
+    No activation after the last layer (arXiv 2305.17670, section 4). Arguments as `Layers`.
+    """
 
     def forward(self, trajectory: Trajectory) -> Tensor:
         """Latent trajectory, [L+1, N, d]."""

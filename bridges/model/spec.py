@@ -11,7 +11,8 @@ from torch import nn
 
 from bridges.errors import BadInput
 from bridges.model.fingerprint import WORDS, Fingerprint
-from bridges.model.probe import NotSeen, Probe, Reads, probe, states_of
+from bridges.model.forward import states_of
+from bridges.model.probe import NotSeen, Probe, Reads, probe
 from bridges.model.vocabulary import predicting_table
 from bridges.model.weights import pretrained_model as pretrained_model
 from bridges.model.weights import unsharded
@@ -138,6 +139,31 @@ class ModelSpec:
             return WORDS
         more = len(parts) - _SHOWN
         return ", ".join(parts[:_SHOWN]) + (f" and {more} other parts" if more > 0 else "")
+
+    def check(self, model: nn.Module, *, same_weights: bool = True) -> None:
+        """Refuse any other model than this one; see `RunningCost.check_model`.
+
+        Raises:
+            BadInput: naming everything that differs.
+        """
+        try:
+            there = ModelSpec.of(model)
+        except NotSeen:
+            there = ModelSpec.of(model, self.reads)
+        differs = self.differences(there)
+        remedy = "Fit a cost for this model"
+        if not differs and same_weights and (parts := self.other_weights(there)):
+            differs = [f"{parts} differ: same architecture, other weights"]
+            remedy += (
+                ". If it was trained further from the cost's own (embeddings in modules_to_save, full "
+                "fine-tuning, a merged PET), use it on purpose: "
+                "pets.regularize(model, cost, same_weights=False)"
+            )
+        if differs:
+            raise BadInput(
+                f"this cost was made for {self.name!r} and does not fit the model: "
+                f"{'; '.join(differs)}. {remedy}"
+            )
 
     def states(self, output: Any) -> tuple[torch.Tensor, ...]:
         """The L+1 hidden states [B, S, H] in the output of a model of this kind."""

@@ -55,7 +55,7 @@ class AlphaBridge(GaussianBridge, name="alpha"):
     def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
         open_, age = _age(self.per_dimension(t.to(torch.float64)))
         factor = torch.where(open_, -torch.expm1(-exact(self.alpha) * age), 1)
-        return factor.to(t.dtype), self.covariance(t, t)
+        return factor, self.covariance(t, t)
 
     def covariance(self, s: Tensor, t: Tensor) -> Tensor:
         early, late = (self.per_dimension(x) for x in ordered(s, t))
@@ -63,7 +63,7 @@ class AlphaBridge(GaussianBridge, name="alpha"):
         distance = (alpha - 0.5).abs()
         variance = torch.exp(-(alpha + 0.5 - distance) * start) * start * fall(2 * distance * start)
         value = exact(self.sigma) ** 2 * variance * torch.exp(-alpha * (end - start))
-        return torch.where(open_, value, 0).to(torch.promote_types(s.dtype, t.dtype))
+        return torch.where(open_, value, 0)
 
 
 def _age(t: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What a bridge is: a process on [0, 1] that starts at 0 and ends at a given point."""
+"""A cost on trajectories, and a process on [0, 1] that starts at 0 and ends at a given point."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from bridges.errors import BadInput
 from bridges.latent.label_ends import LabelEnds
-from bridges.latent.latent_map import LatentMap
+from bridges.latent.latent_map import LatentMap, Layers
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.parameters import Learnable
-from bridges.registry import constructor_defaults, register
+from bridges.registry import Registry, constructor_defaults
 
 
-class Bridge(nn.Module, ABC):
-    """A process pinned at 0 at t = 0 and at an end point at t = 1, in d independent dimensions.
+class Cost(nn.Module, ABC):
+    """What a trajectory pays: it is read by a map, towards the end point of its label.
 
     A subclass that names itself, ``class Late(GaussianBridge, name="late")``, is registered and found
     by `bridges.get`. Every constructor argument must be kept as an attribute of the same name: that
-    is how a bridge is saved.
+    is how a cost is saved.
     """
 
     registered_name: ClassVar[str | None] = None
@@ -34,40 +34,24 @@ class Bridge(nn.Module, ABC):
         super().__init_subclass__(**kwargs)
         cls.registered_name = name
         if name is not None:
-            register(name, cls)
+            catalogue.register(name, cls)
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
         """The constructor's arguments with their present values; a learned one to six digits."""
-        found = {}
+        values = {}
         for name in constructor_defaults(type(self)):
             kind = getattr(type(self), name, None)
-            found[name] = kind.written(self) if isinstance(kind, Learnable) else getattr(self, name)
-        return found
+            values[name] = kind.written(self) if isinstance(kind, Learnable) else getattr(self, name)
+        return values
 
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value}" for key, value in self.hyperparameters.items() if value != "")
 
     @abstractmethod
-    def mean(self, t: Tensor, end: Tensor) -> Tensor:
-        """Mean at times t [T] for end points [N, d]: [T, N, d]."""
-
-    @abstractmethod
-    def variance(self, t: Tensor) -> Tensor:
-        """Variance of each dimension at times t [T]: [T]."""
-
-    @abstractmethod
-    def sample(self, t: Tensor, end: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Joint samples at increasing times t [T] for end points [N, d]: [T, N, d]."""
-
-    @abstractmethod
-    def log_prob(self, z: Tensor, t: Tensor, end: Tensor) -> Tensor:
-        """Normalised log-density of z [T, N, d] at each time t [T] by itself: [T, N]."""
-
-    @abstractmethod
     def cost(
         self,
-        latent_map: LatentMap,
+        latent_map: Layers,
         trajectory: Trajectory,
         end: Tensor,
         *,
@@ -94,9 +78,40 @@ class Bridge(nn.Module, ABC):
         """Where trajectories of the labels end, in a `RunningCost`: at the labels' own words."""
         return labels
 
-    def make_map(self, hidden_size: int, widths: Sequence[int]) -> LatentMap:
-        """The trainable map that `cost` reads the states with: g, unless the bridge needs another."""
+    def make_map(self, hidden_size: int, widths: Sequence[int]) -> Layers:
+        """The trainable map that `cost` reads the states with: g, unless the cost needs another."""
         return LatentMap(hidden_size, widths)
+
+
+catalogue: Registry[Cost] = Registry(
+    "bridge", group="bridges", home="bridges.processes", example="ou:theta=2,sigma=1"
+)
+"""Every process, and every cost that is none: `bridges.get` and its like."""
+
+
+class Process(Cost):
+    """A process pinned at 0 at t = 0 and at an end point at t = 1, in d independent dimensions."""
+
+    @property
+    def joint(self) -> bool:
+        """Whether it has a joint law over several times, which `sample` draws from."""
+        return True
+
+    @abstractmethod
+    def mean(self, t: Tensor, end: Tensor) -> Tensor:
+        """Mean at times t [T] for end points [N, d]: [T, N, d]."""
+
+    @abstractmethod
+    def variance(self, t: Tensor) -> Tensor:
+        """Variance of each dimension at times t [T]: [T]."""
+
+    @abstractmethod
+    def sample(self, t: Tensor, end: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Joint samples at increasing times t [T] for end points [N, d]: [T, N, d]."""
+
+    @abstractmethod
+    def log_prob(self, z: Tensor, t: Tensor, end: Tensor) -> Tensor:
+        """Normalised log-density of z [T, N, d] at each time t [T] by itself: [T, N]."""
 
 
 def check_times(t: Tensor) -> Tensor:

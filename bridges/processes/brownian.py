@@ -35,9 +35,9 @@ class BrownianBridge(GaussianBridge, name="brownian"):
     def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
         t = self.per_dimension(t)
         variance: Tensor = self.sigma**2 * t * (1 - t)
-        return t, variance.to(t.dtype)
+        return t, variance
 
     def covariance(self, s: Tensor, t: Tensor) -> Tensor:
         s, t = self.per_dimension(s), self.per_dimension(t)
         value: Tensor = self.sigma**2 * torch.minimum(s, t) * (1 - torch.maximum(s, t))
-        return value.to(torch.promote_types(s.dtype, t.dtype))
+        return value

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bridges.errors import BadInput, is_number, is_whole, shown
-from bridges.processes.base import Bridge
 from bridges.processes.gaussian import GaussianBridge
 from bridges.processes.parameters import Learnable, Scale
 
@@ -36,7 +35,7 @@ class Speeds(Learnable):
             )
         return [x / mean for x in value]
 
-    def written(self, bridge: Bridge) -> Any:
+    def written(self, bridge: nn.Module) -> Any:
         value = super().written(bridge)
         return len(value) if set(value) == {1.0} else value
 
@@ -97,9 +96,9 @@ class ClockBridge(GaussianBridge, name="clock"):
     def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
         tau = self.per_dimension(self.tau(t))
         variance: Tensor = self.sigma**2 * tau * (1 - tau)
-        return tau.to(t.dtype), variance.to(t.dtype)
+        return tau, variance
 
     def covariance(self, s: Tensor, t: Tensor) -> Tensor:
         at = [self.per_dimension(self.tau(x)) for x in (s, t)]
         value: Tensor = self.sigma**2 * torch.minimum(*at) * (1 - torch.maximum(*at))
-        return value.to(torch.promote_types(s.dtype, t.dtype))
+        return value

@@ -5,43 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bridges.errors import BadInput
-from bridges.latent.latent_map import LatentMap
+from bridges.latent.latent_map import Layers
 from bridges.latent.trajectory import Trajectory
-from bridges.processes.base import Bridge
+from bridges.processes.base import Cost
 from bridges.processes.brownian import BrownianBridge
 from bridges.processes.likelihood import Steps, steps_cost
 
 
-class Control(Bridge):
+class Control(Cost):
     """A cost of the trajectory that belongs to no process: it has no law to draw or to ask for."""
-
-    def mean(self, t: Tensor, end: Tensor) -> Tensor:
-        """There is none.
-
-        Raises:
-            BadInput: always, as for the three others.
-        """
-        raise self._no_law()
-
-    def variance(self, t: Tensor) -> Tensor:
-        raise self._no_law()
-
-    def sample(self, t: Tensor, end: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        raise self._no_law()
-
-    def log_prob(self, z: Tensor, t: Tensor, end: Tensor) -> Tensor:
-        raise self._no_law()
 
     def terms(self, trajectory: Trajectory) -> int:
         return len(trajectory.states)
-
-    def _no_law(self) -> BadInput:
-        name = self.registered_name or type(self).__name__
-        return BadInput(
-            f"{name!r} is a control, not a process: it has a cost, but no mean, variance, samples or "
-            "density"
-        )
 
 
 class Regression(Control, name="regression"):
@@ -56,7 +31,7 @@ class Regression(Control, name="regression"):
 
     def cost(
         self,
-        latent_map: LatentMap,
+        latent_map: Layers,
         trajectory: Trajectory,
         end: Tensor,
         *,
@@ -89,7 +64,7 @@ class Kinetic(Control, name="kinetic"):
 
     def cost(
         self,
-        latent_map: LatentMap,
+        latent_map: Layers,
         trajectory: Trajectory,
         end: Tensor,
         *,
@@ -111,7 +86,7 @@ class Nothing(Control, name="none"):
 
     def cost(
         self,
-        latent_map: LatentMap,
+        latent_map: Layers,
         trajectory: Trajectory,
         end: Tensor,
         *,

@@ -51,13 +51,13 @@ class FractionalBridge(GaussianBridge, name="fractional"):
 
     def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
         factor = self._free(self.per_dimension(t.to(torch.float64)), exact(1.0))
-        return factor.to(t.dtype), self.covariance(t, t)
+        return factor, self.covariance(t, t)
 
     def covariance(self, s: Tensor, t: Tensor) -> Tensor:
         early, late = (self.per_dimension(x) for x in mirrored(s, t))
         one = exact(1.0)
         value = self._free(early, late) - self._free(early, one) * self._free(late, one)
-        return (exact(self.sigma) ** 2 * value).to(torch.promote_types(s.dtype, t.dtype))
+        return exact(self.sigma) ** 2 * value
 
     def _free(self, early: Tensor, late: Tensor) -> Tensor:
         """K at early <= late; late^2h - (late - early)^2h is computed as one."""

@@ -11,11 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bridges import registry
-from bridges.errors import BadInput, check_name, shown
-from bridges.latent.latent_map import LatentMap
+from bridges.errors import BadInput, check_name
+from bridges.latent.latent_map import Layers
 from bridges.latent.trajectory import Trajectory
-from bridges.processes.base import Bridge, check_density, check_end, check_increasing, check_times
+from bridges.processes.base import Process, check_density, check_end, check_increasing, check_times
 from bridges.processes.likelihood import (
     LIKELIHOODS,
     Steps,
@@ -31,7 +30,7 @@ from bridges.processes.likelihood import (
 from bridges.processes.parameters import checked_names
 
 
-class GaussianBridge(Bridge):
+class GaussianBridge(Process):
     """A bridge whose law at every time is Gaussian with mean ``m(t) v`` and variance ``s2(t)``.
 
     `marginal` alone makes a bridge: the running cost, `mean`, `variance` and `log_prob` follow. With
@@ -67,7 +66,7 @@ class GaussianBridge(Bridge):
     def __init__(self, *, likelihood: str = "marginal", learn: str | Sequence[str] = "") -> None:
         super().__init__()
         check_name("likelihood", likelihood, LIKELIHOODS)
-        if likelihood == "path" and type(self).covariance is GaussianBridge.covariance:
+        if likelihood == "path" and not self.joint:
             raise BadInput(
                 f"likelihood='path': {type(self).__name__} defines marginal only; define "
                 "covariance(s, t), or use likelihood='marginal'"
@@ -89,13 +88,20 @@ class GaussianBridge(Bridge):
     def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean factor m(t) and variance s2(t) at times t [T] in [0, 1]: two [T].
 
-        Where a parameter is given per dimension each may be [T, d] or [T, 1].
+        Where a parameter is given per dimension each may be [T, d] or [T, 1]. In any dtype: `law` is
+        what others read.
         """
+
+    def law(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`marginal` in the dtype of t."""
+        factor, variance = self.marginal(t)
+        return factor.to(t.dtype), variance.to(t.dtype)
 
     def covariance(self, s: Tensor, t: Tensor) -> Tensor:
         """Covariance of one dimension between times s and t, elementwise with broadcasting.
 
-        Where a parameter is given per dimension the result has a last axis more, of d.
+        Where a parameter is given per dimension the result has a last axis more, of d. In any dtype that
+        holds it: joint laws are computed from float64 times.
 
         Raises:
             NotImplementedError: if the subclass gives its marginal law only.
@@ -104,7 +110,11 @@ class GaussianBridge(Bridge):
             f"{type(self).__name__} defines marginal only; define covariance(s, t) for joint samples"
         )
 
-    def make_map(self, hidden_size: int, widths: Sequence[int]) -> LatentMap:
+    @property
+    def joint(self) -> bool:
+        return type(self).covariance is not GaussianBridge.covariance
+
+    def make_map(self, hidden_size: int, widths: Sequence[int]) -> Layers:
         if self.dims is not None and self.dims != widths[-1]:
             raise BadInput(
                 f"{type(self).__name__} has parameters for {self.dims} latent dimensions, but the "
@@ -113,12 +123,12 @@ class GaussianBridge(Bridge):
         return super().make_map(hidden_size, widths)
 
     def mean(self, t: Tensor, end: Tensor) -> Tensor:
-        factor, _ = self.marginal(check_times(t))
+        factor, _ = self.law(check_times(t))
         return columns(factor) * check_end(end)
 
     def variance(self, t: Tensor) -> Tensor:
         """Variance at times t [T]: [T], or [T, d] where a parameter is given per dimension."""
-        return self.marginal(check_times(t))[1]
+        return self.law(check_times(t))[1]
 
     def sample(self, t: Tensor, end: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Exact joint samples, [T, N, d]; times must increase strictly. 0 and 1 are the pinned ends.
@@ -152,7 +162,7 @@ class GaussianBridge(Bridge):
                 shapes that do not fit.
         """
         check_density(z, t, end)
-        factor, variance = (columns(x) for x in self.marginal(t))
+        factor, variance = (columns(x) for x in self.law(t))
         square = (z - factor * end).square() / variance
         return -0.5 * (square + variance.log() + math.log(2 * math.pi)).sum(-1)
 
@@ -169,7 +179,7 @@ class GaussianBridge(Bridge):
         check_density(z, t, end)
         check_increasing(t)
         exact = t.to(torch.float64)
-        factor, _ = self.marginal(exact)
+        factor, _ = self.law(exact)
         root = cholesky(self.covariance(exact[:, None], exact[None]))
         white = whiten(root, z.double() - columns(factor) * end.double())
         norm = len(t) * normaliser(diagonal(root), z.shape[-1])
@@ -183,7 +193,7 @@ class GaussianBridge(Bridge):
         s, t = s.to(torch.float64), t.to(torch.float64)
         start, between = self.covariance(s, s), self.covariance(s, t)
         decay = torch.where(start > 0, between / start.where(start > 0, 1), 0)
-        gain = self.marginal(t)[0] - decay * self.marginal(s)[0]
+        gain = self.law(t)[0] - decay * self.law(s)[0]
         return decay, gain, self.covariance(t, t) - decay * between
 
     def is_markov(self) -> bool:
@@ -206,7 +216,7 @@ class GaussianBridge(Bridge):
 
     def cost(
         self,
-        latent_map: LatentMap,
+        latent_map: Layers,
         trajectory: Trajectory,
         end: Tensor,
         *,
@@ -221,7 +231,7 @@ class GaussianBridge(Bridge):
         """
         t = trajectory.times()
         if self.likelihood == "path" and not self._goes_by_steps():
-            factor, _ = self.marginal(t)
+            factor, _ = self.law(t)
             root = cholesky(self.covariance(t[:, None], t[None]))
             value, variance = joint_cost(latent_map, trajectory, end, factor, root), diagonal(root)
         else:
@@ -233,7 +243,7 @@ class GaussianBridge(Bridge):
 
     def _steps(self, t: Tensor) -> Steps:
         if self.likelihood == "marginal":
-            return Steps(None, *self.marginal(t))
+            return Steps(None, *self.law(t))
         return Steps(*self.transition(torch.cat([torch.zeros_like(t[:1]), t[:-1]]), t))
 
     def _goes_by_steps(self) -> bool:
@@ -243,17 +253,3 @@ class GaussianBridge(Bridge):
         if self._by_steps is None:
             self._by_steps = self.is_markov()
         return self._by_steps
-
-
-def parse_gaussian(argument: str, text: str) -> GaussianBridge:
-    """The Gaussian bridge that a constructor's argument names, as in `bridges.parse`.
-
-    Raises:
-        BadInput: as `bridges.parse`, and for any other bridge.
-    """
-    process = registry.parse(text)
-    if not isinstance(process, GaussianBridge):
-        raise BadInput(
-            f"{argument}={shown(text)}: expected a Gaussian bridge; for example 'brownian' or 'ou'"
-        )
-    return process

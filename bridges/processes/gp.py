@@ -62,7 +62,7 @@ class StationaryBridge(GaussianBridge):
         at = self.per_dimension(t.to(torch.float64))
         one = torch.ones_like(at)
         factor = self._pinned(at, one) / self._pinned(one, one)
-        return factor.to(t.dtype), self.covariance(t, t)
+        return factor, self.covariance(t, t)
 
     def covariance(self, s: Tensor, t: Tensor) -> Tensor:
         early, late = (self.per_dimension(x) for x in mirrored(s, t))
@@ -70,7 +70,7 @@ class StationaryBridge(GaussianBridge):
         known = self._pinned(early, one) * self._pinned(late, one) / self._pinned(one, one)
         white = 1 + self.nugget * (early == late).to(torch.float64)
         value = exact(self.sigma) ** 2 * (self._pinned(early, late) - known) * white
-        return value.to(torch.promote_types(s.dtype, t.dtype))
+        return value
 
     def _pinned(self, early: Tensor, late: Tensor) -> Tensor:
         """g: the correlation given the value at 0 alone."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bridges.errors import BadInput
-from bridges.latent.latent_map import LatentMap
+from bridges.latent.latent_map import Layers
 from bridges.latent.trajectory import Trajectory
 from kernels.bridge_nll import bridge_nll
 
@@ -30,7 +30,7 @@ class Steps:
     variance: Tensor
 
 
-def steps_cost(latent_map: LatentMap, trajectory: Trajectory, end: Tensor, steps: Steps) -> Tensor:
+def steps_cost(latent_map: Layers, trajectory: Trajectory, end: Tensor, steps: Steps) -> Tensor:
     """Mean over layers of ``sum_d (z_i - carry_i z_{i-1} - mean_i v)^2 / (2 variance_i)``.
 
     Returns:
@@ -59,7 +59,7 @@ def steps_cost(latent_map: LatentMap, trajectory: Trajectory, end: Tensor, steps
 
 
 def joint_cost(
-    latent_map: LatentMap, trajectory: Trajectory, end: Tensor, mean: Tensor, root: Tensor
+    latent_map: Layers, trajectory: Trajectory, end: Tensor, mean: Tensor, root: Tensor
 ) -> Tensor:
     """Mean over layers of ``sum_d (K^-1/2 (z - mean v))_i^2 / 2``; arguments and shape as `whiten`.
 
@@ -122,7 +122,7 @@ def columns(x: Tensor) -> Tensor:
     return x.reshape(len(x), 1, -1)
 
 
-def _latent(latent_map: LatentMap, trajectory: Trajectory) -> Tensor:
+def _latent(latent_map: Layers, trajectory: Trajectory) -> Tensor:
     """The latent trajectory [L, N, d] in float64, of a map that computes in its own dtype."""
     with torch.autocast(trajectory.states.device.type, enabled=False):
         latent: Tensor = latent_map(trajectory)

@@ -55,7 +55,7 @@ class OUBridge(GaussianBridge, name="ou"):
         theta = exact(self.theta)
         rise = torch.expm1(-2 * theta * at) / torch.expm1(-2 * theta)
         factor = torch.exp(-theta * (1 - at)) * rise
-        return factor.to(t.dtype), self.covariance(t, t)
+        return factor, self.covariance(t, t)
 
     def covariance(self, s: Tensor, t: Tensor) -> Tensor:
         early, late = (self.per_dimension(x) for x in ordered(s, t))
@@ -63,4 +63,4 @@ class OUBridge(GaussianBridge, name="ou"):
         rise = torch.expm1(-2 * theta * early) / torch.expm1(-2 * theta)
         fall = torch.expm1(-2 * theta * (1 - late)) / (-2 * theta)
         value: Tensor = self.sigma**2 * torch.exp(theta * (early - late)) * rise * fall
-        return value.to(torch.promote_types(s.dtype, t.dtype))
+        return value

@@ -14,7 +14,8 @@ a masked word do not; a map that has memorised its text comes close on that text
 held-out cost (`RunningCost.fit` stops on it), and the range ends it in any case.
 
 Each parameter of each process can be found by either likelihood, marginal or path, on trajectories that
-the process made (tests/test_recovery.py); the processes say where in its range it cannot.
+the process made (tests/bridges/processes/test_recovery.py); the processes say where in its range it
+cannot.
 """
 
 from __future__ import annotations
@@ -22,16 +23,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bridges.errors import LARGEST, BadInput, is_number, listed, shown
 from bridges.processes.formulas import check_between
-
-if TYPE_CHECKING:
-    from bridges.processes.base import Bridge
 
 _DIGITS = 6  # of a learned number when it is shown or written; the files of a cost hold it exactly
 
@@ -47,7 +45,7 @@ class Learnable(ABC):
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, bridge: Bridge | None, owner: type) -> Any:
+    def __get__(self, bridge: nn.Module | None, owner: type) -> Any:
         if bridge is None:
             return self
         free = bridge._parameters.get(f"free_{self.name}")
@@ -56,18 +54,18 @@ class Learnable(ABC):
         each = bridge._buffers.get(f"fixed_{self.name}")
         return self.fixed(bridge) if each is None else each.double()
 
-    def __set__(self, bridge: Bridge, value: Any) -> None:
+    def __set__(self, bridge: nn.Module, value: Any) -> None:
         value = self.checked(value, learned=self.name in learned_names(bridge))
         bridge.__dict__[f"_{self.name}"] = value
         if self.name in learned_names(bridge):
             free = self.free(torch.tensor(value, dtype=torch.float64)).to(torch.get_default_dtype())
             bridge.register_parameter(f"free_{self.name}", nn.Parameter(free))
 
-    def fixed(self, bridge: Bridge) -> Any:
+    def fixed(self, bridge: nn.Module) -> Any:
         """The value that was given."""
         return bridge.__dict__[f"_{self.name}"]
 
-    def written(self, bridge: Bridge) -> Any:
+    def written(self, bridge: nn.Module) -> Any:
         """The present value as JSON can hold it: what the constructor takes."""
         if f"free_{self.name}" not in bridge._parameters:
             return self.fixed(bridge)
@@ -105,7 +103,7 @@ class Positive(Learnable):
     def __init__(self, low: float, high: float) -> None:
         self.low, self.high = low, high
 
-    def __set__(self, bridge: Bridge, value: Any) -> None:
+    def __set__(self, bridge: nn.Module, value: Any) -> None:
         super().__set__(bridge, value)
         given = self.fixed(bridge)
         if not isinstance(given, list):
@@ -166,7 +164,7 @@ def learnable(cls: type) -> dict[str, Learnable]:
     return found
 
 
-def learned_names(bridge: Bridge) -> list[str]:
+def learned_names(bridge: nn.Module) -> list[str]:
     """The names in the bridge's ``learn``."""
     return [name for name in getattr(bridge, "learn", "").split("+") if name]
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from bridges.errors import BadInput, is_number, shown
 from bridges.latent.label_ends import LabelEnds
-from bridges.latent.latent_map import LatentMap
+from bridges.latent.latent_map import Layers
 from bridges.latent.trajectory import Trajectory
-from bridges.processes.base import Bridge, check_end
-from bridges.processes.gaussian import parse_gaussian
+from bridges.processes.base import check_end
+from bridges.processes.wrapped import Wrapped, parse_gaussian
 
 
-class RandomEndBridge(Bridge, name="random"):
+class RandomEndBridge(Wrapped, name="random"):
     r"""Mixture of a bridge over end points: a path ends at its own label, or at another one.
 
     Nature draws one of K candidates, then a path of ``target`` to it. The first candidate is the
@@ -53,23 +51,15 @@ class RandomEndBridge(Bridge, name="random"):
     formula = "p(z) = keep p(z | v_1) + sum over k > 1 of (1 - keep) / (K - 1) p(z | v_k),  p of target"
 
     def __init__(self, target: str = "brownian", keep: float = 0.9) -> None:
-        super().__init__()
         if not is_number(keep) or not 0 < keep <= 1:
             raise BadInput(f"keep={shown(keep)}: expected a probability above 0, to 1")
-        process = parse_gaussian("target", target)
+        super().__init__(parse_gaussian("target", target))
         self.target = target
         self.keep = keep
-        self.process = process
 
     def ends(self, labels: LabelEnds) -> LabelEnds:
         """The labels' words with those of the other labels mixed in; see `LabelEnds.confused`."""
         return labels.confused(self.keep)
-
-    def make_map(self, hidden_size: int, widths: Sequence[int]) -> LatentMap:
-        return self.process.make_map(hidden_size, widths)
-
-    def terms(self, trajectory: Trajectory) -> int:
-        return self.process.terms(trajectory)
 
     def mean(self, t: Tensor, end: Tensor) -> Tensor:
         """Mean of the mixture at times t [T] for candidates [K, N, d] or [N, d]: [T, N, d]."""
@@ -118,7 +108,7 @@ class RandomEndBridge(Bridge, name="random"):
 
     def cost(
         self,
-        latent_map: LatentMap,
+        latent_map: Layers,
         trajectory: Trajectory,
         end: Tensor,
         *,

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bridges import registry
 from bridges.errors import BadInput, check_counts, shown
-from bridges.latent.latent_map import LatentMap
+from bridges.latent.latent_map import Layers
 from bridges.latent.trajectory import Trajectory, layer_times
-from bridges.processes.base import Bridge
+from bridges.processes.base import catalogue
 from bridges.processes.gaussian import GaussianBridge
+from bridges.processes.wrapped import Wrapped
 from kernels.path.solver import SolverReport
 from kernels.path.spline import natural_spline_matrix
 from kernels.sde import PathGrid, sde_cost
@@ -23,11 +23,12 @@ _PANELS = 64
 _MOST_STEPS = 10_000
 
 
-class DriftNetwork(LatentMap):
+class DriftNetwork(Layers):
     """p(t, y, LayerNorm(X(t))): where the path is to end, as seen from time t, state y and the layers.
 
     A stack of linear layers with 0.909 SiLU between (arXiv 2305.17670, section 3.3). Its first layer
-    is kept in two parts: ``layers[0]`` reads X in R^{2H}, ``path`` reads [t; y] in R^{1+d}.
+    is kept in two parts: ``layers[0]`` reads X in R^{2H}, ``path`` reads [t; y] in R^{1+d}. Without a
+    path there is no latent trajectory.
 
     Args:
         hidden_size: H.
@@ -38,16 +39,8 @@ class DriftNetwork(LatentMap):
         super().__init__(hidden_size, widths)
         self.path = nn.Linear(1 + widths[-1], widths[0], bias=False)
 
-    def forward(self, trajectory: Trajectory) -> Tensor:
-        """There is no latent trajectory without a path.
 
-        Raises:
-            BadInput: always.
-        """
-        raise BadInput("a drift network has no latent trajectory: its states steer a random path")
-
-
-class SDEBridge(Bridge, name="sde"):
+class SDEBridge(Wrapped, name="sde"):
     r"""Path-space KL from a learned SDE, steered by the states and blind to v, to a pinned process.
 
     The target's pinned drift is affine, :math:`b = \alpha(t) y + \beta(t) v`. The learned drift has the
@@ -77,11 +70,10 @@ class SDEBridge(Bridge, name="sde"):
     formula = "E 1/2 int beta^2 / sigma^2 |p(t, y, X) - v|^2 dt,  dy = (alpha y + beta p) dt + sigma dW"
 
     def __init__(self, target: str = "brownian", steps: int = 24) -> None:
-        super().__init__()
         check_counts(steps=steps)
         if steps > _MOST_STEPS:
             raise BadInput(f"steps={steps}: expected at most {_MOST_STEPS}, which is more than enough")
-        process = registry.parse(target)
+        process = catalogue.parse(target)
         if not isinstance(process, GaussianBridge) or not process.is_markov():
             raise BadInput(
                 f"target={shown(target)}: expected a Markov Gaussian bridge, which needs a covariance "
@@ -92,32 +84,21 @@ class SDEBridge(Bridge, name="sde"):
                 f"target={shown(target)}: expected fixed parameters, the same in every dimension; what "
                 "is learned here is the drift"
             )
+        super().__init__(process)
         self.target = target
         self.steps = steps
-        self.process = process
         self.last_solve: SolverReport | None = None
         self._grids: dict[tuple[int, torch.device, torch.dtype], PathGrid] = {}
 
-    def make_map(self, hidden_size: int, widths: Sequence[int]) -> LatentMap:
+    def make_map(self, hidden_size: int, widths: Sequence[int]) -> DriftNetwork:
         return DriftNetwork(hidden_size, widths)
 
-    def mean(self, t: Tensor, end: Tensor) -> Tensor:
-        return self.process.mean(t, end)
-
-    def variance(self, t: Tensor) -> Tensor:
-        return self.process.variance(t)
-
-    def sample(self, t: Tensor, end: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Joint samples of the target; see `GaussianBridge.sample`."""
-        return self.process.sample(t, end, generator=generator)
-
-    def log_prob(self, z: Tensor, t: Tensor, end: Tensor) -> Tensor:
-        """Log-density of the target; see `GaussianBridge.log_prob`."""
-        return self.process.log_prob(z, t, end)
+    def terms(self, trajectory: Trajectory) -> int:
+        return 1
 
     def cost(
         self,
-        latent_map: LatentMap,
+        latent_map: Layers,
         trajectory: Trajectory,
         end: Tensor,
         *,

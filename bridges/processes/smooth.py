@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bridges.processes.formulas import exact, ordered
@@ -55,4 +54,4 @@ class SmoothBridge(GaussianBridge, name="smooth"):
         left = 1 - late
         bracket = 2 * early * left + (late - early) * (1 + left + early)
         value = exact(self.sigma) ** 2 * early * left * bracket / 6
-        return value.to(torch.promote_types(s.dtype, t.dtype))
+        return value

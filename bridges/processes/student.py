@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
-from scipy.special import gammainccinv
 from torch import Tensor
 
 from bridges.errors import BadInput, is_number, shown
-from bridges.latent.latent_map import LatentMap
+from bridges.latent.latent_map import Layers
 from bridges.latent.trajectory import Trajectory
-from bridges.processes.base import Bridge, check_density, check_end
+from bridges.processes.base import check_density, check_end
 from bridges.processes.formulas import exact
-from bridges.processes.gaussian import parse_gaussian
 from bridges.processes.likelihood import columns
+from bridges.processes.wrapped import Wrapped, parse_gaussian
 
 _MOST = 1e6  # degrees of freedom; lgamma keeps nine digits of the normaliser there
 
 
-class StudentBridge(Bridge, name="student"):
+class StudentBridge(Wrapped, name="student"):
     r"""Student-t process around a Gaussian bridge: each trajectory has one random scale of its own.
 
     .. math:: X(t) = m(t) v + \sqrt{\frac{\nu - 2}{U}} \, (G(t) - m(t) v), \qquad U \sim \chi^2_\nu,
@@ -51,7 +49,6 @@ class StudentBridge(Bridge, name="student"):
     formula = "log p = -(nu + d) / 2 log(1 + |z - m(t) v|^2 / ((nu - 2) s2(t))) + const,  m, s2 of base"
 
     def __init__(self, base: str = "brownian", nu: float = 5.0) -> None:
-        super().__init__()
         if not is_number(nu) or not 2 < nu <= _MOST:
             raise BadInput(f"nu={shown(nu)}: expected a number above 2, to {_MOST:g}")
         process = parse_gaussian("base", base)
@@ -60,27 +57,17 @@ class StudentBridge(Bridge, name="student"):
                 f"base={shown(base)}: expected likelihood=marginal; the cost here is of each layer by "
                 "itself"
             )
+        super().__init__(process)
         self.base = base
         self.nu = nu
-        self.process = process
-
-    def terms(self, trajectory: Trajectory) -> int:
-        return len(trajectory.states)
-
-    def make_map(self, hidden_size: int, widths: Sequence[int]) -> LatentMap:
-        return self.process.make_map(hidden_size, widths)
-
-    def mean(self, t: Tensor, end: Tensor) -> Tensor:
-        return self.process.mean(t, end)
-
-    def variance(self, t: Tensor) -> Tensor:
-        return self.process.variance(t)
 
     def sample(self, t: Tensor, end: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Exact joint samples [T, N, d], one scale a trajectory; see `GaussianBridge.sample`."""
         target = check_end(end).to(torch.float64)
         deviation = self.process.sample(t, torch.zeros_like(target), generator=generator)
         uniform = torch.rand(len(end), generator=generator, dtype=torch.float64, device=end.device)
+        from scipy.special import gammainccinv  # seconds of import, for samples alone
+
         # Upper quantiles, for which a uniform number of exactly 0 means no deviation at all.
         chi_square = 2 * gammainccinv(float(self.nu) / 2, uniform.cpu().numpy())
         scale = ((float(self.nu) - 2) / torch.from_numpy(chi_square)).sqrt().to(end.device)
@@ -101,7 +88,7 @@ class StudentBridge(Bridge, name="student"):
 
     def cost(
         self,
-        latent_map: LatentMap,
+        latent_map: Layers,
         trajectory: Trajectory,
         end: Tensor,
         *,
@@ -111,7 +98,7 @@ class StudentBridge(Bridge, name="student"):
 
         With a base that learns, of all terms of the density: else a wider law would always cost less.
         """
-        factor, variance = self.process.marginal(trajectory.times())
+        factor, variance = self.process.law(trajectory.times())
         with torch.autocast(end.device.type, enabled=False):
             latent = latent_map(trajectory)
             pull = columns(factor).to(latent.dtype) * end.to(latent.dtype).unsqueeze(-3)

@@ -9,10 +9,9 @@ from unittest import SkipTest
 import torch
 from torch import Tensor
 
-from bridges import registry
-from bridges.latent.latent_map import LatentMap
+from bridges.latent.latent_map import Layers
 from bridges.latent.trajectory import Trajectory
-from bridges.processes.base import Bridge
+from bridges.processes.base import Cost, catalogue
 from bridges.processes.gaussian import GaussianBridge
 
 HIDDEN = 6
@@ -47,9 +46,9 @@ class Case:
     exact: ClassVar[float] = 1e-9
     single: ClassVar[float] = 1e-4
 
-    def bridge(self, **changes: Any) -> Bridge:
+    def bridge(self, **changes: Any) -> Cost:
         """The bridge, with other parameters on top, in float64."""
-        return registry.get(self.name, **{**self.parameters, **changes}).double()
+        return catalogue.get(self.name, **{**self.parameters, **changes}).double()
 
     def process(self, **changes: Any) -> GaussianBridge:
         """The bridge as a process; a control's test is skipped."""
@@ -75,16 +74,16 @@ class Case:
         """The times, [T] in float64."""
         return torch.tensor(self.times, dtype=torch.float64)
 
-    def dim(self, bridge: Bridge) -> int:
+    def dim(self, bridge: Cost) -> int:
         """A number of latent dimensions that its parameters allow."""
         return (bridge.dims if isinstance(bridge, GaussianBridge) else None) or 3
 
-    def ends(self, bridge: Bridge, *count: int, seed: int = 1) -> Tensor:
+    def ends(self, bridge: Cost, *count: int, seed: int = 1) -> Tensor:
         """End points of unit length, [*count, d] in float64."""
         end = torch.randn(*count, self.dim(bridge), generator=rng(seed), dtype=torch.float64)
         return torch.nn.functional.normalize(end, dim=-1)
 
-    def latent_map(self, bridge: Bridge) -> LatentMap:
+    def latent_map(self, bridge: Cost) -> Layers:
         """The map of its cost, random, in float64 and frozen."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

@@ -15,7 +15,7 @@ from bridges.latent.latent_map import EndPoints
 from bridges.latent.trajectory import Trajectory
 from bridges.model.fingerprint import Fingerprint
 from bridges.model.spec import ModelSpec
-from bridges.processes.base import Bridge
+from bridges.processes.base import Cost
 from bridges.testing.case import HIDDEN, ROWS, Case, rng
 
 _FEW_BITS = [
@@ -87,7 +87,7 @@ class CostTests(Case):
                 for layers in (1, 2, 24, 128):
                     self._check_few_bits(self.bridge(**given), layers + 1, given)
 
-    def _check_few_bits(self, bridge: Bridge, states: int, given: Mapping[str, Any]) -> None:
+    def _check_few_bits(self, bridge: Cost, states: int, given: Mapping[str, Any]) -> None:
         drawn, end, latent_map = self.trajectory(states), self.ends(bridge, 4), self.latent_map(bridge)
         rounded = [x.detach().bfloat16() for x in (drawn.states, drawn.context)]
         whole = [x.double() for x in rounded]

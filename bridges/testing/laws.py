@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 from torch.testing import assert_close
 
-from bridges import registry
 from bridges.latent.trajectory import layer_times
+from bridges.processes.base import catalogue
 from bridges.processes.gaussian import GaussianBridge
 from bridges.testing.case import Case, rng
 
@@ -25,8 +25,8 @@ class LawTests(Case):
     """What a process says of itself agrees, and its samples agree with it."""
 
     def test_it_is_registered_and_described(self) -> None:
-        record = registry.info(self.name)
-        assert self.name in registry.available()
+        record = catalogue.info(self.name)
+        assert self.name in catalogue.available()
         assert record.cls.registered_name == self.name
         assert len(record.description) > 10, "the class needs a docstring"
         assert record.formula, "the class needs a formula"
@@ -35,7 +35,7 @@ class LawTests(Case):
         bridge = self.bridge()
         written = bridge.hyperparameters
         assert json.loads(json.dumps(written)) == written
-        again = registry.get(self.name, **written)
+        again = catalogue.get(self.name, **written)
         assert type(again) is type(bridge)
         assert again.hyperparameters == written
         for key, value in self.parameters.items():

@@ -36,7 +36,7 @@ def zoo(plot: Path | None) -> None:
         click.echo(f"wrote {plot}", err=True)
 
 
-def _parameters(record: bridges.BridgeInfo) -> str:
+def _parameters(record: bridges.BridgeInfo[bridges.Cost]) -> str:
     shown = []
     for name, default in record.defaults.items():
         shown.append(name if default in (inspect.Parameter.empty, "") else f"{name}={default}")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import bridges
-from bridges import BadInput, Bridge, LatentMap, RandomEndBridge, SDEBridge, Trajectory
+from bridges import Cost, LatentMap, Process, RandomEndBridge, SDEBridge, Trajectory
 from bridges.latent.trajectory import layer_times
 from bridges.processes.sde import path_grid
 from pets.inside.plots import check_picture, load_pyplot, save_picture
@@ -36,7 +36,7 @@ _REFERENCE = {"color": "0.25", "linewidth": 1.0, "linestyle": (0, (4, 2))}
 _COST, _LAW, _MEAN = "#c2410c", "#2c82c9", "#0b3c63"
 
 
-def layer_weights(bridge: Bridge, num_states: int) -> Tensor:
+def layer_weights(bridge: Cost, num_states: int) -> Tensor:
     r"""How much the cost of a bridge makes of each layer: ``cost = mean_i w_i |p_i - v|^2``, [L+1].
 
     Here :math:`z_i = m(t_i) p_i`, so that p_i is the end point as layer i tells it. Every layer is moved
@@ -48,9 +48,9 @@ def layer_weights(bridge: Bridge, num_states: int) -> Tensor:
     if isinstance(bridge, SDEBridge):
         return path_grid(bridge.process, num_states).weight[1:] * num_states / 2
     end = torch.ones(1, 1, dtype=torch.float64)
-    try:
+    if isinstance(bridge, Process):
         mean, step = bridge.mean(times, end)[:, 0, 0], 1e-3 * bridge.variance(times).sqrt()
-    except (BadInput, NotImplementedError):
+    else:
         mean = step = torch.ones_like(times)
     identity = LatentMap(1, (1,)).double().requires_grad_(False)
     identity.weights[0].copy_(torch.tensor([[0.0, 1.0]]))
@@ -102,7 +102,7 @@ def plot_zoo(path: str | os.PathLike[str]) -> None:
 
 
 @torch.no_grad()
-def _draw(record: bridges.BridgeInfo, left: Any, right: Any) -> None:
+def _draw(record: bridges.BridgeInfo[bridges.Cost], left: Any, right: Any) -> None:
     left.set_title(record.name, fontsize=12, fontweight="bold", loc="left")
     left.set_title(_settings(record), fontsize=10, loc="right")
     left.set(xlim=(0, 1), ylim=(-1.4, 2.4), yticks=[-1, 0, 1, 2])
@@ -111,23 +111,26 @@ def _draw(record: bridges.BridgeInfo, left: Any, right: Any) -> None:
         _say(left, "has no default parameters")
         return
     bridge = bridges.get(record.name, **SHOWN.get(record.name, {}))
-    reference = bridges.get("brownian")
+    reference = bridges.BrownianBridge()
     fine, end = torch.linspace(0, 1, _GRID, dtype=torch.float64), torch.ones(_PATHS, 1).double()
     if isinstance(bridge, RandomEndBridge):
         end = torch.stack([end, -end])
         left.set(ylim=(-2.4, 2.4), yticks=[-2, -1, 0, 1, 2])
     for edge in _tube(reference, fine, 1.0):
         left.plot(fine, edge, **_REFERENCE)
-    try:
+    if isinstance(bridge, Process):
         for v in end[..., 0, 0].reshape(-1).tolist():
             low, high = _tube(bridge, fine, v)
             left.fill_between(fine, low, high, color=_LAW, alpha=0.16, linewidth=0)
             left.plot(fine, (low + high) / 2, color=_MEAN, linewidth=2.6)
+    else:
+        _say(left, "a cost, no process")
+    if isinstance(bridge, Process) and bridge.joint:
         sample = bridge.sample(fine, end, generator=torch.Generator().manual_seed(5))[..., 0]
         left.plot(fine, sample[:, 2:], color=_LAW, linewidth=0.6, alpha=0.6)
         left.plot(fine, sample[:, :2], color=_MEAN, linewidth=0.9, alpha=0.9)
-    except (BadInput, NotImplementedError) as error:
-        _say(left, "a cost, no process" if isinstance(error, BadInput) else "no joint law")
+    elif isinstance(bridge, Process):
+        _say(left, "no joint law")
     times = layer_times(LAYERS + 1)
     right.plot(times, layer_weights(reference, LAYERS + 1), **_REFERENCE)
     weights = layer_weights(bridge, LAYERS + 1)
@@ -139,13 +142,13 @@ def _draw(record: bridges.BridgeInfo, left: Any, right: Any) -> None:
         right.set_title("none", fontsize=10, loc="left", color=_COST)
 
 
-def _tube(bridge: Bridge, t: Tensor, end: float) -> tuple[Tensor, Tensor]:
+def _tube(bridge: Process, t: Tensor, end: float) -> tuple[Tensor, Tensor]:
     mean = bridge.mean(t, torch.full((1, 1), end, dtype=torch.float64))[:, 0, 0]
     spread = 2 * bridge.variance(t).sqrt()
     return mean - spread, mean + spread
 
 
-def _settings(record: bridges.BridgeInfo) -> str:
+def _settings(record: bridges.BridgeInfo[bridges.Cost]) -> str:
     """The parameters that give the process its shape, as ``alpha=3.0``."""
     chosen = {**record.defaults, **SHOWN.get(record.name, {})}
     return ", ".join(f"{k}={v}" for k, v in chosen.items() if k not in _NO_SHAPE)

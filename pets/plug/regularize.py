@@ -16,7 +16,8 @@ from torch._dynamo import OptimizedModule
 
 from bridges import BadInput, RunningCost
 from bridges.errors import is_number
-from bridges.model.probe import is_probing, states_of
+from bridges.model.forward import states_of
+from bridges.model.probe import is_probing
 from bridges.model.spec import encoder_of, pretrained_model
 from pets.methods.modules import check_not_checkpointed
 from pets.plug import calls

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
 import bridges
-from bridges import registry
 from bridges.processes.gaussian import GaussianBridge
 
 TIMES = (0.03, 0.2, 0.5, 0.77, 0.99)
@@ -34,12 +33,6 @@ RARE = 1e-4
 """About fifty p-values are drawn here, once and for all: a right sampler had 0.5 % to miss this."""
 
 Kernel = Callable[[Decimal, Decimal], Decimal]
-
-
-@pytest.fixture(autouse=True)
-def _registry_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Classes that a test names are forgotten after it."""
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
 
 def f64(*values: float) -> Tensor:
@@ -380,7 +373,7 @@ def test_the_example_of_the_interface_works() -> None:
 
 @pytest.mark.parametrize("name", ["brownian", "ou"])
 def test_parameters_are_kept_and_shown(name: str) -> None:
-    numbers = [k for k, v in registry.info(name).defaults.items() if isinstance(v, float)]
+    numbers = [k for k, v in bridges.info(name).defaults.items() if isinstance(v, float)]
     parameters = {key: 1.5 + i for i, key in enumerate(numbers)}
     parameters |= {"likelihood": "path", "learn": "sigma"}
     bridge = bridges.get(name, **parameters)

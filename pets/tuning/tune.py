@@ -208,20 +208,25 @@ def _classifier(
         yield classifier
 
 
-def _identity(data: TaskData, settings: TuneSettings, cost: RunningCost | None) -> dict[str, Any]:
-    """Everything but the model that the result depends on."""
-    digest = hashlib.sha256()
+def data_sha256(data: TaskData, task: str = "") -> str:
+    """Of a task's texts and classes, train and reported, and of what is said of the task."""
+    digest = hashlib.sha256(task.encode())
     for part in (data.train, data.reported):
         for example in part:
             digest.update(f"{example.label}\t{example.text}\n".encode())
         digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def _identity(data: TaskData, settings: TuneSettings, cost: RunningCost | None) -> dict[str, Any]:
+    """Everything but the model that the result depends on."""
     settings_used = dataclasses.asdict(settings)
     settings_used |= {"learning_rate": settings.rate, "weight_decay": settings.decay}
     if cost is None and settings.regularizer is None:
         settings_used.pop("weight")  # plays no part
     return {
         "task": dataclasses.asdict(data.task),
-        "data_sha256": digest.hexdigest(),
+        "data_sha256": data_sha256(data),
         "cost": None
         if cost is None
         else {"digest": cost.digest(), **cost.options, **cost.config()["bridge"]},

@@ -98,18 +98,14 @@ def run_cell(context: Context, cell: Cell) -> Row:
     Raises:
         CannotWrite: if the disk is full or may not be written to.
     """
+    row = describe(context, cell)
     try:
-        return _run_cell(context, cell)
+        with _workplace(context.folder, row) as folder:
+            return _filled(context, cell, row, folder)
     except (OSError, SafetensorError) as error:
         if isinstance(error, CannotWrite) or error_number(error) not in NO_ROOM:
             raise
         raise CannotWrite.of(cell, error) from error
-
-
-def _run_cell(context: Context, cell: Cell) -> Row:
-    row = describe(context, cell)
-    with _workplace(context.folder, row) as folder:
-        return _filled(context, cell, row, folder)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -16,11 +15,10 @@ from pets.study.cells.grid import Cell, Grid
 from pets.study.cells.model import Model
 from pets.tasks import data as glue
 from pets.tasks import splits
-from pets.tasks.glue import TaskData
 from pets.tasks.shared_texts import warn_of_shared_texts
 from pets.tasks.verbalizer import Verbalizer
 from pets.tuning.loop import TuningLoop
-from pets.tuning.tune import prepared
+from pets.tuning.tune import data_sha256, prepared
 
 COSTS_FOLDER = "costs"
 
@@ -114,18 +112,9 @@ class Context:
     @cached_property
     def data_sha256(self) -> dict[str, str]:
         """Of every task's texts and classes, train and reported."""
-        return {name: _data_sha256(data) for name, data in self.examples.items()}
+        return {name: data_sha256(data, repr(data.task)) for name, data in self.examples.items()}
 
     @cached_property
     def cost_sha256(self) -> dict[str, str]:
         """Of every arm's cost, once all are fitted."""
         return {arm: cost.digest() for arm, cost in self.costs.items()}
-
-
-def _data_sha256(data: TaskData) -> str:
-    digest = hashlib.sha256(repr(data.task).encode())
-    for part in (data.train, data.reported):
-        for example in part:
-            digest.update(f"{example.label}\t{example.text}\n".encode())
-        digest.update(b"\0")
-    return digest.hexdigest()

@@ -19,12 +19,8 @@ Record = dict[str, Any]
 Curves = dict[str, tuple[Tensor, Tensor]]
 """By arm the mean [L+1] and its deviation [L+1]."""
 
-_KEYS = (
-    *("task", "shots", "pet", "arm", "seed", "reader", "labels", "times", "tube", "progress"),
-    *("contrast", "distance", "separability", "lens", "examples"),
-)
 _TUBE = ("t", "mean", "deviation")
-_PLAIN: Shape = {
+_PLAIN: dict[str, Shape] = {
     "task": TEXT,
     "shots": COUNT.or_null(),
     "pet": TEXT.or_null(),
@@ -133,13 +129,13 @@ def check_records(records: Sequence[Record]) -> None:
     """
     first: dict[str, Record] = {}
     for number, record in enumerate(records):
-        missing = [key for key in _KEYS if key not in record]
+        missing = [key for key in (*_PLAIN, *_shape((), ())) if key not in record]
         if missing:
             raise BadInput(
                 f"record {number} of the analyses lacks {', '.join(missing)}: make them anew with this "
                 "version"
             )
-        wrong = misfit(record, _PLAIN) or misfit(record, _shape(record))
+        wrong = misfit(record, _PLAIN) or misfit(record, _shape(record["labels"], record["times"]))
         like = first.setdefault(str(record["task"]), record)
         if not wrong and (len(set(record["labels"])) < 2 or len(record["times"]) < 2):
             wrong = "it has fewer than two labels or times"
@@ -155,11 +151,10 @@ def _axes(record: Record) -> tuple[list[str], int]:
     return record["labels"], len(record["times"])
 
 
-def _shape(record: Record) -> Shape:
-    """Of what has a part for each of the record's labels and states."""
-    layers = (FINITE,) * len(record["times"])
+def _shape(words: Sequence[str], times: Sequence[float]) -> dict[str, Shape]:
+    """Of what has a part for each of a record's labels and states."""
+    layers = (FINITE,) * len(times)
     paths = {"mean": layers, "low": layers, "high": layers, "examples": [layers]}
-    words = record["labels"]
     return {
         "progress": dict.fromkeys(words, paths),
         "contrast": {word: {"end": FINITE, **paths} for word in words},

@@ -59,12 +59,12 @@ def write_analysis(
     kept = {record["of"]: record for record in read_analysis(folder)}
     digest = cost.digest()
     todo = list(_all(context, wanted, seed))
-    for of, facts in tqdm(todo, disable=not progress, desc="analyses"):
+    for of, row, facts in tqdm(todo, disable=not progress, desc="analyses"):
         of = f"{of}/{digest[:12]}"
         if of in kept:
             continue
         examples = unused_examples(context, facts["task"], facts["shots"], seed)
-        found = _of_pet(context, folder, facts.pop("cell"), facts["task"], examples, cost)
+        found = _of_pet(context, folder, row, facts["task"], examples, cost)
         if found is not None:
             kept[of] = {"of": of, **facts, "seed": seed, "reader": name, **found}
             write_text(path, json.dumps(list(kept.values())) + "\n")
@@ -108,16 +108,17 @@ def _reader(context: Context) -> tuple[str, RunningCost] | None:
     return None
 
 
-def _all(context: Context, rows: list[Row], seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What is looked into: a name that says everything it depends on, and the facts of a record."""
+def _all(
+    context: Context, rows: list[Row], seed: int
+) -> Iterator[tuple[str, Row | None, dict[str, Any]]]:
+    """What is looked into: a name that says everything it depends on, the row, the facts of a record."""
     shots = {row.task: row.shots for row in reversed(rows)}
     for task, size in shots.items():
         of = f"{FROZEN}/{context.model.sha256[:12]}/{context.data_sha256[task][:12]}/{size}/{seed}"
-        facts = {"cell": None, "task": task, "shots": size, "pet": None, "arm": FROZEN}
-        yield of, facts
+        yield of, None, {"task": task, "shots": size, "pet": None, "arm": FROZEN}
     for row in rows:
         facts = {"task": row.task, "shots": row.shots, "pet": row.pet, "arm": row.arm}
-        yield row.cell, {"cell": row, **facts}
+        yield row.cell, row, facts
 
 
 def _of_pet(

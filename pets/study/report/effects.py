@@ -21,14 +21,8 @@ _MARKERS = "oDv^sPX"
 
 def forests(runs: Runs, found: ArmDifferences) -> list[Picture]:
     """Differences over all settings, to vanilla and to the controls."""
-    kinds = runs.kinds
-    controls = [arm for arm, kind in kinds.items() if kind == CONTROL]
-    pictures = []
-    if picture := _forest(kinds, found, [VANILLA]):
-        pictures.append(picture)
-    if picture := _forest(kinds, found, controls):
-        pictures.append(picture)
-    return pictures
+    pictures = [_forest(runs.kinds, found, against) for against in ([VANILLA], runs.arms(CONTROL))]
+    return list(filter(None, pictures))
 
 
 def _forest(kinds: Mapping[str, str], found: ArmDifferences, baselines: Sequence[str]) -> Picture | None:

@@ -95,7 +95,7 @@ def _facts(runs: Runs) -> Table:
         ("PETs", "; ".join(_pet(rows, pet) for pet in runs.pets)),
     ]
     for kind in KINDS[1:]:
-        if arms := [arm for arm, its in kinds.items() if its == kind]:
+        if arms := runs.arms(kind):
             found.append((kind, ", ".join(arms)))
     found += [
         ("seeds", ", ".join(map(str, sorted({row.seed for row in rows})))),

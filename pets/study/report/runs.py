@@ -69,6 +69,10 @@ class Runs:
         """Of all arms with a score, see `arm_kinds`."""
         return arm_kinds(self.done)
 
+    def arms(self, kind: str) -> list[str]:
+        """Those of a kind, in the rows' order."""
+        return [arm for arm, its in self.kinds.items() if its == kind]
+
     def of(self, task: str, shots: int | None, pet: str | None = None) -> list[Row]:
         """The rows with a score of one setting."""
         found = [row for row in self.done if (row.task, row.shots) == (task, shots)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from pets.study.cells.arms import CONTROL, VANILLA
 from pets.study.report.document import (
     Entry,
@@ -30,7 +28,7 @@ HOW_TO_READ = (
 def main_table(runs: Runs, found: ArmDifferences, task: str, shots: int | None) -> Table:
     """One task and number of shots: PETs x arms."""
     kinds = runs.kinds
-    baselines = _baselines(kinds)
+    baselines = [VANILLA, *runs.arms(CONTROL)]
     groups = []
     for pet in runs.pets:
         setting = Setting(task, shots, pet)
@@ -61,7 +59,7 @@ def main_table(runs: Runs, found: ArmDifferences, task: str, shots: int | None) 
 def pooled_table(runs: Runs, found: ArmDifferences) -> Table:
     """Every arm over all settings at once."""
     kinds = runs.kinds
-    baselines = _baselines(kinds)
+    baselines = [VANILLA, *runs.arms(CONTROL)]
     groups: dict[str, list[list[Entry]]] = {}
     for arm, kind in kinds.items():
         here = [found.pooled.get((arm, baseline)) for baseline in baselines]
@@ -96,10 +94,6 @@ def difference_cell(comparison: ArmDifference | None, expected: int) -> Entry:
     return Entry(
         f"{signed(d.mean)} {interval(d.low, d.high)}", comparison.significant, " · ".join(tests)
     )
-
-
-def _baselines(kinds: Mapping[str, str]) -> Sequence[str]:
-    return [VANILLA, *(arm for arm, kind in kinds.items() if kind == CONTROL)]
 
 
 def times_table(runs: Runs) -> Table | None:

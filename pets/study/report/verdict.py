@@ -36,8 +36,7 @@ def headline(found: ArmDifferences) -> str:
 def points(runs: Runs, found: ArmDifferences) -> list[str]:
     """Sentences on what the headline leaves out: other arms, controls, single settings, resolution."""
     told = [_not_significant(found)]
-    bridges = [arm for arm, kind in runs.kinds.items() if kind == BRIDGE]
-    told += _against_controls(bridges, found)
+    told += _against_controls(runs.arms(BRIDGE), found)
     told += [_single(found), _resolution(found), _signed_ranks(found)]
     return [text for text in told if text]
 

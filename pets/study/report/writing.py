@@ -69,7 +69,7 @@ def write_report(folder: Path, out: Path | None = None) -> tuple[Path, Path]:
 
 def make_document(runs: Runs) -> Document:
     """The whole report of one comparison."""
-    found = compare_arms(runs.done, [arm for arm, kind in runs.kinds.items() if kind == CONTROL])
+    found = compare_arms(runs.done, runs.arms(CONTROL))
     tables = [main_table(runs, found, task, shots) for task, shots in runs.settings]
     how = Paragraph(HOW_TO_READ)
     times, said = times_table(runs), points(runs, found)

@@ -305,7 +305,7 @@ def test_rows_of_other_versions_are_counted_and_left_out(tmp_path: Path, small: 
     others = [*old, *unknown, *older, table[2] | {"tries": stronger}, *fewer]
     write_rows(tmp_path, [*others, *table])
     runs = read_runs(tmp_path)
-    assert runs.done == table
+    assert [row.to_dict() for row in runs.done] == table
     assert [(left.count, left.difference) for left in runs.left_out] == [
         (4, "code 'ffffffffffff' there, '0123456789ab' here"),
         (1, "batch_size 2 there, 8 here"),
@@ -350,10 +350,10 @@ def test_a_cell_that_was_tried_again_counts_once(tmp_path: Path, small: Truth) -
     table = rows(small)
     failed = table[1] | {"status": "failed", "error": "x", "tries": None}
     write_rows(tmp_path, [failed, *table])
-    assert read_runs(tmp_path).done == table
+    assert [row.to_dict() for row in read_runs(tmp_path).done] == table
     write_rows(tmp_path, [*table[:2], failed, *table[2:]])
     runs = read_runs(tmp_path)
-    assert (runs.done, runs.failed) == (table, [])
+    assert ([row.to_dict() for row in runs.done], runs.failed) == (table, [])
 
 
 def all_failed(folder: Path, truth: Truth) -> None:

@@ -186,15 +186,15 @@ class RunningCost(nn.Module):
                 position that is not attended, or a target outside the vocabulary or the labels.
         """
         classes = None if labels is None else len(labels)
-        trajectory, found = self.trajectory(
+        trajectory, answers = self.trajectory(
             hidden_states, targets, attention_mask, classes=classes, in_place=in_place, layout=layout
         )
-        if not len(found):
+        if not len(answers):
             return trajectory.states.sum((0, 2))  # [0], and part of the states' graph
         if labels is None:
-            ends, log_weights = self.end_points(found), None
+            ends, log_weights = self.end_points(answers), None
         else:
-            ends, log_weights = self.bridge.ends(labels)(found)
+            ends, log_weights = self.bridge.ends(labels)(answers)
         costs = self.bridge.cost(self.latent_map, trajectory, ends, generator=generator)
         if log_weights is not None:
             count = self.bridge.terms(trajectory)

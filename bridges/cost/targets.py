@@ -65,9 +65,9 @@ def read(
         # nor before the first attended one, when the padding is on the left
         is_target[:, 1:] &= mask[:, :-1]
     rows, columns = is_target.nonzero(as_tuple=True)
-    found = targets[rows, columns]
+    answers = targets[rows, columns]
     # One look for everything: each would make a CUDA device wait for the whole forward pass.
-    ends = [found.min(), found.max()] if len(rows) else [lost, lost]
+    ends = [answers.min(), answers.max()] if len(rows) else [lost, lost]
     missing, low, high = torch.stack([lost, *ends]).tolist()
     if missing:
         raise BadInput(
@@ -83,7 +83,7 @@ def read(
         mask = mask & (is_target.cumsum(1) == 0)
     elif spec.decodes and not in_place:
         mask = mask & (is_target.cumsum(1) - is_target.long() == 0)
-    return Reading(rows, columns, found, mask, documents)
+    return Reading(rows, columns, answers, mask, documents)
 
 
 def gather(
@@ -108,9 +108,9 @@ def gather(
     expected = (*targets.shape, spec.hidden_size)
     shapes = [tuple(hidden.shape) for hidden in hidden_states]
     if shapes != [expected] * (spec.num_layers + 1):
-        there = " and ".join(str(shape) for shape in dict.fromkeys(shapes))
+        described = " and ".join(str(shape) for shape in dict.fromkeys(shapes))
         raise BadInput(
-            f"got {len(shapes)} hidden states of shape {there or 'none'}: expected "
+            f"got {len(shapes)} hidden states of shape {described or 'none'}: expected "
             f"{spec.num_layers + 1} of shape {expected} for targets {tuple(targets.shape)}"
         )
     if layout is None:

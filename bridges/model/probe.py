@@ -20,6 +20,7 @@ from bridges.model.forward import accepted_parameters, states_of
 from bridges.model.positions import IGNORED
 from bridges.model.tokens import ordinary_tokens
 from bridges.model.undisturbed import undisturbed, with_gradients
+from bridges.model.weights import device_of
 
 Reads = Literal["same", "next"]
 
@@ -86,12 +87,12 @@ def probe(plm: PreTrainedModel) -> Probe:
     if known is None or known[0] != key:
         if _is_spread(plm):  # for now: nothing to remember
             raise NotSeen(f"the weights of {type(plm).__name__} are spread over processes")
-        found: Probe | str
+        result: Probe | str
         try:
-            found = _look(plm)
+            result = _look(plm)
         except NotSeen as error:
-            found = str(error)
-        _seen[plm] = known = (key, found)
+            result = str(error)
+        _seen[plm] = known = (key, result)
     if isinstance(known[1], str):
         raise NotSeen(known[1])
     return known[1]
@@ -102,7 +103,7 @@ def _look(plm: PreTrainedModel) -> Probe:
     token = _probing.set(True)
     try:
         with undisturbed(plm), with_gradients(plm):
-            return _Look(plm).found()
+            return _Look(plm).seen()
     except NotSeen:
         raise
     except Exception as error:  # whatever a model stops with that wants other inputs
@@ -140,14 +141,13 @@ class _Look:
         tokens = ordinary_tokens(self.plm, 2 * _LENGTH)
         first, others = tokens[:_LENGTH], tokens[_LENGTH:]
         rows = [first, first[:_SHARED] + others[_SHARED:], others[:_SHARED] + first[_SHARED:]]
-        device = next((p.device for p in self.plm.parameters() if not p.is_meta), torch.device("cpu"))
-        ids = torch.tensor(rows, device=device)
+        ids = torch.tensor(rows, device=device_of(self.plm))
         end = getattr(self.plm.config, "eos_token_id", None)
         if self.both and isinstance(end, int):
             ids[:, -1] = end  # where a classifier of whole sequences looks for it
         return ids
 
-    def found(self) -> Probe:
+    def seen(self) -> Probe:
         labelled = "labels" in self.accepted and self.head is not None
         output = self._run(labelled)
         if not labelled and "labels" in self.accepted and self._is_of_tokens(output):

@@ -37,17 +37,17 @@ class _Attributes:
 
     def __init__(self, module: nn.Module) -> None:
         own = vars(module)
-        found = [own, *(value for value in own.values() if isinstance(value, dict))]
-        self._kept = [(there, list(there.items())) for there in found]
+        dicts = [own, *(value for value in own.values() if isinstance(value, dict))]
+        self._kept = [(attributes, list(attributes.items())) for attributes in dicts]
 
     def restore(self) -> None:
-        for there, items in self._kept:
-            same = len(there) == len(items) and all(
-                key in there and there[key] is value for key, value in items
+        for attributes, items in self._kept:
+            same = len(attributes) == len(items) and all(
+                key in attributes and attributes[key] is value for key, value in items
             )
             if not same:
-                there.clear()
-                there.update(items)
+                attributes.clear()
+                attributes.update(items)
 
 
 @contextmanager

@@ -122,9 +122,9 @@ def made(
 
 
 def _read(folder: Path, model: Model) -> RunningCost:
-    found = RunningCost.from_pretrained(folder)
-    found.check_model(model.plm)
-    return found.to(model.plm.device)
+    cost = RunningCost.from_pretrained(folder)
+    cost.check_model(model.plm)
+    return cost.to(model.plm.device)
 
 
 def _text_sha256(lines: tuple[str, ...]) -> str:

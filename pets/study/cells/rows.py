@@ -73,10 +73,10 @@ class Try:
     curves: tuple[Look, ...]
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> Try:
+    def from_dict(cls, record: Mapping[str, Any]) -> Try:
         """From its JSON; fields that are not known here are left out."""
-        looks = tuple(Look(**_known(Look, look)) for look in found["curves"])
-        return cls(**_known(cls, found) | {"curves": looks})
+        looks = tuple(Look(**_known(Look, look)) for look in record["curves"])
+        return cls(**_known(cls, record) | {"curves": looks})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,22 +125,22 @@ class Row:
     source: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> Row:
+    def from_dict(cls, record: Mapping[str, Any]) -> Row:
         """From JSON that `parse_row` has checked."""
-        known = _known(cls, found)
-        if found["status"] == "done":
-            known["tries"] = tuple(map(Try.from_dict, found["tries"]))
+        known = _known(cls, record)
+        if record["status"] == "done":
+            known["tries"] = tuple(map(Try.from_dict, record["tries"]))
         else:
             known = {name: value for name, value in known.items() if name not in _SCORED}
-        return cls(**known | {"source": found})
+        return cls(**known | {"source": record})
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         if self.source is not None:
             return dict(self.source)
-        found = dataclasses.asdict(self)
-        del found["source"]
-        return found if self.is_done else found | dict.fromkeys(_SCORED)
+        record = dataclasses.asdict(self)
+        del record["source"]
+        return record if self.is_done else record | dict.fromkeys(_SCORED)
 
     @property
     def is_done(self) -> bool:
@@ -253,18 +253,18 @@ def parse_json(text: str, where: str) -> Any:
         raise BadInput(f"{where} is broken ({error}): {ANEW}") from error
 
 
-def _is_try(found: object) -> bool:
+def _is_try(record: object) -> bool:
     return (
-        isinstance(found, dict)
-        and {"strength", "restart", "dev", "curves"} <= found.keys()
-        and isinstance(found["curves"], list)
+        isinstance(record, dict)
+        and {"strength", "restart", "dev", "curves"} <= record.keys()
+        and isinstance(record["curves"], list)
         and all(
             isinstance(look, dict) and {"step", "dev", "dev_loss"} <= look.keys()
-            for look in found["curves"]
+            for look in record["curves"]
         )
     )
 
 
-def _known(kind: Any, found: Mapping[str, Any]) -> dict[str, Any]:
+def _known(kind: Any, record: Mapping[str, Any]) -> dict[str, Any]:
     """Of an object the fields that a dataclass has."""
-    return {f.name: found[f.name] for f in dataclasses.fields(kind) if f.name in found}
+    return {f.name: record[f.name] for f in dataclasses.fields(kind) if f.name in record}

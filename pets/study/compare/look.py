@@ -64,9 +64,9 @@ def write_analysis(
         if of in kept:
             continue
         examples = unused_examples(context, facts["task"], facts["shots"], seed)
-        found = _of_pet(context, folder, row, facts["task"], examples, cost)
-        if found is not None:
-            kept[of] = {"of": of, **facts, "seed": seed, "reader": name, **found}
+        seen = _of_pet(context, folder, row, facts["task"], examples, cost)
+        if seen is not None:
+            kept[of] = {"of": of, **facts, "seed": seed, "reader": name, **seen}
             write_text(path, json.dumps(list(kept.values())) + "\n")
 
 
@@ -77,12 +77,12 @@ def read_analysis(folder: Path) -> list[dict[str, Any]]:
         BadInput: if the file cannot be read, is broken, or holds something else.
     """
     path = folder / ANALYSIS_FILE
-    found = read_json(path) if path.exists() else []
-    if not isinstance(found, list) or not all(
-        isinstance(record, dict) and isinstance(record.get("of"), str) for record in found
+    records = read_json(path) if path.exists() else []
+    if not isinstance(records, list) or not all(
+        isinstance(record, dict) and isinstance(record.get("of"), str) for record in records
     ):
         raise BadInput(f"{path} is no list of analyses: {ANEW}")
-    return found
+    return records
 
 
 def unused_examples(context: Context, task: str, shots: int | None, seed: int) -> list[Example]:
@@ -93,11 +93,11 @@ def unused_examples(context: Context, task: str, shots: int | None, seed: int) -
     else:
         used = {e.text for part in splits.few_shot(data.train, data.task, shots, seed) for e in part}
         pool = [example for example in data.train if example.text not in used]
-    found = []
+    chosen = []
     for label in range(len(data.task.labels)):
         of_class = [example for example in pool if example.label == label]
-        found += Random(seed).sample(of_class, min(_EXAMPLES, len(of_class)))
-    return found
+        chosen += Random(seed).sample(of_class, min(_EXAMPLES, len(of_class)))
+    return chosen
 
 
 def _reader(context: Context) -> tuple[str, RunningCost] | None:
@@ -129,15 +129,15 @@ def _of_pet(
     examples: list[Example],
     cost: RunningCost,
 ) -> dict[str, Any] | None:
-    found = context.examples[task].task
+    of_task = context.examples[task].task
     plm, tokenizer, length = context.model.plm, context.model.tokenizer, context.grid.settings.max_length
     try:
         with untouched(plm):
             if row is None:
-                return analyse(plm, tokenizer, found, examples, cost, max_length=length)
+                return analyse(plm, tokenizer, of_task, examples, cost, max_length=length)
             model = load_pet(plm, cell_folder(folder, row) / PET_FOLDER)
             try:
-                return analyse(model, tokenizer, found, examples, cost, max_length=length)
+                return analyse(model, tokenizer, of_task, examples, cost, max_length=length)
             finally:
                 unload(model)
     except BadInput as error:  # too few examples of a class are left, say

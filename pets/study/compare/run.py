@@ -125,11 +125,11 @@ def compare(
                     bar.update()
         finally:
             table.write()
-        found = [rows[row.cell] for row in described.values()]
+        these = [rows[row.cell] for row in described.values()]
         write_step_times(context, folder)
-        write_analysis(context, folder, found, progress=progress)
-    done = sum(row.is_done for row in found)
-    return Tally(done, len(found) - done, reused)
+        write_analysis(context, folder, these, progress=progress)
+    done = sum(row.is_done for row in these)
+    return Tally(done, len(these) - done, reused)
 
 
 class _Table:

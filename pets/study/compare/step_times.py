@@ -39,9 +39,9 @@ def write_step_times(context: Context, folder: Path) -> None:
     """Measure, for each PET of the grid, the arms that the folder's file does not have, and write it."""
     path = folder / TIMES_FILE
     grid = context.grid
-    found = read_times(folder)
+    before = read_times(folder)
     here = {"device": context.model.device, "threads": torch.get_num_threads(), **versions()}
-    times: dict[str, Any] = found["step_times"] if found.get("environment") == here else {}
+    times: dict[str, Any] = before["step_times"] if before.get("environment") == here else {}
     missing = {pet: [a for a in grid.arms if a.text not in times.get(pet, {})] for pet in grid.pets}
     for pet, arms in missing.items():
         if arms:
@@ -63,10 +63,10 @@ def read_times(folder: Path) -> dict[str, Any]:
     path = folder / TIMES_FILE
     if not path.exists():
         return {}
-    found = read_json(path)
-    if wrong := misfit(found, _SHAPE):
+    record = read_json(path)
+    if wrong := misfit(record, _SHAPE):
         raise BadInput(f"{path} holds no step times: {ANEW} ({wrong})")
-    return dict(found)
+    return dict(record)
 
 
 def _of_pet(context: Context, pet: str, arms: list[Arm]) -> dict[str, dict[str, float]]:

@@ -68,9 +68,9 @@ def _to_own(word: str, record: Record) -> Any:
 
 
 def _nearer(word: str, record: Record) -> Any:
-    found = record["distance"][word]
-    others = (distances for end, distances in found.items() if end != word)
-    return [min(theirs) - own for own, *theirs in zip(found[word], *others, strict=True)]
+    to_ends = record["distance"][word]
+    others = (distances for end, distances in to_ends.items() if end != word)
+    return [min(theirs) - own for own, *theirs in zip(to_ends[word], *others, strict=True)]
 
 
 def _separability(group: Group) -> Picture:

@@ -79,14 +79,14 @@ class Group:
 
         The deviation of one seed is 0.
         """
-        found = {}
+        curves = {}
         for arm, records in self.arms.items():
             rows = [row for row in map(read, records) if row is not None]
             values = torch.tensor(rows, dtype=torch.float64)
             if len(values):
                 spread = values.std(0) if len(values) > 1 else torch.zeros_like(values[0])
-                found[arm] = (values.mean(0), spread)
-        return found
+                curves[arm] = (values.mean(0), spread)
+        return curves
 
 
 def groups(records: Sequence[Record]) -> list[tuple[Group, list[Group]]]:
@@ -101,7 +101,7 @@ def groups(records: Sequence[Record]) -> list[tuple[Group, list[Group]]]:
     check_records(records)
     styles = arm_styles(record["arm"] for record in records)
     tuned = [r for r in records if r["arm"] != FROZEN] or list(records)
-    found = []
+    grouped = []
     for key in dict.fromkeys((r["task"], r["shots"], r["pet"]) for r in tuned):
         task, shots, pet = key
         name = ", ".join(filter(None, (task, _size(shots), pet)))
@@ -116,8 +116,8 @@ def groups(records: Sequence[Record]) -> list[tuple[Group, list[Group]]]:
             Group(name, _by_arm(r for r in ours if r["reader"] == reader), styles)
             for reader in dict.fromkeys(r["reader"] for r in ours)
         ]
-        found.append((Group(name, _by_arm(once), styles), by_reader))
-    return found
+        grouped.append((Group(name, _by_arm(once), styles), by_reader))
+    return grouped
 
 
 def check_records(records: Sequence[Record]) -> None:

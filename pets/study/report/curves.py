@@ -89,14 +89,14 @@ def over_seeds(differences: Sequence[DevDifference]) -> list[tuple[float, Summar
     What one seed did in several settings shares its splits and initial values, so it is not counted as
     several measurements.
     """
-    found = []
+    points = []
     for at in sorted({d.at for d in differences}):
         by_seed: dict[int, list[float]] = {}
         for d in differences:
             if d.at == at:
                 by_seed.setdefault(d.seed, []).append(d.value)
-        found.append((at, summarise([summarise(values).mean for values in by_seed.values()])))
-    return found
+        points.append((at, summarise([summarise(values).mean for values in by_seed.values()])))
+    return points
 
 
 def means(differences: Sequence[DevDifference]) -> list[tuple[float, float]]:
@@ -130,8 +130,8 @@ def _over_all(runs: Runs, styles: Styles) -> Picture:
         for arm in (arm for arm, its in kinds.items() if its == kind):
             points = over_seeds([d for pair in pairs(runs, arm) for d in by_step(pair)])
             if points:
-                steps, found = zip(*points, strict=True)
-                middle, width = [s.mean for s in found], [s.interval for s in found]
+                steps, summaries = zip(*points, strict=True)
+                middle, width = [s.mean for s in summaries], [s.interval for s in summaries]
                 _draw(axis, steps, middle, width, arm, styles[arm])
         axis.set_title(kind)
         axis.set_xlabel("step")
@@ -178,8 +178,8 @@ def _mean(
     for look in (look for curve in curves for look in curve):
         values.setdefault(look.step, []).append(read(look))
     steps = sorted(values)
-    found = [summarise(values[step]) for step in steps]
-    _draw(axis, steps, [s.mean for s in found], [s.deviation for s in found], arm, style)
+    summaries = [summarise(values[step]) for step in steps]
+    _draw(axis, steps, [s.mean for s in summaries], [s.deviation for s in summaries], arm, style)
 
 
 def _draw(

@@ -19,15 +19,17 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "0
 _MARKERS = "oDv^sPX"
 
 
-def forests(runs: Runs, found: ArmDifferences) -> list[Picture]:
+def forests(runs: Runs, measured: ArmDifferences) -> list[Picture]:
     """Differences over all settings, to vanilla and to the controls."""
-    pictures = [_forest(runs.kinds, found, against) for against in ([VANILLA], runs.arms(CONTROL))]
+    pictures = [_forest(runs.kinds, measured, against) for against in ([VANILLA], runs.arms(CONTROL))]
     return list(filter(None, pictures))
 
 
-def _forest(kinds: Mapping[str, str], found: ArmDifferences, baselines: Sequence[str]) -> Picture | None:
-    baselines = [b for b in baselines if any(baseline == b for _, baseline in found.pooled)]
-    arms = [arm for arm in kinds if any((arm, baseline) in found.pooled for baseline in baselines)]
+def _forest(
+    kinds: Mapping[str, str], measured: ArmDifferences, baselines: Sequence[str]
+) -> Picture | None:
+    baselines = [b for b in baselines if any(baseline == b for _, baseline in measured.pooled)]
+    arms = [arm for arm in kinds if any((arm, baseline) in measured.pooled for baseline in baselines)]
     if not arms:
         return None
     styles = arm_styles(kinds)
@@ -37,14 +39,14 @@ def _forest(kinds: Mapping[str, str], found: ArmDifferences, baselines: Sequence
     for axis, baseline in zip(axes, baselines, strict=True):
         axis.axvline(0, color="0.3", linewidth=0.9)
         for place, arm in enumerate(arms):
-            if (arm, baseline) in found.pooled:
+            if (arm, baseline) in measured.pooled:
                 single = [
                     c.difference.mean
-                    for (_, a, b), c in found.single.items()
+                    for (_, a, b), c in measured.single.items()
                     if (a, b) == (arm, baseline)
                 ]
                 axis.plot(single, [place + 0.22] * len(single), "|", color="0.55", markersize=4)
-                _interval(axis, found.pooled[arm, baseline], place, styles[arm]["color"])
+                _interval(axis, measured.pooled[arm, baseline], place, styles[arm]["color"])
         axis.set_yticks(range(len(arms)), arms)
         axis.set_ylim(len(arms) - 0.5, -0.5)
         axis.set_xlabel(f"minus {baseline}")
@@ -72,12 +74,12 @@ def _interval(axis: Any, comparison: ArmDifference, place: float, color: str) ->
     )
 
 
-def cost_picture(runs: Runs, found: ArmDifferences) -> list[Picture]:
+def cost_picture(runs: Runs, measured: ArmDifferences) -> list[Picture]:
     """Added time of a training step against the pooled difference; nothing where times are missing."""
     ratios: dict[str, list[Mapping[str, float]]] = {}
     for arms in runs.times.values():
         for arm, entry in arms.items():
-            if (arm, VANILLA) in found.pooled:
+            if (arm, VANILLA) in measured.pooled:
                 ratios.setdefault(arm, []).append(entry)
     if not ratios:
         return []
@@ -88,7 +90,7 @@ def cost_picture(runs: Runs, found: ArmDifferences) -> list[Picture]:
     axis.axhline(0, color="0.3", linewidth=0.9)
     axis.axvline(0, color="0.3", linewidth=0.9)
     for arm in (arm for arm in kinds if arm in ratios):
-        d = found.pooled[arm, VANILLA].difference
+        d = measured.pooled[arm, VANILLA].difference
         entries = ratios[arm]
         place = 100 * (summarise([entry["ratio"] for entry in entries]).mean - 1)
         low = 100 * (min(entry["low"] for entry in entries) - 1)
@@ -113,21 +115,21 @@ def cost_picture(runs: Runs, found: ArmDifferences) -> list[Picture]:
 def sensitivity(runs: Runs) -> list[Picture]:
     """Dev metric against strength, one panel an arm; nothing where no arm has a strength."""
     arms = [arm for arm in runs.kinds if arm != VANILLA]
-    found = {arm: [d for pair in pairs(runs, arm) for d in by_strength(pair)] for arm in arms}
-    found = {arm: differences for arm, differences in found.items() if differences}
-    if not found:
+    by_arm = {arm: [d for pair in pairs(runs, arm) for d in by_strength(pair)] for arm in arms}
+    by_arm = {arm: differences for arm, differences in by_arm.items() if differences}
+    if not by_arm:
         return []
-    columns = min(_COLUMNS, len(found))
-    lines = -(-len(found) // columns)
+    columns = min(_COLUMNS, len(by_arm))
+    lines = -(-len(by_arm) // columns)
     figure = new_figure(0.7 + 2.5 * columns, 0.4 + 1.9 * lines)
     axes = figure.subplots(lines, columns, squeeze=False, sharey=True)
     panels = list(axes.flat)
-    for axis, (arm, differences) in zip(panels, found.items(), strict=False):
+    for axis, (arm, differences) in zip(panels, by_arm.items(), strict=False):
         _panel(axis, differences, runs.settings)
         axis.set_title(arm)
     for k, axis in enumerate(panels):
-        axis.set_visible(k < len(found))
-        if k + columns >= len(found):
+        axis.set_visible(k < len(by_arm))
+        if k + columns >= len(by_arm):
             axis.set_xlabel("strength")
     for axis in axes[:, 0]:
         axis.set_ylabel(f"minus {VANILLA}'s")
@@ -195,12 +197,12 @@ def _by_shots(runs: Runs, task: str, shots: Sequence[int]) -> Picture:
                     count: [r.score for r in rows if (r.pet, r.arm, r.shots) == (pet, arm, count)]
                     for count in shots
                 }
-                found = {count: summarise(values) for count, values in scores.items() if values}
+                summaries = {count: summarise(values) for count, values in scores.items() if values}
                 aside = 1.04 ** (k - (len(arms) - 1) / 2)  # so that the bars can be told apart
                 axis.errorbar(
-                    [count * aside for count in found],
-                    [s.mean for s in found.values()],
-                    [_or_none(s.deviation) for s in found.values()],
+                    [count * aside for count in summaries],
+                    [s.mean for s in summaries.values()],
+                    [_or_none(s.deviation) for s in summaries.values()],
                     label=arm,
                     linewidth=1.2,
                     elinewidth=0.8,

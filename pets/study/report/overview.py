@@ -87,7 +87,7 @@ def _facts(runs: Runs) -> Table:
     rows = runs.done
     last = rows[-1]
     kinds = runs.kinds
-    found = [
+    facts = [
         ("cells", counts(runs)),
         ("model", last.model),
         ("device", listed(_each(row.device for row in rows))),
@@ -96,8 +96,8 @@ def _facts(runs: Runs) -> Table:
     ]
     for kind in KINDS[1:]:
         if arms := runs.arms(kind):
-            found.append((kind, ", ".join(arms)))
-    found += [
+            facts.append((kind, ", ".join(arms)))
+    facts += [
         ("seeds", ", ".join(map(str, sorted({row.seed for row in rows})))),
         ("tries a cell", listed(_each(str(len(row.tries)) for row in rows))),
         ("strengths", "; ".join(_strengths(rows, arm) for arm in kinds if arm != VANILLA)),
@@ -105,7 +105,7 @@ def _facts(runs: Runs) -> Table:
         ("code", last.code),
         ("versions", ", ".join(f"{name} {version}" for name, version in last.versions.items())),
     ]
-    table = [[Entry(name), Entry(text)] for name, text in found if text]
+    table = [[Entry(name), Entry(text)] for name, text in facts if text]
     return Table(
         "What all numbers in this report depend on.", ("", ""), [RowGroup("", table)], frozenset({0, 1})
     )
@@ -155,12 +155,12 @@ def _settings(rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 
 def _fits(rows: Sequence[Row]) -> Table | None:
-    found = {row.arm: row.fit for row in rows if row.fit}
-    if not found:
+    fits = {row.arm: row.fit for row in rows if row.fit}
+    if not fits:
         return None
     table = [
         [Entry(arm), Entry(number(fit["first"])), Entry(number(fit["best"])), Entry(f"{fit['steps']:,}")]
-        for arm, fit in found.items()
+        for arm, fit in fits.items()
     ]
     caption = (
         "The latent maps, fitted once on text with the model frozen: held-out running cost before and "

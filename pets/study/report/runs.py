@@ -75,8 +75,8 @@ class Runs:
 
     def of(self, task: str, shots: int | None, pet: str | None = None) -> list[Row]:
         """The rows with a score of one setting."""
-        found = [row for row in self.done if (row.task, row.shots) == (task, shots)]
-        return [row for row in found if pet in (None, row.pet)]
+        rows = [row for row in self.done if (row.task, row.shots) == (task, shots)]
+        return [row for row in rows if pet in (None, row.pet)]
 
 
 def read_runs(folder: Path) -> Runs:
@@ -131,8 +131,8 @@ def read_runs(folder: Path) -> Runs:
 
 def arm_kinds(rows: Iterable[Row]) -> dict[str, str]:
     """Arm -> kind: vanilla first, then bridges, controls, regularizers, each in the rows' order."""
-    found = {row.arm: row.kind for row in rows}
-    return dict(sorted(found.items(), key=lambda item: KINDS.index(item[1])))
+    kinds = {row.arm: row.kind for row in rows}
+    return dict(sorted(kinds.items(), key=lambda item: KINDS.index(item[1])))
 
 
 def panel_kinds(kinds: Mapping[str, str]) -> list[str]:
@@ -146,10 +146,10 @@ def _origin(row: Row) -> dict[str, Any]:
 
 def _made_with(row: Row) -> dict[str, Any]:
     """What rows that are compared have to share; what a failed row was tried with is not known."""
-    found = {**_origin(row), "settings": row.settings}
+    facts = {**_origin(row), "settings": row.settings}
     if row.is_done:
-        found |= {"tries": len(row.tries), "strengths": [t.strength for t in row.tries]}
-    return found
+        facts |= {"tries": len(row.tries), "strengths": [t.strength for t in row.tries]}
+    return facts
 
 
 def _expected(rows: Sequence[Row], path: Path) -> Callable[[Row], dict[str, Any]]:

@@ -25,7 +25,7 @@ HOW_TO_READ = (
 )
 
 
-def main_table(runs: Runs, found: ArmDifferences, task: str, shots: int | None) -> Table:
+def main_table(runs: Runs, measured: ArmDifferences, task: str, shots: int | None) -> Table:
     """One task and number of shots: PETs x arms."""
     kinds = runs.kinds
     baselines = [VANILLA, *runs.arms(CONTROL)]
@@ -34,9 +34,9 @@ def main_table(runs: Runs, found: ArmDifferences, task: str, shots: int | None) 
         setting = Setting(task, shots, pet)
         rows = []
         for arm in kinds:
-            if (setting, arm) not in found.scores:
+            if (setting, arm) not in measured.scores:
                 continue
-            score = found.scores[setting, arm]
+            score = measured.scores[setting, arm]
             cells = [
                 Entry(arm),
                 Entry(number(score.mean)),
@@ -44,7 +44,7 @@ def main_table(runs: Runs, found: ArmDifferences, task: str, shots: int | None) 
                 Entry(str(score.count)),
             ]
             cells += [
-                difference_cell(found.single.get((setting, arm, baseline)), score.count)
+                difference_cell(measured.single.get((setting, arm, baseline)), score.count)
                 for baseline in baselines
             ]
             rows.append(cells)
@@ -56,13 +56,13 @@ def main_table(runs: Runs, found: ArmDifferences, task: str, shots: int | None) 
     return Table(caption, columns, groups)
 
 
-def pooled_table(runs: Runs, found: ArmDifferences) -> Table:
+def pooled_table(runs: Runs, measured: ArmDifferences) -> Table:
     """Every arm over all settings at once."""
     kinds = runs.kinds
     baselines = [VANILLA, *runs.arms(CONTROL)]
     groups: dict[str, list[list[Entry]]] = {}
     for arm, kind in kinds.items():
-        here = [found.pooled.get((arm, baseline)) for baseline in baselines]
+        here = [measured.pooled.get((arm, baseline)) for baseline in baselines]
         pairs = max((c.difference.count for c in here if c), default=0)
         if pairs:
             cells = [Entry(arm), Entry(str(pairs)), *(difference_cell(c, pairs) for c in here)]

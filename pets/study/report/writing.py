@@ -69,19 +69,23 @@ def write_report(folder: Path, out: Path | None = None) -> tuple[Path, Path]:
 
 def make_document(runs: Runs) -> Document:
     """The whole report of one comparison."""
-    found = compare_arms(runs.done, runs.arms(CONTROL))
-    tables = [main_table(runs, found, task, shots) for task, shots in runs.settings]
+    measured = compare_arms(runs.done, runs.arms(CONTROL))
+    tables = [main_table(runs, measured, task, shots) for task, shots in runs.settings]
     how = Paragraph(HOW_TO_READ)
-    times, said = times_table(runs), points(runs, found)
+    times, said = times_table(runs), points(runs, measured)
     sections = [
         Section("answer", "What is significant, and what is not", [Points(said)] if said else []),
         Section(
             "pooled",
             "All settings together",
-            [Pictures(forests(runs, found)), how, pooled_table(runs, found)] if found.pooled else [],
+            [Pictures(forests(runs, measured)), how, pooled_table(runs, measured)]
+            if measured.pooled
+            else [],
         ),
         Section("tables", "Scores and differences by task", [how, *tables]),
-        _drawn("cost", "Cost against accuracy", cost_picture(runs, found), *([times] if times else [])),
+        _drawn(
+            "cost", "Cost against accuracy", cost_picture(runs, measured), *([times] if times else [])
+        ),
         _drawn("strength", "Sensitivity to the strength", sensitivity(runs)),
         _drawn("shots", "Score by the number of shots", score_by_shots(runs)),
         _drawn("curves", "Learning curves", learning_curves(runs), before=ABOUT),
@@ -91,7 +95,7 @@ def make_document(runs: Runs) -> Document:
     ]
     return Document(
         f"Comparison {runs.name}",
-        headline(found),
+        headline(measured),
         compared(runs),
         [section for section in sections if section is not None and section.blocks],
     )

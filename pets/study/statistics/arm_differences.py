@@ -132,7 +132,7 @@ def compare_arms(rows: Iterable[Row], controls: Collection[str] = ()) -> ArmDiff
 
 def _scores(rows: Iterable[Row]) -> dict[Setting, dict[str, dict[int, float]]]:
     """Score by setting, arm and seed, settings and arms sorted."""
-    found: dict[Setting, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    scores: dict[Setting, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         if not row.is_done:
             continue
@@ -140,12 +140,12 @@ def _scores(rows: Iterable[Row]) -> dict[Setting, dict[str, dict[int, float]]]:
         where = f"{setting}, {row.arm}, seed {row.seed}"
         if not is_number(row.score):
             raise BadInput(f"{where}: score {row.score!r}, expected a finite number; rerun this cell")
-        if row.seed in found[setting][row.arm]:
+        if row.seed in scores[setting][row.arm]:
             raise BadInput(f"{where} is in the table twice: expected one row a cell; keep one of them")
-        found[setting][row.arm][row.seed] = float(row.score)
+        scores[setting][row.arm][row.seed] = float(row.score)
     return {
-        setting: {arm: found[setting][arm] for arm in sorted(found[setting])}
-        for setting in sorted(found, key=lambda s: (s.task, s.shots is None, s.shots or 0, s.pet))
+        setting: {arm: scores[setting][arm] for arm in sorted(scores[setting])}
+        for setting in sorted(scores, key=lambda s: (s.task, s.shots is None, s.shots or 0, s.pet))
     }
 
 
@@ -153,12 +153,12 @@ def _pairs(
     table: Mapping[Setting, Mapping[str, Mapping[int, float]]], arm: str, baseline: str
 ) -> dict[Setting, dict[int, float]]:
     """PairedDifference by setting and seed, where both arms have a score."""
-    found = {}
+    by_setting = {}
     for setting, arms in table.items():
         ours, theirs = arms.get(arm, {}), arms.get(baseline, {})
         if shared := ours.keys() & theirs.keys():
-            found[setting] = {seed: ours[seed] - theirs[seed] for seed in shared}
-    return found
+            by_setting[setting] = {seed: ours[seed] - theirs[seed] for seed in shared}
+    return by_setting
 
 
 def _cluster_means(pairs: Mapping[Setting, Mapping[int, float]]) -> list[float]:
@@ -170,8 +170,8 @@ def _cluster_means(pairs: Mapping[Setting, Mapping[int, float]]) -> list[float]:
 
 
 def _corrected(family: Mapping[tuple[Any, str], PairedDifference], baseline: str) -> list[ArmDifference]:
-    adjusted = holm([found.p for found in family.values()])
+    adjusted = holm([difference.p for difference in family.values()])
     return [
-        ArmDifference(setting, arm, baseline, found, p)
-        for ((setting, arm), found), p in zip(family.items(), adjusted, strict=True)
+        ArmDifference(setting, arm, baseline, difference, p)
+        for ((setting, arm), difference), p in zip(family.items(), adjusted, strict=True)
     ]

@@ -98,7 +98,7 @@ def compare(
       bridge-pets compare --model M --preset small --data glue --text wiki.txt --out runs --jobs 2
       bridge-pets report runs
     """
-    from pets.study.compare.grid import Grid
+    from pets.study.cells.grid import Grid
     from pets.study.compare.run import compare as run
 
     if jobs < 1:

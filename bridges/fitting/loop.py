@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from bridges.errors import BadInput
 from bridges.fitting.settings import FitResult, FitSettings
 from bridges.fitting.text import FitText, Reading
+from bridges.progress import progress_bar
 from bridges.seeds import generator
 from bridges.storage.files import Snapshot, load_optimizer_tensors, optimizer_tensors
 from bridges.storage.shapes import COUNT, FINITE, Shape
@@ -38,8 +38,8 @@ def run(loops: Sequence[FitLoop], text: FitText, *, progress: bool) -> None:
     settings = text.settings
     running = [loop for loop in loops if not loop.is_over]
     step = min((loop.steps for loop in running), default=settings.max_steps)
-    with tqdm(
-        total=settings.max_steps, initial=step, disable=not progress, desc="fit", unit="step"
+    with progress_bar(
+        desc="fit", unit="step", total=settings.max_steps, initial=step, shown=progress
     ) as bar:
 
         def look(due: Sequence[FitLoop]) -> None:

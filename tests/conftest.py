@@ -37,6 +37,16 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _registry_restored() -> Iterator[None]:
+    """Classes that a test names are forgotten after it."""
+    from bridges import registry  # the lines above come before
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+        yield
+
+
 @pytest.fixture(scope="module")
 def few_rounds() -> Iterator[None]:
     """For comparisons whose step times are not what is tested."""

@@ -14,16 +14,9 @@ from places import REPOSITORY
 from torch import Tensor
 
 import bridges
-from bridges import registry
 
 OPTIONS = {"likelihood": "marginal", "learn": ""}
 """What every Gaussian bridge takes, with its defaults."""
-
-
-@pytest.fixture(autouse=True)
-def _registry_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Classes that a test names are forgotten after it."""
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
 
 class Flat(bridges.GaussianBridge):

@@ -11,7 +11,7 @@ from tiny import tiny_bert
 
 import bridges
 import pets
-from bridges import BadInput, FitSettings, RunningCost, registry
+from bridges import BadInput, FitSettings, RunningCost
 from bridges.errors import check_counts, check_flags, check_seeds, listed, one_line, shown, unknown
 from pets import methods, regularizers, tasks
 from pets.tasks import splits
@@ -92,11 +92,6 @@ NEVER_RIGHT: tuple[Any, ...] = (
 """No number, count, seed, share or name is any of these."""
 EXAMPLES = [Example(str(i), i % 2) for i in range(40)]
 SST2 = tasks.get("sst2")
-
-
-@pytest.fixture(autouse=True)
-def _forget_new_bridges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
 
 def _settings(kind: Any, *names: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from places import REPOSITORY
 from tiny import TEXTS, tiny_bert, tiny_model
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 
-from bridges import registry
 from pets.cli import cli
 
 _HEAD = "ForSequenceClassification"
@@ -27,35 +26,28 @@ def test_python_blocks_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    known = dict(registry._REGISTRY)
     names: dict[str, Any] = {"plm": bert, "tokenizer": tokenizer, "texts": TEXTS}
-    try:
-        first, *others = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-        exec(first.replace("texts)", "texts, max_steps=4, eval_every=2)"), names)
-        ids = torch.tensor([[2, 4, 10, 11, 3]])
-        batch = {"input_ids": ids, "labels": torch.tensor([[-100, 5, -100, -100, -100]])}
-        output = names["model"].train()(**batch)
-        output.loss.backward()
-        assert output.running_cost > 0
-        names["handle"].remove()
-        names["batch"] = batch
-        classifier = tiny_model(
-            "bert",
-            head="ForSequenceClassification",
-            num_labels=2,
-            num_hidden_layers=3,
-            max_position_embeddings=bert.config.max_position_embeddings,
-        )
-        classifier.bert.load_state_dict(
-            tiny_bert().bert.state_dict(), strict=False
-        )  # it has a pooler too
-        names["classifier"] = classifier.train()
-        for block in others:
-            exec(block, names)
-        assert classifier(input_ids=ids, labels=torch.tensor([1])).running_cost > 0
-    finally:
-        registry._REGISTRY.clear()
-        registry._REGISTRY.update(known)
+    first, *others = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(first.replace("texts)", "texts, max_steps=4, eval_every=2)"), names)
+    ids = torch.tensor([[2, 4, 10, 11, 3]])
+    batch = {"input_ids": ids, "labels": torch.tensor([[-100, 5, -100, -100, -100]])}
+    output = names["model"].train()(**batch)
+    output.loss.backward()
+    assert output.running_cost > 0
+    names["handle"].remove()
+    names["batch"] = batch
+    classifier = tiny_model(
+        "bert",
+        head="ForSequenceClassification",
+        num_labels=2,
+        num_hidden_layers=3,
+        max_position_embeddings=bert.config.max_position_embeddings,
+    )
+    classifier.bert.load_state_dict(tiny_bert().bert.state_dict(), strict=False)  # it has a pooler too
+    names["classifier"] = classifier.train()
+    for block in others:
+        exec(block, names)
+    assert classifier(input_ids=ids, labels=torch.tensor([1])).running_cost > 0
 
 
 def test_commands_and_options_exist() -> None:

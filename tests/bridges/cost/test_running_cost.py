@@ -17,19 +17,13 @@ from torch.nn import functional as F
 from transformers import ViTConfig, ViTModel
 
 import bridges
-from bridges import BadInput, LatentMap, RunningCost, registry
+from bridges import BadInput, LatentMap, RunningCost
 from bridges.cost import files as cost_files
 
 LENGTHS = (9, 6, 4)
 WIDTHS = (8, 6, 5)
 EXACT = {"rtol": 1e-12, "atol": 0.0}
 """float64: sums of a few hundred terms of size 1."""
-
-
-@pytest.fixture(autouse=True)
-def _registry_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Classes that a test names are forgotten after it."""
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
 
 def batch(*, causal: bool = False) -> tuple[Tensor, Tensor, Tensor]:

@@ -36,12 +36,6 @@ RARE = 1e-4
 Kernel = Callable[[Decimal, Decimal], Decimal]
 
 
-@pytest.fixture(autouse=True)
-def _registry_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Classes that a test names are forgotten after it."""
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
-
-
 def f64(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 

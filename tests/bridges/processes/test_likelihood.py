@@ -14,19 +14,13 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 import bridges
-from bridges import BadInput, LatentMap, RunningCost, Trajectory, registry
+from bridges import BadInput, LatentMap, RunningCost, Trajectory
 from bridges.latent.trajectory import layer_times
 from bridges.processes.gaussian import GaussianBridge
 from bridges.processes.likelihood import normaliser
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 """float64: solves with covariances of condition up to 1e5."""
-
-
-@pytest.fixture(autouse=True)
-def _registry_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Classes that a test names are forgotten after it."""
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
 
 class Fractional(GaussianBridge):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import bridges
 import pets
-from bridges import BadInput, FitResult, LatentMap, RunningCost, SDEBridge, Trajectory, registry
+from bridges import BadInput, FitResult, LatentMap, RunningCost, SDEBridge, Trajectory
 from bridges.fitting.loop import FitLoop
 from bridges.fitting.text import Reading
 from bridges.processes.sde import DriftNetwork, path_grid
@@ -32,12 +32,6 @@ SHORT = {
     "learning_rate": 0.01,
 }
 TARGETS = ["brownian", "ou:theta=2"]
-
-
-@pytest.fixture(autouse=True)
-def _registry_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Classes that a test names are forgotten after it."""
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
 
 def generator(seed: int = 0) -> torch.Generator:

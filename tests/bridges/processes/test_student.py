@@ -14,19 +14,13 @@ from zoo_cases import f64, generator
 from zoo_tools import trajectory
 
 import bridges
-from bridges import BadInput, LatentMap, StudentBridge, registry
+from bridges import BadInput, LatentMap, StudentBridge
 
 TIMES = (1 / 130, 0.2, 0.5, 0.77, 129 / 130)
 BASES = ["brownian", "ou:theta=3", "alpha:alpha=2", "fractional:hurst=0.3", "gp:kernel=rbf", "smooth"]
 
 RARE = 1e-4
 """About thirty p-values are drawn here, once and for all: a right sampler had 0.3 % to miss this."""
-
-
-@pytest.fixture(autouse=True)
-def _registry_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Classes that a test names are forgotten after it."""
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
 
 def student(**parameters: Any) -> StudentBridge:

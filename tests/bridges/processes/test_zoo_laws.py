@@ -26,7 +26,7 @@ from zoo_cases import (
 from zoo_tools import HURSTS, KERNELS, LENGTHSCALES, covariance, gaussian, trajectory, with_tensor
 
 import bridges
-from bridges import BadInput, GaussianBridge, registry
+from bridges import BadInput, GaussianBridge
 from bridges.latent.trajectory import layer_times
 from bridges.processes.formulas import fall
 
@@ -34,12 +34,6 @@ ALPHAS = (1e-12, 1e-3, 0.3, 0.5, 1.0, 3.0, 50.0, 1e4)
 
 RARE = 1e-4
 """About seventy p-values are drawn here, once and for all: a right sampler had 0.7 % to miss this."""
-
-
-@pytest.fixture(autouse=True)
-def _registry_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Classes that a test names are forgotten after it."""
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
 
 def check_law(bridge: GaussianBridge, mean: Tensor, expected: Tensor, rtol: float) -> None:

@@ -13,19 +13,12 @@ from torch import Tensor
 from zoo_cases import BRIDGES, f64
 
 import bridges
-from bridges import registry
 from bridges.latent.trajectory import layer_times
 from pets.cli import main
 from pets.inside import plots
 from pets.inside import zoo_picture as zoo
 
 DOCS = REPOSITORY / "docs"
-
-
-@pytest.fixture(autouse=True)
-def _registry_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Classes that a test names are forgotten after it."""
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
 
 def rows() -> dict[str, list[str]]:

@@ -5,9 +5,7 @@ The distributed part is this file run as a script, once for each rank; see `main
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +16,7 @@ import torch
 import torch.distributed as dist
 from accelerate.state import AcceleratorState, GradientState
 from peft import get_peft_model
-from places import script_environment
+from processes import run_ranks
 from tiny import tiny_bert
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -133,15 +131,10 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def main(rank: int, folder: Path) -> None:
+def main(folder: Path) -> None:
     """All cases in one process group; results go to a file, to be looked at in the test process."""
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder / 'rendezvous'}",
-        rank=rank,
-        world_size=WORLD,
-        timeout=timedelta(seconds=60),
-    )
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    rank = dist.get_rank()
     found: dict[str, Any] = {name: one_rank(rank, b, p, **o) for name, (b, p, o) in CASES.items()}
     found["draws"] = draws(rank)
     torch.save(found, folder / f"{rank}.pt")
@@ -151,27 +144,7 @@ def main(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
-    environment = script_environment(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
-    processes = []
-    logs = [folder / f"{rank}.log" for rank in range(WORLD)]
-    try:
-        for rank, log in enumerate(logs):
-            with log.open("w") as file:
-                processes.append(
-                    subprocess.Popen(
-                        [sys.executable, __file__, str(rank), str(folder)],
-                        env=environment,
-                        stdout=file,
-                        stderr=subprocess.STDOUT,
-                    )
-                )
-        deadline = time.monotonic() + 240
-        codes = [process.wait(max(0.1, deadline - time.monotonic())) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    assert codes == [0] * WORLD, "\n".join(log.read_text()[-3000:] for log in logs)
+    run_ranks(WORLD, [__file__, folder])
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
 
 
@@ -315,4 +288,4 @@ def test_a_resumed_trainer_ends_at_the_same_bytes(bridge: str, tmp_path: Path) -
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

@@ -10,6 +10,8 @@ import sys
 import pytest
 from places import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("triton")
 
 

@@ -17,6 +17,8 @@ from transformers import BertForMaskedLM
 from bridges import RunningCost
 from pets.tuning.models import load_pet
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = REPOSITORY / "examples"
 WEIGHTS = "adapter_model.safetensors"
 

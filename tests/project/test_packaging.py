@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 from places import REPOSITORY
 
@@ -96,11 +97,4 @@ def test_every_kind_of_import_is_declared() -> None:
 
 def test_bridge_pets_is_a_command() -> None:
     assert PROJECT["scripts"] == {"bridge-pets": "pets.cli:main"}
-    done = subprocess.run(
-        [sys.executable, "-m", "pets.cli", "zoo"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=REPOSITORY,
-    )
-    assert "brownian" in done.stdout
+    assert "brownian" in processes.run(["-m", "pets.cli", "zoo"]).stdout

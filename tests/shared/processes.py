@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -48,6 +49,11 @@ class Started:
         """What it wrote so far, errors last."""
         return "".join((self._folder / name).read_text() for name in ("stdout", "stderr"))
 
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return bool(self._process.is_alive())
+
     def wait(self, seconds: float = 300) -> Done:
         """Its end.
 
@@ -68,14 +74,20 @@ class Started:
             self._process.join()
 
 
+def server() -> Any:
+    """The server, as one of multiprocessing's contexts."""
+    with mock.patch.dict(os.environ, _FEW_THREADS):
+        forkserver.ensure_running()
+    return _SERVER
+
+
 def start(arguments: Sequence[object], *, cwd: Path | None = None, **environment: str) -> Started:
     """As ``python *arguments`` in ``cwd``: a script, or ``-m`` a module, or ``-c`` a program."""
     folder = Path(tempfile.mkdtemp(dir=_FOLDER.name))
     words = [str(argument) for argument in arguments]
     described = {**os.environ, **_FEW_THREADS, **environment}
-    process = _SERVER.Process(target=_main, args=(words, cwd or Path.cwd(), described, folder))
-    with mock.patch.dict(os.environ, _FEW_THREADS):  # the first one starts the server
-        process.start()
+    process = server().Process(target=_main, args=(words, cwd or Path.cwd(), described, folder))
+    process.start()
     deadline = time.monotonic() + 60
     while not (folder / "stderr").exists():  # then it leads its group
         assert process.is_alive() or (folder / "stderr").exists(), "no process could be started"
@@ -131,6 +143,7 @@ def _main(words: list[str], cwd: Path, environment: dict[str, str], folder: Path
         file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, number)
         os.close(file)
+    sys.path[:0] = environment.get("PYTHONPATH", "").split(os.pathsep)
     kind, *rest = words
     if kind == "-c":
         sys.argv = ["-c", *rest[1:]]

@@ -18,6 +18,8 @@ from pets.cli import main
 from pets.inside import plots
 from pets.inside import zoo_picture as zoo
 
+pytestmark = pytest.mark.slow
+
 DOCS = REPOSITORY / "docs"
 
 

@@ -20,6 +20,8 @@ from bridges import RunningCost
 from tests.pets.plug.test_distributed import NO_DROPOUT, WEIGHT, Batch
 from tests.pets.plug.test_regularize import make_batch
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {
     "adapter": {"init_weights": False},
     "bitfit": {"init_weights": False},

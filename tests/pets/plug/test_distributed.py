@@ -25,6 +25,8 @@ from transformers import Trainer, TrainingArguments
 import pets
 from bridges import RunningCost
 
+pytestmark = pytest.mark.slow
+
 WORLD, STEPS, ROWS, WEIGHT, RATE = 2, 3, 4, 0.7, 1.0
 DRAWS = 100
 """Of the SDE's noise, for the test in law."""

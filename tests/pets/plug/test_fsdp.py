@@ -40,6 +40,8 @@ from tests.pets.plug.test_distributed import (
     part,
 )
 
+pytestmark = pytest.mark.slow
+
 STEPS, RATE = 2, 1.0
 OPTIONS = {
     "adapter": {"init_weights": False},

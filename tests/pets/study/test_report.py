@@ -24,6 +24,8 @@ from pets.study.report.wording import MINUS
 from pets.study.report.writing import write_report
 from pets.study.statistics.comparison import Setting, compare_arms
 
+pytestmark = pytest.mark.slow
+
 CONTROLS = ("regression", "brownian@random-map", "brownian@shuffled-ends")
 HOSTILE = 'RuntimeError: <script>alert("x")</script> | a & b'
 FAILED = ("rte", 16, "lora", "sde", 44)

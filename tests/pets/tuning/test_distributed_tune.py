@@ -29,6 +29,8 @@ from pets.tuning.tune import tune
 from pets.tuning.workers import Processes, joined
 from tests.pets.tuning.test_tuning import PET, SETTINGS, TASK, examples, model, same_bytes
 
+pytestmark = pytest.mark.slow
+
 WORLD = 2
 
 # Two batches in the evaluation of the selection split, three in that of the reported one.

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from accelerate.state import AcceleratorState, GradientState
 from peft import get_peft_model
+from plug_cases import NO_DROPOUT, ROWS, STEPS, WEIGHT, WORLD, assert_same, batches, part
 from processes import run_ranks
 from tiny import tiny_bert
 from torch import Tensor, nn
@@ -27,12 +28,9 @@ from bridges import RunningCost
 
 pytestmark = pytest.mark.slow
 
-WORLD, STEPS, ROWS, WEIGHT, RATE = 2, 3, 4, 0.7, 1.0
+RATE = 1.0
 DRAWS = 100
 """Of the SDE's noise, for the test in law."""
-
-Batch = dict[str, Tensor]
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def build(bridge: str, **changes: Any) -> tuple[nn.Module, RunningCost]:
@@ -43,24 +41,6 @@ def build(bridge: str, **changes: Any) -> tuple[nn.Module, RunningCost]:
     # Not the usual start: there B = 0 and the factor A has no gradient.
     model = get_peft_model(plm, pets.get("lora", init_lora_weights=False))
     return model.double().train(), cost.double()
-
-
-def batches(count: int = STEPS) -> list[Batch]:
-    """Two targets in each row, so that every part of a batch has its share of them."""
-    generator = torch.Generator().manual_seed(1)
-    made = []
-    for _ in range(count):
-        ids = torch.randint(5, 63, (ROWS, 9), generator=generator)
-        labels = torch.full_like(ids, -100)
-        labels[:, [3, 6]] = ids[:, [3, 6]]
-        mask = torch.ones_like(ids)
-        mask[0, 7:] = 0
-        made.append({"input_ids": ids, "attention_mask": mask, "labels": labels})
-    return made
-
-
-def part(batch: Batch, rank: int) -> Batch:
-    return {name: value.chunk(WORLD)[rank] for name, value in batch.items()}
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -151,13 +131,6 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 # All ranks together
-
-
-def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert list(found) == list(expected)
-    for name, value in expected.items():
-        # the same terms, added up in another order
-        assert (found[name] - value).norm() <= 1e-5 * value.norm(), name
 
 
 def alone(bridge: str, pieces: int) -> dict[str, Tensor]:

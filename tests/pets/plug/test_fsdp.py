@@ -16,6 +16,16 @@ import pytest
 import torch
 import torch.distributed as dist
 from peft import get_peft_model
+from plug_cases import (
+    NO_DROPOUT,
+    ROWS,
+    WEIGHT,
+    WORLD,
+    Batch,
+    assert_same,
+    batches,
+    part,
+)
 from processes import run_ranks
 from tiny import tiny_bert, tiny_model
 from torch import Tensor, nn
@@ -29,16 +39,6 @@ import pets
 from bridges import BadInput, RunningCost
 from pets.methods.modules import prompt_shape
 from pets.tuning.models import load_pet
-from tests.pets.plug.test_distributed import (
-    NO_DROPOUT,
-    ROWS,
-    WEIGHT,
-    WORLD,
-    Batch,
-    assert_same,
-    batches,
-    part,
-)
 
 pytestmark = pytest.mark.slow
 

@@ -45,6 +45,7 @@ def test_kernels_is_a_namespace_portion_below_the_version_transformers_looks_for
     assert tuple(map(int, PROJECT["version"].split("."))) < (0, 9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_other", [False, True])
 def test_models_import_and_our_kernels_are_found_beside_another_package_of_that_name(
     tmp_path: Path, with_other: bool

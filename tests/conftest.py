@@ -25,7 +25,6 @@ from places import REPOSITORY
 from tiny import tiny_bert, tiny_llama, tiny_tokenizer
 from transformers import BertForMaskedLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
-import bridges.processes
 import kernels
 
 # In a bare checkout a package `kernels` that is installed for transformers hides this namespace portion.
@@ -41,7 +40,9 @@ def _seeded() -> None:
 @pytest.fixture(autouse=True)
 def _registries_restored() -> Iterator[None]:
     """Classes that a test names are forgotten after it."""
-    with bridges.processes.catalogue.restored():
+    from bridges.processes import catalogue  # the lines above come before
+
+    with catalogue.restored():
         yield
 
 

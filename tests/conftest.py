@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import tempfile
@@ -27,6 +28,7 @@ from transformers import BertForMaskedLM, LlamaForCausalLM, PreTrainedTokenizerF
 
 import bridges.processes
 import kernels
+from pets import methods, regularizers, tasks
 
 # In a bare checkout a package `kernels` that is installed for transformers hides this namespace portion.
 if str(REPOSITORY / "kernels") not in list(kernels.__path__):
@@ -41,7 +43,9 @@ def _seeded() -> None:
 @pytest.fixture(autouse=True)
 def _registries_restored() -> Iterator[None]:
     """Classes that a test names are forgotten after it."""
-    with bridges.processes.catalogue.restored():
+    with contextlib.ExitStack() as stack:
+        for room in (bridges.processes, methods, regularizers, tasks):
+            stack.enter_context(room.catalogue.restored())
         yield
 
 

@@ -18,7 +18,7 @@ from bridges import BadInput, RunningCost
 from bridges.errors import is_number
 from bridges.model.probe import is_probing, states_of
 from bridges.model.spec import encoder_of, pretrained_model
-from pets.methods.modules import check_not_checkpointed
+from pets.methods.prompts import check_not_checkpointed
 from pets.plug import calls
 from pets.plug.calls import Call, Told, random_kept
 from pets.plug.entry import enter, is_replaced, leave, regularizer_of

@@ -6,10 +6,13 @@ import codecs
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bridges.errors import BadInput, listed, shown
-from pets.tasks.glue import Example, Task, TaskData
+from pets.tasks.base import Example, TaskData
+
+if TYPE_CHECKING:
+    from pets.tasks.glue import GlueTask
 
 HUB_DATASET = "nyu-mll/glue"
 
@@ -24,13 +27,13 @@ class _BrokenRow(BadInput):
     """A row that carries no example; a task that is known to hold some skips and counts them."""
 
 
-def load(task: Task, folder: str | Path | None = None) -> TaskData:
+def load(task: GlueTask, folder: str | Path | None = None) -> TaskData:
     """Read a task's train set and its reported set (the GLUE dev set).
 
     Surrounding whitespace of a text is removed; nothing else is changed.
 
     Args:
-        task: one of `pets.tasks`.
+        task: of GLUE.
         folder: holds the original GLUE tsv files, in a subfolder `task.folder` or directly.
             None reads `nyu-mll/glue` from the hub (or its local cache).
 
@@ -47,14 +50,14 @@ def load(task: Task, folder: str | Path | None = None) -> TaskData:
     )
 
 
-def _find_folder(task: Task, folder: Path) -> Path:
+def _find_folder(task: GlueTask, folder: Path) -> Path:
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder; pass the one with the original GLUE tsv files")
     nested = folder / task.folder
     return nested if nested.is_dir() else folder
 
 
-def _read_tsv(task: Task, path: Path) -> tuple[Example, ...]:
+def _read_tsv(task: GlueTask, path: Path) -> tuple[Example, ...]:
     try:
         content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
@@ -104,7 +107,7 @@ def _fields(path: Path, number: int, line: bytes) -> list[str]:
         ) from None
 
 
-def _load_hub(task: Task) -> TaskData:
+def _load_hub(task: GlueTask) -> TaskData:
     try:
         # Imported here: slow, and absent on machines that only read tsv files.
         import datasets
@@ -123,7 +126,7 @@ def _load_hub(task: Task) -> TaskData:
     )
 
 
-def _read_split(task: Task, splits: Mapping[str, Any], split: str) -> tuple[Example, ...]:
+def _read_split(task: GlueTask, splits: Mapping[str, Any], split: str) -> tuple[Example, ...]:
     where = f"{HUB_DATASET} {task.name} {split}"
     if split not in splits:
         raise BadInput(f"{where}: no such split; there are: {', '.join(splits)}")
@@ -163,7 +166,7 @@ def _example(
 
 
 def _collect(
-    task: Task,
+    task: GlueTask,
     where: str,
     rows: Iterable[tuple[int, _Row]],
     parse: Callable[[_Row], Example],

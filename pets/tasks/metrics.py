@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from typing import TYPE_CHECKING
 
 from bridges.errors import BadInput
-from pets.tasks.glue import Task
+
+if TYPE_CHECKING:
+    from pets.tasks.base import Task
+
+Metric = Callable[[Sequence[int], Sequence[int]], float]
+"""Of the true classes [N] and the predicted ones [N]."""
+
+
+def _accuracy(labels: Sequence[int], predictions: Sequence[int]) -> float:
+    from sklearn.metrics import accuracy_score  # a second to import
+
+    return float(accuracy_score(labels, predictions))
+
+
+def _matthews(labels: Sequence[int], predictions: Sequence[int]) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels, predictions))
 
 
 def _f1_macro(labels: Sequence[int], predictions: Sequence[int]) -> float:
+    from sklearn.metrics import f1_score
+
     return float(f1_score(labels, predictions, average="macro"))
 
 
-_METRICS: dict[str, Callable[[Sequence[int], Sequence[int]], float]] = {
-    "accuracy": accuracy_score,
-    "matthews": matthews_corrcoef,
-    "f1_macro": _f1_macro,
-}
+METRICS: dict[str, Metric] = {"accuracy": _accuracy, "matthews": _matthews, "f1_macro": _f1_macro}
 
 
 def score(task: Task, predictions: Sequence[int], labels: Sequence[int]) -> dict[str, float]:
@@ -39,4 +53,4 @@ def score(task: Task, predictions: Sequence[int], labels: Sequence[int]) -> dict
     if not len(labels):
         raise BadInput(f"task {task.name}: no predictions to score; expected at least one")
     names = dict.fromkeys(("accuracy", task.metric))
-    return {name: float(_METRICS[name](labels, predictions)) for name in names}
+    return {name: METRICS[name](labels, predictions) for name in names}

@@ -21,8 +21,8 @@ from bridges.storage.source import source_digest
 from pets import methods
 from pets.plug.regularize import regularize
 from pets.tasks import prompts, splits
+from pets.tasks.base import TaskData
 from pets.tasks.classifier import PromptClassifier
-from pets.tasks.glue import TaskData
 from pets.tasks.shared_texts import warn_of_shared_texts
 from pets.tasks.verbalizer import Verbalizer
 from pets.tuning.evaluation import check_tokens, encode, room
@@ -217,7 +217,7 @@ def _identity(data: TaskData, settings: TuneSettings, cost: RunningCost | None) 
     if cost is None and settings.regularizer is None:
         settings_used.pop("weight")  # plays no part
     return {
-        "task": dataclasses.asdict(data.task),
+        "task": data.task.identity,
         "data_sha256": digest.hexdigest(),
         "cost": None
         if cost is None

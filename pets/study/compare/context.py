@@ -22,7 +22,6 @@ from pets import tasks
 from pets.study.compare.arms import Arm
 from pets.study.compare.costs import Recipe, made
 from pets.study.compare.grid import Cell, Grid
-from pets.tasks import data as glue
 from pets.tasks import prompts, splits
 from pets.tasks.shared_texts import warn_of_shared_texts
 from pets.tasks.verbalizer import Verbalizer
@@ -57,7 +56,7 @@ class Context:
     def __post_init__(self) -> None:
         self.plm, self.tokenizer = load_plm(self.model, trust_remote_code=self.trust_remote_code)
         self.encoder = prompts.Encoder(self.tokenizer)
-        self.examples = {name: glue.load(tasks.get(name), self.data) for name in self.grid.tasks}
+        self.examples = {name: tasks.get(name).load(self.data) for name in self.grid.tasks}
 
     def __getstate__(self) -> dict[str, Any]:
         """For a trip to another machine: with the model as files, where its path means nothing.

@@ -14,7 +14,7 @@ from torch import nn
 
 import pets
 from bridges import BadInput, RunningCost
-from pets.methods.modules import prompt_shape
+from pets.methods.prompts import prompt_shape
 from tests.pets.plug.test_distributed import NO_DROPOUT, WEIGHT, Batch, batches
 from tests.pets.plug.test_regularize import gradients
 

@@ -29,7 +29,7 @@ from transformers.models.bert.modeling_bert import BertLayer
 
 import pets
 from bridges import BadInput, RunningCost
-from pets.methods.modules import prompt_shape
+from pets.methods.prompts import prompt_shape
 from pets.tuning.models import load_pet
 from tests.pets.plug.test_distributed import (
     NO_DROPOUT,

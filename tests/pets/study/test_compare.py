@@ -34,7 +34,6 @@ from pets.study.compare.context import Context
 from pets.study.compare.grid import Cell
 from pets.study.compare.look import unused_examples
 from pets.study.compare.run import Comparison, compare
-from pets.tasks import data as glue
 from pets.tasks import splits
 from pets.tuning.models import load_plm
 from pets.tuning.tune import tune
@@ -106,7 +105,7 @@ def test_the_chosen_try_is_the_best_on_dev_and_its_score_is_that_of_the_run(
 ) -> None:
     """Recomputed with `tune` alone, the cost taken from the folder."""
     plm, tokenizer = load_plm(str(inputs / "model"))
-    data = glue.load(tasks.get("sst2"), inputs / "glue")
+    data = tasks.get("sst2").load(inputs / "glue")
     (folder,) = (whole / "costs").glob("brownian-*")
     cost = RunningCost.from_pretrained(folder)
     (row,) = [r for r in rows_of(whole) if (r["arm"], r["seed"]) == ("brownian", 43)]

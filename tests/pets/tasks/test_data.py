@@ -17,7 +17,8 @@ from shared_files import needs_shared, shared
 from bridges.errors import BadInput
 from pets import tasks
 from pets.tasks import data
-from pets.tasks.glue import Example, Task
+from pets.tasks.base import Example
+from pets.tasks.glue import GlueTask
 
 SST2 = "sentence\tlabel\n"
 QQP = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
@@ -195,7 +196,7 @@ def test_only_qqp_skips_broken_rows_and_says_which(
     assert record.getMessage().endswith("train.tsv: skipped 3 broken rows: 2, 3, 5")
 
 
-def hub(task: Task, rows: list[tuple[Any, ...]], splits: tuple[str, ...]) -> datasets.DatasetDict:
+def hub(task: GlueTask, rows: list[tuple[Any, ...]], splits: tuple[str, ...]) -> datasets.DatasetDict:
     """An in-memory copy of the hub's layout: text columns, label, idx."""
     names = [label.name for label in sorted(task.labels, key=lambda label: label.hub)]
     features = datasets.Features(

@@ -16,7 +16,7 @@ from transformers import XLMConfig, XLMWithLMHeadModel
 
 import pets
 from bridges import BadInput, RunningCost
-from pets.plug.calls import check_padding
+from pets.plug.placed_cost import check_padding
 from tests.pets.plug.test_regularize import WEIGHT, build, make_batch
 
 

@@ -84,9 +84,9 @@ def arms(operation: str, device: torch.device | str, compiled: bool | str = True
     backends = {"": None, **({"-pytorch": "pytorch"} if chosen != "pytorch" else {})}
     if operation == "sde":
         solvers: tuple[Solver, ...] = ("picard", "sequential")
-        found = [ours(operation, b, s, f"ours-{s}{x}") for x, b in backends.items() for s in solvers]
-        return [*found, Arm("torchsde", _torchsde, _torchsde_refusal, random=True)]
-    found = [ours(operation, backend, None, f"ours{suffix}") for suffix, backend in backends.items()]
+        own = [ours(operation, b, s, f"ours-{s}{x}") for x, b in backends.items() for s in solvers]
+        return [*own, Arm("torchsde", _torchsde, _torchsde_refusal, random=True)]
+    own = [ours(operation, backend, None, f"ours{suffix}") for suffix, backend in backends.items()]
     plain = _eager_pooling if operation == "pooling" else _eager_pdf
 
     def refusal() -> str | None:
@@ -95,7 +95,7 @@ def arms(operation: str, device: torch.device | str, compiled: bool | str = True
         return compiled or "not asked for"
 
     return [
-        *found,
+        *own,
         Arm("eager", partial(_plain, plain)),
         Arm("compiled", partial(_plain, _Compiled(plain)), refusal, whole_only=True),
     ]

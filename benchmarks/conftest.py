@@ -104,15 +104,15 @@ def group(
 @pytest.fixture(scope="session")
 def records(request: pytest.FixtureRequest) -> Iterator[list[dict[str, Any]]]:
     """What was measured in turn; written at the end, whatever came between."""
-    found: list[dict[str, Any]] = []
+    measured: list[dict[str, Any]] = []
     start = time.perf_counter()
-    yield found
+    yield measured
     name = request.config.getoption("--out")
-    if name and found:
+    if name and measured:
         target = RESULTS / (result_name("kernels", device()) if name == "auto" else name)
         head = {"environment": environment(*PACKAGES), "device": device()}
         seconds = round(time.perf_counter() - start, 1)
-        write_text(target, to_json({**head, "seconds": seconds, "groups": found}))
+        write_text(target, to_json({**head, "seconds": seconds, "groups": measured}))
         request.config.stash[_WRITTEN] = target
 
 

@@ -47,13 +47,13 @@ def stories(count: int, seed: int) -> list[Story]:
         first, second = torch.randperm(len(words), generator=rng)[:2].tolist()
         return words[first], words[second]
 
-    found = []
+    pairs = []
     for _ in range(count):
         names, colours, things = draw(NAMES), draw(COLOURS), draw(THINGS)
         who = int(torch.randint(2, (), generator=rng))
         has = [f"{n} has a {c} {t}." for n, c, t in zip(names, colours, things, strict=True)]
-        found.append((f"{' '.join(has)} {names[who]} has a", f" {colours[who]} {things[who]}."))
-    return found
+        pairs.append((f"{' '.join(has)} {names[who]} has a", f" {colours[who]} {things[who]}."))
+    return pairs
 
 
 def encode(tokenizer: Any, chosen: list[Story]) -> dict[str, Tensor]:
@@ -151,10 +151,10 @@ def main(
     frozen = exact_match(plm.eval(), tokenizer, stories(REPORTED, -1))
     click.echo(f"frozen model: exact match {frozen:.3f}")
     for seed, (arm, cost) in itertools.product(seeds, arms.items()):
-        found = run(plm, tokenizer, cost, seed, settings)
-        scores[arm].append(found["exact_match"])
-        runs.append({"arm": arm, "seed": seed, **found})
-        click.echo(f"{arm} seed {seed}: exact match {found['exact_match']:.3f}")
+        result = run(plm, tokenizer, cost, seed, settings)
+        scores[arm].append(result["exact_match"])
+        runs.append({"arm": arm, "seed": seed, **result})
+        click.echo(f"{arm} seed {seed}: exact match {result['exact_match']:.3f}")
     table = markdown_table(scores, "vanilla", "exact match")
     click.echo(table)
     if out:

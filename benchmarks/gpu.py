@@ -142,9 +142,9 @@ def _training(session: Session, device: str, name: str, quick: bool) -> None:
     shape = shapes.named(name, device)
     work = Workload(shape, device, vocabulary=1100 if quick else VOCABULARY)
     errors = work.check()
-    found = work.measure(*((3, 10.0) if quick else (30, 45.0)))
-    session.record["training"] = {"shape": name, "sizes": shape.facts(), "errors": errors, "arms": found}
-    for arm, row in found.items():
+    arms = work.measure(*((3, 10.0) if quick else (30, 45.0)))
+    session.record["training"] = {"shape": name, "sizes": shape.facts(), "errors": errors, "arms": arms}
+    for arm, row in arms.items():
         session.say(
             f"{arm:9} {row['milliseconds']['p50']:8.2f} ms ({100 * (row['ratio']['p50'] - 1):+.1f} %), "
             f"{row['peak_mebibytes']:.0f} MiB ({row['added_memory_percent']:+.1f} %)"

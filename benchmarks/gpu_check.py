@@ -70,11 +70,11 @@ def _rows(operation: str, shape: Shape, inputs: Inputs) -> Iterator[dict[str, An
 
 
 def _verdict(guard: Guard, arm: Arm) -> dict[str, Any]:
-    found = guard.check(arm)
+    verdict = guard.check(arm)
     iterated = arm.report is not None and arm.report().solver == "picard"
     return {
-        "ok": found.ok,
-        "errors": found.errors,
+        "ok": verdict.ok,
+        "errors": verdict.errors,
         "allowed": allowed(guard.x, iterated=iterated),
-        "reason": found.reason,
+        "reason": verdict.reason,
     }

@@ -51,9 +51,9 @@ def evaluate(value: Value, x: Inputs, leaves: Leaves, scale: float = 1.0) -> lis
     if leaves == "nothing":
         with torch.no_grad():
             return [value(x)]
-    found = value(x)
-    grads = torch.autograd.grad(found, x.leaves(leaves), torch.full_like(found, scale))
-    return [found.detach(), *grads]
+    scalar = value(x)
+    grads = torch.autograd.grad(scalar, x.leaves(leaves), torch.full_like(scalar, scale))
+    return [scalar.detach(), *grads]
 
 
 def allowed(x: Inputs, *, iterated: bool = False) -> Errors:
@@ -75,22 +75,22 @@ def allowed(x: Inputs, *, iterated: bool = False) -> Errors:
     return {"value": bound, "gradient": bound}
 
 
-def relative_rms(found: Tensor, true: Tensor) -> float:
+def relative_rms(value: Tensor, true: Tensor) -> float:
     """0 for a truth of zeros that is met exactly; NaN stays NaN."""
-    error = float((found.to(true) - true).norm())
+    error = float((value.to(true) - true).norm())
     return error / float(true.norm()) if error else 0.0
 
 
-def errors(found: Sequence[Tensor], true: Sequence[Tensor]) -> Errors:
+def errors(values: Sequence[Tensor], true: Sequence[Tensor]) -> Errors:
     """Of what `evaluate` gives."""
-    each = [relative_rms(x, y) for x, y in zip(found, true, strict=True)]
+    each = [relative_rms(x, y) for x, y in zip(values, true, strict=True)]
     worst = {"gradient": max(each[1:], key=lambda e: (math.isnan(e), e))} if each[1:] else {}
     return {"value": each[0], **worst}
 
 
-def within(found: Errors, bound: Errors) -> bool:
+def within(measured: Errors, bound: Errors) -> bool:
     """NaN is not."""
-    return all(error <= bound[name] for name, error in found.items())
+    return all(error <= bound[name] for name, error in measured.items())
 
 
 def oracle_value(operation: str, x: Inputs) -> Tensor:
@@ -166,15 +166,15 @@ class Guard:
             return Verdict(False, reason=f"wrong: {type(error).__name__}: {first}")
 
     def _exactly(self, arm: Arm) -> Verdict:
-        found = {}
+        by_truth = {}
         for name, (x, true) in self.truths.items():
             if not (arm.whole_only and name == "oracle"):
                 _poison(x)
-                found[name] = errors(evaluate(arm.value, x, self.operation.leaves, self.scale), true)
+                by_truth[name] = errors(evaluate(arm.value, x, self.operation.leaves, self.scale), true)
         iterated = arm.report is not None and arm.report().solver == "picard"
         bound = allowed(self.x, iterated=iterated)
-        ok = all(within(each, bound) for each in found.values())
-        return Verdict(ok, found, "" if ok else f"wrong: allowed {bound}")
+        ok = all(within(each, bound) for each in by_truth.values())
+        return Verdict(ok, by_truth, "" if ok else f"wrong: allowed {bound}")
 
     def _in_the_mean(self, arm: Arm) -> Verdict:
         generator = torch.Generator(self.x.noise.device).manual_seed(1)

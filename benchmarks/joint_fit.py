@@ -56,10 +56,10 @@ def measure(work: Workload, rounds: int) -> dict[str, Any]:
     for k in range(1 + rounds):
         # Each comes first every other time, so neither profits from the other's warm caches.
         order = (ALONE, TOGETHER) if k % 2 else (TOGETHER, ALONE)
-        found = {arm: work.run(arm) for arm in order}
-        assert found[ALONE][1] == found[TOGETHER][1], "fitted together the costs are not the same"
+        runs = {arm: work.run(arm) for arm in order}
+        assert runs[ALONE][1] == runs[TOGETHER][1], "fitted together the costs are not the same"
         if k:
-            for arm, (taken, _) in found.items():
+            for arm, (taken, _) in runs.items():
                 seconds[arm].append(taken)
     return {
         "seconds": {arm: quantiles(taken) for arm, taken in seconds.items()},
@@ -89,13 +89,13 @@ def main(
 ) -> None:
     """Print how much longer the fits take one after another."""
     settings = {"batch_size": batch, "max_length": length, "max_steps": steps}
-    found = measure(Workload(model, bridges, read_lines(texts), **settings), rounds)
-    for arm, taken in found["seconds"].items():
+    measured = measure(Workload(model, bridges, read_lines(texts), **settings), rounds)
+    for arm, taken in measured["seconds"].items():
         print(f"  {arm:18} p50 {taken['p50']:8.2f} s")
-    print(f"  one after another takes {found['ratio_of_medians']:.2f} times as long")
+    print(f"  one after another takes {measured['ratio_of_medians']:.2f} times as long")
     if out:
         shape = {"model": model.rsplit("/", 1)[-1], "bridges": list(bridges), "rounds": rounds}
-        record = {"environment": environment(), "joint_fit": {**shape, **settings, **found}}
+        record = {"environment": environment(), "joint_fit": {**shape, **settings, **measured}}
         write_text(RESULTS / out, to_json(record))
 
 

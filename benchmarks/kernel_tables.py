@@ -66,8 +66,8 @@ def check_table(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         solver = f" {row['solver']}" if row["solver"] else ""
         forms.setdefault((row["operation"] + solver, row["backend"]), []).append(row)
-    for form, found in forms.items():
-        cells = [_cell([r for r in found if (r["states"], r["g"]) == pair]) for pair in columns]
+    for form, of_form in forms.items():
+        cells = [_cell([r for r in of_form if (r["states"], r["g"]) == pair]) for pair in columns]
         lines.append(f"| {' | '.join([*form, *cells])} |")
     return lines
 
@@ -89,15 +89,15 @@ def _said(check: dict[str, Any]) -> str:
     return f"{ran} forms at a shape and dtype, {check['wrong']} wrong"
 
 
-def _bandwidth(found: dict[str, Any]) -> list[str]:
-    ceilings = ", ".join(f"{way} {rate:.0f} GB/s" for way, rate in found["ceilings"].items())
+def _bandwidth(bandwidth: dict[str, Any]) -> list[str]:
+    ceilings = ", ".join(f"{way} {rate:.0f} GB/s" for way, rate in bandwidth["ceilings"].items())
     lines = [
-        f"Memory, by a sum, a fill and a copy of {found['bytes'] / 2**30:g} GiB: {ceilings}. "
-        f"Pooling at {found['shape']}, counting the least that must be moved:\n",
+        f"Memory, by a sum, a fill and a copy of {bandwidth['bytes'] / 2**30:g} GiB: {ceilings}. "
+        f"Pooling at {bandwidth['shape']}, counting the least that must be moved:\n",
         "| backend | way | ms, p20 / p50 / p80 | GB/s | share of |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for row in found["pooling"]:
+    for row in bandwidth["pooling"]:
         lines.append(
             f"| {row['backend']} | {row['way']} | {_spread(row['milliseconds'], '.3f')} | "
             f"{row['gigabytes_per_second']:.0f} | {100 * row['share']:.0f} % of {row['ceiling']} |"
@@ -105,14 +105,14 @@ def _bandwidth(found: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _training(found: dict[str, Any]) -> list[str]:
+def _training(training: dict[str, Any]) -> list[str]:
     lines = [
         "A LoRA step of a BERT with random weights, arms in turn; "
-        f"{_sizes(found['shape'], found['sizes'])}:\n",
+        f"{_sizes(training['shape'], training['sizes'])}:\n",
         "| arm | ms, p20 / p50 / p80 | added, of the ratios in a round | peak MiB | added |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for name, arm in found["arms"].items():
+    for name, arm in training["arms"].items():
         added = {quantile: 100 * (ratio - 1) for quantile, ratio in arm["ratio"].items()}
         lines.append(
             f"| {name} | {_spread(arm['milliseconds'], '.2f')} | {_spread(added, '+.1f')} % | "

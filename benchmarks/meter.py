@@ -72,8 +72,8 @@ def once(call: Call, device: torch.device | str) -> float:
 def quantiles(values: Sequence[float]) -> Quantiles:
     """20, 50 and 80 % of some values."""
     at = torch.tensor(list(_AT.values()), dtype=torch.float64)
-    found = torch.tensor(values, dtype=torch.float64).quantile(at)
-    return {name: float(f"{x:.6g}") for name, x in zip(_AT, found.tolist(), strict=True)}
+    cuts = torch.tensor(values, dtype=torch.float64).quantile(at)
+    return {name: float(f"{x:.6g}") for name, x in zip(_AT, cuts.tolist(), strict=True)}
 
 
 def ratios(arm: Sequence[float], baseline: Sequence[float]) -> Quantiles:

@@ -45,35 +45,35 @@ def render(records: dict[str, dict[str, Any]]) -> str:
 
 
 def _generation(name: str, record: dict[str, Any]) -> str:
-    found = record["generation"]
-    settings, seeds = found["settings"], sorted({run["seed"] for run in found["runs"]})
+    generation = record["generation"]
+    settings, seeds = generation["settings"], sorted({run["seed"] for run in generation["runs"]})
     lines = [
         f"## Generation with {record['model']}: `results/{name}`\n",
         "Made-up stories of two children and what each has; greedy generation has to say what one of "
         f"them has, word for word. LoRA on {settings['shots']} stories, {settings['steps']} steps of "
         f"batch {settings['batch_size']}, learning rate {settings['lr']:g}, weight "
         f"{settings['weight']:g}; every token of an answer is a target. The frozen model scores "
-        f"{found['frozen']:.3f}. Seeds {', '.join(map(str, seeds))}.\n",
-        found["table"],
+        f"{generation['frozen']:.3f}. Seeds {', '.join(map(str, seeds))}.\n",
+        generation["table"],
         "",
     ]
     return "\n".join([*lines, _where(record)])
 
 
 def _joint_fit(name: str, record: dict[str, Any]) -> str:
-    found = record["joint_fit"]
+    fits = record["joint_fit"]
     spread = {
         arm: " / ".join(f"{taken[q]:.2f}" for q in ("p20", "p50", "p80"))
-        for arm, taken in {**found["seconds"], "ratio": found["ratio"]}.items()
+        for arm, taken in {**fits["seconds"], "ratio": fits["ratio"]}.items()
     }
     lines = [
-        f"## Fitting {len(found['bridges'])} costs: `results/{name}`\n",
-        f"{', '.join(found['bridges'])} on {found['model']}, {found['max_steps']} steps of "
-        f"{found['batch_size']} rows of at most {found['max_length']} tokens, {found['rounds']} rounds "
+        f"## Fitting {len(fits['bridges'])} costs: `results/{name}`\n",
+        f"{', '.join(fits['bridges'])} on {fits['model']}, {fits['max_steps']} steps of "
+        f"{fits['batch_size']} rows of at most {fits['max_length']} tokens, {fits['rounds']} rounds "
         "of each arm in turn; both end at the same bits.\n",
         "| arm | seconds, p20 / p50 / p80 |",
         "| --- | --- |",
-        *(f"| {arm} | {spread[arm]} |" for arm in found["seconds"]),
+        *(f"| {arm} | {spread[arm]} |" for arm in fits["seconds"]),
         f"\nRatio within each round, p20 / p50 / p80: {spread['ratio']}.\n",
     ]
     return "\n".join([*lines, _where(record)])
@@ -103,11 +103,11 @@ def _step_cost(name: str, record: dict[str, Any]) -> str:
 
 
 def _where(record: dict[str, Any]) -> str:
-    found = record["environment"]
-    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
-    gpu = f", {found['gpu']}" if found["gpu"] else ""
-    gpu += f" (driver {found['driver']}, CUDA {found['cuda']})" if found.get("driver") else ""
-    return f"`{found['command']}`\n\n{found['cpu']}, {found['threads']} threads{gpu}; {versions}\n"
+    machine = record["environment"]
+    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
+    gpu = f", {machine['gpu']}" if machine["gpu"] else ""
+    gpu += f" (driver {machine['driver']}, CUDA {machine['cuda']})" if machine.get("driver") else ""
+    return f"`{machine['command']}`\n\n{machine['cpu']}, {machine['threads']} threads{gpu}; {versions}\n"
 
 
 def main() -> None:

@@ -67,8 +67,8 @@ class Shape:
 
     def facts(self) -> dict[str, int | str | list[int]]:
         """For a record."""
-        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}
-        return {**found, "widths": list(self.widths), "dtype": str(self.dtype).removeprefix("torch.")}
+        sizes = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}
+        return {**sizes, "widths": list(self.widths), "dtype": str(self.dtype).removeprefix("torch.")}
 
 
 _SHAPES = {
@@ -197,10 +197,10 @@ def _moved(value: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
 
 def make_inputs(shape: Shape, device: torch.device | str = "cpu", *, seed: int = 0) -> Inputs:
     """Random inputs at a shape: hidden states that walk through depth, so that layers are alike."""
-    made = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
 
     def normal(*size: int) -> Tensor:
-        return torch.randn(*size, generator=made, device=device)
+        return torch.randn(*size, generator=generator, device=device)
 
     kept, rows, columns = _targets(shape, seed)
     with torch.random.fork_rng(devices=[]):  # nn.Linear's own start, on the CPU
@@ -210,7 +210,7 @@ def make_inputs(shape: Shape, device: torch.device | str = "cpu", *, seed: int =
     mean, variance = BrownianBridge().law(times)
     dim = shape.widths[-1]
     return Inputs(
-        hidden=tuple(_walk(shape, made)),
+        hidden=tuple(_walk(shape, generator)),
         mask=kept.to(device),
         rows=rows.to(device),
         columns=columns.to(device),
@@ -231,20 +231,20 @@ def make_inputs(shape: Shape, device: torch.device | str = "cpu", *, seed: int =
     ).requiring("states")
 
 
-def _walk(shape: Shape, made: torch.Generator) -> Iterator[Tensor]:
+def _walk(shape: Shape, generator: torch.Generator) -> Iterator[Tensor]:
     size = (shape.batch, shape.length, shape.hidden)
-    state = torch.randn(size, generator=made, device=made.device)
+    state = torch.randn(size, generator=generator, device=generator.device)
     for _ in range(shape.states):
         yield state.to(shape.dtype)
-        state = state + WALK * torch.randn(size, generator=made, device=made.device)
+        state = state + WALK * torch.randn(size, generator=generator, device=generator.device)
 
 
 def _targets(shape: Shape, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Mask [B, S] with sequences of 60 to 100 % of the length, the first whole; rows and columns [N]."""
-    made = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     shortest = max(shape.targets, int(0.6 * shape.length), 1)
-    lengths = torch.randint(shortest, shape.length + 1, (shape.batch,), generator=made)
+    lengths = torch.randint(shortest, shape.length + 1, (shape.batch,), generator=generator)
     lengths[0] = shape.length
     mask = torch.arange(shape.length) < lengths[:, None]
-    columns = [torch.randperm(int(n), generator=made)[: shape.targets] for n in lengths]
+    columns = [torch.randperm(int(n), generator=generator)[: shape.targets] for n in lengths]
     return mask, torch.arange(shape.batch).repeat_interleave(shape.targets), torch.cat(columns)

@@ -158,14 +158,14 @@ def main(
             work.step(loaded)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
-    made = RunningCost.for_model(work.plm, bridge)
-    work.check(made)
+    fresh = RunningCost.for_model(work.plm, bridge)
+    work.check(fresh)
     options = ["--model", model, "--batch", str(batch), "--length", str(length)]
     memory = {"vanilla": peak_mebibytes(options)}
     with tempfile.TemporaryDirectory() as folder:
-        made.save_pretrained(f"{folder}/cost")
+        fresh.save_pretrained(f"{folder}/cost")
         memory["regularised"] = peak_mebibytes([*options, "--cost", f"{folder}/cost"])
-    timing = measure_time(work, made, steps)
+    timing = measure_time(work, fresh, steps)
     added = memory["regularised"] / memory["vanilla"] - 1
     times = timing["milliseconds"]
     print(f"LoRA step, {model.rsplit('/', 1)[-1]}, {bridge}, batch {batch} x {length}")

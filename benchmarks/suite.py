@@ -89,19 +89,19 @@ class Group:
         self, name: str, times: dict[str, list[float]], memory: dict[str, dict[str, float]]
     ) -> dict[str, Any]:
         verdict = self.verdict(name)
-        found: dict[str, Any] = {
+        checked: dict[str, Any] = {
             "status": "timed" if verdict.ok else verdict.reason.partition(":")[0],
             "errors": verdict.errors,
         }
         if not verdict.ok:
-            return {**found, "reason": verdict.reason.partition(": ")[2]}
+            return {**checked, "reason": verdict.reason.partition(": ")[2]}
         report = self.arms[name].report
         solve = report() if report else None
         gigaflop = flops(self.operation.name, self.shape, solve) / 1e9
         spread = quantiles(times[name])
         baseline = times.get(self.operation.baseline)
         return {
-            **found,
+            **checked,
             "check_seconds": round(self._first_seconds[name], 2),  # with compilation, where there is any
             "rounds": len(times[name]),
             "milliseconds": spread,

@@ -85,14 +85,14 @@ class Workload:
         ids, mask = few["input_ids"], few["attention_mask"]
         with torch.no_grad():
             hidden = self.plm.base_model(ids, mask, output_hidden_states=True).hidden_states
-        found = {}
+        errors = {}
         bound = 1e-4 if self.shape.dtype == torch.float32 else torch.finfo(self.shape.dtype).eps
         for name, cost in self.costs.items():
             value, true = _cost_and_truth(cost, hidden, few["labels"], mask)
-            found[name] = relative_rms(value, true)
-            if not found[name] <= bound:
-                raise AssertionError(f"the {name} cost is off by {found[name]:.1e}, allowed {bound:.1e}")
-        return found
+            errors[name] = error = relative_rms(value, true)
+            if not error <= bound:
+                raise AssertionError(f"the {name} cost is off by {error:.1e}, allowed {bound:.1e}")
+        return errors
 
     def measure(self, rounds: int, seconds: float) -> dict[str, Any]:
         """Quantiles of the step's time and of its ratio to the vanilla step; peak memory."""

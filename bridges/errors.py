@@ -74,12 +74,12 @@ class CannotWrite(BadInput, OSError):
     def of(cls, what: object, error: Exception) -> CannotWrite:
         """What could not be written, why, and what to do."""
         reason = getattr(error, "strerror", None) or str(error)
-        found = cls(
+        cannot_write = cls(
             f"{what} could not be written: {' '.join(reason.split())}. What was finished is intact; "
             "make room or give write access, and the same command goes on"
         )
-        found.errno = error_number(error)
-        return found
+        cannot_write.errno = error_number(error)
+        return cannot_write
 
 
 @contextmanager
@@ -102,8 +102,8 @@ def error_number(error: BaseException) -> int | None:
     """
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
-    return int(found[1]) if found else None
+    match = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
+    return int(match[1]) if match else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -50,7 +50,7 @@ class Info(Generic[T]):
 def constructor_defaults(cls: type) -> dict[str, Any]:
     """The constructor's arguments with their defaults, those it hands on as ``**options`` included."""
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for base in cls.__mro__:
         if base is object or base.__module__.partition(".")[0] == "torch":
             break  # nn.Module takes anything, and means nothing by it
@@ -60,10 +60,10 @@ def constructor_defaults(cls: type) -> dict[str, Any]:
         _, *arguments = inspect.signature(constructor).parameters.values()
         for p in arguments:
             if p.kind not in variadic:
-                found.setdefault(p.name, p.default)
+                defaults.setdefault(p.name, p.default)
         if not any(p.kind == inspect.Parameter.VAR_KEYWORD for p in arguments):
             break
-    return found
+    return defaults
 
 
 class Registry(Generic[T]):
@@ -184,11 +184,12 @@ class Registry(Generic[T]):
             try:
                 if value is None:
                     raise ValueError(item)
-                parameters[key] = number_like(value, default) if self._by_default else literal(value)
+                alike = self._by_default and default is not inspect.Parameter.empty
+                parameters[key] = number_like(value, default) if alike else literal(value)
             except ValueError as error:
-                what = "number" if isinstance(default, float) and self._by_default else "value"
+                form = "number" if isinstance(default, float) and self._by_default else "value"
                 raise BadInput(
-                    f"{self.kind} {shown(text)}: {shown(item)} is not key={what}, as in {self.example}"
+                    f"{self.kind} {shown(text)}: {shown(item)} is not key={form}, as in {self.example}"
                 ) from error
         return name, parameters
 

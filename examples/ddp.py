@@ -61,7 +61,7 @@ def main():
     inner = get_peft_model(plm, pets.get("lora", r=8)).to(device)
     cost = bridges.RunningCost.from_pretrained(args.cost)
     # On the inner model, before it is wrapped: then the wrapper is handed the whole loss. The wrapper
-    # instead gives the same gradients (tests/test_distributed.py); never both.
+    # instead gives the same gradients (tests/pets/plug/test_distributed.py); never both.
     pets.regularize(inner, cost, weight=args.weight)
     model = DistributedDataParallel(inner, device_ids=[device.index] if on_gpu else None)
 

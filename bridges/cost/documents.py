@@ -103,15 +103,15 @@ class Rows:
 
     def take(self, values: Tensor, fill: float | bool | None = None) -> Tensor:
         """[D, S', *] out of [B, S, *]; ``fill`` where there is no position, else what stands first."""
-        found = values.flatten(0, 1)[self.index]
-        return found if fill is None else found.masked_fill(~self.valid, fill)
+        taken = values.flatten(0, 1)[self.index]
+        return taken if fill is None else taken.masked_fill(~self.valid, fill)
 
 
 def _mask(shape: tuple[int, int], given: Any, starts: Tensor) -> tuple[Tensor, bool]:
     """The mask [B, S], whether one was given, and in ``starts`` where it says that documents start."""
     if isinstance(given, dict):  # one a kind of layer
-        found = given.get("full_attention", next(iter(given.values()), None))
-        return _mask(shape, found, starts)
+        chosen = given.get("full_attention", next(iter(given.values()), None))
+        return _mask(shape, chosen, starts)
     if given is None:
         return torch.ones_like(starts), False
     if not isinstance(given, Tensor) or given.dim() not in (2, 3, 4):
@@ -201,14 +201,14 @@ def _restarts(shape: tuple[int, int], positions: Tensor, mask: Tensor, told: boo
 
 
 def _checked(name: str, given: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
-    found = given.to(like.device)
-    found = found[None] if found.dim() == 1 else found
-    if found.dim() != 2 or found.shape[0] not in (1, shape[0]) or found.shape[1] != shape[1]:
+    rows = given.to(like.device)
+    rows = rows[None] if rows.dim() == 1 else rows
+    if rows.dim() != 2 or rows.shape[0] not in (1, shape[0]) or rows.shape[1] != shape[1]:
         raise BadInput(
             f"{name} {tuple(given.shape)} does not fit states of {shape[0]} x {shape[1]} positions: "
             f"expected {shape}"
         )
-    return found.expand(shape)
+    return rows.expand(shape)
 
 
 def _kind(value: Any) -> str:

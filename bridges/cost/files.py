@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,21 +20,18 @@ from bridges.storage.files import new_folder, tensor_bytes
 from bridges.storage.ownership import foreign
 from bridges.storage.shapes import LIST, OBJECT, TEXT, Each, Kind, Maybe, Optional, Shape, misfit
 
-if TYPE_CHECKING:
-    from bridges.cost.running_cost import RunningCost
-
 FORMAT = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 END_POINTS = "end_points.vectors"
 
 
-def _is_curve(found: object) -> bool:
+def _is_curve(value: object) -> bool:
     return (
-        isinstance(found, list)
-        and bool(found)
+        isinstance(value, list)
+        and bool(value)
         and all(
-            isinstance(pair, list) and len(pair) == 2 and all(map(is_number, pair)) for pair in found
+            isinstance(pair, list) and len(pair) == 2 and all(map(is_number, pair)) for pair in value
         )
     )
 
@@ -53,19 +50,15 @@ _CONFIG: dict[str, Shape | Optional] = {
 """The types of it; the model's and the bridge's own check theirs."""
 
 
-def save_cost(cost: RunningCost, folder: str | os.PathLike[str]) -> None:
-    """See `RunningCost.save_pretrained`."""
-    if cost.bridge.registered_name is None:
-        raise BadInput(
-            f"{type(cost.bridge).__name__} has no registered name, so it could not be loaded "
-            'again: write class X(GaussianBridge, name="x")'
-        )
+def save_cost(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: str | os.PathLike[str]
+) -> None:
+    """Write both files, or neither; see `RunningCost.save_pretrained`."""
     target = Path(folder)
     check_writable(target)
     with new_folder(target) as new:
-        tensors = {k: v.detach().cpu().contiguous() for k, v in cost.state_dict().items()}
-        save_file(tensors, new / WEIGHTS_FILE)
-        (new / CONFIG_FILE).write_text(json.dumps(cost.config(), indent=2) + "\n")
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, new / WEIGHTS_FILE)
+        (new / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -84,15 +77,15 @@ def check_writable(target: Path) -> None:
         BadInput: for a symbolic link, the working folder, a mount point, or a folder or file that is not
             just a saved cost.
     """
-    what = ""
+    reason = ""
     if target.is_symlink():
-        what = "is a symbolic link"
+        reason = "is a symbolic link"
     elif target.exists() and not _is_replaceable(target):
-        what = "exists and is not just a saved cost"
+        reason = "exists and is not just a saved cost"
     elif target.is_dir() and (os.path.samefile(target, os.curdir) or os.path.ismount(target)):
-        what = "is the working folder or a disk, which cannot be replaced"
-    if what:
-        raise BadInput(f"{target} {what}: choose another folder")
+        reason = "is the working folder or a disk, which cannot be replaced"
+    if reason:
+        raise BadInput(f"{target} {reason}: choose another folder")
 
 
 def load_cost(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -171,8 +164,8 @@ def refusing_misfit(folder: str | os.PathLike[str]) -> Iterator[None]:
         message = " ".join(str(error).split())
         raise BadInput(f"{Path(folder) / WEIGHTS_FILE} does not fit its config: {message}") from error
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise BadInput(f"{Path(folder) / CONFIG_FILE} is incomplete or malformed ({what})") from error
+        message = f"{type(error).__name__}: {error}"
+        raise BadInput(f"{Path(folder) / CONFIG_FILE} is incomplete or malformed ({message})") from error
 
 
 def _is_replaceable(target: Path) -> bool:
@@ -194,10 +187,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{folder} holds no saved cost: {path.name} cannot be read ({error})") from error
-    found = config.get("format") if isinstance(config, dict) else None
-    if found != FORMAT:
+    file_format = config.get("format") if isinstance(config, dict) else None
+    if file_format != FORMAT:
         raise BadInput(
-            f"{path} has format {shown(found)}, expected {FORMAT}: was it written by this project?"
+            f"{path} has format {shown(file_format)}, expected {FORMAT}: was it written by this project?"
         )
     missing = {"model", "bridge", "widths", "fit"} - config.keys()
     if missing:

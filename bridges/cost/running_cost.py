@@ -21,14 +21,14 @@ from bridges.cost.files import (
     save_cost,
     tensors_sha256,
 )
-from bridges.cost.targets import read
+from bridges.cost.targets import gather
 from bridges.errors import BadInput, check_seeds
 from bridges.fitting.settings import FitResult
 from bridges.fitting.together import fit
 from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import EndPoints, Layers, default_widths
 from bridges.latent.trajectory import Trajectory
-from bridges.model.probe import NotSeen, Reads
+from bridges.model.probe import Reads
 from bridges.model.spec import ModelSpec, pretrained_model
 from bridges.model.vocabulary import predicting_table
 from bridges.model.weights import unsharded
@@ -135,26 +135,20 @@ class RunningCost(nn.Module):
         Raises:
             BadInput: naming everything that differs.
         """
-        try:
-            found = ModelSpec.of(model)
-        except NotSeen:
-            found = ModelSpec.of(model, self.reads)
-        differs = self.spec.differences(found)
-        remedy = "Fit a cost for this model"
-        if not differs and same_weights and (parts := self.spec.other_weights(found)):
-            differs = [f"{parts} differ: same architecture, other weights"]
-            remedy += (
-                ". If it was trained further from the cost's own (embeddings in modules_to_save, full "
-                "fine-tuning, a merged PET), use it on purpose: "
-                "pets.regularize(model, cost, same_weights=False)"
-            )
-        if differs:
-            raise BadInput(
-                f"this cost was made for {self.spec.name!r} and does not fit the model: "
-                f"{'; '.join(differs)}. {remedy}"
-            )
+        self.spec.check(model, same_weights=same_weights)
 
     def forward(
+        self,
+        hidden_states: Sequence[Tensor],
+        targets: Tensor,
+        attention_mask: Tensor | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """The mean of `costs`, which has all arguments: a scalar; 0 where there is no target."""
+        costs = self.costs(hidden_states, targets, attention_mask, **options)
+        return costs.mean() if len(costs) else costs.sum()
+
+    def costs(
         self,
         hidden_states: Sequence[Tensor],
         targets: Tensor,
@@ -165,7 +159,7 @@ class RunningCost(nn.Module):
         layout: Layout | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The running cost, mean over layers and target tokens: a scalar; 0 where there is no target.
+        """The running cost of each target token, mean over layers: [N].
 
         A masked LM is read at the target's own position; a causal LM at the position before it, as
         transformers shifts its labels; a decoder beside an encoder at the target's own position, which
@@ -181,7 +175,7 @@ class RunningCost(nn.Module):
             labels: end points of labels; ``targets`` are then indices into them. A label with several
                 words is a mixture: with c_k the cost towards word k and n layers in its mean, the cost
                 is ``-log(sum_k weight_k exp(-n c_k)) / n``. A bridge may mix in other labels' words, see
-                `Bridge.ends`.
+                `Cost.ends`.
             in_place: the targets are not predicted but read where they stand, with all that is attended
                 as context, in any model: so it is with the label of a sequence at its pooled position.
             layout: instead of a mask: which positions there are, and which are one document.
@@ -191,39 +185,16 @@ class RunningCost(nn.Module):
             BadInput: for states that are not this model's, a mask that does not fit, a target at a
                 position that is not attended, or a target outside the vocabulary or the labels.
         """
-        costs = self.costs(
-            hidden_states,
-            targets,
-            attention_mask,
-            labels=labels,
-            in_place=in_place,
-            layout=layout,
-            generator=generator,
-        )
-        return costs.mean() if len(costs) else costs.sum()
-
-    def costs(
-        self,
-        hidden_states: Sequence[Tensor],
-        targets: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        labels: LabelEnds | None = None,
-        in_place: bool = False,
-        layout: Layout | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """The running cost of each target token, mean over layers: [N]. As `forward` in all else."""
         classes = None if labels is None else len(labels)
-        trajectory, found = self.trajectory(
+        trajectory, answers = self.trajectory(
             hidden_states, targets, attention_mask, classes=classes, in_place=in_place, layout=layout
         )
-        if not len(found):
+        if not len(answers):
             return trajectory.states.sum((0, 2))  # [0], and part of the states' graph
         if labels is None:
-            ends, log_weights = self.end_points(found), None
+            ends, log_weights = self.end_points(answers), None
         else:
-            ends, log_weights = self.bridge.ends(labels)(found)
+            ends, log_weights = self.bridge.ends(labels)(answers)
         costs = self.bridge.cost(self.latent_map, trajectory, ends, generator=generator)
         if log_weights is not None:
             count = self.bridge.terms(trajectory)
@@ -242,25 +213,17 @@ class RunningCost(nn.Module):
     ) -> tuple[Trajectory, Tensor]:
         """The targets' trajectories and their tokens or labels [N].
 
-        Arguments and errors as `forward`; ``classes`` is the number of labels where they are such.
+        Arguments and errors as `costs`; ``classes`` is the number of labels where they are such.
         """
-        spec = self.spec
-        expected = (*targets.shape, spec.hidden_size)
-        shapes = [tuple(hidden.shape) for hidden in hidden_states]
-        if shapes != [expected] * (spec.num_layers + 1):
-            found = " and ".join(str(shape) for shape in dict.fromkeys(shapes))
-            raise BadInput(
-                f"got {len(shapes)} hidden states of shape {found or 'none'}: "
-                f"expected {spec.num_layers + 1} of shape {expected} for targets "
-                f"{tuple(targets.shape)}"
-            )
-        if layout is None:
-            layout = Layout.of((len(targets), targets.shape[1]), attention_mask, device=targets.device)
-        where = read(spec, targets, layout, classes=classes, in_place=in_place)
-        if where.documents is not None:
-            hidden_states = [where.documents.take(hidden) for hidden in hidden_states]
-        path = Trajectory.gather(hidden_states, where.context, where.rows, where.columns)
-        return path, where.targets
+        return gather(
+            self.spec,
+            hidden_states,
+            targets,
+            attention_mask,
+            layout,
+            classes=classes,
+            in_place=in_place,
+        )
 
     def fit(self, model: nn.Module, tokenizer: Any, texts: Iterable[str], **options: Any) -> FitResult:
         """Fit the latent map on text with the model frozen; see `bridges.fitting.together.fit`."""
@@ -296,7 +259,12 @@ class RunningCost(nn.Module):
         Raises:
             BadInput: if the bridge has no registered name, or the folder holds something else.
         """
-        save_cost(self, folder)
+        if self.bridge.registered_name is None:
+            raise BadInput(
+                f"{type(self.bridge).__name__} has no registered name, so it could not be loaded "
+                'again: write class X(GaussianBridge, name="x")'
+            )
+        save_cost(self.config(), self.state_dict(), folder)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> RunningCost:

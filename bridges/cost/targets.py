@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from bridges.cost.documents import Layout, Rows
 from bridges.errors import BadInput
+from bridges.latent.trajectory import Trajectory
 from bridges.model.positions import IGNORED
 from bridges.model.spec import ModelSpec
 
@@ -39,7 +41,7 @@ def read(
     classes: int | None = None,
     in_place: bool = False,
 ) -> Reading:
-    """Find the targets [B, S] of a batch; see `RunningCost.forward` for where they are read.
+    """Find the targets [B, S] of a batch; see `RunningCost.costs` for where they are read.
 
     Args:
         spec: of the model.
@@ -63,9 +65,9 @@ def read(
         # nor before the first attended one, when the padding is on the left
         is_target[:, 1:] &= mask[:, :-1]
     rows, columns = is_target.nonzero(as_tuple=True)
-    found = targets[rows, columns]
+    answers = targets[rows, columns]
     # One look for everything: each would make a CUDA device wait for the whole forward pass.
-    ends = [found.min(), found.max()] if len(rows) else [lost, lost]
+    ends = [answers.min(), answers.max()] if len(rows) else [lost, lost]
     missing, low, high = torch.stack([lost, *ends]).tolist()
     if missing:
         raise BadInput(
@@ -81,4 +83,40 @@ def read(
         mask = mask & (is_target.cumsum(1) == 0)
     elif spec.decodes and not in_place:
         mask = mask & (is_target.cumsum(1) - is_target.long() == 0)
-    return Reading(rows, columns, found, mask, documents)
+    return Reading(rows, columns, answers, mask, documents)
+
+
+def gather(
+    spec: ModelSpec,
+    hidden_states: Sequence[Tensor],
+    targets: Tensor,
+    attention_mask: Tensor | None,
+    layout: Layout | None,
+    *,
+    classes: int | None,
+    in_place: bool,
+) -> tuple[Trajectory, Tensor]:
+    """The targets' trajectories, and their tokens or labels [N]; arguments as `read`.
+
+    Args:
+        hidden_states: L+1 tensors [B, S, H].
+        attention_mask, layout: either, or neither where all is attended.
+
+    Raises:
+        BadInput: as `read`, and for states that are not this model's.
+    """
+    expected = (*targets.shape, spec.hidden_size)
+    shapes = [tuple(hidden.shape) for hidden in hidden_states]
+    if shapes != [expected] * (spec.num_layers + 1):
+        described = " and ".join(str(shape) for shape in dict.fromkeys(shapes))
+        raise BadInput(
+            f"got {len(shapes)} hidden states of shape {described or 'none'}: expected "
+            f"{spec.num_layers + 1} of shape {expected} for targets {tuple(targets.shape)}"
+        )
+    if layout is None:
+        layout = Layout.of((len(targets), targets.shape[1]), attention_mask, device=targets.device)
+    where = read(spec, targets, layout, classes=classes, in_place=in_place)
+    if where.documents is not None:
+        hidden_states = [where.documents.take(hidden) for hidden in hidden_states]
+    path = Trajectory.gather(hidden_states, where.context, where.rows, where.columns)
+    return path, where.targets

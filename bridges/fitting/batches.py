@@ -38,10 +38,10 @@ class Batch:
 
     def inputs(self, device: torch.device) -> dict[str, Tensor]:
         """The model's arguments."""
-        found = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        arguments = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
         if self.decoder_input_ids is not None:
-            found["decoder_input_ids"] = self.decoder_input_ids
-        return {name: tensor.to(device) for name, tensor in found.items()}
+            arguments["decoder_input_ids"] = self.decoder_input_ids
+        return {name: tensor.to(device) for name, tensor in arguments.items()}
 
     @property
     def target_mask(self) -> Tensor:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from bridges.errors import BadInput
+from bridges.fitting.fittable import Fittable
 from bridges.fitting.settings import FitResult, FitSettings
 from bridges.fitting.text import FitText, Reading
 from bridges.seeds import generator
 from bridges.storage.files import Snapshot, load_optimizer_tensors, optimizer_tensors
 from bridges.storage.shapes import COUNT, FINITE, Shape
-
-if TYPE_CHECKING:
-    from bridges.cost.running_cost import RunningCost
 
 logger = logging.getLogger(__name__)
 
@@ -101,9 +98,7 @@ class FitLoop:
         history: (step, held-out cost) and (step, mean training cost since the pair before) pairs.
     """
 
-    def __init__(
-        self, cost: RunningCost, settings: FitSettings, snapshot: Snapshot | None = None
-    ) -> None:
+    def __init__(self, cost: Fittable, settings: FitSettings, snapshot: Snapshot | None = None) -> None:
         self.cost, self.settings, self.snapshot = cost, settings, snapshot
         self.fitted = nn.ModuleDict({"latent_map": cost.latent_map, "bridge": cost.bridge})
         self.optimizer = torch.optim.AdamW(

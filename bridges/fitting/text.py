@@ -21,10 +21,11 @@ from bridges.fitting.batches import (
     token_rows,
 )
 from bridges.fitting.settings import FitSettings
+from bridges.model.forward import accepted_parameters
 from bridges.model.positions import max_positions
-from bridges.model.probe import accepted_parameters
 from bridges.model.spec import ModelSpec, text_config
 from bridges.model.vocabulary import input_embeddings
+from bridges.model.weights import device_of
 from bridges.seeds import generator
 
 logger = logging.getLogger(__name__)
@@ -76,9 +77,7 @@ class FitText:
     ) -> None:
         self.spec, self.encoder, self.tokenizer, self.settings = spec, encoder, tokenizer, settings
         self.config: Any = encoder.config
-        # Offloaded parameters are on no device: the model sends its inputs where they run.
-        places = (p.device for p in encoder.parameters() if not p.is_meta)
-        self.device = next(places, torch.device("cpu"))
+        self.device = device_of(encoder)
         self._check_inputs()
         limit = min(settings.max_length, max_positions(text_config(encoder)) or settings.max_length)
         most = settings.max_steps * settings.batch_size + settings.held_out

@@ -7,28 +7,24 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from bridges.errors import BadInput
+from bridges.fitting.fittable import Fittable
 from bridges.fitting.loop import FitLoop, run
 from bridges.fitting.settings import FitResult, FitSettings
 from bridges.fitting.text import FitText
 from bridges.model.identity import model_identity, own_code
-from bridges.model.probe import undisturbed
 from bridges.model.spec import encoder_of
+from bridges.model.undisturbed import undisturbed
 from bridges.storage.files import Snapshot, versions
 from bridges.storage.ownership import claimed
 from bridges.storage.source import source_digest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from bridges.cost.running_cost import RunningCost
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +34,7 @@ Folder = str | os.PathLike[str]
 
 
 def fit(
-    cost: RunningCost,
+    cost: Fittable,
     model: nn.Module,
     tokenizer: Any,
     texts: Iterable[str],
@@ -75,7 +71,7 @@ def fit(
 
 
 def fit_together(
-    costs: Sequence[RunningCost],
+    costs: Sequence[Fittable],
     model: nn.Module,
     tokenizer: Any,
     texts: Iterable[str],
@@ -166,7 +162,7 @@ def discard_state(folder: Folder) -> None:
             folder.rmdir()
 
 
-def _check(costs: Sequence[RunningCost], folders: Sequence[Folder] | None, model: nn.Module) -> None:
+def _check(costs: Sequence[Fittable], folders: Sequence[Folder] | None, model: nn.Module) -> None:
     if len({id(cost) for cost in costs}) < len(costs):
         raise BadInput("a cost is given twice: it is fitted once")
     if folders is not None and not len(costs) == len(folders) == len({Path(f) for f in folders}):

@@ -63,8 +63,8 @@ class LabelEnds:
                 raise BadInput(
                     f"weights {share!r} of label {label}: expected {count} finite numbers above 0"
                 )
-            found = torch.tensor(share, dtype=torch.float64)
-            log_weights[label, :count] = (found / found.sum()).log().to(log_weights)
+            proportions = torch.tensor(share, dtype=torch.float64)
+            log_weights[label, :count] = (proportions / proportions.sum()).log().to(log_weights)
         return cls(vectors, log_weights)
 
     def __len__(self) -> int:

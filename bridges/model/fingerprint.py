@@ -128,29 +128,29 @@ class Fingerprint:
         entries, parts = (
             (value["entries"], value["parts"]) if isinstance(value, Mapping) else (value, {})
         )
-        found = cls(tuple(entries), {k: tuple(v) for k, v in parts.items()})
-        nothing = not found.entries and not found.parts
+        made = cls(tuple(entries), {k: tuple(v) for k, v in parts.items()})
+        nothing = not made.entries and not made.parts
         if (
             nothing
-            or len(found.entries) not in (0, _PROBES)
-            or {len(v) for v in found.parts.values()} - {_NUMBERS}
+            or len(made.entries) not in (0, _PROBES)
+            or {len(v) for v in made.parts.values()} - {_NUMBERS}
         ):
             raise BadInput(
-                f"a fingerprint of {len(found.entries)} entries and {len(found.parts)} parts: expected "
+                f"a fingerprint of {len(made.entries)} entries and {len(made.parts)} parts: expected "
                 f"{_PROBES} entries and {_NUMBERS} numbers for each part; fit the cost anew"
             )
-        return found
+        return made
 
     def differences(self, other: Fingerprint) -> list[str]:
         """The parts that both have and that differ; "the word embeddings" are one of them."""
-        found = []
+        differing = []
         if self.entries and other.entries:
             mine, theirs = torch.tensor(self.entries), torch.tensor(other.entries)
             if (mine - theirs).norm() > _OLD * mine.norm():
-                found.append(WORDS)
+                differing.append(WORDS)
         # Only what went through both: weights trained on from fp16 are of neither.
         both_rounded = {self._rounding(), other._rounding()} == {"fp16", "bf16"}
-        return found + [
+        return differing + [
             name
             for name in self.parts
             if name in other.parts and not _agree(self.parts[name], other.parts[name], both_rounded)
@@ -158,11 +158,11 @@ class Fingerprint:
 
     def _rounding(self) -> str:
         """The dtype that most weights went through: fp32, fp16 or bf16."""
-        found = []
+        dtypes = []
         for _, length, single, half, brain in self.parts.values():
             dtype = "fp16" if not _apart(single, half, length) else "fp32"
-            found.append("bf16" if not _apart(single, brain, length) else dtype)
-        return max(("fp32", "fp16", "bf16"), key=found.count)
+            dtypes.append("bf16" if not _apart(single, brain, length) else dtype)
+        return max(("fp32", "fp16", "bf16"), key=dtypes.count)
 
 
 def _apart(a: float, b: float, length: float, tolerance: float = _EQUAL) -> bool:

@@ -70,10 +70,10 @@ def own_code(*objects: Any) -> str | None:
     Args:
         objects: any; of a module its parts count too.
     """
-    things = [part for x in objects for part in (x.modules() if isinstance(x, nn.Module) else [x])]
-    classes = {kind for thing in things for kind in type(thing).__mro__}
-    parts = {part for kind in classes if not _is_known(kind.__module__) for part in _source(kind)}
-    return _sha256(sorted(parts)) if parts else None
+    pieces = [part for x in objects for part in (x.modules() if isinstance(x, nn.Module) else [x])]
+    classes = {kind for piece in pieces for kind in type(piece).__mro__}
+    texts = {text for kind in classes if not _is_known(kind.__module__) for text in _source(kind)}
+    return _sha256(sorted(texts)) if texts else None
 
 
 def _model_sha256(plm: nn.Module) -> str:
@@ -130,9 +130,9 @@ def _source(kind: type) -> Iterator[str]:
         yield _text(kind)
     elif name.partition(".")[0] == _COPIED_CODE:
         package = name.rpartition(".")[0] + "."
-        for other, found in list(sys.modules.items()):
+        for other, sibling in list(sys.modules.items()):
             if other.startswith(package):
-                yield _text(found)
+                yield _text(sibling)
     else:
         yield _text(module)
 

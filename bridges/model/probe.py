@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
@@ -19,7 +16,11 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from bridges.errors import BadInput
+from bridges.model.forward import accepted_parameters, states_of
 from bridges.model.positions import IGNORED
+from bridges.model.tokens import ordinary_tokens
+from bridges.model.undisturbed import undisturbed, with_gradients
+from bridges.model.weights import device_of
 
 Reads = Literal["same", "next"]
 
@@ -86,12 +87,12 @@ def probe(plm: PreTrainedModel) -> Probe:
     if known is None or known[0] != key:
         if _is_spread(plm):  # for now: nothing to remember
             raise NotSeen(f"the weights of {type(plm).__name__} are spread over processes")
-        found: Probe | str
+        result: Probe | str
         try:
-            found = _look(plm)
+            result = _look(plm)
         except NotSeen as error:
-            found = str(error)
-        _seen[plm] = known = (key, found)
+            result = str(error)
+        _seen[plm] = known = (key, result)
     if isinstance(known[1], str):
         raise NotSeen(known[1])
     return known[1]
@@ -101,8 +102,8 @@ def _look(plm: PreTrainedModel) -> Probe:
     name = type(plm).__name__
     token = _probing.set(True)
     try:
-        with undisturbed(plm), _with_gradients(plm):
-            return _Look(plm).found()
+        with undisturbed(plm), with_gradients(plm):
+            return _Look(plm).seen()
     except NotSeen:
         raise
     except Exception as error:  # whatever a model stops with that wants other inputs
@@ -132,31 +133,21 @@ class _Look:
             raise NotSeen(f"{self.name} takes {plm.main_input_name}, no token ids")
         self.both = bool(getattr(plm.config, "is_encoder_decoder", False))
         self.head = plm.get_output_embeddings()
-        self.ids = self._ids()
+        self.ids = self._rows()
         self.heard: dict[str, Any] = {}
         self.into_head: list[Any] = []
 
-    def _ids(self) -> Tensor:
-        config = self.plm.config
-        tables = (self.plm.get_input_embeddings(), self.head)
-        sizes = [len(t.weight) for t in tables if isinstance(getattr(t, "weight", None), Tensor)]
-        sizes.append(getattr(config.get_text_config(decoder=True), "vocab_size", None) or 2**31)
-        size = min(sizes)
-        special = set(_special(config.to_dict()))
-        # From the middle, since the first and the last are often special or never used.
-        order = (i % size for i in range(size // 2, size // 2 + min(size, 5000)))
-        plain = [i for i in order if i not in special] or [0]
-        tokens = [plain[i % len(plain)] for i in range(2 * _LENGTH)]
+    def _rows(self) -> Tensor:
+        tokens = ordinary_tokens(self.plm, 2 * _LENGTH)
         first, others = tokens[:_LENGTH], tokens[_LENGTH:]
         rows = [first, first[:_SHARED] + others[_SHARED:], others[:_SHARED] + first[_SHARED:]]
-        device = next((p.device for p in self.plm.parameters() if not p.is_meta), torch.device("cpu"))
-        ids = torch.tensor(rows, device=device)
-        end = getattr(config, "eos_token_id", None)
+        ids = torch.tensor(rows, device=device_of(self.plm))
+        end = getattr(self.plm.config, "eos_token_id", None)
         if self.both and isinstance(end, int):
             ids[:, -1] = end  # where a classifier of whole sequences looks for it
         return ids
 
-    def found(self) -> Probe:
+    def seen(self) -> Probe:
         labelled = "labels" in self.accepted and self.head is not None
         output = self._run(labelled)
         if not labelled and "labels" in self.accepted and self._is_of_tokens(output):
@@ -257,93 +248,9 @@ class _Look:
         return bool(backward <= least < forward)
 
 
-def accepted_parameters(plm: nn.Module) -> Mapping[str, inspect.Parameter]:
-    """What a model's forward accepts: by its own names, or of a class below, where it hands all on."""
-    found = inspect.signature(plm.forward).parameters
-    for kind in type(plm).__mro__:
-        if "input_ids" in found or "forward" not in vars(kind):
-            continue
-        found = inspect.signature(vars(kind)["forward"]).parameters
-    return found
-
-
-def _special(config: Mapping[Any, Any]) -> Iterator[int]:
-    """Ids of tokens that a config names, such as those that stand for images."""
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _special(value)
-        elif isinstance(name, str) and ("token" in name or name.endswith(("_id", "_index"))):
-            yield from (v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int))
-
-
-def states_of(output: Any) -> tuple[Tensor, ...] | None:
-    """The hidden states in a model's output: an encoder-decoder's are its decoder's."""
-    for name in ("decoder_hidden_states", "hidden_states"):
-        found = getattr(output, name, None)
-        if isinstance(found, (tuple, list)) and found and all(isinstance(s, Tensor) for s in found):
-            return tuple(found)
-    return None
-
-
 def _same(mine: tuple[Tensor, ...] | None, theirs: tuple[Tensor, ...]) -> bool:
     if mine is None or len(mine) != len(theirs):
         return False
     return all(
         a is b or (a.shape == b.shape and torch.equal(a, b)) for a, b in zip(mine, theirs, strict=True)
     )
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """In eval mode, and what a forward leaves behind is put back: modes, hooks, attributes, generators.
-
-    transformers leaves hooks where states were asked for, BigBird gives up its attention on short rows.
-    """
-    before = [_Attributes(module) for module in model.modules()]
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices=list(devices)):
-        model.eval()
-        try:
-            yield
-        finally:
-            for attributes in before:
-                attributes.restore()
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
-
-
-class _Attributes:
-    """A module's own attributes, and what is in those that are dicts, such as its children and hooks."""
-
-    def __init__(self, module: nn.Module) -> None:
-        own = vars(module)
-        found = [own, *(value for value in own.values() if isinstance(value, dict))]
-        self._kept = [(there, list(there.items())) for there in found]
-
-    def restore(self) -> None:
-        for there, items in self._kept:
-            same = len(there) == len(items) and all(
-                key in there and there[key] is value for key, value in items
-            )
-            if not same:
-                there.clear()
-                there.update(items)
-
-
-@contextmanager
-def _with_gradients(plm: nn.Module) -> Iterator[None]:
-    """A graph from the embeddings on, though every parameter may be frozen."""
-
-    def cut(module: nn.Module, args: Any, output: Any) -> Any:
-        if not isinstance(output, Tensor) or not output.is_floating_point():
-            return output
-        return output.detach().requires_grad_().clone()  # a clone may be changed in place
-
-    tables = {m for m in plm.modules() if isinstance(m, nn.Embedding)}
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        for module in tables:
-            stack.callback(module.register_forward_hook(cut).remove)
-        yield

@@ -11,7 +11,8 @@ from torch import nn
 
 from bridges.errors import BadInput
 from bridges.model.fingerprint import WORDS, Fingerprint
-from bridges.model.probe import NotSeen, Probe, Reads, probe, states_of
+from bridges.model.forward import states_of
+from bridges.model.probe import NotSeen, Probe, Reads, probe
 from bridges.model.vocabulary import predicting_table
 from bridges.model.weights import pretrained_model as pretrained_model
 from bridges.model.weights import unsharded
@@ -92,16 +93,16 @@ class ModelSpec:
                 ) from error
         config = text_config(plm)
         both = seen.encoder_decoder if seen else bool(plm.config.is_encoder_decoder)
-        told = reads or (seen.reads if seen else None)
-        if told is None:  # by how it attends: that is what it was trained with
-            told = "next" if seen and seen.autoregressive and not both else "same"
+        position = reads or (seen.reads if seen else None)
+        if position is None:  # by how it attends: that is what it was trained with
+            position = "next" if seen and seen.autoregressive and not both else "same"
         return cls(
             name=os.path.basename(os.path.normpath(str(plm.config.name_or_path or "unnamed"))),
             model_type=str(config.model_type),
             num_layers=seen.num_layers if seen else _layers(config, both=both),
             hidden_size=seen.hidden_size if seen else int(config.hidden_size),
             vocab_size=rows,
-            reads=told,  # type: ignore[arg-type]
+            reads=position,  # type: ignore[arg-type]
             fingerprint=fingerprint,
             encoder_decoder=both,
             autoregressive=seen.autoregressive if seen else None,
@@ -124,12 +125,12 @@ class ModelSpec:
             names.append("reads")
         elif None not in attend:
             names.append("autoregressive")
-        found = []
+        phrases = []
         for name in names:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
-                found.append(f"{name} is {mine} in the cost, {theirs} in the model")
-        return found
+                phrases.append(f"{name} is {mine} in the cost, {theirs} in the model")
+        return phrases
 
     def other_weights(self, other: ModelSpec) -> str:
         """Of the same architecture: what is known to differ in the weights, in words; else empty."""
@@ -139,22 +140,47 @@ class ModelSpec:
         more = len(parts) - _SHOWN
         return ", ".join(parts[:_SHOWN]) + (f" and {more} other parts" if more > 0 else "")
 
+    def check(self, model: nn.Module, *, same_weights: bool = True) -> None:
+        """Refuse any other model than this one; see `RunningCost.check_model`.
+
+        Raises:
+            BadInput: naming everything that differs.
+        """
+        try:
+            other = ModelSpec.of(model)
+        except NotSeen:
+            other = ModelSpec.of(model, self.reads)
+        differs = self.differences(other)
+        remedy = "Fit a cost for this model"
+        if not differs and same_weights and (parts := self.other_weights(other)):
+            differs = [f"{parts} differ: same architecture, other weights"]
+            remedy += (
+                ". If it was trained further from the cost's own (embeddings in modules_to_save, full "
+                "fine-tuning, a merged PET), use it on purpose: "
+                "pets.regularize(model, cost, same_weights=False)"
+            )
+        if differs:
+            raise BadInput(
+                f"this cost was made for {self.name!r} and does not fit the model: "
+                f"{'; '.join(differs)}. {remedy}"
+            )
+
     def states(self, output: Any) -> tuple[torch.Tensor, ...]:
         """The L+1 hidden states [B, S, H] in the output of a model of this kind."""
-        found = states_of(output)
-        if found is None:
+        states = states_of(output)
+        if states is None:
             raise BadInput(f"{type(output).__name__} holds no hidden states")
-        return found
+        return states
 
 
 def encoder_of(model: nn.Module) -> nn.Module:
     """The module inside that yields the hidden states from token ids, if it can be without a head."""
     plm: Any = pretrained_model(model)
     try:
-        found: nn.Module = plm.get_submodule(probe(plm).encoder)
+        encoder: nn.Module = plm.get_submodule(probe(plm).encoder)
     except NotSeen:
-        found = plm.base_model
-    return found
+        encoder = plm.base_model
+    return encoder
 
 
 def text_config(plm: Any) -> Any:

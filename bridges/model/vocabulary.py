@@ -21,10 +21,10 @@ def predicting_table(plm: Any) -> Tensor:
             there.
     """
     name = type(plm).__name__
-    found = next((m for m in _tables(plm) if isinstance(getattr(m, "weight", None), Tensor)), None)
-    if found is None:
+    embeddings = next((m for m in _tables(plm) if isinstance(getattr(m, "weight", None), Tensor)), None)
+    if embeddings is None:
         raise BadInput(f"{name} has no word embeddings to take end points from")
-    table = whole_weight(found)
+    table = whole_weight(embeddings)
     if not table.is_floating_point():
         raise BadInput(
             f"the word embeddings of {name} are quantised ({table.dtype}): leave them out of the "
@@ -41,10 +41,10 @@ def predicting_table(plm: Any) -> Tensor:
 def input_embeddings(plm: Any) -> nn.Module | None:
     """What transformers knows as the model's input embeddings; None where it knows of none."""
     try:
-        found = plm.get_input_embeddings()
+        embeddings = plm.get_input_embeddings()
     except (AttributeError, NotImplementedError):  # FSMT's decoder is no model of its own
         return None
-    return found if isinstance(found, nn.Module) else None
+    return embeddings if isinstance(embeddings, nn.Module) else None
 
 
 def _tables(plm: Any) -> list[nn.Module | None]:

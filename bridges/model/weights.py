@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
@@ -31,6 +32,12 @@ def pretrained_model(model: nn.Module) -> PreTrainedModel:
         f"{type(model).__name__} holds no transformers model: expected a PreTrainedModel or a module "
         "that wraps one"
     )
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where inputs go: to the parameters. Offloaded ones are on no device: the model sends inputs on."""
+    places = (p.device for p in model.parameters() if not p.is_meta)
+    return next(places, torch.device("cpu"))
 
 
 class Weight(NamedTuple):
@@ -86,9 +93,9 @@ def whole_weight(module: nn.Module) -> Tensor:
     """
     with _there(module):
         value: Any = module.weight
-        found = _whole(value, type(module).__name__)
+        whole = _whole(value, type(module).__name__)
         # What is gathered or loaded for a moment is gone after it.
-        return found.clone() if isinstance(value, DTensor) or _is_away(module) else found
+        return whole.clone() if isinstance(value, DTensor) or _is_away(module) else whole
 
 
 class _Walk:
@@ -154,21 +161,21 @@ def _in_use(wrapper: Any) -> nn.Module:
 
 
 def _whole(tensor: Tensor, name: str) -> Tensor:
-    found = tensor.detach()
-    if isinstance(found, DTensor):
-        found = found.full_tensor()
-    if found.is_meta:
+    whole = tensor.detach()
+    if isinstance(whole, DTensor):
+        whole = whole.full_tensor()
+    if whole.is_meta:
         raise BadInput(
             f"{name} is on the meta device, and nothing says where its numbers are: load the weights "
             "first"
         )
-    if found.shape == (0,) and isinstance(tensor, nn.Parameter):
+    if whole.shape == (0,) and isinstance(tensor, nn.Parameter):
         raise BadInput(
             f"{name} is empty, as DeepSpeed ZeRO-3 leaves what it partitions, and cannot be gathered "
             "here: make the cost, and call pets.regularize, inside "
             "deepspeed.zero.GatheredParameters(list(model.parameters()))"
         )
-    return found
+    return whole
 
 
 def _is_away(module: nn.Module) -> bool:

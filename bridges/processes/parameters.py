@@ -158,10 +158,10 @@ class Between(Positive):
 
 def learnable(cls: type) -> dict[str, Learnable]:
     """What a class may learn, by name; a subclass comes before what it inherits."""
-    found: dict[str, Learnable] = {}
+    named: dict[str, Learnable] = {}
     for base in cls.__mro__:
-        found |= {k: v for k, v in vars(base).items() if isinstance(v, Learnable) and k not in found}
-    return found
+        named |= {k: v for k, v in vars(base).items() if isinstance(v, Learnable) and k not in named}
+    return named
 
 
 def learned_names(bridge: nn.Module) -> list[str]:

@@ -207,10 +207,10 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
 
 def versions() -> dict[str, str]:
     """Versions a result depends on."""
-    found = {"python": platform.python_version()}
+    by_name = {"python": platform.python_version()}
     for package in ("bridge-pets", "torch", "transformers", "peft"):
         try:
-            found[package] = version(package)
+            by_name[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            by_name[package] = "not installed"
+    return by_name

@@ -66,8 +66,8 @@ def check_replaceable(path: Path, is_ours: bool, what: str) -> None:
         BadInput: if not.
     """
     if path.is_symlink() or (path.exists() and not is_ours):
-        found = "is a symbolic link" if path.is_symlink() else f"exists and is no {what} of bridge-pets"
-        raise BadInput(f"{path} {found}: it is not replaced, choose another place or move it away")
+        reason = "is a symbolic link" if path.is_symlink() else f"exists and is no {what} of bridge-pets"
+        raise BadInput(f"{path} {reason}: it is not replaced, choose another place or move it away")
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def claimed(
         check_ours(folder, ours, f"nothing of {what}")
     lock_file = folder / LOCK_FILE
     with writing(folder):
-        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         if lock_file.is_symlink() or (lock_file.exists() and not lock_file.is_file()):
             raise BadInput(f"{lock_file} is no lock of bridge-pets: delete it, or choose another folder")
@@ -111,5 +111,5 @@ def claimed(
             lock_file.unlink()  # while it is held: who waits for it sees that it is gone
         lock.release()
         with contextlib.suppress(OSError):
-            for path in made:
+            for path in missing:
                 path.rmdir()

@@ -83,8 +83,8 @@ def misfit(value: object, shape: Shape, name: str = "") -> str:
     if isinstance(shape, Kind):
         return "" if shape.fits(value) else _said(name, value, shape.expected)
     if isinstance(shape, Maybe):
-        found = "" if value is None else misfit(value, shape.shape, name)
-        return f"{found} or null" if found == _said(name, value, _expected(shape.shape)) else found
+        wrong = "" if value is None else misfit(value, shape.shape, name)
+        return f"{wrong} or null" if wrong == _said(name, value, _expected(shape.shape)) else wrong
     if isinstance(shape, list):
         if not isinstance(value, list):
             return _said(name, value, LIST.expected)
@@ -106,8 +106,8 @@ def misfit(value: object, shape: Shape, name: str = "") -> str:
             if optional:
                 continue
             return f"{path} is missing, expected {_expected(of)}"
-        if found := misfit(value[key], of, path):
-            return found
+        if wrong := misfit(value[key], of, path):
+            return wrong
     return ""
 
 

@@ -44,15 +44,15 @@ def replacement(target: Path, *, of_file: bool = False) -> Iterator[Path]:
         new = place / _NEW
         new.mkdir()
         mode = stat.S_IMODE(new.stat().st_mode)
-        made = new / target.name if of_file else new
-        yield made
-        for path in (made, *made.rglob("*")):
+        written = new / target.name if of_file else new
+        yield written
+        for path in (written, *written.rglob("*")):
             _settle(path, mode)
         if target.is_symlink():
             raise OSError(errno.ELOOP, "it is a symbolic link")
-        if made.is_dir() and target.exists():
+        if written.is_dir() and target.exists():
             target.rename(place / _OLD)
-        made.replace(target)
+        written.replace(target)
         _sync(target.parent)
     finally:
         _dissolve(place, target)
@@ -69,14 +69,14 @@ def clean(folder: Path, targets: Collection[str] | None = None, *, older: Collec
             is in use: only in a folder that is this process's alone.
     """
     for place in leftovers(folder, older=older):
-        found = _target(place.name)
-        if targets is not None and found not in targets:
+        target = _target(place.name)
+        if targets is not None and target not in targets:
             continue
         with contextlib.suppress(OSError):
             if not _is_mine(place):
                 continue
             if place.is_dir():
-                _clean(place, folder / found)
+                _clean(place, folder / target)
             else:
                 place.unlink()
 
@@ -87,8 +87,8 @@ def leftovers(folder: Path, *, older: Collection[str] = ()) -> list[Path]:
         names = os.listdir(folder)
     except OSError:
         return []
-    found = [n for n in names if _NAME.fullmatch(n) or (_target(n) in older and _OLDER.fullmatch(n))]
-    return [folder / name for name in found if _is_workplace(folder / name)]
+    matching = [n for n in names if _NAME.fullmatch(n) or (_target(n) in older and _OLDER.fullmatch(n))]
+    return [folder / name for name in matching if _is_workplace(folder / name)]
 
 
 def _made(target: Path) -> tuple[Path, FileLock]:
@@ -157,8 +157,8 @@ def _sync(path: Path) -> None:
 
 def _target(name: str) -> str:
     """What is replaced in a place of that name; empty if it is none."""
-    found = _NAME.fullmatch(name) or _OLDER.fullmatch(name)
-    return found["target"] if found else ""
+    match = _NAME.fullmatch(name) or _OLDER.fullmatch(name)
+    return match["target"] if match else ""
 
 
 def _is_workplace(path: Path) -> bool:

@@ -87,8 +87,8 @@ class Case:
         """The map of its cost, random, in float64 and frozen."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            made = bridge.make_map(HIDDEN, (8, self.dim(bridge)))
-        return made.double().requires_grad_(False)
+            latent_map = bridge.make_map(HIDDEN, (8, self.dim(bridge)))
+        return latent_map.double().requires_grad_(False)
 
     def trajectory(self, states: int, *, seed: int = 0) -> Trajectory:
         """Of a model with so many layers' states, in float64, leaves with a gradient."""

@@ -91,10 +91,10 @@ class LawTests(Case):
         variance = kernel.diagonal(dim1=1, dim2=2).T
         assert (centred.mean(1).abs() <= 5 * (variance / count).sqrt()).all(), "mean"
         # The fourth moments say how far the covariance of so many draws may be off, whatever the law.
-        found = torch.einsum("snd,tnd->dst", centred, centred) / count
+        covariance = torch.einsum("snd,tnd->dst", centred, centred) / count
         fourth = torch.einsum("snd,tnd->dst", centred.square(), centred.square()) / count
-        allowed = 5 * ((fourth - found.square()) / count).sqrt()
-        assert ((found - kernel).abs() <= allowed).all(), "covariance"
+        allowed = 5 * ((fourth - covariance.square()) / count).sqrt()
+        assert ((covariance - kernel).abs() <= allowed).all(), "covariance"
         if not self.normal:
             return
         first, among = centred[..., 0], kernel[0]
@@ -142,8 +142,8 @@ class LawTests(Case):
         if self.normal:
             laws = MultivariateNormal(mean.permute(1, 2, 0), _by_dimension(bridge, t, end))
             expected = laws.log_prob(z.permute(1, 2, 0)).sum(-1)
-            found = bridge.log_prob_path(z, t, end)
-            assert_close(found, expected, rtol=self.exact, atol=self.exact)
+            density = bridge.log_prob_path(z, t, end)
+            assert_close(density, expected, rtol=self.exact, atol=self.exact)
 
 
 def _by_dimension(bridge: GaussianBridge, t: Tensor, end: Tensor) -> Tensor:
@@ -153,5 +153,5 @@ def _by_dimension(bridge: GaussianBridge, t: Tensor, end: Tensor) -> Tensor:
 
 
 def _check_normal(values: Tensor, variance: Tensor, where: str) -> None:
-    found = stats.kstest((values / variance.sqrt()).numpy(), "norm").pvalue
-    assert found > RARE, f"Kolmogorov-Smirnov p = {found} {where}"
+    p_value = stats.kstest((values / variance.sqrt()).numpy(), "norm").pvalue
+    assert p_value > RARE, f"Kolmogorov-Smirnov p = {p_value} {where}"

@@ -42,7 +42,7 @@ def solve_picard(
 
 def adjoint_picard(
     net: PathNetwork,
-    found: Solution,
+    solution: Solution,
     grad_y: Tensor,
     grad_p: Tensor,
     decay: Tensor,
@@ -57,7 +57,7 @@ def adjoint_picard(
     for sweep in range(1, max_sweeps + 1):
         grad = grad_p.clone()
         grad[:-1] += gain[:, None, None] * total[1:]
-        layers, of_y = net.transposed(grad, found.values)
+        layers, of_y = net.transposed(grad, solution.values)
         after = free + _integrate(response, of_y)
         if sweep >= min(UNCHECKED_SWEEPS, max_sweeps):
             residual = _change(after, total)

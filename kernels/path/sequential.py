@@ -21,17 +21,17 @@ def solve_sequential(net: PathNetwork, forcing: Tensor, decay: Tensor, gain: Ten
 
 
 def adjoint_sequential(
-    net: PathNetwork, found: Solution, grad_y: Tensor, grad_p: Tensor, decay: Tensor, gain: Tensor
+    net: PathNetwork, solution: Solution, grad_y: Tensor, grad_p: Tensor, decay: Tensor, gain: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
     """Total gradients of y [T+1, N, d] and of every layer's value, one node after the other."""
     total = grad_y.clone()
-    layers = [torch.empty_like(value) for value in found.values]
+    layers = [torch.empty_like(value) for value in solution.values]
     for j in reversed(range(len(grad_y))):
         grad = grad_p[j]
         if j + 1 < len(grad_y):
             grad = grad + gain[j] * total[j + 1]
             total[j] += decay[j] * total[j + 1]
-        at_node, of_y = net.transposed(grad, [value[j] for value in found.values])
+        at_node, of_y = net.transposed(grad, [value[j] for value in solution.values])
         total[j] += of_y
         for whole, part in zip(layers, at_node, strict=True):
             whole[j] = part

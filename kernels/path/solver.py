@@ -93,18 +93,18 @@ class SolvePath(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         half = len(stack) // 2
         net = PathNetwork(inputs, path_weight, stack[:half], stack[half:])
-        found: Solution | None = None
+        solution: Solution | None = None
         if settings.solver == "picard":
-            found, report.evaluations, report.residual = solve_picard(
+            solution, report.evaluations, report.residual = solve_picard(
                 net, forcing, decay, gain, settings.tolerance, settings.max_sweeps
             )
-        report.solver = "sequential" if found is None else "picard"
-        if found is None:
+        report.solver = "sequential" if solution is None else "picard"
+        if solution is None:
             sequential = choose(decay, backend=settings.backend).backend.operations
-            found = sequential.solve_sequential(net, forcing, decay, gain)
-        ctx.save_for_backward(decay, gain, path_weight, *stack, found.y, *found.values)
+            solution = sequential.solve_sequential(net, forcing, decay, gain)
+        ctx.save_for_backward(decay, gain, path_weight, *stack, solution.y, *solution.values)
         ctx.settings, ctx.report, ctx.half = settings, report, half
-        return found.y, found.values[-1]
+        return solution.y, solution.values[-1]
 
     @staticmethod
     @once_differentiable
@@ -118,16 +118,16 @@ class SolvePath(torch.autograd.Function):
         grad_y, grad_p = grads
         decay, gain, path_weight, *rest = ctx.saved_tensors
         y, *values = rest[2 * half :]
-        found = Solution(y, values)
+        solution = Solution(y, values)
         net = PathNetwork(values[0], path_weight, rest[:half], rest[half : 2 * half])
         solved: tuple[Tensor, list[Tensor]] | None = None
         if report.solver == "picard":
             solved, report.backward_evaluations, report.backward_residual = adjoint_picard(
-                net, found, grad_y, grad_p, decay, gain, settings.tolerance, settings.max_sweeps
+                net, solution, grad_y, grad_p, decay, gain, settings.tolerance, settings.max_sweeps
             )
         if solved is None:
             sequential = choose(decay, backend=settings.backend).backend.operations
-            solved = sequential.adjoint_sequential(net, found, grad_y, grad_p, decay, gain)
+            solved = sequential.adjoint_sequential(net, solution, grad_y, grad_p, decay, gain)
         total, layers = solved
         _, _, of_forcing, of_decay, of_gain, of_inputs, of_path, *of_stack = ctx.needs_input_grad
 

@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from bridges import RunningCost
-from bridges.model.probe import is_probing, states_of
+from bridges.model.forward import states_of
+from bridges.model.probe import is_probing
 from bridges.model.spec import encoder_of, pretrained_model
 from pets.methods.prompts import check_not_checkpointed
 from pets.plug import calls

@@ -5,6 +5,7 @@ Importing this room registers all of them. A new file is added here, and nowhere
 
 from __future__ import annotations
 
+from bridges.errors import BadInput, is_number, shown
 from bridges.written import pairs
 from pets.regularizers.base import Objective, catalogue, symmetric_kl
 from pets.regularizers.dropout import Dropout
@@ -45,7 +46,10 @@ def weighed(text: str) -> tuple[str, float | None]:
     """
     name, parameters = split(text)
     others = [item for key, _, item in pairs(text.partition(":")[2]) if key != "weight"]
-    return f"{name}:{','.join(others)}" if others else name, parameters.get("weight")
+    weight = parameters.get("weight")
+    if weight is not None and not is_number(weight):
+        raise BadInput(f"regularizer {shown(text)}: expected weight=number, as in {catalogue.example}")
+    return f"{name}:{','.join(others)}" if others else name, weight if weight is None else float(weight)
 
 
 def strengths(name: str, count: int) -> list[float]:

@@ -11,9 +11,17 @@ from typing import Any
 from bridges.errors import BadInput, shown
 from bridges.registry import Info
 from pets.tasks.base import Example, Label, Task, TaskData, catalogue
-from pets.tasks.glue import GlueTask
+from pets.tasks.data import GlueTask
+from pets.tasks.glue import MNLI, MRPC, QNLI, QQP, RTE, SST2, CoLA
 
 __all__ = [
+    "MNLI",
+    "MRPC",
+    "QNLI",
+    "QQP",
+    "RTE",
+    "SST2",
+    "CoLA",
     "Example",
     "GlueTask",
     "Label",

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bridges.errors import BadInput, check_name, shown
+from bridges.errors import BadInput, shown
 from bridges.registry import Registry
-from pets.tasks.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Task(ABC):
         metric: the main metric, a name of `pets.tasks.metrics`.
 
     Raises:
-        BadInput: if the number of words is not the number of classes, or there is no such metric.
+        BadInput: if the number of words is not the number of classes.
     """
 
     name: ClassVar[str] = ""
@@ -63,7 +62,6 @@ class Task(ABC):
             catalogue.register(name, cls)
 
     def __init__(self, words: Sequence[str] = "") -> None:
-        check_name("metric", self.metric, METRICS)
         if words != "":
             self.labels = self.with_words(words).labels
 

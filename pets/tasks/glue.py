@@ -1,55 +1,8 @@
-"""The GLUE tasks: their columns, the words that name their classes, their metric."""
+"""The seven GLUE tasks: their columns, the words that name their classes, their metric."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
-
-from pets.tasks import data
-from pets.tasks.base import Label, Task, TaskData
-
-
-@dataclass(frozen=True)
-class GlueLabel(Label):
-    """One class of a GLUE task.
-
-    Attributes:
-        tsv: the value of the label column in the original tsv files.
-        hub: the integer in the hub's `nyu-mll/glue`.
-    """
-
-    tsv: str
-    hub: int
-
-
-class GlueTask(Task):
-    """One GLUE task, from the original tsv files or from the hub, where its name is a configuration.
-
-    Attributes:
-        folder: the folder of the original tsv files, e.g. "SST-2".
-        tsv_texts: the one or two text columns of the tsv files.
-        tsv_label: the label column of the tsv files.
-        hub_texts: the text columns on the hub, in the order of `tsv_texts`.
-        tsv_columns: the columns of a tsv file without a header line; None when it has one.
-        train_file, reported_file: file names; the reported one is the GLUE dev set.
-        reported_split: the split on the hub that equals `reported_file`.
-        skips_broken_rows: the original file holds rows broken by newlines inside a text.
-    """
-
-    labels: tuple[GlueLabel, ...]
-    folder: ClassVar[str]
-    tsv_texts: ClassVar[tuple[str, ...]]
-    tsv_label: ClassVar[str] = "label"
-    hub_texts: ClassVar[tuple[str, ...]]
-    tsv_columns: ClassVar[tuple[str, ...] | None] = None
-    train_file: ClassVar[str] = "train.tsv"
-    reported_file: ClassVar[str] = "dev.tsv"
-    reported_split: ClassVar[str] = "validation"
-    skips_broken_rows: ClassVar[bool] = False
-
-    def load(self, folder: str | Path | None = None) -> TaskData:
-        return data.load(self, folder)
+from pets.tasks.data import GlueLabel, GlueTask
 
 
 class SST2(GlueTask, name="sst2"):

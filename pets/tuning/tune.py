@@ -23,6 +23,7 @@ from pets.plug.regularize import regularize
 from pets.tasks import prompts, splits
 from pets.tasks.base import TaskData
 from pets.tasks.classifier import PromptClassifier
+from pets.tasks.metrics import check_metric
 from pets.tasks.shared_texts import warn_of_shared_texts
 from pets.tasks.verbalizer import Verbalizer
 from pets.tuning.evaluation import check_tokens, encode, room
@@ -155,6 +156,7 @@ def prepared(
 
     ``plm`` and the global generator are left as they were.
     """
+    check_metric(data.task)
     verbalizer = Verbalizer.of_words(tokenizer, data.task.verbalizer)
     if settings.shots is None:
         train, dev = splits.hold_out(data.train, data.task, settings.seed)

@@ -16,7 +16,7 @@ import pets
 from bridges import BadInput, RunningCost
 from bridges.cost.documents import Layout
 from bridges.cost.targets import read
-from bridges.model.probe import states_of
+from bridges.model.forward import states_of
 from bridges.model.spec import encoder_of
 
 MAPPINGS = {

@@ -29,6 +29,9 @@ def test_a_regularizer_in_one_word() -> None:
     assert objective.weight == 1.0
     assert regularizers.weighed("r-drop:weight=1") == ("r-drop", 1.0)
     assert regularizers.weighed("r-drop") == ("r-drop", None)
+    assert type(regularizers.weighed("r-drop:weight=1")[1]) is float  # as --weight 1 is
+    with pytest.raises(BadInput, match="expected weight=number"):
+        regularizers.weighed("r-drop:weight=much")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +40,7 @@ def test_a_regularizer_in_one_word() -> None:
         ("r-drip:weight=1", "unknown regularizer 'r-drip'; did you mean 'r-drop'"),
         ("r-drop", "regularizer 'r-drop' needs 'weight'; it takes weight"),
         ("r-drop:alpha=1", "regularizer 'r-drop' has no parameter 'alpha'; it takes weight"),
-        ("r-drop:weight=much", "'weight=much' is not key="),
+        ("r-drop:weight=much", "weight='much': expected the alpha of r-drop, a finite number"),
         ("dropout:weight=1", "weight=1.0: expected the probability of dropout, a number in"),
     ],
 )

@@ -163,9 +163,10 @@ def test_a_task_of_a_third_party_is_tuned_and_compared(tmp_path: Path) -> None:
     assert (outcome.done, outcome.failed) == (1, 0)
 
 
-def test_a_task_whose_metric_there_is_not_is_refused() -> None:
+def test_a_task_whose_metric_there_is_not_is_refused(tmp_path: Path) -> None:
     class Odd(Colours):
         metric = "f1-macro"
 
     with pytest.raises(BadInput, match="unknown metric 'f1-macro'; did you mean 'f1_macro'"):
-        Odd()
+        tune(tiny_bert(), tiny_tokenizer(), Odd().load(), TuneSettings(shots=4), tmp_path / "run")
+    assert not list(tmp_path.iterdir())

@@ -41,7 +41,7 @@ def test_a_regularizer_in_one_word() -> None:
         ("r-drop", "regularizer 'r-drop' needs 'weight'; it takes weight"),
         ("r-drop:alpha=1", "regularizer 'r-drop' has no parameter 'alpha'; it takes weight"),
         ("r-drop:weight=much", "weight='much': expected the alpha of r-drop, a finite number"),
-        ("dropout:weight=1", "weight=1.0: expected the probability of dropout, a number in"),
+        ("dropout:weight=1", "weight=1: expected the probability of dropout, a number in"),
     ],
 )
 def test_what_cannot_be_read_is_refused(text: str, message: str) -> None:

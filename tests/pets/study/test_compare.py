@@ -442,10 +442,25 @@ def test_the_command_runs_a_grid(command: Callable[..., tuple[int, str]], tmp_pa
     assert rows["label-smoothing"]["settings"]["max_steps"] == 2
 
 
+def test_a_pet_with_options_is_a_pet_of_its_own(
+    command: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    code, said = command("--pets", "lora", "lora:r=2,target_modules=[query]", "--bridges", "regression")
+    assert code == 0, said
+    rows = {(row["pet"], row["arm"]): row for row in rows_of(tmp_path / "runs")}
+    assert len(rows) == 4
+    small = rows["lora:r=2,target_modules=[query]", "regression"]
+    assert small["settings"]["pet_options"] == {"r": 2, "target_modules": ["query"]}
+    plain = rows["lora", "regression"]
+    assert plain["settings"]["pet_options"] == {}
+    assert small["trainable_parameters"] * 8 == plain["trainable_parameters"]  # r 2 of 8, one of two
+
+
 @pytest.mark.parametrize(
     ("args", "parts"),
     [
         (["--tasks", "sst3"], ["sst3", "sst2"]),
+        (["--pets", "lora:rank=2"], ["lora:rank=2, vanilla: ", "'rank'"]),
         (["--pets", "lorra"], ["lorra", "lora"]),
         (["--bridges", "brownain"], ["brownain", "brownian"]),
         (["--bridges", "brownian@shuffled"], ["brownian@shuffled", "shuffled-ends"]),

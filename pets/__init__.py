@@ -1,14 +1,36 @@
 """Parameter-efficient tuning with a running cost.
 
 `get` gives the peft config of a PET, `regularize` plugs a `bridges.RunningCost` into a model, a
-`Verbalizer` gives its labels words to end at.
-Importing the package also makes "adapter" and "bitfit" known to peft: a process that only loads one of
-them needs ``import pets`` first, or peft stops with ``KeyError: 'ADAPTER'`` or ``'BITFIT'``.
+`Verbalizer` gives its labels words to end at. Each name is imported when it is first used.
+Importing the package also makes "adapter" and "bitfit" known to peft, as soon as that is imported: a
+process that only loads one of them needs ``import pets`` first, or peft stops with
+``KeyError: 'ADAPTER'`` or ``'BITFIT'``.
 """
 
-from pets import interrupts  # noqa: F401  first: it takes care of the seconds that the others take
-from pets.methods import available, get, init_prompt
-from pets.plug.regularize import Regularizer, regularize
-from pets.tasks.verbalizer import Verbalizer
+from typing import TYPE_CHECKING
 
-__all__ = ["Regularizer", "Verbalizer", "available", "get", "init_prompt", "regularize"]
+from bridges.lazy import exports
+from pets import interrupts  # noqa: F401  before whatever takes seconds to import
+from pets.on_import import import_after
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "pets.methods": ["PET", "available", "get", "info", "init_prompt", "parse"],
+        "pets.plug.regularize": ["Regularizer", "regularize"],
+        "pets.tasks.verbalizer": ["Verbalizer"],
+    },
+)
+
+if TYPE_CHECKING:  # the same for type checkers and editors; tests/pets/test_start.py compares
+    from pets.methods import PET as PET
+    from pets.methods import available as available
+    from pets.methods import get as get
+    from pets.methods import info as info
+    from pets.methods import init_prompt as init_prompt
+    from pets.methods import parse as parse
+    from pets.plug.regularize import Regularizer as Regularizer
+    from pets.plug.regularize import regularize as regularize
+    from pets.tasks.verbalizer import Verbalizer as Verbalizer
+
+import_after("peft", "pets.methods")

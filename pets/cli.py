@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from importlib import import_module
 from typing import Any
 
 import click
@@ -12,15 +13,44 @@ from safetensors import SafetensorError
 
 from bridges.errors import BadInput, is_out_of_memory, one_line, out_of_memory
 from pets import interrupts
-from pets.commands.compare import compare
-from pets.commands.demo import demo
-from pets.commands.fit import fit
-from pets.commands.report import report
-from pets.commands.tune import tune
-from pets.commands.zoo import zoo
+
+COMMANDS = {
+    "demo": "See it work: nothing to download, no GPU, a few minutes.",
+    "fit": "Fit a running cost for a model on plain text.",
+    "tune": "Tune one PET on one task and print its result line.",
+    "compare": "Compare PETs with and without running costs: tasks x shots x PETs x arms x seeds.",
+    "report": "Show what a comparison came to: one HTML file, and the same as Markdown.",
+    "zoo": "List what is registered: bridges, PETs, regularizers and tasks, with their parameters.",
+}
+"""What each module of `pets.commands` does, said without importing it: that takes seconds."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """The commands, each imported when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"pets.commands.{cmd_name}"), cmd_name)
+        interrupts.restore()  # all that takes seconds is imported
+        if "transformers" in sys.modules:
+            from transformers.utils import logging as transformers_logging
+
+            transformers_logging.set_verbosity_error()
+            transformers_logging.disable_progress_bar()
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="bridge-pets")
 def cli() -> None:
     """Tune pretrained language models with few parameters and a running cost.
@@ -38,20 +68,11 @@ def cli() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # peft asks transformers for an attribute under its old name; nothing a user can act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-
-
-for command in (demo, fit, tune, compare, report, zoo):
-    cli.add_command(command)
 
 
 def main(args: list[str] | None = None) -> Any:
     """Run the command line; wrong input is one line on standard error and exit code 2."""
     try:
-        interrupts.restore()
         cli.main(args=args, prog_name="bridge-pets", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import tempfile
@@ -40,9 +41,12 @@ def _seeded() -> None:
 @pytest.fixture(autouse=True)
 def _registries_restored() -> Iterator[None]:
     """Classes that a test names are forgotten after it."""
-    from bridges.processes import catalogue  # the lines above come before
+    from bridges import processes  # the lines above come before
+    from pets import methods, regularizers, tasks
 
-    with catalogue.restored():
+    with contextlib.ExitStack() as stack:
+        for room in (processes, methods, regularizers, tasks):
+            stack.enter_context(room.catalogue.restored())
         yield
 
 

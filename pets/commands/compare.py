@@ -8,9 +8,13 @@ from typing import Any
 
 import click
 
+import bridges
 from bridges.errors import BadInput
-from pets.commands.options import ManyValues, read_lines, trust_remote_code
+from pets import methods, regularizers, tasks
+from pets.commands.options import ManyValues, Named, read_lines, trust_remote_code
+from pets.study.cells.grid import Grid
 from pets.study.compare.presets import PRESETS
+from pets.study.compare.run import compare as run
 
 
 @click.command(cls=ManyValues)
@@ -23,27 +27,39 @@ from pets.study.compare.presets import PRESETS
     help="What the options that are not given are set to.",
 )
 @click.option(
-    "--tasks", multiple=True, metavar="TASK...", help="sst2, mnli, cola, rte, qnli, mrpc, qqp."
+    "--tasks", cls=Named, names=tasks.available, multiple=True, metavar="TASK...", help="{names}."
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
     help="Folder with the original GLUE tsv files.  [default: the hub]",
 )
-@click.option("--pets", multiple=True, metavar="PET...", help="lora, bitfit, adapter, prefix, prompt.")
+@click.option(
+    "--pets",
+    cls=Named,
+    names=methods.available,
+    multiple=True,
+    metavar="PET...",
+    help="{names}; with options of peft's if you like: lora:r=16",
+)
 @click.option(
     "--bridges",
     "arms",
+    cls=Named,
+    names=bridges.available,
     multiple=True,
     metavar="ARM...",
-    help="Bridges and controls of `bridge-pets zoo`, with a control of a fitted cost as in "
-    "brownian@random-map and brownian@shuffled-ends. The PET alone, vanilla, is always there.",
+    help="{names}; with parameters, ou:theta=2, or a control of a fitted cost, brownian@random-map or "
+    "brownian@shuffled-ends. The PET alone, vanilla, is always there.",
 )
 @click.option(
     "--regularizers",
+    "objectives",
+    cls=Named,
+    names=regularizers.available,
     multiple=True,
     metavar="NAME...",
-    help="What people use instead: weight-decay, dropout, r3f, r-drop, neftune, label-smoothing.",
+    help="What people use instead: {names}.",
 )
 @click.option("--shots", multiple=True, type=int, metavar="K...", help="Examples per class; 0: all.")
 @click.option("--seeds", multiple=True, type=int, metavar="SEED...", help="A split each.")
@@ -77,7 +93,7 @@ def compare(
     preset: str,
     data: Path | None,
     texts: tuple[str, ...],
-    regularizers: tuple[str, ...],
+    objectives: tuple[str, ...],
     jobs: int,
     ray: str | None,
     out: Path,
@@ -98,14 +114,11 @@ def compare(
       bridge-pets compare --model M --preset small --data glue --text wiki.txt --out runs --jobs 2
       bridge-pets report runs
     """
-    from pets.study.cells.grid import Grid
-    from pets.study.compare.run import compare as run
-
     if jobs < 1:
         raise BadInput(f"--jobs {jobs}: expected 1 or more")
     chosen = PRESETS[preset] | {name: value for name, value in given.items() if value not in (None, ())}
-    grid = Grid.of_options({**chosen, "arms": (*chosen["arms"], *regularizers)})
-    found = run(
+    grid = Grid.of_options({**chosen, "arms": (*chosen["arms"], *objectives)})
+    outcome = run(
         grid,
         out,
         model,
@@ -115,7 +128,7 @@ def compare(
         ray=ray,
         trust_remote_code=trust_remote_code,
     )
-    click.echo(f"{found.done} cells done, {found.reused} of them before; {found.failed} failed")
+    click.echo(f"{outcome.done} cells done, {outcome.reused} of them before; {outcome.failed} failed")
     click.echo(f"wrote {out / 'results.jsonl'}")
-    if found.failed:
+    if outcome.failed:
         sys.exit(1)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from bridges.errors import check_counts
+from pets.demo.demo import run
 
 
 @click.command()
@@ -25,7 +26,5 @@ def demo(out: Path, seeds: int) -> None:
     cost, and tunes LoRA with and without them on a few-shot task: which area of the library does a
     docstring belong to? Prints a table and draws trajectories.png.
     """
-    from pets.demo.demo import run
-
     check_counts(seeds=seeds)
     run(out, seeds)

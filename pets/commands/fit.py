@@ -13,16 +13,19 @@ from bridges.errors import BadInput
 from bridges.fitting.together import STATE_FILE, discard_state, partial_folder
 from bridges.storage.ownership import claimed, foreign
 from bridges.storage.workplace import clean
-from pets.commands.options import ManyValues, read_lines, trust_remote_code
+from pets.commands.options import ManyValues, Named, read_lines, trust_remote_code
+from pets.tuning.models import load_plm
 
 
 @click.command(cls=ManyValues)
 @click.option("--model", required=True, help="Hugging Face name or local folder of a language model.")
 @click.option(
     "--bridge",
+    cls=Named,
+    names=bridges.available,
     default="brownian",
     show_default=True,
-    help="A name from `bridge-pets zoo`, with parameters if you like: ou:theta=2,sigma=1",
+    help="{names}; with parameters if you like: ou:theta=2,sigma=1. See `bridge-pets zoo`.",
 )
 @click.option(
     "--text",
@@ -69,8 +72,6 @@ def fit(
       bridge-pets fit --model bert-base-uncased --bridge brownian --text wiki.txt --out brownian-bert
       bridge-pets fit --model bert-base-uncased --bridge brownian --control random-map --out random-bert
     """
-    from pets.tuning.models import load_plm
-
     process = bridges.parse(bridge)
     unfinished = _state_folder(out)
     fits = control != "random-map"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,6 +30,19 @@ class ManyValues(click.Command):
                     expanded.append(option)
             expanded.append(arg)
         return super().parse_args(ctx, expanded)
+
+
+class Named(click.Option):
+    """An option for registered names: ``{names}`` in its help are those, when help is asked for."""
+
+    def __init__(self, *args: Any, names: Callable[[], Sequence[str]], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.names = names
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        listing = copy.copy(self)
+        listing.help = (self.help or "").format(names=", ".join(self.names()))
+        return click.Option.get_help_record(listing, ctx)
 
 
 trust_remote_code = click.option(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from pets.study.report.writing import write_report
+
 
 @click.command()
 @click.argument("runs", type=click.Path(path_type=Path))
@@ -24,7 +26,5 @@ def report(runs: Path, out: Path | None) -> None:
     \b
       bridge-pets report runs/compare
     """
-    from pets.study.report.writing import write_report
-
     for path in write_report(runs, out):
         click.echo(f"wrote {path}")

@@ -9,18 +9,39 @@ from pathlib import Path
 import click
 
 import bridges
-from pets.commands.options import ManyValues, trust_remote_code
+from bridges.errors import BadInput
+from pets import methods, regularizers, tasks
+from pets.commands.options import ManyValues, Named, trust_remote_code
+from pets.tuning.models import load_plm
+from pets.tuning.settings import TuneSettings
+from pets.tuning.tune import tune as run
+from pets.tuning.workers import joined
+
+_WEIGHT = TuneSettings.weight
 
 
 @click.command(cls=ManyValues)
 @click.option("--model", required=True, help="Hugging Face name or local folder of a masked LM.")
-@click.option("--task", required=True, help="sst2, mnli, cola, rte, qnli, mrpc or qqp.")
+@click.option(
+    "--task",
+    cls=Named,
+    names=tasks.available,
+    required=True,
+    help="{names}; with label words if you like: sst2:words=[bad,good]",
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
     help="Folder with the original GLUE tsv files.  [default: the hub]",
 )
-@click.option("--pet", default="lora", show_default=True, help="PET method.")
+@click.option(
+    "--pet",
+    cls=Named,
+    names=methods.available,
+    default="lora",
+    show_default=True,
+    help="{names}; with options of peft's if you like: lora:r=16,target_modules=all-linear",
+)
 @click.option(
     "--cost",
     "cost_folder",
@@ -29,13 +50,15 @@ from pets.commands.options import ManyValues, trust_remote_code
 )
 @click.option(
     "--regularizer",
-    help="Instead of a cost: dropout, label-smoothing, neftune, r-drop, r3f or weight-decay.",
+    cls=Named,
+    names=regularizers.available,
+    help="Instead of a cost: {names}; with its number if you like: r-drop:weight=1",
 )
 @click.option(
     "--weight",
-    default=0.5,
-    show_default=True,
-    help="Factor of the running cost in the loss, or the number of the regularizer.",
+    type=float,
+    help="Factor of the running cost in the loss, or the number of the regularizer.  "
+    f"[default: {_WEIGHT}]",
 )
 @click.option(
     "--shots",
@@ -46,11 +69,7 @@ from pets.commands.options import ManyValues, trust_remote_code
 @click.option("--seed", default=42, show_default=True, help="Of split, initialisation and order.")
 @click.option("--steps", default=1000, show_default=True, help="Optimiser steps.")
 @click.option("--batch-size", default=2, show_default=True, help="Examples a step.")
-@click.option(
-    "--lr",
-    type=float,
-    help="Learning rate, constant.  [default: 1e-3 for prefix and prompt, 1e-4 otherwise]",
-)
+@click.option("--lr", type=float, help="Learning rate, constant.  [default: the PET's]")
 @click.option(
     "--eval-every", default=50, show_default=True, help="Steps between looks at the selection split."
 )
@@ -74,7 +93,7 @@ def tune(
     pet: str,
     cost_folder: Path | None,
     regularizer: str | None,
-    weight: float,
+    weight: float | None,
     shots: int,
     seed: int,
     steps: int,
@@ -86,11 +105,12 @@ def tune(
     out: Path | None,
     trust_remote_code: bool,
 ) -> None:
-    """Tune one PET on one GLUE task and print its result line.
+    """Tune one PET on one task and print its result line.
 
-    The checkpoint is selected on examples taken from the train set; the GLUE dev set is scored once,
-    at the end. The run folder holds result.json (one line: settings, versions, metrics, curves) and
-    the PET. An interrupted run goes on when the same command is given again.
+    The checkpoint is selected on examples taken from the train set; the task's reported ones, of GLUE
+    the dev set, are scored once, at the end. The run folder holds result.json (one line: settings,
+    versions, metrics, curves) and the PET. An interrupted run goes on when the same command is given
+    again.
 
     \b
       bridge-pets tune --model bert-base-uncased --task sst2 --data glue --shots 16 --seed 42
@@ -102,17 +122,13 @@ def tune(
     \b
       torchrun --nproc-per-node 2 -m pets.cli tune --batch-size 32 ...
     """
-    from pets import tasks
-    from pets.tasks import data as glue
-    from pets.tuning.models import load_plm
-    from pets.tuning.settings import TuneSettings
-    from pets.tuning.tune import tune as run
-    from pets.tuning.workers import joined
-
+    method, options = methods.split(pet)
+    regularizer, weight = _regularizer(regularizer, weight)
     settings = TuneSettings(
-        pet=pet,
+        pet=method,
+        pet_options=options,
         regularizer=regularizer,
-        weight=weight,
+        weight=_WEIGHT if weight is None else weight,
         shots=shots or None,
         seed=seed,
         max_steps=steps,
@@ -124,15 +140,34 @@ def tune(
     is_main = joined().is_main
     if not is_main:
         logging.disable(logging.WARNING)  # the first process says it all
-    chosen = tasks.get(task)
+    chosen = tasks.parse(task)
     if label_words:
         chosen = chosen.with_words(label_words)
     cost = bridges.RunningCost.from_pretrained(cost_folder) if cost_folder else None
-    examples = glue.load(chosen, data)
+    examples = chosen.load(data)
     plm, tokenizer = load_plm(model, trust_remote_code=trust_remote_code)
     name = cost.bridge.registered_name if cost else regularizer or "vanilla"
-    folder = out or Path("runs") / f"{chosen.name}-{pet}-{name}-{shots or 'all'}-{seed}"
+    folder = out or Path("runs") / _plain(f"{chosen.name}-{pet}-{name}-{shots or 'all'}-{seed}")
     result = run(plm, tokenizer, examples, settings, folder, cost=cost)
     if is_main:
         click.echo(json.dumps({k: v for k, v in result.items() if k != "curves"}))
         click.echo(f"wrote {folder}", err=True)
+
+
+def _regularizer(text: str | None, weight: float | None) -> tuple[str | None, float | None]:
+    """The regularizer and its weight, which may stand in its text or beside it.
+
+    Raises:
+        BadInput: for an unknown one, or two weights.
+    """
+    if text is None:
+        return None, weight
+    name, own = regularizers.weighed(text)
+    if None not in (own, weight) and own != weight:
+        raise BadInput(f"--regularizer {text} with --weight {weight}: give one of the two numbers")
+    return name, weight if own is None else own
+
+
+def _plain(text: str) -> str:
+    """A text as the name of a folder."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in text)

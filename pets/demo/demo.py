@@ -19,7 +19,7 @@ from pets.demo.tiny_lm import tiny_lm
 from pets.inside import plots
 from pets.study.statistics.intervals import HEADING, markdown_table
 from pets.tasks import prompts
-from pets.tasks.glue import Example, Label, Task, TaskData
+from pets.tasks.base import Example, Label, Task, TaskData
 from pets.tuning.models import load_pet
 from pets.tuning.settings import TuneSettings
 from pets.tuning.tune import tune
@@ -42,17 +42,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bridge-pets"
 
 
-def task_data() -> TaskData:
-    """The few-shot task: which area of the library does this docstring belong to?"""
-    words = tuple(docstrings.AREAS)
-    labels = tuple(Label(word, word, word, k) for k, word in enumerate(words))
-    task = Task("docstrings", "docstrings", labels, ("text",), "area", ("text",))
-    train, reported = docstrings.areas()
-    return TaskData(
-        task,
-        tuple(Example(_start(text), label) for text, label in train),
-        tuple(Example(_start(text), label) for text, label in reported),
-    )
+class Docstrings(Task):
+    """Which area of the standard library does a docstring belong to?"""
+
+    name = "docstrings"
+    labels = tuple(Label(area, area) for area in docstrings.AREAS)
+
+    def load(self, folder: str | os.PathLike[str] | None = None) -> TaskData:
+        train, reported = docstrings.areas()
+        return TaskData(
+            self,
+            tuple(Example(_start(text), label) for text, label in train),
+            tuple(Example(_start(text), label) for text, label in reported),
+        )
 
 
 def _start(text: str) -> str:
@@ -80,7 +82,7 @@ def run(folder: Path, seeds: int) -> dict[str, list[float]]:
 
 def _run(folder: Path, seeds: int) -> dict[str, list[float]]:
     started = time.perf_counter()
-    data = task_data()
+    data = Docstrings().load()
     click.echo("1. a tiny language model, pretrained on the docstrings of the standard library")
     plm, tokenizer = tiny_lm(cache_folder() / "tiny-lm", docstrings.corpus(), data.task.words)
     costs: dict[str, RunningCost | None] = {"vanilla": None}

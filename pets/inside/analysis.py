@@ -17,7 +17,7 @@ from pets.inside.lens import lens
 from pets.inside.separability import FOLDS, separability
 from pets.inside.trajectories import Seen
 from pets.tasks import metrics, prompts
-from pets.tasks.glue import Example, Task
+from pets.tasks.base import Example, Task
 from pets.tasks.verbalizer import Verbalizer
 from pets.tuning.evaluation import room
 

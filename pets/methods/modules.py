@@ -1,17 +1,14 @@
-"""Where in which architecture: the modules an adapter or a LoRA goes to by default."""
+"""What is where in which architecture: the modules an adapter goes to, the head of a model."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Any
 
-from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_LORA_TARGETS
 from torch import nn
 from transformers.models.auto import modeling_auto as auto
 from transformers.pytorch_utils import Conv1D
 
-from bridges.errors import BadInput
 from bridges.model.spec import pretrained_model
 
 SITES = ("attention", "ffn")
@@ -48,45 +45,6 @@ ADAPTER_SITES = {
     "xlm-roberta": _BERT,
 }
 
-# Query and value where peft has no default. ModernBERT computes query, key and value in one projection,
-# which a LoRA changes as a whole, like peft's defaults for GPT-2 and DeBERTa.
-LORA_TARGETS = {
-    "albert": ["query", "value"],
-    "distilbert": ["q_lin", "v_lin"],
-    "megatron-bert": ["query", "value"],
-    "modernbert": ["Wqkv"],
-}
-
-# Run and seen: of the others, some drop the prefix silently and some fail, for they take no cache.
-PREFIX_MODELS = ("bert", "electra", "gpt2", "llama", "qwen2", "qwen3", "roberta", "xlm-roberta")
-# peft takes a sequence classifier apart for a prefix, and knows heads like BERT's only.
-PREFIX_CLASSIFIERS = ("bert", "gpt2", "llama", "qwen2", "qwen3")
-
-
-def add_lora_targets() -> None:
-    """Give peft's table of LoRA defaults the architectures it lacks; its own entries stay.
-
-    A `LoraConfig` then finds its modules in `get_peft_model` as for any other architecture and writes
-    them into its file, which loads without this package.
-    """
-    for model_type, names in LORA_TARGETS.items():
-        PEFT_LORA_TARGETS.setdefault(model_type, names)
-
-
-def check_lora(model: nn.Module) -> None:
-    """Refuse a LoRA without targets where peft knows none.
-
-    Raises:
-        BadInput: naming the linear layers there are.
-    """
-    plm = pretrained_model(model)
-    model_type = plm.config.model_type
-    if model_type not in PEFT_LORA_TARGETS:
-        raise BadInput(
-            f"no default LoRA targets for {type(plm).__name__} ({model_type}): pass target_modules, the "
-            f"query and value projections, out of: {projections(plm)}"
-        )
-
 
 def adapter_pattern(model_type: str, sites: Collection[str]) -> str | None:
     """A regular expression for the paths of an architecture's adapter modules; None if it is unknown."""
@@ -107,38 +65,6 @@ def projections(model: nn.Module) -> str:
     return ", ".join(dict.fromkeys(paths)) or "none"
 
 
-def check_prefix(model: nn.Module) -> None:
-    """Refuse what would train a prefix that the model never sees.
-
-    Raises:
-        BadInput: for an architecture that does not read a prefix, or a model with gradient
-            checkpointing, which recomputes the layers without it.
-    """
-    config: Any = getattr(model, "config", None)
-    model_type = getattr(config, "model_type", None)
-    known = PREFIX_CLASSIFIERS if task_type(model) == "SEQ_CLS" else PREFIX_MODELS
-    if model_type not in known:
-        raise BadInput(
-            f"a prefix is not known to work on {type(model).__name__} ({model_type}): use 'lora' or "
-            f"'adapter', or one of the architectures that read it: {', '.join(known)}"
-        )
-    check_not_checkpointed(model)
-
-
-def check_not_checkpointed(model: nn.Module) -> None:
-    """Refuse gradient checkpointing for a prefix: layers are recomputed without it, or not at all.
-
-    Raises:
-        BadInput: where it is on.
-    """
-    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-        raise BadInput(
-            "a prefix gets no gradient under gradient checkpointing: turn that off, with "
-            "model.gradient_checkpointing_disable() or the Trainer's gradient_checkpointing=False, or "
-            "use a PET that works with it: 'adapter', 'bitfit', 'lora' or 'prompt'"
-        )
-
-
 def task_type(model: nn.Module) -> str | None:
     """peft's name for what a model's head does; None for a masked LM's, which peft has no name for.
 
@@ -153,18 +79,3 @@ def task_type(model: nn.Module) -> str | None:
         if kind in mapping.values():
             return name
     return None
-
-
-def prompt_shape(model: nn.Module) -> dict[str, int]:
-    """Options of a soft prompt that follow from the model; peft finds them only in some configs.
-
-    Raises:
-        BadInput: if it is no transformers model.
-    """
-    plm = pretrained_model(model)
-    config = plm.config.get_text_config()
-    return {
-        "token_dim": plm.get_input_embeddings().weight.shape[1],
-        "num_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-    }

@@ -6,32 +6,37 @@ import copyreg
 import functools
 from collections.abc import Callable
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import nn
-
-if TYPE_CHECKING:
-    from pets.plug.regularize import Regularizer
 
 _MARK = "_bridge_pets_regularizer"
 _OWN_FORWARD = "_bridge_pets_forward"
 
 
-def regularizer_of(module: nn.Module) -> Regularizer | None:
-    """The handle that has entered this very module."""
-    found: Regularizer | None = module.__dict__.get(_MARK)
-    return found
+class Around(Protocol):
+    """What a module's forwards pass through once it was entered."""
+
+    def run(
+        self, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: dict[str, Any]
+    ) -> Any:
+        """A forward of the module, called so, given its own."""
 
 
-def enter(module: nn.Module, regularizer: Regularizer) -> None:
-    """From now on every forward of the module passes through `Regularizer.run`.
+def is_entered(module: nn.Module) -> bool:
+    """Whether this very module was entered."""
+    return _MARK in module.__dict__
+
+
+def enter(module: nn.Module, around: Around) -> None:
+    """From now on every forward of the module passes through ``around.run``.
 
     The module gets a subclass of its class, of the same name, with another forward: unlike a hook it is
     also there for who calls ``forward`` itself, as peft does, and unlike an attribute it goes along into
     a deep copy and into the replicas of ``nn.DataParallel``. A module whose forward is an attribute
     already (accelerate puts it there) gets one around that.
     """
-    module.__dict__[_MARK] = regularizer
+    module.__dict__[_MARK] = around
     if "forward" in module.__dict__:
         # A name of its own: an earlier one may lie under what others put around it, and still be called.
         name = f"{_OWN_FORWARD}_{sum(key.startswith(_OWN_FORWARD) for key in module.__dict__)}"
@@ -60,7 +65,7 @@ def is_replaced(module: nn.Module) -> bool:
 
 
 def _through(forward: Callable[..., Any], *, own: str = "", kind: Any = None) -> Callable[..., Any]:
-    """A method that passes a module's own forward, or its class's, through its regularizer.
+    """A method that passes a module's own forward, or its class's, through what has entered it.
 
     Args:
         forward: what it looks like.
@@ -70,12 +75,12 @@ def _through(forward: Callable[..., Any], *, own: str = "", kind: Any = None) ->
 
     @functools.wraps(forward)
     def entered(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        regularizer = self.__dict__.get(_MARK)
+        around: Around | None = self.__dict__.get(_MARK)
         # A deep copy has its own; the class's is as it is now, for kernels are put there later too.
         inner = self.__dict__[own] if own else functools.partial(kind.forward, self)
-        if regularizer is None:
+        if around is None:
             return inner(*args, **kwargs)
-        return regularizer.run(self, inner, args, kwargs)
+        return around.run(self, inner, args, kwargs)
 
     entered._bridge_pets = own  # type: ignore[attr-defined]
     return entered
@@ -106,6 +111,6 @@ def _reduced(self: Any, protocol: Any) -> Any:
 
 
 def _new(kind: Any) -> nn.Module:
-    found: Any = _entered(kind)
-    new: nn.Module = found.__new__(found)
+    entered: Any = _entered(kind)
+    new: nn.Module = entered.__new__(entered)
     return new

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -62,8 +62,7 @@ class GradientGuard:
         self._connected: set[Tensor] = set()
         self._reached: set[nn.Parameter] = set()
         self._term_reached = False
-        self._hooks: dict[Any, RemovableHandle] = {}
-        self._on_terms: list[RemovableHandle] = []
+        self._hooks: list[RemovableHandle] = []
 
     def __reduce__(self) -> tuple[type[GradientGuard], tuple[bool]]:
         """A copied model's parameters have no hooks yet, so its guard starts from the beginning."""
@@ -71,10 +70,10 @@ class GradientGuard:
 
     def remove(self) -> None:
         """Take every hook off; from now on nothing is watched."""
-        for hook in [*self._hooks.values(), *self._on_terms]:
+        for hook in self._hooks:
             hook.remove()
         self._done = True
-        self._hooks, self._on_terms = {}, []
+        self._hooks = []
         self._names, self._pet, self._connected, self._reached = {}, set(), set(), set()
 
     @property
@@ -95,17 +94,18 @@ class GradientGuard:
             return self.remove()
         active, inactive = _pet_parameters(model)
         self._pet |= active
+        if not self._hooks:
+            self._hooks.append(register_optimizer_step_pre_hook(self._before_step))
         for name, parameter in model.named_parameters():
-            if parameter.requires_grad and parameter.is_leaf and parameter not in inactive:
+            watched = parameter.requires_grad and parameter.is_leaf and parameter not in inactive
+            if watched and parameter not in self._names:
+                # A set adds nothing twice and returns None, as a hook has to.
+                self._hooks.append(parameter.register_post_accumulate_grad_hook(self._reached.add))
+            if watched:
                 self._names[parameter] = name
-        for parameter in self._names.keys() - self._hooks.keys():
-            # A set adds nothing twice and returns None, as a hook has to.
-            self._hooks[parameter] = parameter.register_post_accumulate_grad_hook(self._reached.add)
-        if self not in self._hooks:
-            self._hooks[self] = register_optimizer_step_pre_hook(self._before_step)
         # backward(inputs=...) passes by what it could have reached.
         self._connected |= _leaves(loss.grad_fn) | _leaves(term.grad_fn)
-        self._on_terms.append(term.register_hook(self._reach_term))
+        self._hooks.append(term.register_hook(self._reach_term))
 
     def look(self) -> None:
         """Has a backward pass ended? Called before every training forward.
@@ -138,35 +138,19 @@ class GradientGuard:
             self.look()
 
 
-def check_states(hidden: Sequence[Tensor]) -> None:
-    """Do the hidden states of a training forward carry a gradient?
-
-    Raises:
-        BadInput: if not, or not all that should.
-    """
-    carries = [h.requires_grad for h in hidden]
-    # A state without gradient above one with: a reentrant checkpoint hides the layers between.
-    if not any(carries) or carries != sorted(carries):
-        raise BadInput(
-            "hidden states carry no gradient, so the running cost would train nothing there: "
-            "either no parameter below the last layer is trainable, or gradient checkpointing "
-            "cuts the graph (use gradient_checkpointing_kwargs={'use_reentrant': False})"
-        )
-
-
 def _leaves(node: Any) -> set[Tensor]:
     """The leaf tensors that a node of an autograd graph leads to."""
-    found, seen, waiting = set(), {node}, [node]
+    leaves, seen, waiting = set(), {node}, [node]
     while waiting:
         current = waiting.pop()
         if current is None:
             continue
         if hasattr(current, "variable"):
-            found.add(current.variable)
+            leaves.add(current.variable)
         fresh = {following for following, _ in current.next_functions} - seen
         seen |= fresh
         waiting.extend(fresh)
-    return found
+    return leaves
 
 
 def _report(

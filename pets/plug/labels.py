@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
@@ -14,7 +15,6 @@ from transformers.models.auto.modeling_auto import (
 
 from bridges import BadInput, LabelEnds, RunningCost
 from bridges.model.positions import IGNORED
-from pets.plug.calls import behind_prompt
 from pets.tasks.verbalizer import Verbalizer
 
 _SEQUENCE = frozenset(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values())
@@ -92,13 +92,13 @@ class WordTargets(TokenTargets):
         self, labels: Tensor, length: int, input_ids: Tensor | None, mask: Tensor | None
     ) -> Tensor:
         self._label_of = self._label_of.to(labels.device)
-        found = self._label_of[labels.clamp(min=0)].where(labels != IGNORED, IGNORED)
-        if (found == -1).any():
+        targets = self._label_of[labels.clamp(min=0)].where(labels != IGNORED, IGNORED)
+        if (targets == -1).any():
             raise BadInput(
-                f"target token {int(labels[found == -1][0])} is none of the verbalizer's words: set "
+                f"target token {int(labels[targets == -1][0])} is none of the verbalizer's words: set "
                 "other labels to -100, or leave the verbalizer out, and every token ends at itself"
             )
-        return behind_prompt(found, length)
+        return behind_prompt(targets, length)
 
 
 class PlacedTargets(TokenTargets):
@@ -202,6 +202,11 @@ def label_targets(
     return WordTargets(ends, verbalizer, cost.spec.vocab_size)
 
 
-def _last(found: Tensor) -> Tensor:
+def behind_prompt(labels: Tensor, length: int) -> Tensor:
+    """Labels [B, S'] for a sequence that a soft prompt has lengthened; its positions are no targets."""
+    return F.pad(labels, (max(0, length - labels.shape[1]), 0), value=IGNORED)
+
+
+def _last(true: Tensor) -> Tensor:
     """The last true position [B] of each row [B, S]; 0 where there is none."""
-    return (torch.arange(found.shape[1], device=found.device) * found).argmax(1)
+    return (torch.arange(true.shape[1], device=true.device) * true).argmax(1)

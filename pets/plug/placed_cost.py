@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bridges import RunningCost
+from bridges.cost.documents import Layout
 from bridges.errors import BadInput
-from pets.plug.calls import Call, check_padding, layout_of, unshifted
-from pets.plug.labels import TokenTargets
+from bridges.model.positions import IGNORED
+from pets.plug.calls import Call
+from pets.plug.labels import TokenTargets, behind_prompt
 
 _copying = threading.Lock()
 
@@ -77,3 +79,62 @@ class PlacedCost:
             if device not in self._elsewhere:
                 self._elsewhere[device] = copy.deepcopy(self._cost).to(device)
             return self._elsewhere[device]
+
+
+def layout_of(states: Tensor, told: Mapping[str, Any], *, of_decoder: bool) -> Layout:
+    """Where the documents are in the states [B, S, H] of an encoder that was told so much.
+
+    Raises:
+        BadInput: if that cannot be said.
+    """
+    side = "decoder_" if of_decoder else ""
+    length = states.shape[1]
+    mask, positions = told.get(f"{side}attention_mask"), told.get(f"{side}position_ids")
+    if isinstance(mask, Tensor) and mask.dim() == 2:
+        mask = mask[:, -length:]  # with a prefix it begins with the prefix
+    if isinstance(positions, Tensor):
+        positions = positions[..., -length:]
+    return Layout.of(
+        (len(states), length),
+        mask,
+        position_ids=positions,
+        cu_seqlens=told.get("cu_seq_lens_q"),
+        seq_idx=told.get("seq_idx"),
+        device=states.device,
+    )
+
+
+def check_padding(encoder: nn.Module | None, told: Mapping[str, Any]) -> None:
+    """Was an encoder that was told no attention_mask told of padding in another way, or finds it itself?
+
+    Raises:
+        BadInput: if so, for a running cost would count the padding.
+    """
+    if "attention_mask" in told:
+        return
+    for name in ("lengths", "input_mask"):
+        if name in told:
+            raise BadInput(
+                f"{name} says where the padding is, which a running cost reads off attention_mask "
+                "alone: pass attention_mask=..., 0 at padding"
+            )
+    pad, ids = getattr(getattr(encoder, "config", None), "pad_index", None), told.get("input_ids")
+    if pad is not None and ids is not None and (ids == pad).any():  # XLM
+        raise BadInput(
+            f"{type(encoder).__name__} takes token {pad} for padding where it gets no mask: pass "
+            "attention_mask=..., 0 at padding, for the running cost to leave it out too"
+        )
+
+
+def unshifted(shifted: Tensor) -> Tensor:
+    """Labels [B, S] at their own positions, of labels that stand where they are predicted.
+
+    Raises:
+        BadInput: if the last one's own position is not in the row.
+    """
+    if (shifted[:, -1] != IGNORED).any():
+        raise BadInput(
+            "shift_labels has a target at the last position of a row, so its token is in another part "
+            "of the sequence (context parallelism): a running cost needs whole sequences"
+        )
+    return behind_prompt(shifted[:, :-1], shifted.shape[1])

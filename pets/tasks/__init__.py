@@ -1,5 +1,85 @@
-"""Tasks: their examples, prompts, label words, splits and metrics."""
+"""Tasks: their examples, prompts, label words, splits and metrics.
 
-from pets.tasks.glue import Example, Label, Task, TaskData, available, get
+Importing this room registers all of them.
+"""
 
-__all__ = ["Example", "Label", "Task", "TaskData", "available", "get"]
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from bridges.errors import BadInput, shown
+from bridges.registry import Info
+from pets.tasks.base import Example, Label, Task, TaskData, catalogue
+from pets.tasks.data import GlueTask
+from pets.tasks.glue import MNLI, MRPC, QNLI, QQP, RTE, SST2, CoLA
+
+__all__ = [
+    "MNLI",
+    "MRPC",
+    "QNLI",
+    "QQP",
+    "RTE",
+    "SST2",
+    "CoLA",
+    "Example",
+    "GlueTask",
+    "Label",
+    "Task",
+    "TaskData",
+    "available",
+    "catalogue",
+    "get",
+    "info",
+    "parse",
+]
+
+_LONGEST = 100  # characters of a name that others are compared with
+
+available = catalogue.available
+
+
+def get(name: str, **parameters: Any) -> Task:
+    """The task of that name; case, dashes and underscores do not matter ("SST-2" is "sst2").
+
+    Args:
+        name: of those `available`, see `info`.
+        **parameters: ``words=["terrible", "great"]`` are other label words.
+
+    Raises:
+        BadInput: there is no such task, or it does not take that.
+    """
+    return catalogue.get(_registered(name), **parameters)
+
+
+def parse(text: str) -> Task:
+    """A task in one word: ``"sst2"``, ``"sst2:words=[terrible,(good,great)]"``.
+
+    Raises:
+        BadInput: as `get`, and for a text that is not ``name:key=value,...``.
+    """
+    name, colon, rest = text.partition(":") if isinstance(text, str) else (text, "", "")
+    return catalogue.parse(f"{_registered(name)}{colon}{rest}")
+
+
+def info(name: str) -> Info[Task]:
+    """What is known of a task.
+
+    Raises:
+        BadInput: there is no such task.
+    """
+    return catalogue.info(_registered(name))
+
+
+def _registered(name: str) -> str:
+    known = {_key(name): name for name in available()}
+    key = _key(name) if isinstance(name, str) else ""
+    if key not in known:
+        near = known[difflib.get_close_matches(key[:_LONGEST], known, n=1, cutoff=0.0)[0]]
+        names = ", ".join(available())
+        raise BadInput(f"task {shown(name)} is unknown; expected one of {names}; nearest is {near!r}")
+    return known[key]
+
+
+def _key(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")

@@ -1,15 +1,16 @@
-"""Reading GLUE: from the original tsv files, or from the hub."""
+"""A GLUE task, read from the original tsv files or from the hub."""
 
 from __future__ import annotations
 
 import codecs
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from bridges.errors import BadInput, listed, shown
-from pets.tasks.glue import Example, Task, TaskData
+from pets.tasks.base import Example, Label, Task, TaskData
 
 HUB_DATASET = "nyu-mll/glue"
 
@@ -24,37 +25,74 @@ class _BrokenRow(BadInput):
     """A row that carries no example; a task that is known to hold some skips and counts them."""
 
 
-def load(task: Task, folder: str | Path | None = None) -> TaskData:
-    """Read a task's train set and its reported set (the GLUE dev set).
+@dataclass(frozen=True)
+class GlueLabel(Label):
+    """One class of a GLUE task.
 
-    Surrounding whitespace of a text is removed; nothing else is changed.
-
-    Args:
-        task: one of `pets.tasks`.
-        folder: holds the original GLUE tsv files, in a subfolder `task.folder` or directly.
-            None reads `nyu-mll/glue` from the hub (or its local cache).
-
-    Raises:
-        BadInput: something is missing or malformed; the message names file and row.
+    Attributes:
+        tsv: the value of the label column in the original tsv files.
+        hub: the integer in the hub's `nyu-mll/glue`.
     """
-    if folder is None:
-        return _load_hub(task)
-    files = _find_folder(task, Path(folder))
-    return TaskData(
-        task,
-        train=_read_tsv(task, files / task.train_file),
-        reported=_read_tsv(task, files / task.reported_file),
-    )
+
+    tsv: str
+    hub: int
 
 
-def _find_folder(task: Task, folder: Path) -> Path:
+class GlueTask(Task):
+    """One GLUE task, from the original tsv files or from the hub, where its name is a configuration.
+
+    Attributes:
+        folder: the folder of the original tsv files, e.g. "SST-2".
+        tsv_texts: the one or two text columns of the tsv files.
+        tsv_label: the label column of the tsv files.
+        hub_texts: the text columns on the hub, in the order of `tsv_texts`.
+        tsv_columns: the columns of a tsv file without a header line; None when it has one.
+        train_file, reported_file: file names; the reported one is the GLUE dev set.
+        reported_split: the split on the hub that equals `reported_file`.
+        skips_broken_rows: the original file holds rows broken by newlines inside a text.
+    """
+
+    labels: tuple[GlueLabel, ...]
+    folder: ClassVar[str]
+    tsv_texts: ClassVar[tuple[str, ...]]
+    tsv_label: ClassVar[str] = "label"
+    hub_texts: ClassVar[tuple[str, ...]]
+    tsv_columns: ClassVar[tuple[str, ...] | None] = None
+    train_file: ClassVar[str] = "train.tsv"
+    reported_file: ClassVar[str] = "dev.tsv"
+    reported_split: ClassVar[str] = "validation"
+    skips_broken_rows: ClassVar[bool] = False
+
+    def load(self, folder: str | Path | None = None) -> TaskData:
+        """Read the train set and the reported set (the GLUE dev set).
+
+        Surrounding whitespace of a text is removed; nothing else is changed.
+
+        Args:
+            folder: holds the original GLUE tsv files, in a subfolder `self.folder` or directly.
+                None reads `nyu-mll/glue` from the hub (or its local cache).
+
+        Raises:
+            BadInput: something is missing or malformed; the message names file and row.
+        """
+        if folder is None:
+            return _load_hub(self)
+        files = _find_folder(self, Path(folder))
+        return TaskData(
+            self,
+            train=_read_tsv(self, files / self.train_file),
+            reported=_read_tsv(self, files / self.reported_file),
+        )
+
+
+def _find_folder(task: GlueTask, folder: Path) -> Path:
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder; pass the one with the original GLUE tsv files")
     nested = folder / task.folder
     return nested if nested.is_dir() else folder
 
 
-def _read_tsv(task: Task, path: Path) -> tuple[Example, ...]:
+def _read_tsv(task: GlueTask, path: Path) -> tuple[Example, ...]:
     try:
         content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
@@ -104,7 +142,7 @@ def _fields(path: Path, number: int, line: bytes) -> list[str]:
         ) from None
 
 
-def _load_hub(task: Task) -> TaskData:
+def _load_hub(task: GlueTask) -> TaskData:
     try:
         # Imported here: slow, and absent on machines that only read tsv files.
         import datasets
@@ -123,7 +161,7 @@ def _load_hub(task: Task) -> TaskData:
     )
 
 
-def _read_split(task: Task, splits: Mapping[str, Any], split: str) -> tuple[Example, ...]:
+def _read_split(task: GlueTask, splits: Mapping[str, Any], split: str) -> tuple[Example, ...]:
     where = f"{HUB_DATASET} {task.name} {split}"
     if split not in splits:
         raise BadInput(f"{where}: no such split; there are: {', '.join(splits)}")
@@ -163,7 +201,7 @@ def _example(
 
 
 def _collect(
-    task: Task,
+    task: GlueTask,
     where: str,
     rows: Iterable[tuple[int, _Row]],
     parse: Callable[[_Row], Example],

@@ -4,21 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from bridges.errors import BadInput, check_name
+from pets.tasks.base import Task
 
-from bridges.errors import BadInput
-from pets.tasks.glue import Task
+Metric = Callable[[Sequence[int], Sequence[int]], float]
+"""Of the true classes [N] and the predicted ones [N]."""
+
+
+def _accuracy(labels: Sequence[int], predictions: Sequence[int]) -> float:
+    from sklearn.metrics import accuracy_score  # a second to import
+
+    return float(accuracy_score(labels, predictions))
+
+
+def _matthews(labels: Sequence[int], predictions: Sequence[int]) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels, predictions))
 
 
 def _f1_macro(labels: Sequence[int], predictions: Sequence[int]) -> float:
+    from sklearn.metrics import f1_score
+
     return float(f1_score(labels, predictions, average="macro"))
 
 
-_METRICS: dict[str, Callable[[Sequence[int], Sequence[int]], float]] = {
-    "accuracy": accuracy_score,
-    "matthews": matthews_corrcoef,
-    "f1_macro": _f1_macro,
-}
+METRICS: dict[str, Metric] = {"accuracy": _accuracy, "matthews": _matthews, "f1_macro": _f1_macro}
+
+
+def check_metric(task: Task) -> None:
+    """Whether a task's main metric is one of these.
+
+    Raises:
+        BadInput: if not.
+    """
+    check_name("metric", task.metric, METRICS)
 
 
 def score(task: Task, predictions: Sequence[int], labels: Sequence[int]) -> dict[str, float]:
@@ -32,11 +52,12 @@ def score(task: Task, predictions: Sequence[int], labels: Sequence[int]) -> dict
         predictions are equal) or "f1_macro".
 
     Raises:
-        BadInput: the lengths differ, or there is nothing to score.
+        BadInput: the lengths differ, there is nothing to score, or there is no such metric.
     """
     if len(predictions) != len(labels):
         raise BadInput(f"{len(predictions)} predictions for {len(labels)} labels; expected one for each")
     if not len(labels):
         raise BadInput(f"task {task.name}: no predictions to score; expected at least one")
+    check_metric(task)
     names = dict.fromkeys(("accuracy", task.metric))
-    return {name: float(_METRICS[name](labels, predictions)) for name in names}
+    return {name: METRICS[name](labels, predictions) for name in names}

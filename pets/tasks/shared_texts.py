@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from bridges.errors import one_line, shown
-from pets.tasks.glue import Example, TaskData
+from pets.tasks.base import Example, TaskData
 
 _LONGEST = 200  # characters of an example
 _log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from random import Random
 
 from bridges.errors import BadInput, check_seeds, is_number, is_whole, shown
-from pets.tasks.glue import Example, Task
+from pets.tasks.base import Example, Task
 
 
 def few_shot(

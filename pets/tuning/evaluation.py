@@ -17,8 +17,8 @@ from bridges import BadInput
 from bridges.model.positions import max_positions
 from bridges.model.spec import pretrained_model
 from pets.tasks import metrics, prompts
+from pets.tasks.base import Example, Task
 from pets.tasks.classifier import PromptClassifier
-from pets.tasks.glue import Example, Task
 from pets.tasks.verbalizer import Verbalizer
 from pets.tuning.models import load_pet, unload, untouched
 from pets.tuning.workers import Processes

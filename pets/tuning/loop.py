@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,10 +16,9 @@ from bridges.progress import progress_bar
 from bridges.seeds import generator
 from bridges.storage.checkpoint import Checkpoint
 from bridges.storage.shapes import COUNT, FINITE, Shape
-from pets import regularizers
 from pets.tasks import prompts
+from pets.tasks.base import TaskData
 from pets.tasks.classifier import PromptClassifier, PromptOutput
-from pets.tasks.glue import TaskData
 from pets.tuning.evaluation import Rows, evaluate, on_device
 from pets.tuning.run_folder import LOOK, RunFolder
 from pets.tuning.settings import TuneSettings
@@ -49,11 +48,8 @@ class TuningLoop:
         self.classifier, self.data, self.settings = classifier, data, settings
         self.processes = processes or Processes()
         self.processes.check_batch(settings.batch_size)
-        self.objective: Callable[..., PromptOutput] = (
-            classifier
-            if settings.regularizer is None
-            else regularizers.get(settings.regularizer, classifier, settings.weight)
-        )
+        objective = settings.objective
+        self.loss = None if objective is None else objective.on(classifier)
         self.rows = {name: rows for name, (rows, _) in encoded.items()}
         self.truncated = {name: cut for name, (_, cut) in encoded.items()}
         self.pad_id = pad_id
@@ -117,7 +113,10 @@ class TuningLoop:
         return max(self.curves[1:], key=lambda e: (e["dev"][metric], -e["dev_loss"], -e["step"]))
 
     def _forward(self, rows: Sequence[tuple[prompts.Row, int]]) -> Any:
-        return self.objective(**on_device(prompts.collate(rows, self.pad_id), self.classifier))
+        batch = on_device(prompts.collate(rows, self.pad_id), self.classifier)
+        if self.loss is None:
+            return self.classifier(**batch)
+        return PromptOutput(loss=self.loss(**batch))
 
     def step(self, step: int) -> tuple[float, float | None]:
         """One optimiser step, the ``step``-th: its loss, and its running cost where there is one."""

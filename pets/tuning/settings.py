@@ -8,6 +8,7 @@ from typing import Any
 from bridges.errors import BadInput, check_counts, check_seeds, is_number, is_whole, shown
 from bridges.seeds import generator
 from pets import methods, regularizers
+from pets.regularizers import Objective
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,8 @@ class TuneSettings:
         pet: method name, see `pets.get`.
         pet_options: options of the method.
         regularizer: what is used instead of a running cost, see `pets.regularizers`; None for nothing.
-        weight: factor of the running cost, or the number of the regularizer: decay of weight-decay,
-            probability of dropout, epsilon of label-smoothing, alpha of neftune and of r-drop, lambda
-            of r3f.
+            A text where it has parameters beside its weight.
+        weight: factor of the running cost, or the number of the regularizer, see `Objective.number`.
         shots: K examples per class for training and K for selection; None for the full train set, of
             which a tenth selects.
         seed: of split, initialisation and order.
@@ -65,16 +65,28 @@ class TuneSettings:
             raise BadInput(
                 f"shots {shown(self.shots)} is too small; expected at least 1 example per class"
             )
-        if self.regularizer is not None:
-            regularizers.check(self.regularizer, self.weight)
-        elif not is_number(self.weight) or self.weight < 0:
+        if self.objective is None and (not is_number(self.weight) or self.weight < 0):
             raise BadInput(f"weight={shown(self.weight)}: expected a finite number, 0 or more")
+
+    @property
+    def objective(self) -> Objective | None:
+        """The regularizer of this weight.
+
+        Raises:
+            BadInput: for an unknown one, or a weight that it does not take.
+        """
+        if self.regularizer is None:
+            return None
+        name, parameters = regularizers.split(self.regularizer)
+        if "weight" in parameters:
+            raise BadInput(f"regularizer={shown(self.regularizer)}: its weight is a setting of its own")
+        return regularizers.get(name, weight=self.weight, **parameters)
 
     @property
     def decay(self) -> float:
         """The weight decay used."""
-        own = self.regularizer == regularizers.WeightDecay.name
-        return self.weight if own else self.weight_decay
+        own = self.objective.weight_decay if self.objective else None
+        return self.weight_decay if own is None else own
 
     @property
     def run_seed(self) -> int:

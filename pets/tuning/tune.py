@@ -21,8 +21,9 @@ from bridges.storage.source import FIT, source_digest
 from pets import methods
 from pets.plug.regularize import regularize
 from pets.tasks import prompts, splits
+from pets.tasks.base import TaskData
 from pets.tasks.classifier import PromptClassifier
-from pets.tasks.glue import TaskData
+from pets.tasks.metrics import check_metric
 from pets.tasks.shared_texts import warn_of_shared_texts
 from pets.tasks.verbalizer import Verbalizer
 from pets.tuning.evaluation import check_tokens, encode, room
@@ -158,6 +159,7 @@ def prepared(
 
     ``plm`` and the global generator are left as they were.
     """
+    check_metric(data.task)
     verbalizer = Verbalizer.of_words(tokenizer, data.task.verbalizer)
     if settings.shots is None:
         train, dev = splits.hold_out(data.train, data.task, settings.seed)
@@ -225,7 +227,7 @@ def _identity(data: TaskData, settings: TuneSettings, cost: RunningCost | None) 
     if cost is None and settings.regularizer is None:
         settings_used.pop("weight")  # plays no part
     return {
-        "task": dataclasses.asdict(data.task),
+        "task": data.task.identity,
         "data_sha256": data_sha256(data),
         "cost": None
         if cost is None

@@ -16,6 +16,7 @@ from tiny import TEXTS, tiny_bert, tiny_llama, tiny_tokenizer
 from transformers import PreTrainedModel
 
 import bridges
+import pets
 from pets.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
@@ -141,6 +142,25 @@ def test_a_regularizer_takes_the_place_of_a_cost(run: Run, model: Path, tune: Ru
     fit = ("fit", "--model", model, "--control", "random-map", "--out", "c")
     assert run(*fit)[0] == 0
     refused(tune("--regularizer", "r3f", "--cost", "c"), "a cost and regularizer 'r3f' too")
+
+
+def test_names_take_their_parameters_in_the_text(tune: Run) -> None:
+    code, shown, told = tune(
+        "--pet", "lora:r=2,target_modules=[key]", "--regularizer", "r-drop:weight=1"
+    )
+    assert code == 0
+    settings = json.loads(shown)["settings"]
+    assert (settings["pet"], settings["pet_options"]) == ("lora", {"r": 2, "target_modules": ["key"]})
+    assert (settings["regularizer"], settings["weight"]) == ("r-drop", 1.0)
+    assert "wrote runs/sst2-lora-r-2-target_modules--key--r-drop-4-42" in told
+    both = ("--regularizer", "dropout:weight=0.1", "--weight")
+    assert tune("--out", "r", *both, 0.1)[0] == 0
+    refused(tune(*both, 0.2), "--regularizer dropout:weight=0.1 with --weight 0.2: give one")
+    refused(tune("--pet", "lora:rank=2"), "'rank'")
+    refused(tune("--pet", "lora:r"), "'r' is not key=value")
+    assert tune("--out", "words", "--task", "SST-2:words=[(bad,poor),good]")[0] == 0
+    assert "bad,poor" in (Path("words") / "run.json").read_text()
+    refused(tune("--task", "sst2:words=[bad]"), "needs 2 words")
 
 
 def test_label_words_may_be_several_for_a_class(tune: Run) -> None:
@@ -321,6 +341,38 @@ def test_zoo_lists_every_bridge(run: Run) -> None:
         assert f"{name}\n" in shown
     assert "s2(t) = sigma^2 t (1 - t)" in shown
     assert "theta=1.0, sigma=1.0" in shown
+
+
+def test_zoo_lists_every_kind_or_what_is_asked_for(run: Run) -> None:
+    everything = run("zoo")[1]
+    kinds = {"Bridges": bridges, "PETs": pets, "Regularizers": pets.regularizers, "Tasks": pets.tasks}
+    assert [line for line in everything.splitlines() if line in kinds] == list(kinds)
+    for kind in kinds.values():
+        for name in kind.available():
+            assert f"\n{name}\n  {kind.info(name).description}\n" in everything
+    assert "lora_alpha=8" in everything
+    some = run("zoo", "lora", "r*")[1].splitlines()
+    names = [line for line in some if not line.startswith(" ")]
+    assert names == ["Bridges", "random", "regression", "PETs", "lora", *names[5:]]
+    assert names[5:] == ["Regularizers", "r-drop", "r3f", "Tasks", "rte"]
+    refused(run("zoo", "lara"), "unknown name 'lara'; did you mean 'lora'")
+
+
+def test_help_lists_what_is_registered(run: Run) -> None:
+    class Colours(pets.tasks.Task, name="colours"):
+        """Red or blue?"""
+
+        labels = (pets.tasks.Label("red", "red"), pets.tasks.Label("blue", "blue"))
+
+        def load(self, folder: str | Path | None = None) -> pets.tasks.TaskData:
+            return pets.tasks.TaskData(self, (), ())
+
+    for command in ("tune", "compare"):
+        shown = " ".join(run(command, "--help")[1].split())
+        assert "cola, colours, mnli" in shown
+        assert "adapter, bitfit, lora, prefix, prompt" in shown
+        assert "neftune, r-drop, r3f" in shown.replace("label- ", "label-")
+    assert "alpha, brownian" in run("fit", "--help")[1]
 
 
 def test_help_teaches(run: Run) -> None:

@@ -15,7 +15,7 @@ from bridges import BadInput, FitSettings, RunningCost
 from bridges.errors import check_counts, check_flags, check_seeds, listed, one_line, shown, unknown
 from pets import methods, regularizers, tasks
 from pets.tasks import splits
-from pets.tasks.glue import Example
+from pets.tasks.base import Example
 from pets.tuning.settings import TuneSettings
 
 HUGE = "x" * 1_000_000
@@ -138,7 +138,7 @@ ARGUMENTS: dict[str, Any] = {
     "hold_out.seed": lambda v: splits.hold_out(EXAMPLES, SST2, v),
     "hold_out.fraction": lambda v: splits.hold_out(EXAMPLES, SST2, 0, fraction=v),
     "hold_out.most": lambda v: splits.hold_out(EXAMPLES, SST2, 0, most=v),
-    "regularizer": lambda v: regularizers.check(v, 0.1),
+    "regularizer": lambda v: regularizers.get(v, weight=0.1),
     "strengths": lambda v: regularizers.strengths("r-drop", v),
 }
 

@@ -55,7 +55,8 @@ def test_python_blocks_run(
 def test_commands_and_options_exist() -> None:
     for line in re.findall(r"^\$ bridge-pets (.*)$", README, re.MULTILINE):
         name, *words = line.split()
-        command = cli.commands[name]
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None, name
         options = {opt for p in command.params if isinstance(p, click.Option) for opt in p.opts}
         assert {w for w in words if w.startswith("--")} <= options
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,6 @@ from pets import tasks
 from pets.study.cells.costs import Recipes, made
 from pets.study.cells.grid import Cell, Grid
 from pets.study.cells.model import Model
-from pets.tasks import data as glue
 from pets.tasks import splits
 from pets.tasks.shared_texts import warn_of_shared_texts
 from pets.tasks.verbalizer import Verbalizer
@@ -52,7 +52,7 @@ class Context:
     ) -> None:
         self.grid, self.folder, self.text = grid, folder, text
         self.model = Model(model, trust_remote_code=trust_remote_code)
-        self.examples = {name: glue.load(tasks.get(name), data) for name in grid.tasks}
+        self.examples = {name: tasks.get(name).load(data) for name in grid.tasks}
         self.recipes = recipes(self.model, self.examples, FitSettings(**grid.fit), text)
         self.costs: dict[str, RunningCost] = {}
 
@@ -112,7 +112,10 @@ class Context:
     @cached_property
     def data_sha256(self) -> dict[str, str]:
         """Of every task's texts and classes, train and reported."""
-        return {name: data_sha256(data, repr(data.task)) for name, data in self.examples.items()}
+        return {
+            name: data_sha256(data, json.dumps(data.task.identity))
+            for name, data in self.examples.items()
+        }
 
     @cached_property
     def cost_sha256(self) -> dict[str, str]:

@@ -18,7 +18,7 @@ from bridges.storage.files import versions
 from bridges.storage.source import FIT, source_digest
 from pets.study.cells.arms import Arm
 from pets.study.cells.model import Model
-from pets.tasks.glue import TaskData
+from pets.tasks.base import TaskData
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from bridges.errors import BadInput, unknown
+from bridges.errors import BadInput
 from pets import methods, tasks
 from pets.study.cells.arms import VANILLA, Arm
 from pets.tuning.settings import TuneSettings
@@ -23,7 +23,7 @@ class Cell:
     Attributes:
         task: name of a task.
         shots: examples per class to train on, and as many to select on; 0 for the full train set.
-        pet: a name from `pets.get`.
+        pet: what `pets.parse` takes.
         arm: what it is tuned with.
         seed: of the split, and of initialisation and order together with the restart.
     """
@@ -70,8 +70,7 @@ class Grid:
         for name in ("tasks", "shots", "pets", "seeds", "weights"):
             _check_axis(name, getattr(self, name))
         for pet in self.pets:
-            if pet not in methods.available():
-                raise unknown("PET", pet, methods.available())
+            _options(pet)
         for shots in self.shots:
             if shots < 0:
                 raise BadInput(f"shots {shots}: expected 1 or more examples per class, or 0 for all")
@@ -115,7 +114,7 @@ class Grid:
         return [
             dataclasses.replace(
                 self.settings,
-                pet=cell.pet,
+                **_options(cell.pet),
                 shots=cell.shots or None,
                 seed=cell.seed,
                 restart=k,
@@ -124,6 +123,16 @@ class Grid:
             )
             for k, strength in enumerate(cell.arm.strengths(self.weights))
         ]
+
+
+def _options(pet: str) -> dict[str, Any]:
+    """What a PET's text says, as settings have it.
+
+    Raises:
+        BadInput: for an unknown name, or a text that is not ``name:key=value,...``.
+    """
+    name, options = methods.split(pet)
+    return {"pet": name, "pet_options": options}
 
 
 def _check_axis(name: str, values: Iterable[_Item]) -> None:

@@ -20,7 +20,7 @@ from pets.study.cells.context import Context
 from pets.study.cells.rows import ANEW, Row
 from pets.study.compare.table import read_json
 from pets.tasks import splits
-from pets.tasks.glue import Example
+from pets.tasks.base import Example
 from pets.tuning.models import load_pet, unload, untouched
 from pets.tuning.run_folder import PET_FOLDER
 

@@ -207,6 +207,7 @@ class Finder:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder())
 import pets.cli
+pets.cli.main(["zoo"])
 """
 
 

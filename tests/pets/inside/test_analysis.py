@@ -26,8 +26,8 @@ from pets.inside.trajectories import Seen
 from pets.plug.regularize import regularize
 from pets.study.report.analysis_figures import analysis_figures
 from pets.tasks import prompts
+from pets.tasks.base import Example
 from pets.tasks.classifier import PromptClassifier
-from pets.tasks.glue import Example
 from pets.tasks.verbalizer import Verbalizer
 from pets.tuning.evaluation import room
 

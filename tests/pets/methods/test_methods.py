@@ -21,7 +21,8 @@ from transformers import BertForMaskedLM, XLNetConfig, XLNetLMHeadModel
 
 import pets
 from bridges import BadInput
-from pets.methods import modules as targets
+from pets.methods import lora
+from pets.methods.prompts import PREFIX_MODELS
 from pets.tuning.models import load_plm
 
 MINILM = ("models", "minilm-l6-mlm")
@@ -137,10 +138,10 @@ def test_lora_finds_query_and_value_in_every_architecture(model_type: str, tmp_p
 
 
 def test_peft_keeps_its_own_lora_targets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(targets.PEFT_LORA_TARGETS, "albert", ["dense"])
-    targets.add_lora_targets()
-    assert targets.PEFT_LORA_TARGETS["albert"] == ["dense"]
-    assert targets.PEFT_LORA_TARGETS["distilbert"] == ["q_lin", "v_lin"]
+    monkeypatch.setitem(lora.PEFT_LORA_TARGETS, "albert", ["dense"])
+    lora.add_lora_targets()
+    assert lora.PEFT_LORA_TARGETS["albert"] == ["dense"]
+    assert lora.PEFT_LORA_TARGETS["distilbert"] == ["q_lin", "v_lin"]
 
 
 def test_prefix_and_prompt_have_twenty_tokens() -> None:
@@ -153,7 +154,7 @@ def test_prefix_and_prompt_have_twenty_tokens() -> None:
             pets.get(name, virtual_tokens=3)
 
 
-@pytest.mark.parametrize("model_type", targets.PREFIX_MODELS)
+@pytest.mark.parametrize("model_type", PREFIX_MODELS)
 def test_a_prefix_trains_where_it_is_said_to(model_type: str, tmp_path: Path) -> None:
     plm = tiny_model(model_type)
     base = logits(plm)
@@ -168,7 +169,7 @@ def test_a_prefix_trains_where_it_is_said_to(model_type: str, tmp_path: Path) ->
     assert torch.equal(logits(again), after)
 
 
-@pytest.mark.parametrize("model_type", [name for name in ALL if name not in targets.PREFIX_MODELS])
+@pytest.mark.parametrize("model_type", [name for name in ALL if name not in PREFIX_MODELS])
 def test_a_prefix_that_would_not_be_read_is_refused(model_type: str) -> None:
     plm = tiny_model(model_type)
     with pytest.raises(BadInput, match=rf"not known to work on \w+ \({model_type}\): use 'lora'"):

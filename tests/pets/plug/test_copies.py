@@ -15,7 +15,7 @@ from torch import nn
 
 import pets
 from bridges import BadInput, RunningCost
-from pets.methods.modules import prompt_shape
+from pets.methods.prompts import prompt_shape
 
 every_pet = pytest.mark.parametrize("pet", pets.available())
 

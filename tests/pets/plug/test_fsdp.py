@@ -37,7 +37,7 @@ from transformers.models.bert.modeling_bert import BertLayer
 
 import pets
 from bridges import BadInput, RunningCost
-from pets.methods.modules import prompt_shape
+from pets.methods.prompts import prompt_shape
 from pets.tuning.models import load_pet
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from transformers import XLMConfig, XLMWithLMHeadModel
 
 import pets
 from bridges import BadInput, RunningCost
-from pets.plug.calls import check_padding
+from pets.plug.placed_cost import check_padding
 
 
 def test_a_cost_comes_again_and_again_under_a_forward_that_others_put_around() -> None:

@@ -132,7 +132,7 @@ def test_the_symmetric_divergence_of_near_distributions_is_not_negative() -> Non
 @pytest.mark.parametrize("epsilon", [0.1, 0.5])
 def test_label_smoothing_is_torchs_over_the_label_words(epsilon: float) -> None:
     plain, inputs = classifier(), batch()
-    found = regularizers.get("label-smoothing", plain, epsilon)(**inputs).loss
+    found = regularizers.get("label-smoothing", weight=epsilon).on(plain)(**inputs)
     scores = plain(**inputs).logits
     # torch normalises over the classes, the scores are normalised over the vocabulary.
     over_classes = F.cross_entropy(scores, classes(inputs), label_smoothing=epsilon)
@@ -160,7 +160,8 @@ def noise(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
         with noisy_words(model, kept):
             yield
 
-    monkeypatch.setattr(regularizers, "noisy_words", recorded)
+    monkeypatch.setattr("pets.regularizers.neftune.noisy_words", recorded)
+    monkeypatch.setattr("pets.regularizers.r3f.noisy_words", recorded)
     return drawn
 
 
@@ -175,9 +176,9 @@ def by_hand(plain: PromptClassifier, inputs: dict[str, Tensor], z: Tensor) -> Te
 
 def test_neftunes_noise_is_uniform_and_scaled_by_the_attended_length(noise: list[Tensor]) -> None:
     plain, inputs = classifier(), batch(40)
-    objective = regularizers.get("neftune", plain, 5.0)
+    loss = regularizers.get("neftune", weight=5.0).on(plain)
     for _ in range(3):
-        objective(**inputs)
+        loss(**inputs)
     lengths = inputs["attention_mask"].sum(1)
     assert len(lengths.unique()) > 1
     units = torch.stack(noise) * (lengths * 32).sqrt()[:, None, None] / 5.0
@@ -191,7 +192,7 @@ def test_neftunes_noise_is_uniform_and_scaled_by_the_attended_length(noise: list
 
 def test_neftunes_loss_by_hand(noise: list[Tensor]) -> None:
     plain, inputs = classifier(), batch()
-    found = regularizers.get("neftune", plain, 5.0)(**inputs).loss
+    found = regularizers.get("neftune", weight=5.0).on(plain)(**inputs)
     expected = F.nll_loss(by_hand(plain, inputs, noise[0]), classes(inputs))
     torch.testing.assert_close(found, expected)
     assert not torch.allclose(found, F.nll_loss(by_hand(plain, inputs, 0 * noise[0]), classes(inputs)))
@@ -200,7 +201,7 @@ def test_neftunes_loss_by_hand(noise: list[Tensor]) -> None:
 def test_r3fs_loss_by_hand(noise: list[Tensor]) -> None:
     plain, inputs = classifier(), batch()
     output = plain(**inputs)
-    found = regularizers.get("r3f", plain, 0.7)(**inputs).loss
+    found = regularizers.get("r3f", weight=0.7).on(plain)(**inputs)
     (z,) = noise  # of one of the two forwards
     sigma = plain.model.get_input_embeddings().weight.std()
     assert 0.98 * sigma < z.abs().max() <= sigma
@@ -217,12 +218,12 @@ def test_r3f_differentiates_both_passes() -> None:
     def gradient(loss: Tensor) -> Tensor:
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, trained)])
 
-    objective = regularizers.get("r3f", plain, 2.0)
+    loss = regularizers.get("r3f", weight=2.0).on(plain)
     torch.manual_seed(5)
-    found = gradient(objective(**inputs).loss)
+    found = gradient(loss(**inputs))
     torch.manual_seed(5)
     plain_output = plain(**inputs)
-    sigma = objective.sigma  # type: ignore[attr-defined]
+    sigma = plain.model.get_input_embeddings().weight.std().item()
     with noisy_words(plain, lambda words: torch.empty_like(words).uniform_(-sigma, sigma)):
         noisy = plain(**inputs).logits
     p, q = plain_output.logits.softmax(1), noisy.softmax(1)
@@ -233,7 +234,7 @@ def test_r3f_differentiates_both_passes() -> None:
 def test_r_drops_loss_by_hand() -> None:
     plain, inputs = classifier(), batch()
     torch.manual_seed(5)
-    found = regularizers.get("r-drop", plain, 0.7)(**inputs).loss
+    found = regularizers.get("r-drop", weight=0.7).on(plain)(**inputs)
     twice = {name: torch.cat([value, value]) for name, value in inputs.items()}
     torch.manual_seed(5)
     with ModelDropout(plain).active():
@@ -289,9 +290,9 @@ def test_dropout_acts_in_attention_and_hidden_layers_and_only_when_asked(
     plain, inputs = classifier(), batch()
     plain.model.set_attn_implementation(attention)
     before = plain(**inputs).loss
-    objective = regularizers.get("dropout", plain, 0.3)
+    loss = regularizers.get("dropout", weight=0.3).on(plain)
     seen = dropouts(monkeypatch)
-    one, two = objective(**inputs).loss, objective(**inputs).loss
+    one, two = loss(**inputs), loss(**inputs)
     assert len({one.item(), two.item(), before.item()}) == 3
     assert seen == {"attention": [0.3] * 2 * 3, "hidden": [0.3] * 2 * (1 + 3 * 2)}
     for mode in (True, False):
@@ -324,9 +325,9 @@ def test_r_drop_uses_the_models_own_dropout(
     monkeypatch: pytest.MonkeyPatch, hidden: float, attention: float, used: tuple[float, float]
 ) -> None:
     plain = classifier(hidden_dropout_prob=hidden, attention_probs_dropout_prob=attention)
-    objective = regularizers.get("r-drop", plain, 1.0)
+    loss = regularizers.get("r-drop", weight=1.0).on(plain)
     seen = dropouts(monkeypatch)
-    objective(**batch())
+    loss(**batch())
     assert set(seen["hidden"]) == {used[0]}
     assert set(seen["attention"]) == {used[1]} - {0.0}
 
@@ -535,9 +536,9 @@ def test_a_strength_out_of_range_is_refused(name: str, weight: Any, message: str
 def test_weight_decay_refuses_a_pet_without_matrices() -> None:
     """It would be vanilla under another name."""
     with pytest.raises(BadInput, match="weight-decay acts on the matrices of a PET, and this one"):
-        regularizers.get("weight-decay", classifier("bitfit"), 1.0)
+        regularizers.get("weight-decay", weight=1.0).on(classifier("bitfit"))
     for pet in ("lora", "adapter", "prompt", "prefix"):
-        regularizers.get("weight-decay", classifier(pet), 1.0)
+        regularizers.get("weight-decay", weight=1.0).on(classifier(pet))
 
 
 def test_a_cost_and_a_regularizer_are_refused(tmp_path: Path) -> None:

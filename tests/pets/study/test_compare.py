@@ -32,7 +32,6 @@ from pets.study.cells.grid import Cell
 from pets.study.compare import run as run_module
 from pets.study.compare.look import unused_examples
 from pets.study.compare.run import Tally, compare
-from pets.tasks import data as glue
 from pets.tasks import splits
 from pets.tuning.models import load_plm
 from pets.tuning.tune import tune
@@ -104,7 +103,7 @@ def test_the_chosen_try_is_the_best_on_dev_and_its_score_is_that_of_the_run(
 ) -> None:
     """Recomputed with `tune` alone, the cost taken from the folder."""
     plm, tokenizer = load_plm(str(inputs / "model"))
-    data = glue.load(tasks.get("sst2"), inputs / "glue")
+    data = tasks.get("sst2").load(inputs / "glue")
     (folder,) = (whole / "costs").glob("brownian-*")
     cost = RunningCost.from_pretrained(folder)
     (row,) = [r for r in rows_of(whole) if (r["arm"], r["seed"]) == ("brownian", 43)]
@@ -442,10 +441,25 @@ def test_the_command_runs_a_grid(command: Callable[..., tuple[int, str]], tmp_pa
     assert rows["label-smoothing"]["settings"]["max_steps"] == 2
 
 
+def test_a_pet_with_options_is_a_pet_of_its_own(
+    command: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    code, said = command("--pets", "lora", "lora:r=2,target_modules=[query]", "--bridges", "regression")
+    assert code == 0, said
+    rows = {(row["pet"], row["arm"]): row for row in rows_of(tmp_path / "runs")}
+    assert len(rows) == 4
+    small = rows["lora:r=2,target_modules=[query]", "regression"]
+    assert small["settings"]["pet_options"] == {"r": 2, "target_modules": ["query"]}
+    plain = rows["lora", "regression"]
+    assert plain["settings"]["pet_options"] == {}
+    assert small["trainable_parameters"] * 8 == plain["trainable_parameters"]  # r 2 of 8, one of two
+
+
 @pytest.mark.parametrize(
     ("args", "parts"),
     [
         (["--tasks", "sst3"], ["sst3", "sst2"]),
+        (["--pets", "lora:rank=2"], ["lora:rank=2, vanilla: ", "'rank'"]),
         (["--pets", "lorra"], ["lorra", "lora"]),
         (["--bridges", "brownain"], ["brownain", "brownian"]),
         (["--bridges", "brownian@shuffled"], ["brownian@shuffled", "shuffled-ends"]),

@@ -16,8 +16,8 @@ from shared_files import needs_shared, shared
 
 from bridges.errors import BadInput
 from pets import tasks
-from pets.tasks import data
-from pets.tasks.glue import Example, Task
+from pets.tasks.base import Example
+from pets.tasks.data import GlueTask
 
 SST2 = "sentence\tlabel\n"
 QQP = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
@@ -66,28 +66,28 @@ def test_tsv_round_trip(
     folder = tmp_path_factory.mktemp("glue")
     write(folder, "rte", content)
     expected = tuple(Example(f"{a.strip()} {b.strip()}", k) for a, b, k in rows)
-    loaded = data.load(task, folder)
+    loaded = task.load(folder)
     assert loaded.train == expected
     assert loaded.reported == expected
 
 
 def test_files_directly_in_the_folder(tmp_path: Path) -> None:
     files = write(tmp_path, "sst2", SST2 + "good \t1\n", SST2 + "bad\t0\n")
-    loaded = data.load(tasks.get("sst2"), files)
+    loaded = tasks.get("sst2").load(files)
     assert loaded.train == (Example("good", 1),)
     assert loaded.reported == (Example("bad", 0),)
-    assert loaded == data.load(tasks.get("sst2"), str(tmp_path))
+    assert loaded == tasks.get("sst2").load(str(tmp_path))
 
 
 def test_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
     header = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
     write(tmp_path, "mrpc", "\ufeff" + header + '1\t7\t8\tHe "said.\tSo "he.\n')
-    assert data.load(tasks.get("mrpc"), tmp_path).train == (Example('He "said. So "he.', 1),)
+    assert tasks.get("mrpc").load(tmp_path).train == (Example('He "said. So "he.', 1),)
 
 
 def test_cola_has_no_header_and_keeps_its_first_row(tmp_path: Path) -> None:
     write(tmp_path, "cola", "gj04\t1\t\tFirst.\ncj99\t0\t*\tSecond the.\n")
-    loaded = data.load(tasks.get("cola"), tmp_path)
+    loaded = tasks.get("cola").load(tmp_path)
     assert loaded.train == (Example("First.", 1), Example("Second the.", 0))
 
 
@@ -96,7 +96,7 @@ def test_mnli_reads_gold_labels_of_the_matched_dev_set(tmp_path: Path) -> None:
     dev = "index\tsentence1\tsentence2\tlabel1\tlabel2\tgold_label\n0\tA.\tB.\tx\ty\tneutral\n"
     files = write(tmp_path, "mnli", train, dev)
     assert (files / "dev_matched.tsv").exists()
-    loaded = data.load(tasks.get("mnli"), tmp_path)
+    loaded = tasks.get("mnli").load(tmp_path)
     assert loaded.train == (Example("A. B.", 2),)
     assert loaded.reported == (Example("A. B.", 0),)
 
@@ -105,7 +105,7 @@ def test_line_ends_of_old_macs_are_named_in_a_short_line(tmp_path: Path) -> None
     rows = "".join(f"a film\t{i % 2}\n" for i in range(50_000))
     write(tmp_path, "sst2", (SST2 + rows).replace("\n", "\r"))
     with pytest.raises(BadInput, match=r"train\.tsv has 50001 line ends CR and no LF") as caught:
-        data.load(tasks.get("sst2"), tmp_path)
+        tasks.get("sst2").load(tmp_path)
     assert len(str(caught.value)) < 500
 
 
@@ -115,7 +115,7 @@ def test_huge_fields_are_quoted_in_a_short_line(tmp_path: Path) -> None:
         with pytest.raises(
             BadInput, match=r"column 'sentence' is missing|is not one of '0', '1'"
         ) as caught:
-            data.load(tasks.get("sst2"), tmp_path)
+            tasks.get("sst2").load(tmp_path)
         assert len(str(caught.value)) < 500
 
 
@@ -125,14 +125,14 @@ def test_a_few_broken_rows_are_skipped_and_many_refused(
     good = "".join(f"{i}\t1\t2\ta {i}\tb\t{i % 2}\n" for i in range(400))
     write(tmp_path, "qqp", QQP + good + "broken\n" * 40, QQP + good)
     with caplog.at_level(logging.WARNING):
-        assert len(data.load(tasks.get("qqp"), tmp_path).train) == 400
+        assert len(tasks.get("qqp").load(tmp_path).train) == 400
     (record,) = caplog.records
     assert record.getMessage().endswith("skipped 40 broken rows: " + _FIRST + " and 28 more")
     write(tmp_path, "qqp", QQP + good + "broken\n" * 50_000, QQP + good)
     with pytest.raises(
         BadInput, match=r"has 50000 broken rows: .* and 49988 more; the original"
     ) as caught:
-        data.load(tasks.get("qqp"), tmp_path)
+        tasks.get("qqp").load(tmp_path)
     assert len(str(caught.value)) < 500
 
 
@@ -165,7 +165,7 @@ def test_malformed_files_are_refused_by_place(
 ) -> None:
     write(tmp_path, task, content)
     with pytest.raises(BadInput, match=message) as caught:
-        data.load(tasks.get(task), tmp_path)
+        tasks.get(task).load(tmp_path)
     assert "\n" not in str(caught.value)
     assert str(caught.value).count("row ") <= 1
 
@@ -173,14 +173,14 @@ def test_malformed_files_are_refused_by_place(
 def test_the_reported_file_is_checked_too(tmp_path: Path) -> None:
     write(tmp_path, "sst2", SST2 + "a\t1\n", SST2 + "a\n")
     with pytest.raises(BadInput, match=r"dev\.tsv, row 2"):
-        data.load(tasks.get("sst2"), tmp_path)
+        tasks.get("sst2").load(tmp_path)
 
 
 def test_missing_folder_and_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="nowhere is not a folder; pass the one with the original"):
-        data.load(tasks.get("sst2"), tmp_path / "nowhere")
+        tasks.get("sst2").load(tmp_path / "nowhere")
     with pytest.raises(BadInput, match=r"train\.tsv cannot be read \(No such file.*dev_matched\.tsv"):
-        data.load(tasks.get("mnli"), tmp_path)
+        tasks.get("mnli").load(tmp_path)
 
 
 def test_only_qqp_skips_broken_rows_and_says_which(
@@ -189,13 +189,13 @@ def test_only_qqp_skips_broken_rows_and_says_which(
     content = QQP + "0\t1\t2\tfirst\nhalf\tsecond\t1\n3\t4\t5\tx\ty\t1\n6\t7\t8\t\ty\t0\n"
     write(tmp_path, "qqp", content, QQP + "3\t4\t5\tx\ty\t0\n")
     with caplog.at_level(logging.WARNING):
-        loaded = data.load(tasks.get("qqp"), tmp_path)
+        loaded = tasks.get("qqp").load(tmp_path)
     assert loaded.train == (Example("x y", 1),)
     (record,) = caplog.records
     assert record.getMessage().endswith("train.tsv: skipped 3 broken rows: 2, 3, 5")
 
 
-def hub(task: Task, rows: list[tuple[Any, ...]], splits: tuple[str, ...]) -> datasets.DatasetDict:
+def hub(task: GlueTask, rows: list[tuple[Any, ...]], splits: tuple[str, ...]) -> datasets.DatasetDict:
     """An in-memory copy of the hub's layout: text columns, label, idx."""
     names = [label.name for label in sorted(task.labels, key=lambda label: label.hub)]
     features = datasets.Features(
@@ -218,7 +218,7 @@ def test_hub_rows_get_the_task_s_class_order(monkeypatch: pytest.MonkeyPatch) ->
         return hub(task, rows, ("train", "validation_matched", "validation_mismatched"))
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    loaded = data.load(task)
+    loaded = task.load()
     assert asked == [("nyu-mll/glue", "mnli")]
     assert loaded.train == (Example("P. H.", 2), Example("P. I.", 0), Example("P. J.", 1))
     assert loaded.reported == loaded.train
@@ -244,14 +244,14 @@ def test_hub_rows_are_checked(
     task = tasks.get("sst2")
     monkeypatch.setattr(datasets, "load_dataset", lambda *_: hub(task, rows, splits))
     with pytest.raises(BadInput, match=message):
-        data.load(task)
+        task.load()
 
 
 def test_hub_columns_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = hub(tasks.get("cola"), [("a", 1, 0)], ("train", "validation"))
     monkeypatch.setattr(datasets, "load_dataset", lambda *_: loaded)
     with pytest.raises(BadInput, match=r"qnli train: column 'question' is missing; .* 'sentence'"):
-        data.load(tasks.get("qnli"))
+        tasks.get("qnli").load()
 
 
 def test_hub_qqp_skips_empty_questions(
@@ -260,7 +260,7 @@ def test_hub_qqp_skips_empty_questions(
     task = tasks.get("qqp")
     loaded = hub(task, [("a", "b", 1, 0), ("a", "", 0, 1)], ("train", "validation"))
     monkeypatch.setattr(datasets, "load_dataset", lambda *_: loaded)
-    assert data.load(task).train == (Example("a b", 1),)
+    assert task.load().train == (Example("a b", 1),)
     assert "qqp train: skipped 1 broken rows: 2" in caplog.text
 
 
@@ -273,7 +273,7 @@ def test_unreachable_hub_points_to_the_data_option(
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(BadInput, match=r"could not be loaded \(.*\); pass --data DIR") as caught:
-        data.load(tasks.get("sst2"))
+        tasks.get("sst2").load()
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is error
 
@@ -283,7 +283,7 @@ def test_missing_datasets_package_points_to_the_data_option(
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(BadInput, match=r"ModuleNotFoundError: .*pass --data DIR"):
-        data.load(tasks.get("sst2"))
+        tasks.get("sst2").load()
 
 
 @needs_shared("data", "glue")
@@ -298,7 +298,7 @@ def test_missing_datasets_package_points_to_the_data_option(
 )
 def test_real_files(name: str, train: int, reported: int | dict[int, int]) -> None:
     task = tasks.get(name)
-    loaded = data.load(task, shared("data", "glue"))
+    loaded = task.load(shared("data", "glue"))
     assert len(loaded.train) == train
     classes = Counter(example.label for example in loaded.reported)
     assert (classes.total() if isinstance(reported, int) else dict(classes)) == reported
@@ -307,10 +307,10 @@ def test_real_files(name: str, train: int, reported: int | dict[int, int]) -> No
 
 @needs_shared("data", "glue")
 def test_real_first_rows() -> None:
-    cola = data.load(tasks.get("cola"), shared("data", "glue")).train[0]
+    cola = tasks.get("cola").load(shared("data", "glue")).train[0]
     assert cola.text.startswith("Our friends won't buy this analysis")
     assert tasks.get("cola").labels[cola.label].name == "acceptable"
-    rte = data.load(tasks.get("rte"), shared("data", "glue")).train[0]
+    rte = tasks.get("rte").load(shared("data", "glue")).train[0]
     assert rte.text == (
         "No Weapons of Mass Destruction Found in Iraq Yet. Weapons of Mass Destruction Found in Iraq."
     )

@@ -15,8 +15,8 @@ from transformers import AutoTokenizer
 
 from bridges import BadInput, RunningCost
 from pets import Verbalizer, tasks
+from pets.tasks.base import Example, TaskData
 from pets.tasks.classifier import PromptClassifier
-from pets.tasks.glue import Example, TaskData
 from pets.tasks.label_words import word_tokens
 from pets.tuning.settings import TuneSettings
 from pets.tuning.tune import tune

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bridges.errors import BadInput
 from pets import tasks
-from pets.tasks.glue import Example
+from pets.tasks.base import Example
 from pets.tasks.splits import few_shot, hold_out
 
 SST2 = tasks.get("sst2")

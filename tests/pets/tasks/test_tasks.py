@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from tiny import tiny_bert, tiny_tokenizer
 
 from bridges.errors import BadInput
 from pets import tasks
+from pets.study.cells.grid import Grid
+from pets.study.compare.run import compare
+from pets.tuning.models import load_plm
+from pets.tuning.settings import TuneSettings
+from pets.tuning.tune import tune
 
 
 def test_available_lists_the_seven_tasks() -> None:
@@ -93,3 +101,72 @@ def test_without_the_reported_split_the_rest_is_the_same() -> None:
     data = tasks.TaskData(tasks.get("sst2"), train, reported)
     assert data.without_reported == tasks.TaskData(tasks.get("sst2"), train, ())
     assert data.reported == reported
+
+
+def test_what_is_known_of_a_task() -> None:
+    record = tasks.info("SST-2")
+    assert (record.name, list(record.defaults)) == ("sst2", ["words"])
+    for name in tasks.available():
+        assert tasks.info(name).description.strip("?.")
+
+
+def test_label_words_in_the_text_of_a_task() -> None:
+    assert tasks.get("sst2", words=["terrible", "great"]).words == ("terrible", "great")
+    task = tasks.parse("SST-2:words=[(bad,awful),1]")
+    assert task.verbalizer == {"negative": ["bad", "awful"], "positive": ["1"]}
+    assert task != tasks.get("sst2")
+    assert task == tasks.get("sst2").with_words(["bad,awful", "1"])
+    assert tasks.parse("sst2") == tasks.get("sst2")
+    assert task.identity != tasks.get("sst2").identity
+    for text, message in [
+        ("sst2:words=[good]", "needs 2 words"),
+        ("sst2:words=good", "needs 2 words"),
+        ("sst2:names=2", "task 'sst2' has no parameter 'names'; it takes words"),
+        ("sst3:words=[a,b]", "nearest is 'sst2'"),
+    ]:
+        with pytest.raises(BadInput, match=message):
+            tasks.parse(text)
+
+
+class Colours(tasks.Task):
+    """Is it red or blue?"""
+
+    name = "colours"
+    labels = (tasks.Label("red", "good"), tasks.Label("blue", "bad"))
+    metric = "f1_macro"
+
+    def load(self, folder: str | Path | None = None) -> tasks.TaskData:
+        rows = tuple(tasks.Example(f"{'dog' if k % 2 else 'cat'} {k}", k % 2) for k in range(24))
+        return tasks.TaskData(self, rows[:16], rows[16:])
+
+
+def test_a_task_of_a_third_party_is_tuned_and_compared(tmp_path: Path) -> None:
+    class Named(Colours, name="my-colours"):
+        """The same, by a name."""
+
+    model = tmp_path / "model"
+    tiny_bert().save_pretrained(model)
+    tiny_tokenizer().save_pretrained(model)
+    settings = TuneSettings(shots=4, max_steps=1, batch_size=2, eval_every=1)
+    task = tasks.get("my_colours")
+    assert isinstance(task, Named)
+    plm, tokenizer = load_plm(str(model))
+    result = tune(plm, tokenizer, task.load(), settings, tmp_path / "run", progress=False)
+    assert (result["task"], result["metric"]) == ("my-colours", "f1_macro")
+    outcome = compare(
+        Grid(("my_colours",), (4,), ("lora",), (), (42,), (1.0,), settings),
+        tmp_path / "runs",
+        str(model),
+        None,
+        progress=False,
+    )
+    assert (outcome.done, outcome.failed) == (1, 0)
+
+
+def test_a_task_whose_metric_there_is_not_is_refused(tmp_path: Path) -> None:
+    class Odd(Colours):
+        metric = "f1-macro"
+
+    with pytest.raises(BadInput, match="unknown metric 'f1-macro'; did you mean 'f1_macro'"):
+        tune(tiny_bert(), tiny_tokenizer(), Odd().load(), TuneSettings(shots=4), tmp_path / "run")
+    assert not list(tmp_path.iterdir())

@@ -22,7 +22,7 @@ from tiny import tiny_tokenizer
 
 from bridges import BadInput, RunningCost
 from bridges.storage.checkpoint import Checkpoint, Snapshot
-from pets.tasks.glue import TaskData
+from pets.tasks.base import TaskData
 from pets.tuning.loop import TuningLoop
 from pets.tuning.run_folder import RunFolder
 from pets.tuning.tune import tune

@@ -13,7 +13,7 @@ from tiny import tiny_tokenizer
 import pets
 from bridges import BadInput
 from pets.tasks import prompts
-from pets.tasks.glue import TaskData
+from pets.tasks.base import TaskData
 from pets.tuning.evaluation import score
 from pets.tuning.tune import tune
 from tests.pets.tuning.test_tuning import DATA, SETTINGS, TASK, model

@@ -27,8 +27,8 @@ from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 import pets
 from bridges import BadInput, RunningCost
 from pets.tasks import metrics, prompts
+from pets.tasks.base import Example, Label, Task, TaskData
 from pets.tasks.classifier import PromptClassifier
-from pets.tasks.glue import Example, Label, Task, TaskData
 from pets.tasks.verbalizer import Verbalizer
 from pets.tuning import tune as tuning_module
 from pets.tuning.loop import TuningLoop
@@ -36,8 +36,16 @@ from pets.tuning.models import load_pet
 from pets.tuning.settings import TuneSettings
 from pets.tuning.tune import tune
 
-LABELS = (Label("negative", "bad", "0", 0), Label("positive", "good", "1", 1))
-TASK = Task("toy", "toy", LABELS, ("text",), "label", ("text",))
+
+class Toy(Task):
+    name = "toy"
+    labels = (Label("negative", "bad"), Label("positive", "good"))
+
+    def load(self, folder: str | Path | None = None) -> TaskData:
+        return DATA
+
+
+TASK = Toy()
 SIGNS = (("hated", "poor", "slow"), ("liked", "fine", "quick"))  # the words that tell the classes apart
 SETTINGS = TuneSettings(shots=8, max_steps=30, batch_size=4, eval_every=10, learning_rate=0.01)
 PET = "pet/adapter_model.safetensors"

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
-from places import REPOSITORY
+from places import script_environment
 from tiny import WORDS, tiny_bert, tiny_tokenizer
 from torch import Tensor, nn
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast
@@ -295,10 +295,11 @@ def slow_run(folder: str) -> None:
 
 def test_a_killed_process_loses_nothing(tmp_path: Path, finished: Path) -> None:
     folder = tmp_path / "run"
-    tests = [Path(__file__).parent, REPOSITORY / "tests", REPOSITORY / "tests" / "shared", REPOSITORY]
-    script = f"import sys; sys.path[:0] = {[*map(str, tests)]}; "
-    script += f"import conftest, test_tuning; test_tuning.slow_run({str(folder)!r})"
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
+    script = "import tests.conftest; from tests.pets.tuning.test_tuning import slow_run; "
+    script += f"slow_run({str(folder)!r})"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stderr=subprocess.PIPE, env=script_environment()
+    )
     try:
         deadline = time.monotonic() + 120
         while not (folder / "state.safetensors").exists():

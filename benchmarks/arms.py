@@ -55,7 +55,7 @@ def at_shape(name: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Arm:
+class KernelArm:
     """One form of an operation.
 
     Attributes:
@@ -74,7 +74,7 @@ class Arm:
     report: Callable[[], SolverReport] | None = None
 
 
-def arms(operation: str, device: torch.device | str, compiled: bool | str = True) -> list[Arm]:
+def arms(operation: str, device: torch.device | str, compiled: bool | str = True) -> list[KernelArm]:
     """Every arm of an operation, ours first.
 
     Args:
@@ -85,7 +85,7 @@ def arms(operation: str, device: torch.device | str, compiled: bool | str = True
     if operation == "sde":
         solvers: tuple[Solver, ...] = ("picard", "sequential")
         own = [ours(operation, b, s, f"ours-{s}{x}") for x, b in backends.items() for s in solvers]
-        return [*own, Arm("torchsde", _torchsde, _torchsde_refusal, random=True)]
+        return [*own, KernelArm("torchsde", _torchsde, _torchsde_refusal, random=True)]
     own = [ours(operation, backend, None, f"ours{suffix}") for suffix, backend in backends.items()]
     plain = _eager_pooling if operation == "pooling" else _eager_pdf
 
@@ -96,17 +96,17 @@ def arms(operation: str, device: torch.device | str, compiled: bool | str = True
 
     return [
         *own,
-        Arm("eager", partial(_plain, plain)),
-        Arm("compiled", partial(_plain, _Compiled(plain)), refusal, whole_only=True),
+        KernelArm("eager", partial(_plain, plain)),
+        KernelArm("compiled", partial(_plain, _Compiled(plain)), refusal, whole_only=True),
     ]
 
 
-def ours(operation: str, backend: str | None, solver: Solver | None, name: str) -> Arm:
+def ours(operation: str, backend: str | None, solver: Solver | None, name: str) -> KernelArm:
     """The library's own, on a backend and with a solver, or as it chooses itself."""
     if operation == "sde":
         sde = _Sde(backend, solver)
-        return Arm(name, sde, report=lambda: sde.report)
-    return Arm(name, partial(_pooling if operation == "pooling" else _pdf, backend))
+        return KernelArm(name, sde, report=lambda: sde.report)
+    return KernelArm(name, partial(_pooling if operation == "pooling" else _pdf, backend))
 
 
 def probed(pooled: tuple[Tensor, Tensor], probe: tuple[Tensor, Tensor]) -> Tensor:

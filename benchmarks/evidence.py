@@ -17,11 +17,12 @@ from typing import Any
 
 import click
 
-from benchmarks.remedies import REMEDIES, RemedyContext
+from benchmarks.remedies import REMEDIES, RemedyRecipes
 from bridges.storage.files import new_folder
 from pets.commands.options import ManyValues, read_lines
-from pets.study.compare.context import COSTS_FOLDER, Context
-from pets.study.compare.grid import Grid
+from pets.study.cells.context import COSTS_FOLDER
+from pets.study.cells.costs import Recipes
+from pets.study.cells.grid import Grid
 from pets.study.compare.presets import PRESETS
 from pets.study.compare.run import compare
 from pets.study.report.writing import write_report
@@ -74,14 +75,14 @@ REMEDY: dict[str, Any] = {
     "pets": ("lora",),
     "arms": ("brownian", *REMEDIES),
 }
-STUDIES: tuple[tuple[str, tuple[dict[str, Any], ...], type[Context]], ...] = (
-    ("", GROUPS, Context),
-    ("zoo", (ZOO,), Context),
-    ("prompts", (PROMPTS,), Context),
-    ("long", (LONG,), Context),
-    ("remedies", (REMEDY,), RemedyContext),
+STUDIES: tuple[tuple[str, tuple[dict[str, Any], ...], type[Recipes]], ...] = (
+    ("", GROUPS, Recipes),
+    ("zoo", (ZOO,), Recipes),
+    ("prompts", (PROMPTS,), Recipes),
+    ("long", (LONG,), Recipes),
+    ("remedies", (REMEDY,), RemedyRecipes),
 )
-"""The folder under RUNS, with a table and a report of its own; the comparisons; what has its costs."""
+"""The folder under RUNS, with a table and a report of its own; the comparisons; how costs are made."""
 
 
 def grid(**changes: Any) -> Grid:
@@ -98,11 +99,11 @@ def grid(**changes: Any) -> Grid:
 def main(model: str, data: Path, texts: tuple[str, ...], out: Path, jobs: int) -> None:
     """Run all studies, one after another, and write a report of each."""
     text = tuple(read_lines(texts))
-    for name, groups, kind in STUDIES:
+    for name, groups, recipes in STUDIES:
         folder = out / name
         _share_costs(out, folder)
         for axes in groups:
-            done = compare(grid(**axes), folder, model, data, text, jobs=jobs, kind=kind)
+            done = compare(grid(**axes), folder, model, data, text, jobs=jobs, recipes=recipes)
             what = " ".join([name, *axes["tasks"], *axes["pets"]]).strip()
             click.echo(f"{what}: {done.done} cells done, {done.failed} failed")
         click.echo(f"wrote {write_report(folder, folder)}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.arms import OPERATIONS, Arm, at_shape, ours
+from benchmarks.arms import OPERATIONS, KernelArm, at_shape, ours
 from benchmarks.guard import Guard, allowed
 from benchmarks.shapes import Inputs, Shape, make_inputs, named
 from kernels.dispatch import BACKENDS, choose
@@ -69,7 +69,7 @@ def _rows(operation: str, shape: Shape, inputs: Inputs) -> Iterator[dict[str, An
             yield {**row, **_verdict(guard, ours(operation, backend.name, solver, backend.name))}
 
 
-def _verdict(guard: Guard, arm: Arm) -> dict[str, Any]:
+def _verdict(guard: Guard, arm: KernelArm) -> dict[str, Any]:
     verdict = guard.check(arm)
     iterated = arm.report is not None and arm.report().solver == "picard"
     return {

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from benchmarks.arms import Arm, Operation, Value, probed
+from benchmarks.arms import KernelArm, Operation, Value, probed
 from benchmarks.shapes import Inputs, Leaves
 from kernels import oracle, pytorch
 from kernels.sde import sde_cost
@@ -154,7 +154,7 @@ class Guard:
             "float64": (self.x, self._scaled(on_all)),
         }
 
-    def check(self, arm: Arm) -> Verdict:
+    def check(self, arm: KernelArm) -> Verdict:
         """Every comparison that applies to the arm; an error while it runs is a verdict too."""
         why_not = arm.refusal()
         if why_not is not None:
@@ -165,7 +165,7 @@ class Guard:
             first = str(error).strip().partition("\n")[0][:300]
             return Verdict(False, reason=f"wrong: {type(error).__name__}: {first}")
 
-    def _exactly(self, arm: Arm) -> Verdict:
+    def _exactly(self, arm: KernelArm) -> Verdict:
         by_truth = {}
         for name, (x, true) in self.truths.items():
             if not (arm.whole_only and name == "oracle"):
@@ -176,7 +176,7 @@ class Guard:
         ok = all(within(each, bound) for each in by_truth.values())
         return Verdict(ok, by_truth, "" if ok else f"wrong: allowed {bound}")
 
-    def _in_the_mean(self, arm: Arm) -> Verdict:
+    def _in_the_mean(self, arm: KernelArm) -> Verdict:
         generator = torch.Generator(self.x.noise.device).manual_seed(1)
         theirs, mine = [], []
         with torch.no_grad():

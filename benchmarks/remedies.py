@@ -14,43 +14,34 @@ The fitted map of the first two is that of ``brownian``. `benchmarks.evidence` r
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bridges import BrownianBridge, LabelEnds, RunningCost, get
+from bridges import LabelEnds, RunningCost
 from bridges.cost.documents import Layout
-from pets.study.compare.arms import Arm
-from pets.study.compare.context import Context
-from pets.study.compare.costs import Recipe
+from pets.study.cells.arms import Arm
+from pets.study.cells.costs import Recipe, Recipes
 from pets.tasks.verbalizer import Verbalizer
 
 _LONGER = 2
 
 
-class Contrast(BrownianBridge, name="brownian-contrast"):
-    """See the module."""
-
-
-class Posterior(BrownianBridge, name="brownian-posterior"):
-    """See the module."""
-
-
-class Longer(BrownianBridge, name="brownian-longer"):
-    """See the module."""
-
-
-class TaskText(BrownianBridge, name="brownian-task-text"):
-    """See the module."""
-
-
-REMEDIES = tuple(str(kind.registered_name) for kind in (Contrast, Posterior, Longer, TaskText))
+CONTRAST, POSTERIOR, LONGER, TASK_TEXT = REMEDIES = tuple(
+    Arm(f"brownian-{name}", bridge="brownian")
+    for name in ("contrast", "posterior", "longer", "task-text")
+)
 
 
 class PosteriorCost(RunningCost):
     """The negative log-probability of the label, given the trajectory, among the labels there are."""
+
+    def digest(self) -> str:
+        """Another than that of the cost of the same bridge, map and end points."""
+        return hashlib.sha256(f"posterior {super().digest()}".encode()).hexdigest()
 
     def costs(
         self,
@@ -78,38 +69,35 @@ class PosteriorCost(RunningCost):
         return F.cross_entropy(-self.bridge.terms(trajectory) * costs.T, found, reduction="none")
 
 
-class RemedyContext(Context):
-    """A comparison in which arms named after remedies have the costs that those say."""
+class RemedyRecipes(Recipes):
+    """Arms named after remedies have the costs that those say."""
 
     def recipe(self, arm: Arm) -> Recipe:
         """The remedy's recipe, or that of any other arm; the first two share the Brownian's."""
-        if arm.text not in REMEDIES:
+        if arm not in REMEDIES:
             return super().recipe(arm)
         plain = super().recipe(Arm.parse("brownian"))
-        if arm.text == Longer.registered_name:
+        if arm == LONGER:
             settings = dataclasses.replace(plain.settings, max_steps=_LONGER * plain.settings.max_steps)
             return dataclasses.replace(plain, name=arm.text, settings=settings)
-        if arm.text == TaskText.registered_name:
+        if arm == TASK_TEXT:
             text = tuple(e.text for data in self.examples.values() for e in data.train)
             return dataclasses.replace(plain, name=arm.text, text=text)
         return plain
 
-    def cost(self, arm: Arm, found: RunningCost) -> RunningCost:
+    def cost(self, arm: Arm, made: RunningCost) -> RunningCost:
         """The remedy's cost, or that of any other arm."""
-        if arm.text not in REMEDIES:
-            return super().cost(arm, found)
-        kind = PosteriorCost if arm.text == Posterior.registered_name else RunningCost
-        bridge = get(arm.text)  # its name is in the cost's digest
-        cost = kind(found.spec, bridge, found.latent_map, found.end_points).to(self.plm.device)
-        cost.fit_record = found.fit_record
-        if arm.text == Contrast.registered_name:
-            self._contrast(cost)
-        return cost
+        if arm == POSTERIOR:
+            cost = PosteriorCost(made.spec, made.bridge, made.latent_map, made.end_points)
+            cost.fit_record = made.fit_record
+            return cost
+        if arm == CONTRAST:
+            self._contrast(made.end_points.vectors)
+        return made
 
-    def _contrast(self, cost: RunningCost) -> None:
+    def _contrast(self, vectors: Tensor) -> None:
         for data in self.examples.values():
-            words = Verbalizer.of_words(self.tokenizer, data.task.verbalizer)
+            words = Verbalizer.of_words(self.model.tokenizer, data.task.verbalizer)
             tokens = [own[0][0] for own in words.tokens]
-            vectors = cost.end_points.vectors
             ends = vectors[tokens]
             vectors[tokens] = F.normalize(ends - ends.mean(0), dim=1)

@@ -13,9 +13,9 @@ from tqdm import tqdm
 from bridges.errors import BadInput
 from bridges.fitting.fittable import Fittable
 from bridges.fitting.settings import FitResult, FitSettings
-from bridges.fitting.text import FitText, Reading
+from bridges.fitting.text import FitText, ReadBatch
 from bridges.seeds import generator
-from bridges.storage.files import Snapshot, load_optimizer_tensors, optimizer_tensors
+from bridges.storage.checkpoint import Checkpoint, Snapshot
 from bridges.storage.shapes import COUNT, FINITE, Shape
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class FitLoop:
     Attributes:
         fitted: the latent map, and the bridge with the parameters it learns.
         steps: optimiser steps taken.
-        best: the state of ``fitted`` with the lowest held-out cost.
+        checkpoint: of ``fitted``; its best is the state with the lowest held-out cost.
         history: (step, held-out cost) and (step, mean training cost since the pair before) pairs.
     """
 
@@ -104,7 +104,7 @@ class FitLoop:
         self.optimizer = torch.optim.AdamW(
             self.fitted.parameters(), lr=settings.learning_rate, weight_decay=0.0, foreach=False
         )
-        self.best = self._copy()
+        self.checkpoint = Checkpoint(self.fitted.state_dict(), self.optimizer)
         self.history: dict[str, list[tuple[int, float]]] = {"held_out": [], "training": []}
         self.steps = 0
         self._losses: list[float] = []  # since the last look
@@ -119,7 +119,7 @@ class FitLoop:
         """Whether all steps are taken, or the last ``patience`` looks brought no gain worth the time."""
         return self.steps >= self.settings.max_steps or self._is_stale()
 
-    def step(self, reading: Reading) -> None:
+    def step(self, reading: ReadBatch) -> None:
         """One step of the optimiser.
 
         Raises:
@@ -145,7 +145,7 @@ class FitLoop:
         self._losses.append(loss.item())
         self.steps += 1
 
-    def value(self, reading: Reading) -> Tensor:
+    def value(self, reading: ReadBatch) -> Tensor:
         """The cost of a batch; the batch's number fixes its noise, if it draws any."""
         noise = generator(self.settings.seed, 2, reading.number)
         value: Tensor = self.cost(
@@ -168,7 +168,7 @@ class FitLoop:
             )
         before = [value for _, value in self.history["held_out"]]
         if not before or held_out < min(before):
-            self.best = self._copy()
+            self.checkpoint.keep_best()
         self.history["held_out"].append((self.steps, held_out))
         if self._losses:
             self.history["training"].append((self.steps, sum(self._losses) / len(self._losses)))
@@ -176,7 +176,7 @@ class FitLoop:
 
     def finish(self) -> FitResult:
         """Leave the best state in the cost, and say what was done."""
-        self.fitted.load_state_dict(self.best)
+        self.checkpoint.restore_best()
         held_out = tuple(self.history["held_out"])
         return FitResult(
             steps=self.steps,
@@ -188,12 +188,8 @@ class FitLoop:
 
     def save(self) -> None:
         """Keep the state, where there is a place for it."""
-        if self.snapshot is None:
-            return
-        tensors = {f"now.{k}": v for k, v in self.fitted.state_dict().items()}
-        tensors |= {f"best.{k}": v for k, v in self.best.items()}
-        facts = {"step": self.steps, "history": self.history}
-        self.snapshot.save(tensors | optimizer_tensors(self.optimizer), facts)
+        if self.snapshot is not None:
+            self.checkpoint.save(self.snapshot, {"step": self.steps, "history": self.history})
 
     def resume(self) -> None:
         """Go on from the state that was kept, if there is one.
@@ -201,15 +197,10 @@ class FitLoop:
         Raises:
             BadInput: if it is another fit's.
         """
-        if self.snapshot is None or (loaded := self.snapshot.load()) is None:
+        if self.snapshot is None or not (facts := self.checkpoint.resume(self.snapshot, _FACTS)):
             return
-        tensors, facts = loaded
-        with self.snapshot.refusing_misfit(facts, _FACTS):
-            self.fitted.load_state_dict(_under("now.", tensors))
-            self.best = {k: tensors[f"best.{k}"].to(v.device) for k, v in self.best.items()}
-            load_optimizer_tensors(self.optimizer, tensors)
-            self.history = {k: [(s, v) for s, v in pairs] for k, pairs in facts["history"].items()}
-            self.steps = int(facts["step"])
+        self.history = {k: [(s, v) for s, v in facts["history"][k]] for k in self.history}
+        self.steps = int(facts["step"])
         logger.info("going on from step %d", self.steps)
 
     def _is_stale(self) -> bool:
@@ -217,10 +208,3 @@ class FitLoop:
         before = values[: -self.settings.patience]
         # The cost of a bridge with learned parameters may be negative.
         return bool(before) and min(before) - min(values) < _MIN_GAIN * abs(min(before))
-
-    def _copy(self) -> dict[str, Tensor]:
-        return {k: v.detach().clone() for k, v in self.fitted.state_dict().items()}
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

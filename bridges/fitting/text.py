@@ -34,7 +34,7 @@ Rows = list[list[int]]
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadBatch:
     """A batch and what the model makes of it.
 
     Attributes:
@@ -98,22 +98,22 @@ class FitText:
         """Endless numbered batches of training rows, unread; see `bridges.fitting.batches.batches`."""
         return batches(self.rows, self.settings.batch_size, seed=self.settings.seed, start=start)
 
-    def read(self, number: int, rows: Rows) -> Reading:
+    def read(self, number: int, rows: Rows) -> ReadBatch:
         """The model's reading of a training batch."""
         return self._read(number, self._batch(rows, generator(self.settings.seed, 0, number)))
 
-    def held_out(self) -> Iterator[Reading]:
+    def held_out(self) -> Iterator[ReadBatch]:
         """The held-out batches, each read when its turn comes: together they would fill the memory."""
         for i, batch in enumerate(self._held_out):
             yield self._read(-1 - i, batch)
 
-    def _read(self, number: int, batch: Batch) -> Reading:
+    def _read(self, number: int, batch: Batch) -> ReadBatch:
         with torch.no_grad():
             output = self.encoder(
                 **batch.inputs(self.device), output_hidden_states=True, return_dict=True
             )
         length = batch.targets.shape[1]
-        return Reading(
+        return ReadBatch(
             number,
             # Some models pad on the right to whole blocks, and return the padding's states.
             tuple(states[:, :length] for states in self.spec.states(output)),

@@ -22,9 +22,10 @@ from bridges.fitting.text import FitText
 from bridges.model.identity import model_identity, own_code
 from bridges.model.spec import encoder_of
 from bridges.model.undisturbed import undisturbed
-from bridges.storage.files import Snapshot, versions
+from bridges.storage.checkpoint import Snapshot
+from bridges.storage.files import versions
 from bridges.storage.ownership import claimed
-from bridges.storage.source import source_digest
+from bridges.storage.source import FIT, source_digest
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def fit_together(
                 "cost_code": own_code(cost),
                 "text": text_sha256,
                 **of_model,
-                "code": source_digest("bridges"),
+                "code": source_digest(*FIT),
                 "versions": versions(),
             }
             snapshot = Snapshot(Path(folders[k]) / STATE_FILE, identity)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import platform
 import re
@@ -14,12 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from bridges.errors import BadInput, writing
-from bridges.storage.shapes import OBJECT, Shape, misfit
 from bridges.storage.workplace import replacement
 
 
@@ -112,97 +107,9 @@ def _is_hash(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
 
 
-class Snapshot:
-    """The state of an unfinished run: named tensors and JSON-able facts in one safetensors file.
-
-    Args:
-        path: the file.
-        identity: what the run is made of. A snapshot of another identity is refused, so that a run
-            is never continued with other settings.
-    """
-
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        self.path = path
-        self.identity = json.loads(json.dumps(identity))
-
-    def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Write atomically; the previous snapshot stays until the new one is whole."""
-        whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-        metadata = {"identity": json.dumps(self.identity), "facts": json.dumps(facts)}
-        with new_file(self.path) as temporary:
-            save_file(whole, temporary, metadata=metadata)
-
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Tensors and facts, or None if there is no snapshot.
-
-        Raises:
-            BadInput: if the file is broken or belongs to a run with other settings.
-        """
-        if not self.path.exists():
-            return None
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            identity, facts = json.loads(metadata["identity"]), json.loads(metadata["facts"])
-            if wrong := misfit([identity, facts], [OBJECT]):
-                raise ValueError(wrong)
-        except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
-            raise BadInput(f"{self.path} is no snapshot of a run ({error}): delete it") from error
-        check_same(f"{self.path} is from another run", identity, self.identity)
-        return tensors, facts
-
-    @contextmanager
-    def refusing_misfit(self, facts: Mapping[str, Any], shape: Shape) -> Iterator[None]:
-        """For taking a state over: what a run does not take is refused, not a traceback.
-
-        Args:
-            facts: from `load`.
-            shape: what they have to be made of.
-
-        Raises:
-            BadInput: if they are not, or the block does not find, or cannot use, what it reads.
-        """
-        wrong = misfit(facts, shape)
-        try:
-            if not wrong:
-                yield
-                return
-        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
-            wrong = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise BadInput(f"{self.path} is no state of this run ({wrong}): delete it to begin anew")
-
-    def remove(self) -> None:
-        """Delete the file, and its folder if nothing else is in it."""
-        self.path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.path.parent.rmdir()
-
-
 def tensor_bytes(tensor: Tensor) -> bytes:
     """What a tensor is made of, for hashes: its numbers in their order, wherever it lies."""
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state as flat named tensors ``optimizer.<parameter>.<key>``."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"optimizer.{index}.{key}": value
-        for index, entry in state.items()
-        for key, value in entry.items()
-    }
-
-
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Inverse of `optimizer_tensors`; entries under other names are left alone."""
-    whole = optimizer.state_dict()
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
 
 
 def versions() -> dict[str, str]:

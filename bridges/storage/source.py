@@ -1,72 +1,40 @@
-"""Which code made a result: a hash of the source of this project that a module's work can reach."""
+"""Which code made a result: a hash of the folders of this project that such work is done in."""
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
-_FLOORS = ("kernels", "bridges", "pets")
+FIT = ("kernels", "bridges")
+"""What a fit is made by."""
+_SHOWS = "testing"  # a folder of tests for whoever subclasses: it makes no result
+_ROOT = Path(__file__).parents[2]
 
 
 @functools.cache
-def source_digest(root: str) -> str:
-    """12 hex digits that change with the source of a module and all that it imports of this project."""
+def source_digest(*folders: str) -> str:
+    """12 hex digits that change with the source in the folders.
+
+    Args:
+        folders: seen from the root of the packages, such as ``"pets/tuning"``, with all that is in them;
+            a folder is named where it makes results, and not where it only shows them.
+    """
     digest = hashlib.sha256()
-    for name, path in sorted(sources(root).items()):
+    for name, path in sorted(sources(*folders).items()):
         digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
 
-@functools.cache
-def sources(root: str) -> dict[str, Path]:
-    """The files of a module and of all modules of this project that it may import, by their names.
+def sources(*folders: str) -> dict[str, Path]:
+    """The Python files in the folders, by name as seen from the root: ``"pets/tasks/glue.py"``.
 
-    Imports inside functions count, and so do modules that are named in a string, as those are that
-    `kernels.dispatch` chooses from. What is imported for type checkers only does not.
+    `kernels` is a namespace: where another package shares the folder, its files count too.
     """
-    found: dict[str, Path] = {}
-    waiting = [root]
-    while waiting:
-        name = waiting.pop()
-        path = _file(name)
-        if path is None or name in found:
-            continue
-        found[name] = path
-        waiting += [name.rpartition(".")[0], *_imported(ast.parse(path.read_bytes()))]
+    found = {}
+    for folder in folders:
+        for path in (_ROOT / folder).rglob("*.py"):
+            name = path.relative_to(_ROOT)
+            if _SHOWS not in name.parts:
+                found[name.as_posix()] = path
     return found
-
-
-def _file(name: str) -> Path | None:
-    """Of a module of this project; None for other names.
-
-    `kernels` is a namespace: where it has a file, that is of another package which shares the name.
-    """
-    if name == "kernels" or name.partition(".")[0] not in _FLOORS:
-        return None
-    try:
-        spec = find_spec(name)
-    except ModuleNotFoundError:  # its parent is no package: `from module import name`
-        return None
-    return Path(spec.origin) if spec is not None and spec.origin is not None else None
-
-
-def _imported(node: ast.AST) -> Iterator[str]:
-    """Names that may be modules, wherever they stand; imports here are absolute."""
-    if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-        yield str(node.module)
-        yield from (f"{node.module}.{alias.name}" for alias in node.names)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-        if "." in node.value and all(part.isidentifier() for part in node.value.split(".")):
-            yield node.value
-    elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-        for other in node.orelse:
-            yield from _imported(other)
-    else:
-        for child in ast.iter_child_nodes(node):
-            yield from _imported(child)

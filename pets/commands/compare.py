@@ -12,7 +12,7 @@ import bridges
 from bridges.errors import BadInput
 from pets import methods, regularizers, tasks
 from pets.commands.options import ManyValues, Named, read_lines, trust_remote_code
-from pets.study.compare.grid import Grid
+from pets.study.cells.grid import Grid
 from pets.study.compare.presets import PRESETS
 from pets.study.compare.run import compare as run
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from bridges.errors import BadInput
 from bridges.seeds import generator
-from bridges.storage.files import load_optimizer_tensors, optimizer_tensors
+from bridges.storage.checkpoint import Checkpoint
 from bridges.storage.shapes import COUNT, FINITE, Shape
 from pets.tasks import prompts
 from pets.tasks.base import TaskData
@@ -53,7 +53,6 @@ class TuningLoop:
         self.rows = {name: rows for name, (rows, _) in encoded.items()}
         self.truncated = {name: cut for name, (_, cut) in encoded.items()}
         self.pad_id = pad_id
-        self.device = next(classifier.parameters()).device
         named = [(n, p) for n, p in classifier.named_parameters() if p.requires_grad]
         if not named:
             raise BadInput(f"PET {settings.pet!r} has no trainable parameter on this model")
@@ -68,7 +67,7 @@ class TuningLoop:
             groups, lr=settings.rate, weight_decay=settings.decay, foreach=False
         )
         self.curves: list[dict[str, Any]] = []
-        self.best = self._tensors()
+        self.checkpoint = Checkpoint(self.named, self.optimizer)
         self.seconds = 0.0
 
     @property
@@ -98,7 +97,7 @@ class TuningLoop:
                 self.seconds += time.perf_counter() - started
                 self._look(step, pairs, bar)
                 self._save(run, step)
-        self._load(self.best)
+        self.checkpoint.restore_best()
 
     def evaluate(self, split: str) -> tuple[dict[str, float], float]:
         """Metrics and mean task loss of the present PET; the running cost plays no part."""
@@ -177,34 +176,18 @@ class TuningLoop:
             }
         )
         if step and self.best_entry()["step"] == step:
-            self.best = self._tensors()
+            self.checkpoint.keep_best()
         bar.set_postfix_str(f"dev {self.data.task.metric} {dev[self.data.task.metric]:.3f}")
 
-    def _tensors(self) -> dict[str, Tensor]:
-        return {name: p.detach().clone() for name, p in self.named.items()}
-
-    def _load(self, tensors: dict[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, parameter in self.named.items():
-                parameter.copy_(tensors[name])
-
     def _save(self, run: RunFolder, step: int) -> None:
-        if not self.processes.is_main:
-            return
-        tensors = {f"now.{k}": v for k, v in self._tensors().items()}
-        tensors |= {f"best.{k}": v for k, v in self.best.items()}
-        facts = {"step": step, "curves": self.curves, "seconds": self.seconds}
-        run.snapshot.save(tensors | optimizer_tensors(self.optimizer), facts)
+        if self.processes.is_main:
+            facts = {"step": step, "curves": self.curves, "seconds": self.seconds}
+            self.checkpoint.save(run.snapshot, facts)
 
     def _resume(self, run: RunFolder) -> int:
-        loaded = run.snapshot.load()
-        if loaded is None:
+        facts = self.checkpoint.resume(run.snapshot, _FACTS)
+        if facts is None:
             return 0
-        tensors, facts = loaded
-        with run.snapshot.refusing_misfit(facts, _FACTS):
-            self._load({name: tensors[f"now.{name}"].to(self.device) for name in self.named})
-            self.best = {name: tensors[f"best.{name}"].to(self.device) for name in self.named}
-            load_optimizer_tensors(self.optimizer, tensors)
-            self.curves, self.seconds = facts["curves"], facts["seconds"]
+        self.curves, self.seconds = facts["curves"], facts["seconds"]
         logger.info("%s: going on from step %d", run.path, facts["step"])
         return int(facts["step"])

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bridges.errors import BadInput
-from bridges.storage.files import Snapshot, check_same, write_text
+from bridges.storage.checkpoint import Snapshot
+from bridges.storage.files import check_same, write_text
 from bridges.storage.ownership import LOCK_FILE, check_ours, check_replaceable, claimed
 from bridges.storage.shapes import COUNT, FINITE, NUMBER, OBJECT, TEXT, Each, Maybe, Shape, misfit
 from bridges.storage.workplace import leftovers

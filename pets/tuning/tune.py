@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from bridges import BadInput, ModelSpec, RunningCost
 from bridges.model.identity import model_identity, own_code
 from bridges.storage.files import new_folder, versions
-from bridges.storage.source import source_digest
+from bridges.storage.source import FIT, source_digest
 from pets import methods
 from pets.plug.regularize import regularize
 from pets.tasks import prompts, splits
@@ -34,6 +34,9 @@ from pets.tuning.settings import TuneSettings
 from pets.tuning.workers import Processes, joined
 
 logger = logging.getLogger(__name__)
+
+MADE_BY = (*FIT, *(f"pets/{room}" for room in ("methods", "tasks", "plug", "regularizers", "tuning")))
+"""The folders whose code a run's result depends on."""
 
 
 def tune(
@@ -207,25 +210,30 @@ def _classifier(
         yield classifier
 
 
-def _identity(data: TaskData, settings: TuneSettings, cost: RunningCost | None) -> dict[str, Any]:
-    """Everything but the model that the result depends on."""
-    digest = hashlib.sha256()
+def data_sha256(data: TaskData, task: str = "") -> str:
+    """Of a task's texts and classes, train and reported, and of what is said of the task."""
+    digest = hashlib.sha256(task.encode())
     for part in (data.train, data.reported):
         for example in part:
             digest.update(f"{example.label}\t{example.text}\n".encode())
         digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def _identity(data: TaskData, settings: TuneSettings, cost: RunningCost | None) -> dict[str, Any]:
+    """Everything but the model that the result depends on."""
     settings_used = dataclasses.asdict(settings)
     settings_used |= {"learning_rate": settings.rate, "weight_decay": settings.decay}
     if cost is None and settings.regularizer is None:
         settings_used.pop("weight")  # plays no part
     return {
         "task": data.task.identity,
-        "data_sha256": digest.hexdigest(),
+        "data_sha256": data_sha256(data),
         "cost": None
         if cost is None
         else {"digest": cost.digest(), **cost.options, **cost.config()["bridge"]},
         "cost_code": own_code(cost),
         "settings": settings_used,
-        "code": source_digest(__name__),
+        "code": source_digest(*MADE_BY),
         "versions": versions(),
     }

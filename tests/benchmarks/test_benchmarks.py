@@ -286,7 +286,7 @@ def test_an_arm_that_raises_is_wrong_and_the_others_are_timed() -> None:
         raise RuntimeError("no such kernel\nat line 1")
 
     group = Group("pooling", TINY, "cpu", compiled="left out")
-    group.arms["broken"] = arms.Arm("broken", broken)
+    group.arms["broken"] = arms.KernelArm("broken", broken)
     found = group.record(rounds=1)["arms"]
     assert found["broken"] == {
         "status": "wrong",

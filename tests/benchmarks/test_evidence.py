@@ -14,10 +14,11 @@ from zoo_cases import BRIDGES
 
 from benchmarks import evidence
 from benchmarks.evidence import ARMS, GROUPS, REMEDY, STUDIES, ZOO, grid
-from benchmarks.remedies import REMEDIES, RemedyContext
+from benchmarks.remedies import CONTRAST, REMEDIES, RemedyRecipes
 from bridges import RunningCost
-from pets.study.compare.context import Context
-from pets.study.compare.run import Comparison, compare
+from pets.study.cells.context import Context
+from pets.study.cells.costs import Recipes
+from pets.study.compare.run import Tally, compare
 from pets.tasks.verbalizer import Verbalizer
 
 pytestmark = pytest.mark.usefixtures("few_rounds")
@@ -29,7 +30,7 @@ def test_the_groups_are_grids_of_five_splits_without_a_cell_twice() -> None:
     assert {c.seed for c in cells} == {42, 43, 44, 45, 46}
     assert {c.task for c in cells} == {"sst2", "cola", "mrpc", "rte"}
     # The regularizers' group shares the arms it is compared with.
-    assert {(c.task, c.pet, c.arm) for c in shared} == {
+    assert {(c.task, c.pet, c.arm.text) for c in shared} == {
         ("sst2", "lora", "vanilla"),
         ("sst2", "lora", "brownian"),
     }
@@ -44,14 +45,15 @@ def test_the_zoo_has_every_bridge_that_costs_something() -> None:
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> RemedyContext:
+def context(tmp_path: Path) -> Context:
     chosen = small_grid(arms=("brownian", *REMEDIES), seeds=(42,), weights=(1.0,))
-    found = RemedyContext(chosen, tmp_path / "runs", *sources(save_inputs(tmp_path)))
+    where = (tmp_path / "runs", *sources(save_inputs(tmp_path)))
+    found = Context(chosen, *where, recipes=RemedyRecipes)
     found.fit(progress=False)
     return found
 
 
-def test_remedies_are_what_they_say(context: RemedyContext) -> None:
+def test_remedies_are_what_they_say(context: Context) -> None:
     plain, costs = context.costs["brownian"], context.costs
     assert len({cost.digest() for cost in costs.values()}) == 5
     records = {arm: cost.fit_record for arm, cost in costs.items()}
@@ -59,7 +61,7 @@ def test_remedies_are_what_they_say(context: RemedyContext) -> None:
     assert records["brownian-longer"]["settings"]["max_steps"] == 8
     assert records["brownian-task-text"]["text_sha256"] != records["brownian"]["text_sha256"]
 
-    words = Verbalizer.of_words(context.tokenizer, context.examples["sst2"].task.verbalizer)
+    words = Verbalizer.of_words(context.model.tokenizer, context.examples["sst2"].task.verbalizer)
     ends = words.ends(costs["brownian-contrast"]).vectors[:, 0]
     torch.testing.assert_close(ends[0], -ends[1])  # of two labels nothing common is left
     torch.testing.assert_close(ends.norm(dim=1), torch.ones(2))
@@ -90,13 +92,13 @@ def _one(
     return float(cost(part, targets[row : row + 1], labels=words.ends(cost)))
 
 
-def test_remedies_run_as_arms(context: RemedyContext) -> None:
+def test_remedies_run_as_arms(context: Context, tmp_path: Path) -> None:
     chosen = dataclasses.replace(context.grid, arms=("brownian", *REMEDIES))
-    where = (context.folder.parent / "again", context.model, context.data, context.text)
-    found = compare(chosen, *where, progress=False, kind=RemedyContext)
-    assert found == Comparison(done=6, failed=0, reused=0)
+    where = (tmp_path / "again", *sources(tmp_path))
+    found = compare(chosen, *where, progress=False, recipes=RemedyRecipes)
+    assert found == Tally(done=6, failed=0, reused=0)
     rows = {row["arm"]: row for row in rows_of(where[0])}
-    assert rows["brownian-posterior"]["bridge"]["name"] == "brownian-posterior"
+    assert rows["brownian-posterior"]["bridge"]["name"] == "brownian"
     assert len({str(row["tries"][0]["curves"]) for row in rows.values()}) == 6
 
 
@@ -113,8 +115,8 @@ def test_the_one_command_runs_every_study_and_reports_it(
     }
     axes = {"tasks": ("sst2",), "pets": ("lora",)}
     studies = (
-        ("", ({**axes, "arms": ("brownian",)}, {**axes, "arms": ("ou",)}), Context),
-        ("remedies", ({**axes, "arms": ("brownian", "brownian-contrast")},), RemedyContext),
+        ("", ({**axes, "arms": ("brownian",)}, {**axes, "arms": ("ou",)}), Recipes),
+        ("remedies", ({**axes, "arms": ("brownian", CONTRAST)},), RemedyRecipes),
     )
     monkeypatch.setitem(evidence.PRESETS, "small", few)
     monkeypatch.setattr(evidence, "STUDIES", studies)
@@ -126,7 +128,7 @@ def test_the_one_command_runs_every_study_and_reports_it(
     runs = tmp_path / "runs"
     for folder, arms in ((runs, {"vanilla", "brownian", "ou"}), (runs / "remedies", None)):
         assert {row["arm"] for row in rows_of(folder)} == (
-            arms or {"vanilla", *studies[1][1][0]["arms"]}
+            arms or {"vanilla", "brownian", "brownian-contrast"}
         )
         assert (folder / "report.html").stat().st_size > 10_000
     shared = {path.name for path in (runs / "costs").iterdir()}

@@ -8,7 +8,7 @@ from typing import Any
 
 from tiny import TEXTS, tiny_bert, tiny_tokenizer
 
-from pets.study.compare.grid import Grid
+from pets.study.cells.grid import Grid
 from pets.tuning.settings import TuneSettings
 
 FIT = {"max_steps": 4, "batch_size": 4, "max_length": 16, "held_out": 8, "eval_every": 2}

@@ -1,1 +1,1 @@
-"""Comparisons: a grid of tasks, PETs and arms, run cell by cell into one table."""
+"""A whole comparison: its cells run into one table, step times and looks beside it."""

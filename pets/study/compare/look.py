@@ -15,10 +15,11 @@ from bridges import GaussianBridge, RunningCost
 from bridges.errors import BadInput
 from bridges.storage.files import write_text
 from pets.inside.analysis import analyse
-from pets.study.compare.arms import VANILLA, Arm
-from pets.study.compare.cell import cell_folder
-from pets.study.compare.context import Context
-from pets.study.compare.table import ANEW, Row, read_json
+from pets.study.cells.arms import BRIDGE, VANILLA
+from pets.study.cells.cell import cell_folder
+from pets.study.cells.context import Context
+from pets.study.cells.rows import ANEW, Row
+from pets.study.compare.table import read_json
 from pets.tasks import splits
 from pets.tasks.base import Example
 from pets.tuning.models import load_pet, unload, untouched
@@ -49,23 +50,23 @@ def write_analysis(
     wanted = [
         row
         for row in rows
-        if row["status"] == "done"
-        and row["seed"] == seed
-        and _shown(row)
+        if row.is_done
+        and row.seed == seed
+        and row.kind in (VANILLA, BRIDGE)
         and (cell_folder(folder, row) / PET_FOLDER).is_dir()
     ]
     path = folder / ANALYSIS_FILE
     kept = {record["of"]: record for record in read_analysis(folder)}
     digest = cost.digest()
     todo = list(_all(context, wanted, seed))
-    for of, facts in tqdm(todo, disable=not progress, desc="analyses"):
+    for of, row, facts in tqdm(todo, disable=not progress, desc="analyses"):
         of = f"{of}/{digest[:12]}"
         if of in kept:
             continue
         examples = unused_examples(context, facts["task"], facts["shots"], seed)
-        found = _of_pet(context, folder, facts.pop("cell"), facts["task"], examples, cost)
-        if found is not None:
-            kept[of] = {"of": of, **facts, "seed": seed, "reader": name, **found}
+        seen = _of_pet(context, folder, row, facts["task"], examples, cost)
+        if seen is not None:
+            kept[of] = {"of": of, **facts, "seed": seed, "reader": name, **seen}
             write_text(path, json.dumps(list(kept.values())) + "\n")
 
 
@@ -76,12 +77,12 @@ def read_analysis(folder: Path) -> list[dict[str, Any]]:
         BadInput: if the file cannot be read, is broken, or holds something else.
     """
     path = folder / ANALYSIS_FILE
-    found = read_json(path) if path.exists() else []
-    if not isinstance(found, list) or not all(
-        isinstance(record, dict) and isinstance(record.get("of"), str) for record in found
+    records = read_json(path) if path.exists() else []
+    if not isinstance(records, list) or not all(
+        isinstance(record, dict) and isinstance(record.get("of"), str) for record in records
     ):
         raise BadInput(f"{path} is no list of analyses: {ANEW}")
-    return found
+    return records
 
 
 def unused_examples(context: Context, task: str, shots: int | None, seed: int) -> list[Example]:
@@ -92,34 +93,32 @@ def unused_examples(context: Context, task: str, shots: int | None, seed: int) -
     else:
         used = {e.text for part in splits.few_shot(data.train, data.task, shots, seed) for e in part}
         pool = [example for example in data.train if example.text not in used]
-    found = []
+    chosen = []
     for label in range(len(data.task.labels)):
         of_class = [example for example in pool if example.label == label]
-        found += Random(seed).sample(of_class, min(_EXAMPLES, len(of_class)))
-    return found
+        chosen += Random(seed).sample(of_class, min(_EXAMPLES, len(of_class)))
+    return chosen
 
 
 def _reader(context: Context) -> tuple[str, RunningCost] | None:
-    for arm, cost in context.costs.items():
-        if isinstance(cost.bridge, GaussianBridge) and Arm.parse(arm).control is None:
-            return arm, cost
+    for arm in context.grid.arms:
+        cost = context.costs.get(arm.text)
+        if cost is not None and isinstance(cost.bridge, GaussianBridge) and arm.control is None:
+            return arm.text, cost
     return None
 
 
-def _shown(row: Row) -> bool:
-    arm = Arm.parse(row["arm"])
-    return arm.text == VANILLA or (arm.bridge is not None and not arm.is_control)
-
-
-def _all(context: Context, rows: list[Row], seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What is looked into: a name that says everything it depends on, and the facts of a record."""
-    shots = {row["task"]: row["shots"] for row in reversed(rows)}
+def _all(
+    context: Context, rows: list[Row], seed: int
+) -> Iterator[tuple[str, Row | None, dict[str, Any]]]:
+    """What is looked into: a name that says everything it depends on, the row, the facts of a record."""
+    shots = {row.task: row.shots for row in reversed(rows)}
     for task, size in shots.items():
-        of = f"{FROZEN}/{context.model_sha256[:12]}/{context.data_sha256[task][:12]}/{size}/{seed}"
-        facts = {"cell": None, "task": task, "shots": size, "pet": None, "arm": FROZEN}
-        yield of, facts
+        of = f"{FROZEN}/{context.model.sha256[:12]}/{context.data_sha256[task][:12]}/{size}/{seed}"
+        yield of, None, {"task": task, "shots": size, "pet": None, "arm": FROZEN}
     for row in rows:
-        yield row["cell"], {"cell": row, **{k: row[k] for k in ("task", "shots", "pet", "arm")}}
+        facts = {"task": row.task, "shots": row.shots, "pet": row.pet, "arm": row.arm}
+        yield row.cell, row, facts
 
 
 def _of_pet(
@@ -130,17 +129,17 @@ def _of_pet(
     examples: list[Example],
     cost: RunningCost,
 ) -> dict[str, Any] | None:
-    found = context.examples[task].task
-    length = context.grid.settings.max_length
+    of_task = context.examples[task].task
+    plm, tokenizer, length = context.model.plm, context.model.tokenizer, context.grid.settings.max_length
     try:
-        with untouched(context.plm):
+        with untouched(plm):
             if row is None:
-                return analyse(context.plm, context.tokenizer, found, examples, cost, max_length=length)
-            model = load_pet(context.plm, cell_folder(folder, row) / PET_FOLDER)
+                return analyse(plm, tokenizer, of_task, examples, cost, max_length=length)
+            model = load_pet(plm, cell_folder(folder, row) / PET_FOLDER)
             try:
-                return analyse(model, context.tokenizer, found, examples, cost, max_length=length)
+                return analyse(model, tokenizer, of_task, examples, cost, max_length=length)
             finally:
                 unload(model)
     except BadInput as error:  # too few examples of a class are left, say
-        logger.warning("no analysis of %s on %s: %s", row["arm"] if row else FROZEN, task, error)
+        logger.warning("no analysis of %s on %s: %s", row.arm if row else FROZEN, task, error)
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import time
@@ -9,26 +10,21 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from bridges.errors import BadInput, CannotWrite, writing
 from bridges.storage.ownership import check_ours, check_replaceable, claimed
 from bridges.storage.workplace import clean
-from pets.study.compare.cell import cell_folder, describe, run_cell, tidy
-from pets.study.compare.context import COSTS_FOLDER, Context
-from pets.study.compare.grid import Cell, Grid
+from pets.study.cells.cell import CELLS_FOLDER, cell_folder, describe, run_cell, tidy
+from pets.study.cells.context import COSTS_FOLDER, Context
+from pets.study.cells.costs import Recipes
+from pets.study.cells.grid import Cell, Grid
+from pets.study.cells.rows import Row
 from pets.study.compare.look import ANALYSIS_FILE, read_analysis, write_analysis
 from pets.study.compare.step_times import TIMES_FILE, read_times, write_step_times
-from pets.study.compare.table import (
-    CELLS_FOLDER,
-    ROW_FILE,
-    TABLE_FILE,
-    Row,
-    read_all,
-    write_row,
-    write_table,
-)
+from pets.study.compare.table import ROW_FILE, TABLE_FILE, read_all, write_row, write_table
 from pets.study.execution import ray as cluster
 from pets.study.execution.attempt import Failure
 from pets.study.execution.outcomes import outcomes
@@ -41,7 +37,7 @@ _OURS = (*_FILES, COSTS_FOLDER, CELLS_FOLDER)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Tally:
     """What a comparison came to.
 
     Attributes:
@@ -55,17 +51,9 @@ class Comparison:
     reused: int
 
 
-def load_context(
-    kind: type[Context],
-    grid: Grid,
-    folder: Path,
-    model: str,
-    data: Path | None,
-    text: tuple[str, ...],
-    trust_remote_code: bool = False,
-) -> Context:
+def load_context(*sources: Any) -> Context:
     """The context in a process that runs cells: with the costs that are fitted."""
-    context = kind(grid, folder, model, data, text, trust_remote_code)
+    context = Context(*sources)
     context.fit(progress=False)
     return context
 
@@ -80,9 +68,9 @@ def compare(
     jobs: int = 1,
     ray: str | None = None,
     progress: bool = True,
-    kind: type[Context] = Context,
+    recipes: type[Recipes] = Recipes,
     trust_remote_code: bool = False,
-) -> Comparison:
+) -> Tally:
     """Run the cells of a grid that are not in the folder's table yet, and write the table.
 
     Cells of other grids, other versions or other settings stay in the table as they are. A cell that
@@ -97,7 +85,7 @@ def compare(
         jobs: processes on this machine.
         ray: address of a Ray cluster, or "local"; then ``jobs`` has no part.
         progress: show progress bars.
-        kind: of the context, where arms have costs of another making.
+        recipes: of costs, where arms have some of another making.
         trust_remote_code: see `pets.tuning.models.load_plm`.
 
     Raises:
@@ -107,8 +95,8 @@ def compare(
     if ray is not None:
         cluster.check(ray)  # before the minutes that fits may take
     with _alone(folder):
-        sources = (grid, folder, model, data, text, trust_remote_code)
-        context = kind(*sources)
+        sources = (grid, folder, model, data, text, trust_remote_code, recipes)
+        context = Context(*sources)
         context.check()
         rows = read_all(folder)
         read_times(folder), read_analysis(folder)  # refused now, not after the cells
@@ -116,14 +104,14 @@ def compare(
         table.write()
         context.fit(progress=progress)
         described = {cell: describe(context, cell) for cell in grid.cells()}
-        table.last = {row["cell"] for row in described.values()}
+        table.last = {row.cell for row in described.values()}
         for row in described.values():
-            if row["cell"] in rows and (cell_folder(folder, row) / ROW_FILE).exists():
-                tidy(folder, rows[row["cell"]])  # a kill can come between the row and this
-        todo = [c for c, row in described.items() if not _is_kept(folder, rows.get(row["cell"]))]
+            if row.cell in rows and (cell_folder(folder, row) / ROW_FILE).exists():
+                tidy(folder, rows[row.cell])  # a kill can come between the row and this
+        todo = [c for c, row in described.items() if not _is_kept(folder, rows.get(row.cell))]
         reused = len(described) - len(todo)
         logger.info("%d cells, %d of them done before", len(described), reused)
-        make = functools.partial(load_context, kind, *sources)
+        make = functools.partial(load_context, *sources)
         alone = jobs == 1 and ray is None
         results = outcomes(
             run_cell, todo, make_context=(lambda: context) if alone else make, jobs=jobs, ray=ray
@@ -137,11 +125,11 @@ def compare(
                     bar.update()
         finally:
             table.write()
-        found = [rows[row["cell"]] for row in described.values()]
+        these = [rows[row.cell] for row in described.values()]
         write_step_times(context, folder)
-        write_analysis(context, folder, found, progress=progress)
-    done = sum(map(_is_done, found))
-    return Comparison(done, len(found) - done, reused)
+        write_analysis(context, folder, these, progress=progress)
+    done = sum(row.is_done for row in these)
+    return Tally(done, len(these) - done, reused)
 
 
 class _Table:
@@ -153,12 +141,13 @@ class _Table:
         self._next = 0.0
 
     def add(self, row: Row) -> None:
-        if row["status"] == "failed" and _is_done(self.rows.get(row["cell"])):
+        before = self.rows.get(row.cell)
+        if not row.is_done and before is not None and before.is_done:
             return  # a score that is in the table is not lost for that
         with writing(self.folder):
             write_row(self.folder, row)
-            self.rows[row["cell"]] = row
-            if row["status"] == "done":
+            self.rows[row.cell] = row
+            if row.is_done:
                 tidy(self.folder, row)
         if time.monotonic() >= self._next:
             self.write()
@@ -172,25 +161,21 @@ class _Table:
 
 def _row(described: Row, cell: Cell, result: Row | Failure) -> Row:
     if not isinstance(result, Failure):
-        if result["cell"] != described["cell"]:
+        if result.cell != described.cell:
             raise BadInput(
-                f"{cell} ran with other code, versions or data than here ({result['code']} and "
-                f"{described['code']}): install the same everywhere"
+                f"{cell} ran with other code, versions or data than here ({result.code} and "
+                f"{described.code}): install the same everywhere"
             )
         return result
     if result.kind == CannotWrite.__name__:
         raise BadInput(result.message)
     logger.warning("%s failed: %s", cell, result)
-    return {**described, "status": "failed", "error": str(result)}
-
-
-def _is_done(row: Row | None) -> bool:
-    return row is not None and row["status"] == "done"
+    return dataclasses.replace(described, status="failed", error=str(result))
 
 
 def _is_kept(folder: Path, row: Row | None) -> bool:
     """Whether a cell is done; a folder of it without its row is there to be worked in."""
-    if row is None or not _is_done(row):
+    if row is None or not row.is_done:
         return False
     here = cell_folder(folder, row)
     return not here.exists() or (here / ROW_FILE).exists()

@@ -14,9 +14,10 @@ import torch
 from bridges.errors import BadInput
 from bridges.storage.files import versions, write_text
 from bridges.storage.shapes import FINITE, OBJECT, Each, Optional, Shape, misfit
-from pets.study.compare.arms import VANILLA
-from pets.study.compare.context import Context
-from pets.study.compare.table import ANEW, read_json
+from pets.study.cells.arms import Arm
+from pets.study.cells.context import Context
+from pets.study.cells.rows import ANEW
+from pets.study.compare.table import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +39,15 @@ def write_step_times(context: Context, folder: Path) -> None:
     """Measure, for each PET of the grid, the arms that the folder's file does not have, and write it."""
     path = folder / TIMES_FILE
     grid = context.grid
-    found = read_times(folder)
-    here = {"device": context.device, "threads": torch.get_num_threads(), **versions()}
-    times: dict[str, Any] = found["step_times"] if found.get("environment") == here else {}
-    missing = {pet: [a for a in grid.arms if a not in times.get(pet, {})] for pet in grid.pets}
+    before = read_times(folder)
+    here = {"device": context.model.device, "threads": torch.get_num_threads(), **versions()}
+    times: dict[str, Any] = before["step_times"] if before.get("environment") == here else {}
+    missing = {pet: [a for a in grid.arms if a.text not in times.get(pet, {})] for pet in grid.pets}
     for pet, arms in missing.items():
         if arms:
             logger.info("timing steps of %s", pet)
-            measured = _of_pet(context, pet, [VANILLA, *(a for a in arms if a != VANILLA)])
+            vanilla = grid.arms[0]
+            measured = _of_pet(context, pet, [vanilla, *(a for a in arms if a != vanilla)])
             times[pet] = {**measured, **times.get(pet, {})}
     if any(missing.values()):
         record = {"environment": here, "step_times": times}
@@ -61,14 +63,14 @@ def read_times(folder: Path) -> dict[str, Any]:
     path = folder / TIMES_FILE
     if not path.exists():
         return {}
-    found = read_json(path)
-    if wrong := misfit(found, _SHAPE):
+    record = read_json(path)
+    if wrong := misfit(record, _SHAPE):
         raise BadInput(f"{path} holds no step times: {ANEW} ({wrong})")
-    return dict(found)
+    return dict(record)
 
 
-def _of_pet(context: Context, pet: str, arms: list[str]) -> dict[str, dict[str, float]]:
-    seconds: dict[str, list[float]] = {arm: [] for arm in arms}
+def _of_pet(context: Context, pet: str, arms: list[Arm]) -> dict[str, dict[str, float]]:
+    seconds: dict[Arm, list[float]] = {arm: [] for arm in arms}
     began = time.perf_counter()
     for k in range(_ROUNDS[1]):
         if k >= _ROUNDS[0] and time.perf_counter() - began > _SECONDS:
@@ -76,10 +78,10 @@ def _of_pet(context: Context, pet: str, arms: list[str]) -> dict[str, dict[str, 
         turn = k % len(arms)  # so that no arm is always the one after another
         for arm in arms[turn:] + arms[:turn]:
             seconds[arm].append(_step(context, pet, arm))
-    return {arm: _entry(times, seconds[VANILLA]) for arm, times in seconds.items()}
+    return {arm.text: _entry(times, seconds[arms[0]]) for arm, times in seconds.items()}
 
 
-def _step(context: Context, pet: str, arm: str) -> float:
+def _step(context: Context, pet: str, arm: Arm) -> float:
     """Seconds of a step, the median of a few; data, steps and weight are those of the first cell."""
     with context.prepared(context.grid.first(pet, arm)) as loop:
         loop.step(0)

@@ -11,8 +11,8 @@ import torch
 
 from pets.inside import plots
 from pets.study.report.analysis_groups import Curves, Group, Record, groups, others_end, said
-from pets.study.report.canvas import legend_below, new_figure
-from pets.study.report.figures import Picture
+from pets.study.report.document import Picture
+from pets.study.report.pictures import legend_below, new_figure
 from pets.study.report.trajectory_figures import trajectory_figure
 
 _BARRED = 5  # arms whose error bars can be told apart in one panel
@@ -68,9 +68,9 @@ def _to_own(word: str, record: Record) -> Any:
 
 
 def _nearer(word: str, record: Record) -> Any:
-    found = record["distance"][word]
-    others = (distances for end, distances in found.items() if end != word)
-    return [min(theirs) - own for own, *theirs in zip(found[word], *others, strict=True)]
+    to_ends = record["distance"][word]
+    others = (distances for end, distances in to_ends.items() if end != word)
+    return [min(theirs) - own for own, *theirs in zip(to_ends[word], *others, strict=True)]
 
 
 def _separability(group: Group) -> Picture:

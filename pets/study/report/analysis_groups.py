@@ -11,20 +11,16 @@ from torch import Tensor
 
 from bridges.errors import BadInput
 from bridges.storage.shapes import COUNT, FINITE, TEXT, Maybe, Shape, misfit
-from pets.study.compare.arms import VANILLA
+from pets.study.cells.arms import VANILLA
 from pets.study.compare.look import FROZEN
-from pets.study.report.arm_styles import arm_styles, in_order
+from pets.study.report.pictures import arm_styles, in_order
 
 Record = dict[str, Any]
 Curves = dict[str, tuple[Tensor, Tensor]]
 """By arm the mean [L+1] and its deviation [L+1]."""
 
-_KEYS = (
-    *("task", "shots", "pet", "arm", "seed", "reader", "labels", "times", "tube", "progress"),
-    *("contrast", "distance", "separability", "lens", "examples"),
-)
 _TUBE = ("t", "mean", "deviation")
-_PLAIN: Shape = {
+_PLAIN: dict[str, Shape] = {
     "task": TEXT,
     "shots": COUNT.or_null(),
     "pet": TEXT.or_null(),
@@ -83,14 +79,14 @@ class Group:
 
         The deviation of one seed is 0.
         """
-        found = {}
+        curves = {}
         for arm, records in self.arms.items():
             rows = [row for row in map(read, records) if row is not None]
             values = torch.tensor(rows, dtype=torch.float64)
             if len(values):
                 spread = values.std(0) if len(values) > 1 else torch.zeros_like(values[0])
-                found[arm] = (values.mean(0), spread)
-        return found
+                curves[arm] = (values.mean(0), spread)
+        return curves
 
 
 def groups(records: Sequence[Record]) -> list[tuple[Group, list[Group]]]:
@@ -105,7 +101,7 @@ def groups(records: Sequence[Record]) -> list[tuple[Group, list[Group]]]:
     check_records(records)
     styles = arm_styles(record["arm"] for record in records)
     tuned = [r for r in records if r["arm"] != FROZEN] or list(records)
-    found = []
+    grouped = []
     for key in dict.fromkeys((r["task"], r["shots"], r["pet"]) for r in tuned):
         task, shots, pet = key
         name = ", ".join(filter(None, (task, _size(shots), pet)))
@@ -120,8 +116,8 @@ def groups(records: Sequence[Record]) -> list[tuple[Group, list[Group]]]:
             Group(name, _by_arm(r for r in ours if r["reader"] == reader), styles)
             for reader in dict.fromkeys(r["reader"] for r in ours)
         ]
-        found.append((Group(name, _by_arm(once), styles), by_reader))
-    return found
+        grouped.append((Group(name, _by_arm(once), styles), by_reader))
+    return grouped
 
 
 def check_records(records: Sequence[Record]) -> None:
@@ -133,13 +129,13 @@ def check_records(records: Sequence[Record]) -> None:
     """
     first: dict[str, Record] = {}
     for number, record in enumerate(records):
-        missing = [key for key in _KEYS if key not in record]
+        missing = [key for key in (*_PLAIN, *_shape((), ())) if key not in record]
         if missing:
             raise BadInput(
                 f"record {number} of the analyses lacks {', '.join(missing)}: make them anew with this "
                 "version"
             )
-        wrong = misfit(record, _PLAIN) or misfit(record, _shape(record))
+        wrong = misfit(record, _PLAIN) or misfit(record, _shape(record["labels"], record["times"]))
         like = first.setdefault(str(record["task"]), record)
         if not wrong and (len(set(record["labels"])) < 2 or len(record["times"]) < 2):
             wrong = "it has fewer than two labels or times"
@@ -155,11 +151,10 @@ def _axes(record: Record) -> tuple[list[str], int]:
     return record["labels"], len(record["times"])
 
 
-def _shape(record: Record) -> Shape:
-    """Of what has a part for each of the record's labels and states."""
-    layers = (FINITE,) * len(record["times"])
+def _shape(words: Sequence[str], times: Sequence[float]) -> dict[str, Shape]:
+    """Of what has a part for each of a record's labels and states."""
+    layers = (FINITE,) * len(times)
     paths = {"mean": layers, "low": layers, "high": layers, "examples": [layers]}
-    words = record["labels"]
     return {
         "progress": dict.fromkeys(words, paths),
         "contrast": {word: {"end": FINITE, **paths} for word in words},

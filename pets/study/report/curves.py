@@ -1,34 +1,117 @@
-"""Learning curves: the dev metric and the dev loss of the selected tries against steps."""
+"""On the selection split: pairs of an arm and vanilla, and learning curves of the selected tries."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pets.study.compare.arms import VANILLA
-from pets.study.compare.table import Row
-from pets.study.report.arm_kinds import arm_kinds, panel_kinds
-from pets.study.report.arm_styles import arm_styles
-from pets.study.report.canvas import new_figure
-from pets.study.report.figures import Picture
-from pets.study.report.pairs import by_step, over_seeds, pairs
-from pets.study.report.runs import Runs
-from pets.study.report.wording import plural, setting_name
-from pets.study.statistics.intervals import summarise
+from pets.study.cells.arms import VANILLA
+from pets.study.cells.rows import Look, Row
+from pets.study.report.document import Picture, plural, setting_name
+from pets.study.report.pictures import arm_styles, new_figure
+from pets.study.report.runs import Runs, arm_kinds, panel_kinds
+from pets.study.statistics.intervals import Summary, summarise
 
 ABOUT = (
     "The selected try of each seed, scored on the selection split while it was tuned. That is the split "
     "on which the try was selected, so the curves flatter every arm alike."
 )
 
-Look = dict[str, Any]
 Styles = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A row, vanilla's row of the same setting, PET and seed, and what both are of.
+
+    Attributes:
+        row: the arm's.
+        vanilla: its partner.
+    """
+
+    row: Row
+    vanilla: Row
+
+    @property
+    def setting(self) -> tuple[str, int | None]:
+        return self.row.task, self.row.shots
+
+
+@dataclass(frozen=True)
+class DevDifference:
+    """One difference of a dev metric.
+
+    Attributes:
+        setting: task and shots.
+        seed: of the pair.
+        at: what it is drawn against: a strength, a step.
+        value: the arm's dev metric minus vanilla's.
+    """
+
+    setting: tuple[str, int | None]
+    seed: int
+    at: float
+    value: float
+
+
+def pairs(runs: Runs, arm: str) -> list[Pair]:
+    """All pairs of an arm; rows whose partner is missing have none."""
+    partners = {_without_arm(row): row for row in runs.done if row.arm == VANILLA}
+    rows = [row for row in runs.done if row.arm == arm]
+    return [Pair(row, partners[_without_arm(row)]) for row in rows if _without_arm(row) in partners]
+
+
+def by_strength(pair: Pair) -> Iterator[DevDifference]:
+    """The difference of each try to vanilla's try with the same restart."""
+    metric = pair.row.metric
+    theirs = {tried.restart: tried.dev[metric] for tried in pair.vanilla.tries}
+    for own in pair.row.tries:
+        if own.strength is not None and own.restart in theirs:
+            value = own.dev[metric] - theirs[own.restart]
+            yield DevDifference(pair.setting, pair.row.seed, own.strength, value)
+
+
+def by_step(pair: Pair) -> Iterator[DevDifference]:
+    """The difference of the selected tries at each step both were looked at."""
+    metric = pair.row.metric
+    own, theirs = (
+        {look.step: look.dev[metric] for look in row.chosen.curves} for row in (pair.row, pair.vanilla)
+    )
+    for step in own.keys() & theirs.keys():
+        yield DevDifference(pair.setting, pair.row.seed, step, own[step] - theirs[step])
+
+
+def over_seeds(differences: Sequence[DevDifference]) -> list[tuple[float, Summary]]:
+    """For every strength or step the summary over seeds, each of which counts with its mean once.
+
+    What one seed did in several settings shares its splits and initial values, so it is not counted as
+    several measurements.
+    """
+    points = []
+    for at in sorted({d.at for d in differences}):
+        by_seed: dict[int, list[float]] = {}
+        for d in differences:
+            if d.at == at:
+                by_seed.setdefault(d.seed, []).append(d.value)
+        points.append((at, summarise([summarise(values).mean for values in by_seed.values()])))
+    return points
+
+
+def means(differences: Sequence[DevDifference]) -> list[tuple[float, float]]:
+    """For every strength or step the plain mean."""
+    places = sorted({d.at for d in differences})
+    return [(at, summarise([d.value for d in differences if d.at == at]).mean) for at in places]
+
+
+def _without_arm(row: Row) -> tuple[object, ...]:
+    return row.task, row.shots, row.pet, row.seed
 
 
 def learning_curves(runs: Runs) -> list[Picture]:
     """Differences to vanilla over all settings, then a picture for each setting and PET."""
-    styles = arm_styles(row["arm"] for row in runs.done)
+    styles = arm_styles(row.arm for row in runs.done)
     pictures = [_over_all(runs, styles)] if len(styles) > 1 else []
     for task, shots in runs.settings:
         for pet in runs.pets:
@@ -38,7 +121,7 @@ def learning_curves(runs: Runs) -> list[Picture]:
 
 
 def _over_all(runs: Runs, styles: Styles) -> Picture:
-    kinds = arm_kinds(runs.done)
+    kinds = runs.kinds
     columns = panel_kinds(kinds)
     figure = new_figure(0.7 + 2.6 * len(columns), 3.6)
     axes = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
@@ -47,8 +130,8 @@ def _over_all(runs: Runs, styles: Styles) -> Picture:
         for arm in (arm for arm, its in kinds.items() if its == kind):
             points = over_seeds([d for pair in pairs(runs, arm) for d in by_step(pair)])
             if points:
-                steps, found = zip(*points, strict=True)
-                middle, width = [s.mean for s in found], [s.interval for s in found]
+                steps, summaries = zip(*points, strict=True)
+                middle, width = [s.mean for s in summaries], [s.interval for s in summaries]
                 _draw(axis, steps, middle, width, arm, styles[arm])
         axis.set_title(kind)
         axis.set_xlabel("step")
@@ -64,15 +147,15 @@ def _over_all(runs: Runs, styles: Styles) -> Picture:
 
 
 def _picture(name: str, rows: Sequence[Row], styles: Styles) -> Picture:
-    kinds, metric = arm_kinds(rows), rows[0]["metric"]
+    kinds, metric = arm_kinds(rows), rows[0].metric
     columns = panel_kinds(kinds)
     figure = new_figure(0.7 + 2.6 * len(columns), 4.9)
     axes = figure.subplots(2, len(columns), squeeze=False, sharex=True, sharey="row")
     for (above, below), kind in zip(axes.T, columns, strict=True):
         for arm in (arm for arm, its in kinds.items() if its in (VANILLA, kind)):
-            chosen = [row["tries"][row["restart"]]["curves"] for row in rows if row["arm"] == arm]
-            _mean(above, chosen, lambda look: look["dev"][metric], arm, styles[arm])
-            _mean(below, chosen, lambda look: look["dev_loss"], arm, styles[arm])
+            chosen = [row.chosen.curves for row in rows if row.arm == arm]
+            _mean(above, chosen, lambda look: look.dev[metric], arm, styles[arm])
+            _mean(below, chosen, lambda look: look.dev_loss, arm, styles[arm])
         above.set_title(kind)
         below.set_xlabel("step")
         above.grid(alpha=0.25)
@@ -80,7 +163,7 @@ def _picture(name: str, rows: Sequence[Row], styles: Styles) -> Picture:
         _legend(above, below)
     axes[0][0].set_ylabel(f"dev {metric}")
     axes[1][0].set_ylabel("dev loss")
-    seeds = plural(len({row["seed"] for row in rows}), "seed")
+    seeds = plural(len({row.seed for row in rows}), "seed")
     return Picture(name, f"Mean over {seeds}; areas are one standard deviation up and down.", figure)
 
 
@@ -93,10 +176,10 @@ def _mean(
 ) -> None:
     values: dict[int, list[float]] = {}
     for look in (look for curve in curves for look in curve):
-        values.setdefault(look["step"], []).append(read(look))
+        values.setdefault(look.step, []).append(read(look))
     steps = sorted(values)
-    found = [summarise(values[step]) for step in steps]
-    _draw(axis, steps, [s.mean for s in found], [s.deviation for s in found], arm, style)
+    summaries = [summarise(values[step]) for step in steps]
+    _draw(axis, steps, [s.mean for s in summaries], [s.deviation for s in summaries], arm, style)
 
 
 def _draw(

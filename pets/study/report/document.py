@@ -1,20 +1,21 @@
 """What a report says, before it is HTML or Markdown: sections of paragraphs, lists, tables, pictures.
 
-All texts are plain: whoever renders them escapes them.
+All texts are plain: whoever renders them escapes them. The functions write names and numbers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
-from pets.study.report.figures import Picture
+MINUS = "\u2212"
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell of a table.
+class Entry:
+    """One entry of a table.
 
     Attributes:
         text: what it shows.
@@ -28,11 +29,11 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Rows of a table under a heading of their own; the first cell of a row is its name."""
+class RowGroup:
+    """Rows of a table under a heading of their own; the first entry of a row is its name."""
 
     name: str
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[Entry]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Table:
     kind: ClassVar[str] = "table"
     caption: str
     columns: Sequence[str]
-    groups: Sequence[Group]
+    groups: Sequence[RowGroup]
     of_text: frozenset[int] = frozenset({0})
 
 
@@ -65,6 +66,21 @@ class Points:
 
     kind: ClassVar[str] = "points"
     items: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure of the report.
+
+    Attributes:
+        title: above the figure.
+        caption: under it: what is seen and how to read it, in computed facts.
+        figure: a matplotlib Figure.
+    """
+
+    title: str
+    caption: str
+    figure: Any
 
 
 @dataclass(frozen=True)
@@ -111,3 +127,49 @@ class Document:
     def pictures(self) -> list[Picture]:
         blocks = (block for section in self.sections for block in section.blocks)
         return [p for block in blocks if isinstance(block, Pictures) for p in block.pictures]
+
+
+def setting_name(task: str, shots: int | None) -> str:
+    """``sst2, 16 shots``."""
+    if shots is None:
+        return f"{task}, full train set"
+    return f"{task}, {plural(shots, 'shot')}"
+
+
+def plural(count: int, word: str) -> str:
+    """``1 cell``, ``2 cells``."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def number(value: float) -> str:
+    """Three decimals; a dash where there is none."""
+    return "-" if math.isnan(value) else _zero(f"{value:.3f}").replace("-", MINUS)
+
+
+def signed(value: float) -> str:
+    """A difference: three decimals with its sign."""
+    return "-" if math.isnan(value) else _zero(f"{value:+.3f}").replace("-", MINUS)
+
+
+def _zero(text: str) -> str:
+    """What rounds to zero has no sign."""
+    return text if float(text) else text.lstrip("+-")
+
+
+def interval(low: float, high: float) -> str:
+    """``[-0.010, +0.030]``; a dash where there is none."""
+    return "-" if math.isnan(low) or math.isnan(high) else f"[{signed(low)}, {signed(high)}]"
+
+
+def p_value(value: float) -> str:
+    """Three decimals, ``<0.001`` below, a dash where no test could be made."""
+    if math.isnan(value):
+        return "-"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """``a, b and c``."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"

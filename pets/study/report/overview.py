@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pets.study.compare.arms import VANILLA
-from pets.study.compare.table import Row
-from pets.study.report.arm_kinds import KINDS, arm_kinds
-from pets.study.report.document import Block, Cell, Group, Paragraph, Points, Section, Table
+from pets.study.cells.arms import KINDS, VANILLA
+from pets.study.cells.rows import Row
+from pets.study.report.document import (
+    Block,
+    Entry,
+    Paragraph,
+    Points,
+    RowGroup,
+    Section,
+    Table,
+    listed,
+    number,
+    plural,
+    setting_name,
+)
 from pets.study.report.runs import Runs
-from pets.study.report.wording import listed, number, plural, setting_name
 
 IN_EVERY_REPORT = "A cell is one task, number of shots, PET, arm and seed."
 """What tells a report of this project, of any version, from other files of its name."""
@@ -37,8 +47,8 @@ def counts(runs: Runs) -> str:
 def compared(runs: Runs) -> str:
     """What was compared, as a sentence."""
     shots = "; ".join(setting_name(task, count) for task, count in runs.settings)
-    seeds = len({row["seed"] for row in runs.done})
-    arms, model = len(arm_kinds(runs.done)), runs.done[-1]["model"]
+    seeds = len({row.seed for row in runs.done})
+    arms, model = len(runs.kinds), runs.done[-1].model
     return (
         f"{plural(arms, 'arm')} on {model} with {listed(runs.pets)}: "
         f"{shots}; {plural(seeds, 'seed')}. {counts(runs)}."
@@ -76,28 +86,28 @@ def _words(key: tuple[Any, ...]) -> list[Any]:
 def _facts(runs: Runs) -> Table:
     rows = runs.done
     last = rows[-1]
-    kinds = arm_kinds(rows)
-    found = [
+    kinds = runs.kinds
+    facts = [
         ("cells", counts(runs)),
-        ("model", last["model"]),
-        ("device", listed(_each(row["device"] for row in rows))),
+        ("model", last.model),
+        ("device", listed(_each(row.device for row in rows))),
         ("tasks", "; ".join(_task(runs, *setting) for setting in runs.settings)),
         ("PETs", "; ".join(_pet(rows, pet) for pet in runs.pets)),
     ]
     for kind in KINDS[1:]:
-        if arms := [arm for arm, its in kinds.items() if its == kind]:
-            found.append((kind, ", ".join(arms)))
-    found += [
-        ("seeds", ", ".join(map(str, sorted({row["seed"] for row in rows})))),
-        ("tries a cell", listed(_each(str(len(row["tries"])) for row in rows))),
+        if arms := runs.arms(kind):
+            facts.append((kind, ", ".join(arms)))
+    facts += [
+        ("seeds", ", ".join(map(str, sorted({row.seed for row in rows})))),
+        ("tries a cell", listed(_each(str(len(row.tries)) for row in rows))),
         ("strengths", "; ".join(_strengths(rows, arm) for arm in kinds if arm != VANILLA)),
         *_settings(rows),
-        ("code", last["code"]),
-        ("versions", ", ".join(f"{name} {version}" for name, version in last["versions"].items())),
+        ("code", last.code),
+        ("versions", ", ".join(f"{name} {version}" for name, version in last.versions.items())),
     ]
-    table = [[Cell(name), Cell(text)] for name, text in found if text]
+    table = [[Entry(name), Entry(text)] for name, text in facts if text]
     return Table(
-        "What all numbers in this report depend on.", ("", ""), [Group("", table)], frozenset({0, 1})
+        "What all numbers in this report depend on.", ("", ""), [RowGroup("", table)], frozenset({0, 1})
     )
 
 
@@ -107,28 +117,28 @@ def _each(texts: Any) -> list[str]:
 
 def _task(runs: Runs, task: str, shots: int | None) -> str:
     rows = runs.of(task, shots)
-    sizes = rows[0]["examples"]
+    sizes = rows[0].examples
     told = (("train", "to train on"), ("dev", "to select on"), ("reported", "scored"))
     parts = [f"{sizes[split]:,} {use}" for split, use in told if split in sizes]
-    return f"{setting_name(task, shots)} ({', '.join([rows[0]['metric'], *parts])})"
+    return f"{setting_name(task, shots)} ({', '.join([rows[0].metric, *parts])})"
 
 
 def _pet(rows: Sequence[Row], pet: str) -> str:
-    sizes = sorted({row["trainable_parameters"] for row in rows if row["pet"] == pet})
+    sizes = sorted({row.trainable_parameters for row in rows if row.pet == pet})
     return (
         f"{pet} ({' to '.join(f'{size:,}' for size in (sizes[0], sizes[-1])[: len(sizes)])} parameters)"
     )
 
 
 def _strengths(rows: Sequence[Row], arm: str) -> str:
-    tries = [found for row in rows if row["arm"] == arm for found in row["tries"]]
-    values = sorted({found["strength"] for found in tries if found["strength"] is not None})
+    tries = [tried for row in rows if row.arm == arm for tried in row.tries]
+    values = sorted({tried.strength for tried in tries if tried.strength is not None})
     return f"{arm} {', '.join(f'{value:.3g}' for value in values)}" if values else ""
 
 
 def _settings(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Each setting once, with the PETs where it is theirs alone."""
-    by_pet = {row["pet"]: row["settings"] for row in rows}
+    by_pet = {row.pet: row.settings for row in rows}
     lines = []
     for name in dict.fromkeys(name for settings in by_pet.values() for name in settings):
         values: dict[str, list[str]] = {}
@@ -145,18 +155,18 @@ def _settings(rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 
 def _fits(rows: Sequence[Row]) -> Table | None:
-    found = {row["arm"]: row["fit"] for row in rows if row.get("fit")}
-    if not found:
+    fits = {row.arm: row.fit for row in rows if row.fit}
+    if not fits:
         return None
     table = [
-        [Cell(arm), Cell(number(fit["first"])), Cell(number(fit["best"])), Cell(f"{fit['steps']:,}")]
-        for arm, fit in found.items()
+        [Entry(arm), Entry(number(fit["first"])), Entry(number(fit["best"])), Entry(f"{fit['steps']:,}")]
+        for arm, fit in fits.items()
     ]
     caption = (
         "The latent maps, fitted once on text with the model frozen: held-out running cost before and "
         "after. Costs of different bridges are on different scales."
     )
-    return Table(caption, ("arm", "unfitted", "fitted", "steps"), [Group("", table)])
+    return Table(caption, ("arm", "unfitted", "fitted", "steps"), [RowGroup("", table)])
 
 
 def failures(runs: Runs) -> Section | None:
@@ -165,10 +175,10 @@ def failures(runs: Runs) -> Section | None:
         return None
     rows = [
         [
-            Cell(f"{setting_name(row['task'], row['shots'])}, {row['pet']}"),
-            Cell(row["arm"]),
-            Cell(str(row["seed"])),
-            Cell(str(row.get("error"))),
+            Entry(f"{setting_name(row.task, row.shots)}, {row.pet}"),
+            Entry(row.arm),
+            Entry(str(row.seed)),
+            Entry(str(row.error)),
         ]
         for row in runs.failed
     ]
@@ -178,5 +188,5 @@ def failures(runs: Runs) -> Section | None:
     )
     columns = ("setting", "arm", "seed", "error")
     return Section(
-        "failed", "Failed cells", [Table(caption, columns, [Group("", rows)], frozenset({0, 1, 3}))]
+        "failed", "Failed cells", [Table(caption, columns, [RowGroup("", rows)], frozenset({0, 1, 3}))]
     )

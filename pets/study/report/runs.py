@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bridges.errors import BadInput
 from bridges.storage.files import difference
+from pets.study.cells.arms import KINDS, VANILLA
+from pets.study.cells.rows import ANEW, Key, Row
 from pets.study.compare.look import read_analysis
 from pets.study.compare.step_times import read_times
-from pets.study.compare.table import ANEW, TABLE_FILE, Row, read_table
-
-Key = tuple[str, int | None, str, str, int]
+from pets.study.compare.table import TABLE_FILE, read_table
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,30 @@ class Runs:
     left_out: Sequence[LeftOut] = ()
     times: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
-    analysis: Sequence[Row] = ()
+    analysis: Sequence[dict[str, Any]] = ()
 
     @property
     def settings(self) -> list[tuple[str, int | None]]:
         """The (task, shots) pairs, in the table's order."""
-        return list(dict.fromkeys((row["task"], row["shots"]) for row in self.done))
+        return list(dict.fromkeys((row.task, row.shots) for row in self.done))
 
     @property
     def pets(self) -> list[str]:
-        return list(dict.fromkeys(row["pet"] for row in self.done))
+        return list(dict.fromkeys(row.pet for row in self.done))
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Of all arms with a score, see `arm_kinds`."""
+        return arm_kinds(self.done)
+
+    def arms(self, kind: str) -> list[str]:
+        """Those of a kind, in the rows' order."""
+        return [arm for arm, its in self.kinds.items() if its == kind]
 
     def of(self, task: str, shots: int | None, pet: str | None = None) -> list[Row]:
         """The rows with a score of one setting."""
-        found = [row for row in self.done if (row["task"], row["shots"]) == (task, shots)]
-        return [row for row in found if pet in (None, row["pet"])]
+        rows = [row for row in self.done if (row.task, row.shots) == (task, shots)]
+        return [row for row in rows if pet in (None, row.pet)]
 
 
 def read_runs(folder: Path) -> Runs:
@@ -91,27 +100,27 @@ def read_runs(folder: Path) -> Runs:
         if other_than_shown:
             others[other_than_shown] += 1
             continue
-        other = chosen.pop(key_of(row), None)
-        if other is not None and "failed" in (row["status"], other["status"]):
-            row = other if row["status"] == "failed" else row  # it was tried again
+        other = chosen.pop(row.key, None)
+        if other is not None and not (row.is_done and other.is_done):
+            row = row if row.is_done else other  # it was tried again
         elif other is not None:
-            what = difference(other.get("hashes", {}), row.get("hashes", {})) or "other data or costs"
+            what = difference(other.hashes, row.hashes) or "other data or costs"
             raise BadInput(
-                f"{path} holds the cell {' '.join(map(str, key_of(row)))} twice, with the same settings "
+                f"{path} holds the cell {' '.join(map(str, row.key))} twice, with the same settings "
                 f"and versions but {what}: run each comparison into a folder of its own"
             )
-        chosen[key_of(row)] = row
+        chosen[row.key] = row
     for row in chosen.values():
-        if row["status"] == "done" and not 0 <= row["restart"] < len(row["tries"]):
+        if row.is_done and not 0 <= row.restart < len(row.tries):
             raise BadInput(
-                f"{path}: the cell {' '.join(map(str, key_of(row)))} has restart {row['restart']} of "
-                f"{len(row['tries'])} tries: {ANEW}"
+                f"{path}: the cell {' '.join(map(str, row.key))} has restart {row.restart} of "
+                f"{len(row.tries)} tries: {ANEW}"
             )
     times = read_times(folder)
     return Runs(
         folder.resolve().name,
-        [row for row in chosen.values() if row["status"] == "done"],
-        [row for row in chosen.values() if row["status"] == "failed"],
+        [row for row in chosen.values() if row.is_done],
+        [row for row in chosen.values() if not row.is_done],
         _missing(chosen),
         [LeftOut(count, text) for text, count in others.items()],
         times.get("step_times", {}),
@@ -120,24 +129,30 @@ def read_runs(folder: Path) -> Runs:
     )
 
 
-def key_of(row: Row) -> Key:
-    return row["task"], row["shots"], row["pet"], row["arm"], row["seed"]
+def arm_kinds(rows: Iterable[Row]) -> dict[str, str]:
+    """Arm -> kind: vanilla first, then bridges, controls, regularizers, each in the rows' order."""
+    kinds = {row.arm: row.kind for row in rows}
+    return dict(sorted(kinds.items(), key=lambda item: KINDS.index(item[1])))
 
 
-def _origin(row: Row) -> Row:
-    return {name: row[name] for name in ("model", "code", "versions")}
+def panel_kinds(kinds: Mapping[str, str]) -> list[str]:
+    """The kinds of arm that have panels of their own; vanilla is drawn in each, or alone."""
+    return [kind for kind in KINDS[1:] if kind in kinds.values()] or [VANILLA]
 
 
-def _made_with(row: Row) -> Row:
+def _origin(row: Row) -> dict[str, Any]:
+    return {"model": row.model, "code": row.code, "versions": row.versions}
+
+
+def _made_with(row: Row) -> dict[str, Any]:
     """What rows that are compared have to share; what a failed row was tried with is not known."""
-    found = {**_origin(row), "settings": row["settings"]}
-    if row["status"] == "done":
-        found["tries"] = len(row["tries"])
-        found["strengths"] = [t["strength"] for t in row["tries"]]
-    return found
+    facts = {**_origin(row), "settings": row.settings}
+    if row.is_done:
+        facts |= {"tries": len(row.tries), "strengths": [t.strength for t in row.tries]}
+    return facts
 
 
-def _expected(rows: Sequence[Row], path: Path) -> Callable[[Row], Row]:
+def _expected(rows: Sequence[Row], path: Path) -> Callable[[Row], dict[str, Any]]:
     """What a row has to be made with, as the last rows have it; its own of what they do not tell.
 
     Raises:
@@ -145,23 +160,23 @@ def _expected(rows: Sequence[Row], path: Path) -> Callable[[Row], Row]:
     """
     origin = _origin(rows[-1])
     same = [row for row in rows if _origin(row) == origin]
-    done = [row for row in same if row["status"] == "done"]
+    done = [row for row in same if row.is_done]
     if not done:
         raise BadInput(
             f"{path}: none of the {len(same)} cells of the last row's versions has a score, so there is "
-            f"nothing to report; the last failed with: {same[-1]['error']}"
+            f"nothing to report; the last failed with: {same[-1].error}"
         )
-    tries = len(done[-1]["tries"])
-    settings = {row["pet"]: row["settings"] for row in same}
-    strengths = {row["arm"]: _made_with(row)["strengths"] for row in done if len(row["tries"]) == tries}
+    tries = len(done[-1].tries)
+    settings = {row.pet: row.settings for row in same}
+    strengths = {row.arm: _made_with(row)["strengths"] for row in done if len(row.tries) == tries}
 
-    def expected(row: Row) -> Row:
+    def expected(row: Row) -> dict[str, Any]:
         own = _made_with(row)
-        wanted = own | origin | {"settings": settings.get(row["pet"], row["settings"])}
-        if row["status"] == "done":
+        wanted = own | origin | {"settings": settings.get(row.pet, row.settings)}
+        if row.is_done:
             wanted["tries"] = tries
             if own["tries"] == tries:
-                wanted["strengths"] = strengths.get(row["arm"], own["strengths"])
+                wanted["strengths"] = strengths.get(row.arm, own["strengths"])
         return wanted
 
     return expected

@@ -9,9 +9,8 @@ from typing import Any
 from torch import tensor
 
 from pets.study.report.analysis_groups import Group, Record, said
-from pets.study.report.arm_styles import LABEL_COLOURS, LABEL_MARKERS
-from pets.study.report.canvas import legend_below, new_figure
-from pets.study.report.figures import Picture
+from pets.study.report.document import Picture
+from pets.study.report.pictures import LABEL_COLOURS, LABEL_MARKERS, legend_below, new_figure
 
 _COLUMNS = 4
 

@@ -6,24 +6,23 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pets.study.compare.arms import VANILLA
-from pets.study.report.arm_kinds import BRIDGE, arm_kinds
+from pets.study.cells.arms import BRIDGE, VANILLA
+from pets.study.report.document import interval, listed, p_value, plural, signed
 from pets.study.report.runs import Runs
-from pets.study.report.wording import interval, listed, p_value, plural, signed
-from pets.study.statistics.comparison import LEVEL, Comparison, Comparisons
+from pets.study.statistics.arm_differences import LEVEL, ArmDifference, ArmDifferences
 
 _NAMED = 8  # single comparisons told one by one
 _ALL = "over all settings together"
 
 
-def headline(found: Comparisons) -> str:
+def headline(measured: ArmDifferences) -> str:
     """A sentence: which arms differ from vanilla."""
-    against = _with_vanilla(found.pooled)
+    against = _with_vanilla(measured.pooled)
     if not against:
         return f"There is nothing to compare: no arm has a seed in common with {VANILLA}."
     better, worse = _clear(against)
     if not better and not worse:
-        if any(c.significant for c in _with_vanilla(found.single)):
+        if any(c.significant for c in _with_vanilla(measured.single)):
             return f"No arm differs significantly from {VANILLA} {_ALL}; in single settings some do."
         return f"No arm differs significantly from {VANILLA}, neither {_ALL} nor in any single one."
     parts = []
@@ -34,40 +33,39 @@ def headline(found: Comparisons) -> str:
     return f"{_ALL[0].upper()}{_ALL[1:]}, {'; '.join(parts)}."
 
 
-def points(runs: Runs, found: Comparisons) -> list[str]:
+def points(runs: Runs, measured: ArmDifferences) -> list[str]:
     """Sentences on what the headline leaves out: other arms, controls, single settings, resolution."""
-    told = [_not_significant(found)]
-    bridges = [arm for arm, kind in arm_kinds(runs.done).items() if kind == BRIDGE]
-    told += _against_controls(bridges, found)
-    told += [_single(found), _resolution(found), _signed_ranks(found)]
+    told = [_not_significant(measured)]
+    told += _against_controls(runs.arms(BRIDGE), measured)
+    told += [_single(measured), _resolution(measured), _signed_ranks(measured)]
     return [text for text in told if text]
 
 
-def _with_vanilla(comparisons: Mapping[Any, Comparison]) -> list[Comparison]:
+def _with_vanilla(comparisons: Mapping[Any, ArmDifference]) -> list[ArmDifference]:
     return [c for c in comparisons.values() if c.baseline == VANILLA]
 
 
-def _clear(comparisons: Iterable[Comparison]) -> tuple[list[Comparison], list[Comparison]]:
+def _clear(comparisons: Iterable[ArmDifference]) -> tuple[list[ArmDifference], list[ArmDifference]]:
     """The significant ones: better and worse, largest first."""
     clear = sorted((c for c in comparisons if c.significant), key=lambda c: -abs(c.difference.mean))
     return [c for c in clear if c.difference.mean > 0], [c for c in clear if c.difference.mean < 0]
 
 
-def _arms(comparisons: Sequence[Comparison]) -> str:
+def _arms(comparisons: Sequence[ArmDifference]) -> str:
     return ", ".join(f"{c.arm} {_numbers(c)}" for c in comparisons)
 
 
-def _baselines(comparisons: Sequence[Comparison]) -> str:
+def _baselines(comparisons: Sequence[ArmDifference]) -> str:
     return ", ".join(f"{c.baseline} {_numbers(c)}" for c in comparisons)
 
 
-def _numbers(c: Comparison) -> str:
+def _numbers(c: ArmDifference) -> str:
     d = c.difference
     return f"({signed(d.mean)} {interval(d.low, d.high)}, corrected p {p_value(c.adjusted_p)})"
 
 
-def _not_significant(found: Comparisons) -> str:
-    rest = [c for c in _with_vanilla(found.pooled) if not c.significant]
+def _not_significant(measured: ArmDifferences) -> str:
+    rest = [c for c in _with_vanilla(measured.pooled) if not c.significant]
     if not rest:
         return ""
     largest = max(rest, key=lambda c: abs(c.difference.mean))
@@ -76,10 +74,10 @@ def _not_significant(found: Comparisons) -> str:
     return f"Not told apart from {VANILLA} {_ALL}: {names}{most}."
 
 
-def _against_controls(bridges: Iterable[str], found: Comparisons) -> list[str]:
+def _against_controls(bridges: Iterable[str], measured: ArmDifferences) -> list[str]:
     """Whether bridges beat the controls over all settings; those like all of them share a line."""
     here = {
-        arm: [c for c in found.pooled.values() if c.arm == arm and c.baseline != VANILLA]
+        arm: [c for c in measured.pooled.values() if c.arm == arm and c.baseline != VANILLA]
         for arm in bridges
     }
     alike = [arm for arm, own in here.items() if own and not any(c.significant for c in own)]
@@ -99,7 +97,7 @@ def _against_controls(bridges: Iterable[str], found: Comparisons) -> list[str]:
     return told
 
 
-def _of_bridge(arm: str, comparisons: Sequence[Comparison]) -> str:
+def _of_bridge(arm: str, comparisons: Sequence[ArmDifference]) -> str:
     better, worse = _clear(comparisons)
     same = [c for c in comparisons if not c.significant]
     parts = []
@@ -112,8 +110,8 @@ def _of_bridge(arm: str, comparisons: Sequence[Comparison]) -> str:
     return f"Against the controls, {_ALL}, {arm} {'; it '.join(parts)}."
 
 
-def _single(found: Comparisons) -> str:
-    single = _with_vanilla(found.single)
+def _single(measured: ArmDifferences) -> str:
+    single = _with_vanilla(measured.single)
     if not single:
         return ""
     better, worse = _clear(single)
@@ -130,9 +128,9 @@ def _single(found: Comparisons) -> str:
     return f"{head}, {len(better)} better and {len(worse)} worse: {'; '.join(named)}{more}."
 
 
-def _resolution(found: Comparisons) -> str:
+def _resolution(measured: ArmDifferences) -> str:
     """How small an effect these numbers could have shown."""
-    differences = [c.difference for c in _with_vanilla(found.pooled) if c.difference.count > 1]
+    differences = [c.difference for c in _with_vanilla(measured.pooled) if c.difference.count > 1]
     if not differences:
         return ""
     widths = [f"{(d.high - d.low) / 2:.3f}" for d in differences]
@@ -143,9 +141,9 @@ def _resolution(found: Comparisons) -> str:
     )
 
 
-def _signed_ranks(found: Comparisons) -> str:
+def _signed_ranks(measured: ArmDifferences) -> str:
     """That the signed-rank test cannot reject with few pairs."""
-    counts = {c.difference.count for c in found.single.values()}
+    counts = {c.difference.count for c in measured.single.values()}
     least = 2.0 ** (1 - max(counts, default=0))
     if not LEVEL < least <= 1:
         return ""

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from bridges.errors import BadInput
 from bridges.storage.files import new_folder, write_text
 from bridges.storage.ownership import check_replaceable
 from pets.inside import plots
-from pets.study.report import images, page
-from pets.study.report.contents import make_document
-from pets.study.report.markdown import render_markdown
-from pets.study.report.overview import IN_EVERY_REPORT
-from pets.study.report.runs import read_runs
+from pets.study.cells.arms import CONTROL
+from pets.study.report import pictures, rendering
+from pets.study.report.analysis_figures import analysis_figures
+from pets.study.report.curves import ABOUT, learning_curves
+from pets.study.report.document import Block, Document, Paragraph, Picture, Pictures, Points, Section
+from pets.study.report.effects import cost_picture, forests, score_by_shots, sensitivity
+from pets.study.report.overview import IN_EVERY_REPORT, compared, failures, what_was_run
+from pets.study.report.runs import Runs, read_runs
+from pets.study.report.tables import HOW_TO_READ, main_table, pooled_table, times_table
+from pets.study.report.verdict import headline, points
+from pets.study.statistics.arm_differences import compare_arms
 
 _PICTURE = re.compile(r"\d\d-[a-z0-9-]*\.(svg|png)")
 PAGE_FILE, TEXT_FILE, PICTURES_FOLDER = "report.html", "report.md", "report-figures"
@@ -39,26 +46,67 @@ def write_report(folder: Path, out: Path | None = None) -> tuple[Path, Path]:
     out = folder if out is None else out
     _check_place(out)
     plots.require()
-    page.require()
+    rendering.require()
     runs = read_runs(folder)
-    with images.style():
+    with pictures.style():
         document = make_document(runs)
-        pictures = document.pictures
-        drawn = [images.draw(picture) for picture in pictures]
+        drawn = [pictures.draw(picture) for picture in document.pictures]
     names = [
         f"{number:02d}-{_slug(picture.title)}{image.suffix}"
-        for number, (picture, image) in enumerate(zip(pictures, drawn, strict=True), 1)
+        for number, (picture, image) in enumerate(zip(document.pictures, drawn, strict=True), 1)
     ]
     try:
         with new_folder(out / PICTURES_FOLDER) as new:
             for name, image in zip(names, drawn, strict=True):
                 (new / name).write_bytes(image.data)
-        text = render_markdown(document, [f"{PICTURES_FOLDER}/{name}" for name in names])
+        text = rendering.render_markdown(document, [f"{PICTURES_FOLDER}/{name}" for name in names])
         write_text(out / TEXT_FILE, text)
-        write_text(out / PAGE_FILE, page.render_page(document, drawn))
+        write_text(out / PAGE_FILE, rendering.render_page(document, drawn))
     except OSError as error:
         raise BadInput(f"{out} cannot be written to ({error}): choose another --out") from error
     return out / PAGE_FILE, out / TEXT_FILE
+
+
+def make_document(runs: Runs) -> Document:
+    """The whole report of one comparison."""
+    measured = compare_arms(runs.done, runs.arms(CONTROL))
+    tables = [main_table(runs, measured, task, shots) for task, shots in runs.settings]
+    how = Paragraph(HOW_TO_READ)
+    times, said = times_table(runs), points(runs, measured)
+    sections = [
+        Section("answer", "What is significant, and what is not", [Points(said)] if said else []),
+        Section(
+            "pooled",
+            "All settings together",
+            [Pictures(forests(runs, measured)), how, pooled_table(runs, measured)]
+            if measured.pooled
+            else [],
+        ),
+        Section("tables", "Scores and differences by task", [how, *tables]),
+        _drawn(
+            "cost", "Cost against accuracy", cost_picture(runs, measured), *([times] if times else [])
+        ),
+        _drawn("strength", "Sensitivity to the strength", sensitivity(runs)),
+        _drawn("shots", "Score by the number of shots", score_by_shots(runs)),
+        _drawn("curves", "Learning curves", learning_curves(runs), before=ABOUT),
+        _drawn("analyses", "Inside the model", analysis_figures(runs.analysis)),
+        failures(runs),
+        what_was_run(runs),
+    ]
+    return Document(
+        f"Comparison {runs.name}",
+        headline(measured),
+        compared(runs),
+        [section for section in sections if section is not None and section.blocks],
+    )
+
+
+def _drawn(
+    anchor: str, title: str, pictures: Sequence[Picture], *after: Block, before: str = ""
+) -> Section | None:
+    """A section of pictures; None where there are none."""
+    lead = [Paragraph(before)] if before else []
+    return Section(anchor, title, [*lead, Pictures(pictures), *after]) if pictures else None
 
 
 def _check_place(out: Path) -> None:
@@ -70,9 +118,9 @@ def _check_place(out: Path) -> None:
             path = out / name
             is_ours = path.is_file() and IN_EVERY_REPORT.encode() in path.read_bytes()
             check_replaceable(path, is_ours, "report")
-        pictures = out / PICTURES_FOLDER
-        names = [p.name for p in pictures.iterdir()] if pictures.is_dir() else [""]
-        check_replaceable(pictures, all(map(_PICTURE.fullmatch, names)), "folder of a report's pictures")
+        beside = out / PICTURES_FOLDER
+        names = [p.name for p in beside.iterdir()] if beside.is_dir() else [""]
+        check_replaceable(beside, all(map(_PICTURE.fullmatch, names)), "folder of a report's pictures")
     except OSError as error:
         raise BadInput(f"{out} cannot be written to ({error}): choose another --out") from error
 

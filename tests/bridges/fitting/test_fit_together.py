@@ -13,7 +13,7 @@ from torch import nn
 import bridges
 from bridges import BadInput, FitResult, RunningCost
 from bridges.fitting.loop import FitLoop
-from bridges.fitting.text import Reading
+from bridges.fitting.text import ReadBatch
 
 SHORT = {
     "max_steps": 30,
@@ -89,7 +89,7 @@ def stop_at(patch: pytest.MonkeyPatch, step: int, name: str) -> None:
     """Ctrl-C when the cost of this name is to take this step."""
     original = FitLoop.step
 
-    def interrupted(self: FitLoop, reading: Reading) -> None:
+    def interrupted(self: FitLoop, reading: ReadBatch) -> None:
         if (self.name, reading.number) == (name, step):
             raise KeyboardInterrupt
         original(self, reading)
@@ -132,7 +132,7 @@ def test_one_that_was_left_behind_catches_up(tmp_path: Path, monkeypatch: pytest
     taken: list[tuple[str, int]] = []
     original = FitLoop.step
 
-    def counted(self: FitLoop, reading: Reading) -> None:
+    def counted(self: FitLoop, reading: ReadBatch) -> None:
         taken.append((self.name, reading.number))
         original(self, reading)
 
@@ -159,7 +159,7 @@ def test_a_cost_that_is_not_finite_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     before = [cost.digest() for cost in costs]
     original = FitLoop.value
 
-    def broken(self: FitLoop, reading: Reading) -> Any:
+    def broken(self: FitLoop, reading: ReadBatch) -> Any:
         value = original(self, reading)
         return value * float("nan") if (self.name, reading.number) == ("sde", 3) else value
 

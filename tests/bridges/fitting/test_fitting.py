@@ -18,11 +18,12 @@ from transformers import BertConfig, GPT2Config, PretrainedConfig, RobertaConfig
 from bridges import BadInput, FitResult, FitSettings, RunningCost
 from bridges.fitting.batches import batches, causal_batch, masked_batch, token_rows
 from bridges.fitting.loop import FitLoop
-from bridges.fitting.text import Reading
+from bridges.fitting.text import ReadBatch
 from bridges.model.positions import max_positions
 from bridges.seeds import generator
-from bridges.storage import files as storage
-from bridges.storage.files import Snapshot, new_folder, write_text
+from bridges.storage import checkpoint as storage
+from bridges.storage.checkpoint import Snapshot
+from bridges.storage.files import new_folder, write_text
 
 SHORT = {
     "max_steps": 30,
@@ -48,7 +49,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Ctrl-C in the middle of this step."""
     original = FitLoop.step
 
-    def interrupted(self: FitLoop, reading: Reading) -> None:
+    def interrupted(self: FitLoop, reading: ReadBatch) -> None:
         if reading.number == step:
             raise KeyboardInterrupt
         original(self, reading)
@@ -150,7 +151,7 @@ def test_interrupted_and_resumed_is_uninterrupted(
     numbers: list[int] = []
     original = FitLoop.step
 
-    def counted(self: FitLoop, reading: Reading) -> None:
+    def counted(self: FitLoop, reading: ReadBatch) -> None:
         numbers.append(reading.number)
         original(self, reading)
 
@@ -200,7 +201,7 @@ def test_learning_rate_rises_to_its_peak_and_falls_in_straight_lines(
     rates: list[float] = []
     original = FitLoop.step
 
-    def watched(self: FitLoop, reading: Reading) -> None:
+    def watched(self: FitLoop, reading: ReadBatch) -> None:
         original(self, reading)
         rates.append(self.optimizer.param_groups[0]["lr"])
 
@@ -217,7 +218,7 @@ def test_gradients_are_clipped_to_norm_one(monkeypatch: pytest.MonkeyPatch) -> N
     norms: list[float] = []
     original = FitLoop.step
 
-    def watched(self: FitLoop, reading: Reading) -> None:
+    def watched(self: FitLoop, reading: ReadBatch) -> None:
         original(self, reading)
         grads = [p.grad for p in self.cost.latent_map.parameters() if p.grad is not None]
         norms.append(torch.cat([g.flatten() for g in grads]).norm().item())

@@ -219,6 +219,6 @@ def test_an_interrupted_fit_does_not_go_on_with_other_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupted_fit(tmp_path / "fit", monkeypatch)
-    monkeypatch.setattr(bridges.fitting.together, "source_digest", lambda root: "0" * 12)
+    monkeypatch.setattr(bridges.fitting.together, "source_digest", lambda *folders: "0" * 12)
     with pytest.raises(BadInput, match=r"code '\w+' there, '0+' here"):
         fit(tmp_path / "fit", tiny_bert(), tiny_tokenizer())

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import bridges
 from bridges import BadInput, FitResult, RunningCost, Trajectory
 from bridges.fitting.loop import FitLoop
-from bridges.fitting.text import Reading
+from bridges.fitting.text import ReadBatch
 from bridges.processes.gaussian import GaussianBridge
 from bridges.processes.parameters import learnable
 
@@ -198,7 +198,7 @@ def test_interrupted_and_resumed_is_uninterrupted(
     expected = fit(straight, model)
     original = FitLoop.step
 
-    def interrupted(self: FitLoop, reading: Reading) -> None:
+    def interrupted(self: FitLoop, reading: ReadBatch) -> None:
         if reading.number == step:
             raise KeyboardInterrupt
         original(self, reading)

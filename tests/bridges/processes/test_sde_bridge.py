@@ -17,7 +17,7 @@ import bridges
 import pets
 from bridges import BadInput, FitResult, LatentMap, RunningCost, SDEBridge, Trajectory
 from bridges.fitting.loop import FitLoop
-from bridges.fitting.text import Reading
+from bridges.fitting.text import ReadBatch
 from bridges.processes.sde import DriftNetwork, path_grid
 from kernels import oracle
 from pets.cli import main
@@ -323,7 +323,7 @@ def test_an_interrupted_and_resumed_fit_is_uninterrupted(
     expected = fit(straight, model)
     original = FitLoop.step
 
-    def interrupted(self: FitLoop, reading: Reading) -> None:
+    def interrupted(self: FitLoop, reading: ReadBatch) -> None:
         if reading.number == step:
             raise KeyboardInterrupt
         original(self, reading)

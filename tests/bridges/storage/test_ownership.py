@@ -21,8 +21,9 @@ from tiny import TEXTS, tiny_bert, tiny_tokenizer
 import bridges
 from bridges import BadInput
 from bridges.errors import CannotWrite, is_out_of_memory, out_of_memory
-from bridges.storage import files as storage_module
-from bridges.storage.files import Snapshot, new_file, new_folder, write_text
+from bridges.storage import checkpoint as storage_module
+from bridges.storage.checkpoint import Snapshot
+from bridges.storage.files import new_file, new_folder, write_text
 from bridges.storage.ownership import check_ours, check_replaceable, claimed, foreign
 from bridges.storage.workplace import clean, leftovers
 

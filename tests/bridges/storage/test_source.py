@@ -1,80 +1,136 @@
-"""The hash of the source: of all code that a piece of work can reach, and of nothing else."""
+"""The hash of the source: of all code that a piece of work runs through, and of none that only shows."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from places import REPOSITORY
+from comparison_cases import FIT as FIT_SETTINGS
+from comparison_cases import save_inputs
+from places import REPOSITORY, script_environment
+from tiny import TEXTS
 
-from bridges.storage import source
-from bridges.storage.source import source_digest, sources
+import bridges.storage.source as source
+from bridges.storage.source import FIT, source_digest, sources
+from pets.study.cells.cell import MADE_BY as CELL
+from pets.tuning.tune import MADE_BY as TUNE
 
-CELL, TUNE, FIT = "pets.study.compare.cell", "pets.tuning.tune", "bridges.fitting.together"
-LOADED = """
-import sys, {root}
-for name, module in list(sys.modules.items()):
-    if name.partition(".")[0] in ("kernels", "bridges", "pets") and getattr(module, "__file__", None):
-        print(name)
+WORK = """
+import json, sys
+from pathlib import Path
+
+inputs, texts, settings = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
+
+def loaded(what):
+    files = {getattr(m, "__file__", None) for m in list(sys.modules.values())}
+    print(json.dumps([what, sorted(filter(None, files))]))
+
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+from bridges import RunningCost
+model = AutoModelForMaskedLM.from_pretrained(inputs / "model")
+tokenizer = AutoTokenizer.from_pretrained(inputs / "model")
+cost = RunningCost.for_model(model, "sde")
+cost.fit(model, tokenizer, texts, progress=False, **settings)
+cost.save_pretrained(inputs / "cost")
+RunningCost.from_pretrained(inputs / "cost")
+loaded("fit")
+
+from pets import tasks
+from pets.tasks.data import load
+from pets.tuning.settings import TuneSettings
+from pets.tuning.tune import tune
+short = {"max_steps": 2, "eval_every": 1, "shots": 4, "max_length": 20}
+tune(model, tokenizer, load(tasks.get("sst2"), inputs / "glue"), TuneSettings(**short),
+     inputs / "run", cost=cost, progress=False)
+loaded("tune")
+
+from comparison_cases import small_grid, sources
+from pets.study.cells.cell import run_cell
+from pets.study.cells.context import Context
+context = Context(small_grid(arms=("brownian", "r-drop")), inputs / "runs", *sources(inputs))
+context.fit(progress=False)
+for cell in context.grid.cells():
+    run_cell(context, cell)
+loaded("cell")
 """
+# That importing `pets` runs, whatever is done then: names, and what an interrupt says.
+FACADE = {"pets/__init__.py", "pets/interrupts.py"}
 
 
-@pytest.mark.parametrize("root", [CELL, FIT])
-def test_it_is_of_what_is_really_imported_and_of_the_backends(root: str) -> None:
-    command = [sys.executable, "-c", LOADED.format(root=root)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
-    assert (
-        {"bridges.processes.ou", "bridges.fitting.together", "kernels.dispatch"}
-        <= loaded
-        <= sources(root).keys()
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """The files of this project that a fit, then a tune, then cells have loaded when they are done."""
+    inputs = save_inputs(tmp_path_factory.mktemp("inputs"))
+    command = [sys.executable, "-c", WORK, str(inputs), json.dumps(TEXTS), json.dumps(FIT_SETTINGS)]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=script_environment(), capture_output=True, text=True, check=True
     )
-    more = sources(root).keys() - loaded
-    assert more
-    assert all(name.startswith("kernels.triton_") for name in more), more  # imported when first used
+    found = dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
+    rooms = ("kernels", "bridges", "pets")
+    return {
+        what: {
+            Path(file).resolve().relative_to(REPOSITORY).as_posix()
+            for file in files
+            if Path(file).resolve().is_relative_to(REPOSITORY)
+            and Path(file).resolve().relative_to(REPOSITORY).parts[0] in rooms
+        }
+        for what, files in found.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("what", "folders", "some"),
+    [
+        ("fit", FIT, {"bridges/processes/sde.py", "bridges/fitting/loop.py", "kernels/dispatch.py"}),
+        ("tune", TUNE, {"pets/tuning/loop.py", "pets/plug/regularize.py", "pets/tasks/glue.py"}),
+        ("cell", CELL, {"pets/study/cells/grid.py", "pets/regularizers/__init__.py"}),
+    ],
+)
+def test_it_is_of_all_that_is_really_loaded(
+    used: dict[str, set[str]], what: str, folders: tuple[str, ...], some: set[str]
+) -> None:
+    packages = {"pets/study/__init__.py"}  # a line of documentation
+    assert some <= used[what]
+    assert not used[what] - sources(*folders).keys() - FACADE - packages
+
+
+def test_the_rooms_that_are_named_are_there() -> None:
+    """One that was renamed would silently have no part."""
+    for folder in CELL:
+        assert sources(folder), folder
+    assert any(name.startswith("kernels/gpu/") for name in sources(*FIT))  # loaded on a GPU alone
 
 
 def test_what_only_shows_results_has_no_part() -> None:
-    shows = (
-        "pets.study.report",
-        "pets.commands",
-        "pets.cli",
-        "pets.study.statistics.differences",
-        "pets.inside.trajectories",
-    )
-    shows += (
-        "pets.inside.plots",
-        "pets.demo",
-        "pets.study.compare.look",
-        "pets.study.compare.run",
-        "bridges.testing",
-    )
-    assert not [name for name in sources(CELL) if name.startswith(shows)]
-    assert {"pets.tuning.evaluation", "pets.tuning.loop", "pets.study.compare.grid"} <= sources(
-        CELL
-    ).keys()
-    assert not [name for name in sources(FIT) if name.startswith("pets")]
+    shows = ("pets/study/report", "pets/study/statistics", "pets/study/compare", "pets/study/execution")
+    shows += ("pets/inside", "pets/commands", "pets/cli", "pets/demo", "bridges/testing", "tests")
+    assert not [name for name in sources(*CELL) if name.startswith(shows)]
+    assert not [name for name in sources(*FIT) if name.startswith("pets")]
+    assert set(FIT) < set(TUNE) < set(CELL)
 
 
 def test_it_is_of_this_checkout() -> None:
-    """`kernels` is a namespace: what else is in it, or a second path to this one, is not ours."""
-    assert all(REPOSITORY in path.resolve().parents for path in sources(CELL).values())
-    assert "kernels" not in sources(CELL)
-    assert len({path.resolve() for path in sources(CELL).values()}) == len(sources(CELL))
+    assert all(REPOSITORY in path.resolve().parents for path in sources(*CELL).values())
 
 
 def test_it_changes_with_a_file_and_only_with_one_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edited = tmp_path / "ou.py"
-    edited.write_bytes(sources(FIT)["bridges.processes.ou"].read_bytes() + b"# edited\n")
-    changed = {**sources(FIT), "bridges.processes.ou": edited}
-    before = source_digest(FIT)
-    monkeypatch.setattr(source, "sources", lambda root: changed)
+    for name in ("bridges/ou.py", "bridges/testing/case.py", "pets/tuning/loop.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("one")
+    monkeypatch.setattr(source, "_ROOT", tmp_path)
+
+    def digest(edited: str | None = None) -> str:
+        if edited:
+            (tmp_path / edited).write_text("two")
+        source_digest.cache_clear()
+        return source_digest(*FIT)
+
+    before = digest()
+    assert digest("pets/tuning/loop.py") == digest("bridges/testing/case.py") == before
+    assert digest("bridges/ou.py") != before
     source_digest.cache_clear()
-    assert source_digest(FIT) != before
-    monkeypatch.undo()
-    source_digest.cache_clear()
-    assert source_digest(FIT) == before

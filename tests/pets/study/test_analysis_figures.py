@@ -12,7 +12,7 @@ from matplotlib.colors import same_color
 
 from bridges import BadInput
 from pets.study.report.analysis_figures import analysis_figures
-from pets.study.report.figures import Picture
+from pets.study.report.document import Picture
 
 WORDS = ["no", "yes"]
 

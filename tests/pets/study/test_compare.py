@@ -26,14 +26,14 @@ from tiny import TEXTS, tiny_tokenizer
 from bridges import BadInput, EndPoints, RunningCost
 from pets import tasks
 from pets.cli import main
-from pets.study.compare import cell as cell_module
+from pets.study.cells import cell as cell_module
+from pets.study.cells.arms import CONTROL, Arm
+from pets.study.cells.cell import describe, run_cell
+from pets.study.cells.context import Context
+from pets.study.cells.grid import Cell
 from pets.study.compare import run as run_module
-from pets.study.compare.arms import Arm
-from pets.study.compare.cell import describe, run_cell
-from pets.study.compare.context import Context
-from pets.study.compare.grid import Cell
 from pets.study.compare.look import unused_examples
-from pets.study.compare.run import Comparison, compare
+from pets.study.compare.run import Tally, compare
 from pets.tasks import splits
 from pets.tuning.models import load_plm
 from pets.tuning.tune import tune
@@ -50,12 +50,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-Compare = Callable[..., Comparison]
+Compare = Callable[..., Tally]
 
 
 @pytest.fixture(scope="module")
 def run(inputs: Path) -> Compare:
-    def call(folder: Path, *, data: str = "glue", jobs: int = 1, **changes: Any) -> Comparison:
+    def call(folder: Path, *, data: str = "glue", jobs: int = 1, **changes: Any) -> Tally:
         return compare(
             small_grid(**changes),
             folder,
@@ -71,7 +71,7 @@ def run(inputs: Path) -> Compare:
 def whole(run: Compare, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small grid, run without an interruption; only read it."""
     folder = tmp_path_factory.mktemp("whole") / "runs"
-    assert run(folder) == Comparison(done=6, failed=0, reused=0)
+    assert run(folder) == Tally(done=6, failed=0, reused=0)
     return folder
 
 
@@ -173,7 +173,7 @@ def test_what_is_looked_at_was_not_tuned_on(inputs: Path, tmp_path: Path) -> Non
 def test_given_again_it_does_nothing(whole: Path, run: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
     before = table(whole)
     monkeypatch.setattr(run_module, "run_cell", None)
-    assert run(whole) == Comparison(done=6, failed=0, reused=6)
+    assert run(whole) == Tally(done=6, failed=0, reused=6)
     assert table(whole) == before
 
 
@@ -181,7 +181,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from comparison_cases import small_grid, sources
-from pets.study.compare import cell, run
+from pets.study.cells import cell
+from pets.study.compare import run
 from bridges.fitting import loop as fit_loop
 from pets.tuning import loop as tuning_loop
 
@@ -246,13 +247,15 @@ def test_another_machine_works_in_a_folder_of_its_own(whole: Path, inputs: Path,
     context = Context(small_grid(), whole, *sources(inputs))
     context.fit(progress=False)
     context.folder = tmp_path / "nowhere"
-    context.model = "gone"
+    context.model.name = "gone"
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as elsewhere:
-        row = elsewhere.submit(run_cell, context, Cell("sst2", 4, "lora", "brownian", 42)).result()
-    assert row["cell"] in {row["cell"] for row in rows_of(whole)}
-    (same,) = [r for r in rows_of(whole) if r["cell"] == row["cell"]]
-    assert row["score"] == same["score"]
-    assert row["tries"][0]["dev_loss"] == pytest.approx(same["tries"][0]["dev_loss"], rel=1e-4)
+        row = elsewhere.submit(
+            run_cell, context, Cell("sst2", 4, "lora", Arm.parse("brownian"), 42)
+        ).result()
+    assert row.cell in {row["cell"] for row in rows_of(whole)}
+    (same,) = [r for r in rows_of(whole) if r["cell"] == row.cell]
+    assert row.score == same["score"]
+    assert row.tries[0].dev_loss == pytest.approx(same["tries"][0]["dev_loss"], rel=1e-4)
     assert not list(tmp_path.iterdir())
 
 
@@ -269,7 +272,7 @@ def test_a_fitted_cost_is_found_whatever_the_number_of_threads(
     monkeypatch.setattr(RunningCost, "fit", None)  # none is needed
     context = Context(small_grid(), whole, *sources(inputs))
     context.fit(progress=False)
-    assert {describe(context, c)["cell"] for c in context.grid.cells()} == {
+    assert {describe(context, c).cell for c in context.grid.cells()} == {
         row["cell"] for row in rows_of(whole)
     }
 
@@ -313,7 +316,7 @@ def test_what_is_changed_is_a_new_cell_beside_the_old(
     run(folder, **small)
     before = rows_of(folder)
     if change == "code":
-        monkeypatch.setattr(cell_module, "source_digest", lambda root: "other")
+        monkeypatch.setattr(cell_module, "source_digest", lambda *folders: "other")
     elif change == "version":
         monkeypatch.setattr(cell_module, "versions", lambda: {"torch": "9.9"})
     changes: dict[str, Any] = {
@@ -343,13 +346,13 @@ def test_a_cell_that_fails_is_a_row_and_is_tried_again(
         return inner(*args, **kwargs)
 
     monkeypatch.setattr(cell_module, "tune", broken)
-    assert run(tmp_path / "runs") == Comparison(done=4, failed=2, reused=0)
+    assert run(tmp_path / "runs") == Tally(done=4, failed=2, reused=0)
     failed = [row for row in rows_of(tmp_path / "runs") if row["status"] == "failed"]
     assert {row["seed"] for row in failed} == {43}
     assert all(row["error"] == "RuntimeError: out of memory" for row in failed)
     assert all(row["score"] is None for row in failed)
     monkeypatch.undo()
-    assert run(tmp_path / "runs") == Comparison(done=6, failed=0, reused=4)
+    assert run(tmp_path / "runs") == Tally(done=6, failed=0, reused=4)
     assert table(tmp_path / "runs") == table(whole)
 
 
@@ -396,13 +399,13 @@ def test_rows_that_the_table_alone_has_are_not_lost(
         with pytest.raises(KeyboardInterrupt):
             run(folder)
     assert rows_of(folder) == rows_of(whole)
-    assert run(folder, arms=(), seeds=(44,)) == Comparison(done=1, failed=0, reused=0)
+    assert run(folder, arms=(), seeds=(44,)) == Tally(done=1, failed=0, reused=0)
     *before, added = rows_of(folder)
     assert sorted(map(str, before)) == sorted(map(str, rows_of(whole)))
     assert added["seed"] == 44
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "run_cell", None)
-        assert run(folder) == Comparison(done=6, failed=0, reused=6)
+        assert run(folder) == Tally(done=6, failed=0, reused=6)
 
 
 def interrupted(*_: Any, **__: Any) -> None:
@@ -530,13 +533,13 @@ def test_another_folder_format_or_process_is_refused(whole: Path, run: Compare, 
             run(folder, seeds=(42,), arms=())
         assert not row.exists()  # no cell ran
         (folder / f"{name}.json").unlink()
-    assert run(folder, seeds=(42,), arms=()) == Comparison(done=1, failed=0, reused=0)
+    assert run(folder, seeds=(42,), arms=()) == Tally(done=1, failed=0, reused=0)
 
 
 def test_arms_know_what_they_are() -> None:
     controls = ("regression", "kinetic", "none", "ou@random-map", "ou@shuffled-ends")
-    assert all(Arm.parse(text).is_control for text in controls)
-    assert not any(Arm.parse(text).is_control for text in ("vanilla", "ou", "sde", "r-drop"))
+    assert all(Arm.parse(text).kind == CONTROL for text in controls)
+    assert not any(Arm.parse(text).kind == CONTROL for text in ("vanilla", "ou", "sde", "r-drop"))
     assert [Arm.parse(t).fits for t in ("vanilla", "ou", "ou@random-map", "none")] == [
         False,
         True,
@@ -551,7 +554,7 @@ def test_a_part_of_a_grid_is_balanced() -> None:
     """Seed by seed: what an interrupted grid has is the whole grid for fewer seeds."""
     cells = list(small_grid(tasks=("sst2", "cola"), pets=("lora", "bitfit")).cells())
     assert [c.seed for c in cells] == sorted(c.seed for c in cells)
-    assert cells[0] == Cell("sst2", 4, "lora", "vanilla", 42)
+    assert cells[0] == Cell("sst2", 4, "lora", Arm.parse("vanilla"), 42)
     assert len(set(cells)) == len(cells) == 2 * 2 * 3 * 2
 
 

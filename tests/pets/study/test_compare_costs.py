@@ -16,11 +16,11 @@ from tiny import TEXTS
 import bridges
 from bridges import RunningCost
 from bridges.fitting.loop import FitLoop
-from bridges.fitting.text import Reading
+from bridges.fitting.text import ReadBatch
 from bridges.model.probe import probe
-from pets.study.compare import costs as costs_module
-from pets.study.compare.cell import describe
-from pets.study.compare.context import Context
+from pets.study.cells import costs as costs_module
+from pets.study.cells.cell import describe
+from pets.study.cells.context import Context
 
 ARMS = (
     "brownian",
@@ -46,8 +46,8 @@ def context(inputs: Path, folder: Path, *arms: str) -> Context:
 def readings(of: Context) -> int:
     """How often the model ran while the costs were made."""
     calls: list[int] = []
-    probe(of.plm)  # which is one look, whatever is fitted
-    handle = of.plm.base_model.register_forward_hook(lambda *_: calls.append(1))
+    probe(of.model.plm)  # which is one look, whatever is fitted
+    handle = of.model.plm.base_model.register_forward_hook(lambda *_: calls.append(1))
     of.fit(progress=False)
     handle.remove()
     return len(calls)
@@ -61,15 +61,15 @@ def test_the_text_is_read_once_for_all_arms(inputs: Path, tmp_path: Path) -> Non
 
 
 def other_layer(of: Context) -> None:
-    of.plm.bert.encoder.layer[0].output.dense.bias.data.add_(0.1)
+    of.model.plm.bert.encoder.layer[0].output.dense.bias.data.add_(0.1)
 
 
 def other_dropout(of: Context) -> None:
-    of.plm.config.hidden_dropout_prob = 0.4
+    of.model.plm.config.hidden_dropout_prob = 0.4
 
 
 def other_tokenizer(of: Context) -> None:
-    of.tokenizer.add_tokens(["film noir"])
+    of.model.tokenizer.add_tokens(["film noir"])
 
 
 CHANGES = {
@@ -89,13 +89,14 @@ def test_costs_and_cells_are_of_one_model_and_tokenizer(inputs: Path, tmp_path: 
     rows = [[describe(of, cell) for cell in of.grid.cells()] for of in (one, other, again)]
     assert rows[0] == rows[2]
     for row, changed in zip(rows[0], rows[1], strict=True):
-        assert row["cell"] != changed["cell"]
-        different = {name for name in row["hashes"] if row["hashes"][name] != changed["hashes"][name]}
+        assert row.cell != changed.cell
+        different = {name for name in row.hashes if row.hashes[name] != changed.hashes[name]}
         assert part in different <= {part, "cost"}
 
 
 @pytest.mark.parametrize(
-    ("name", "other"), [("source_digest", lambda root: "0" * 12), ("versions", lambda: {"torch": "9"})]
+    ("name", "other"),
+    [("source_digest", lambda *folders: "0" * 12), ("versions", lambda: {"torch": "9"})],
 )
 def test_what_another_version_fitted_is_fitted_anew_beside_it(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, other: object
@@ -116,7 +117,7 @@ def test_weights_that_a_checkpoint_lacks_are_the_same_when_it_is_loaded_again(
     config.write_text(json.dumps(json.loads(config.read_text()) | {"num_hidden_layers": 4}))
     grid = small_grid(arms=())
     found = [Context(grid, tmp_path, str(tmp_path / "model"), inputs / "glue") for _ in range(2)]
-    one, two = ([describe(of, cell)["cell"] for cell in grid.cells()] for of in found)
+    one, two = ([describe(of, cell).cell for cell in grid.cells()] for of in found)
     assert one == two
 
 
@@ -127,9 +128,9 @@ def test_a_model_with_code_of_its_own_travels(inputs: Path, tmp_path: Path) -> N
     )
     there = pickle.loads(pickle.dumps(here))
     ids = torch.tensor([[2, 5, 4, 3]])
-    assert type(there.plm).__name__ == "OwnModel"
-    assert torch.equal(here.plm(input_ids=ids).logits, there.plm(input_ids=ids).logits)
-    assert here.model_identity == there.model_identity
+    assert type(there.model.plm).__name__ == "OwnModel"
+    assert torch.equal(here.model.plm(input_ids=ids).logits, there.model.plm(input_ids=ids).logits)
+    assert here.model.identity == there.model.identity
 
 
 def test_each_is_the_cost_that_is_fitted_alone(inputs: Path, tmp_path: Path) -> None:
@@ -137,8 +138,8 @@ def test_each_is_the_cost_that_is_fitted_alone(inputs: Path, tmp_path: Path) -> 
     many.fit(progress=False)
     for arm in ("ou:theta=2", "sde", "regression", "brownian@shuffled-ends"):
         bridge, _, control = arm.partition("@")
-        alone = RunningCost.for_model(many.plm, bridge, shuffle_ends=bool(control))
-        alone.fit(many.plm, many.tokenizer, TEXTS, progress=False, **FIT)
+        alone = RunningCost.for_model(many.model.plm, bridge, shuffle_ends=bool(control))
+        alone.fit(many.model.plm, many.model.tokenizer, TEXTS, progress=False, **FIT)
         assert many.costs[arm].digest() == alone.digest()
         assert many.costs[arm].fit_record == alone.fit_record
     assert many.costs["brownian@random-map"].fit_record is None
@@ -167,7 +168,7 @@ def test_an_interrupted_fit_of_all_goes_on(
     straight.fit(progress=False)
     original, taken = FitLoop.step, []
 
-    def interrupted(self: FitLoop, reading: Reading) -> None:
+    def interrupted(self: FitLoop, reading: ReadBatch) -> None:
         taken.append(reading.number)
         if len(taken) == 13:  # the third step of the third of five costs
             raise KeyboardInterrupt
@@ -181,7 +182,7 @@ def test_an_interrupted_fit_of_all_goes_on(
     assert left == ["brownian", "brownian@shuffled", "ou", "regression", "sde"]
     numbers: list[int] = []
 
-    def counted(self: FitLoop, reading: Reading) -> None:
+    def counted(self: FitLoop, reading: ReadBatch) -> None:
         numbers.append(reading.number)
         original(self, reading)
 

@@ -13,7 +13,7 @@ from comparison_cases import rows_of, save_inputs, small_grid, sources
 from ray_cluster import two_nodes
 
 from bridges import BadInput
-from pets.study.compare.run import Comparison, compare
+from pets.study.compare.run import Tally, compare
 
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
@@ -26,7 +26,7 @@ def inputs(tmp_path: Path) -> Path:
     return save_inputs(tmp_path)
 
 
-def run(inputs: Path, name: str, *, ray: str | None = None) -> Comparison:
+def run(inputs: Path, name: str, *, ray: str | None = None) -> Tally:
     return compare(small_grid(), inputs / name, *sources(inputs), ray=ray, progress=False)
 
 
@@ -41,7 +41,7 @@ def test_a_lost_node_changes_nothing_in_the_table(inputs: Path) -> None:
 
         watcher = threading.Thread(target=kill_at_work)
         watcher.start()
-        assert run(inputs, "ray", ray=cluster.address) == Comparison(done=6, failed=0, reused=0)
+        assert run(inputs, "ray", ray=cluster.address) == Tally(done=6, failed=0, reused=0)
         watcher.join()
     for one, two in zip(rows_of(inputs / "ray"), rows_of(inputs / "alone"), strict=True):
         assert one["cell"] == two["cell"]

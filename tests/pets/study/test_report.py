@@ -15,14 +15,13 @@ from synthetic_runs import Truth, rows, write_rows, write_runs
 
 from bridges.errors import BadInput
 from pets.cli import cli
-from pets.study.report import page
-from pets.study.report.contents import make_document
-from pets.study.report.document import Document, Table
-from pets.study.report.images import style
+from pets.study.cells.rows import Row
+from pets.study.report import rendering
+from pets.study.report.document import MINUS, Document, Table
+from pets.study.report.pictures import style
 from pets.study.report.runs import read_runs
-from pets.study.report.wording import MINUS
-from pets.study.report.writing import write_report
-from pets.study.statistics.comparison import Setting, compare_arms
+from pets.study.report.writing import make_document, write_report
+from pets.study.statistics.arm_differences import Setting, compare_arms
 
 CONTROLS = ("regression", "brownian@random-map", "brownian@shuffled-ends")
 HOSTILE = 'RuntimeError: <script>alert("x")</script> | a & b'
@@ -100,7 +99,7 @@ def test_numbers_in_the_tables_are_those_of_the_statistics(
     effect: tuple[Path, list[dict[str, Any]]], document: Document
 ) -> None:
     _, table = effect
-    found = compare_arms(table, CONTROLS)
+    found = compare_arms(map(Row.from_dict, table), CONTROLS)
     sst2, rte = tables(document, "tables")
     assert list(rte.columns[4:]) == [f"minus {name}" for name in ("vanilla", *CONTROLS)]
     seen = 0
@@ -271,7 +270,7 @@ def test_several_shots_have_their_own_picture_and_a_long_svg_is_a_png(
         "sst2, full train set",
         "sst2, 16 shots",
     ]
-    monkeypatch.setattr("pets.study.report.images._LONGEST", 100)
+    monkeypatch.setattr("pets.study.report.pictures._LONGEST", 100)
     html, _ = write_report(tmp_path)
     sources = [a["src"] for tag, a in Page(html.read_text(encoding="utf-8")).tags if tag == "img"]
     assert len(sources) == len(document.pictures)
@@ -306,7 +305,7 @@ def test_rows_of_other_versions_are_counted_and_left_out(tmp_path: Path, small: 
     others = [*old, *unknown, *older, table[2] | {"tries": stronger}, *fewer]
     write_rows(tmp_path, [*others, *table])
     runs = read_runs(tmp_path)
-    assert runs.done == table
+    assert [row.to_dict() for row in runs.done] == table
     assert [(left.count, left.difference) for left in runs.left_out] == [
         (4, "code 'ffffffffffff' there, '0123456789ab' here"),
         (1, "batch_size 2 there, 8 here"),
@@ -351,10 +350,10 @@ def test_a_cell_that_was_tried_again_counts_once(tmp_path: Path, small: Truth) -
     table = rows(small)
     failed = table[1] | {"status": "failed", "error": "x", "tries": None}
     write_rows(tmp_path, [failed, *table])
-    assert read_runs(tmp_path).done == table
+    assert [row.to_dict() for row in read_runs(tmp_path).done] == table
     write_rows(tmp_path, [*table[:2], failed, *table[2:]])
     runs = read_runs(tmp_path)
-    assert (runs.done, runs.failed) == (table, [])
+    assert ([row.to_dict() for row in runs.done], runs.failed) == (table, [])
 
 
 def all_failed(folder: Path, truth: Truth) -> None:
@@ -489,9 +488,9 @@ def test_an_unwritable_place_is_refused(tmp_path: Path, small: Truth) -> None:
 
 
 def test_the_page_needs_jinja(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "find_spec", lambda name: None)
+    monkeypatch.setattr(rendering, "find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"pip install 'bridge-pets\[report\]'"):
-        page.require()
+        rendering.require()
 
 
 def test_on_the_command_line(tmp_path: Path, small: Truth) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from synthetic_runs import Truth, rows
 
 from bridges import BadInput
+from pets.study.cells.rows import Row
 from pets.study.compare.table import read_all, read_rows, read_table, write_row, write_table
 
 FAILED = ("sst2", 16, "lora", "vanilla", 42)
@@ -26,15 +28,49 @@ ROWS = rows(
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     for row in ROWS:
-        write_row(tmp_path, row)
-    assert read_rows(tmp_path) == {row["cell"]: row for row in ROWS}
+        write_row(tmp_path, Row.from_dict(row))
+    assert _json(read_rows(tmp_path).values()) == {row["cell"]: row for row in ROWS}
     last = {ROWS[0]["cell"]}
-    write_table(tmp_path, ROWS, last)
-    found = read_table(tmp_path)
+    write_table(tmp_path, map(Row.from_dict, ROWS), last)
+    found = [row.to_dict() for row in read_table(tmp_path)]
     assert found[-1] == ROWS[0]
     assert sorted(map(str, found)) == sorted(map(str, ROWS))
     before = (tmp_path / "results.jsonl").read_bytes()
-    write_table(tmp_path, reversed(ROWS), last)
+    write_table(tmp_path, map(Row.from_dict, reversed(ROWS)), last)
+    assert (tmp_path / "results.jsonl").read_bytes() == before
+
+
+def _json(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
+    return {row.cell: row.to_dict() for row in rows}
+
+
+def test_a_row_is_read_as_what_it_says() -> None:
+    row, failed = Row.from_dict(ROWS[-1]), Row.from_dict(ROWS[0])
+    assert (row.key, row.score, row.kind) == (
+        ("sst2", None, "lora", "brownian", 46),
+        ROWS[-1]["score"],
+        "bridges",
+    )
+    assert [t.strength for t in row.tries] == [0.3, 1.0, 3.0]
+    assert row.chosen.curves[0].dev == ROWS[-1]["tries"][row.restart]["curves"][0]["dev"]
+    assert (failed.is_done, failed.error, failed.tries) == (False, "RuntimeError: no room", ())
+
+
+@pytest.mark.parametrize("source", [ROWS[0], ROWS[-1]], ids=["failed", "done"])
+def test_a_row_without_its_source_says_the_same(source: dict[str, Any]) -> None:
+    """As one that was not read but made: all fields, null where there is no score."""
+    made = dataclasses.replace(Row.from_dict(source), source=None).to_dict()
+    assert json.loads(json.dumps({name: made[name] for name in source})) == source
+    later = {"regularizer": None, "shared_texts": None, "hashes": {}}  # than the rows of these tests
+    assert {name: value for name, value in made.items() if name not in source} == later
+
+
+def test_what_a_newer_version_wrote_is_not_lost(tmp_path: Path) -> None:
+    row = ROWS[-1] | {"energy": {"joules": 3}, "tries": [t | {"mood": 1} for t in ROWS[-1]["tries"]]}
+    write_table(tmp_path, [Row.from_dict(row)], ())
+    before = (tmp_path / "results.jsonl").read_bytes()
+    assert json.loads(before) == row
+    write_table(tmp_path, read_table(tmp_path), ())
     assert (tmp_path / "results.jsonl").read_bytes() == before
 
 
@@ -47,24 +83,23 @@ def test_a_folder_without_a_cell_has_no_rows(tmp_path: Path) -> None:
 
 def test_rows_that_the_table_alone_has_are_kept(tmp_path: Path) -> None:
     """Where the cells' folders are gone; of a cell that has one its own row counts."""
-    write_table(tmp_path, ROWS, ())
+    write_table(tmp_path, map(Row.from_dict, ROWS), ())
     changed = ROWS[0] | {"device": "another"}
-    write_row(tmp_path, changed)
-    assert read_all(tmp_path) == {row["cell"]: row for row in (*ROWS[1:], changed)}
+    write_row(tmp_path, Row.from_dict(changed))
+    assert _json(read_all(tmp_path).values()) == {row["cell"]: row for row in (*ROWS[1:], changed)}
     (tmp_path / "results.jsonl").write_text("{")
     with pytest.raises(BadInput, match="line 1 is broken"):
         read_all(tmp_path)
 
 
-Row = dict[str, Any]
 DONE, NOT_DONE = ROWS[-1], ROWS[0]
 
 
-def without(row: Row, name: str) -> Row:
+def without(row: dict[str, Any], name: str) -> dict[str, Any]:
     return {k: v for k, v in row.items() if k != name}
 
 
-def with_look(look: object) -> Row:
+def with_look(look: object) -> dict[str, Any]:
     return DONE | {"tries": [DONE["tries"][0] | {"curves": look}]}
 
 
@@ -83,6 +118,7 @@ def with_look(look: object) -> Row:
         (without(DONE, "status"), " has status None, expected 'done' or"),
         (without(DONE, "arm"), ": arm is missing, expected text: delete it"),
         (without(DONE, "cell"), ": cell is missing, expected text"),
+        (without(DONE, "seed"), ": seed is missing, expected a whole number"),
         (DONE | {"score": "high"}, ": score is 'high', expected a number: delete it"),
         (DONE | {"shots": "16"}, ": shots is '16', expected a whole number or null"),
         (DONE | {"fit": [1] * 99}, r": fit is \[1, 1,.*\.\.\.\], expected an object or null"),

@@ -11,8 +11,8 @@ import pytest
 from tiny import WORDS, tiny_bert, tiny_tokenizer
 
 from pets import tasks
-from pets.study.compare.context import Context
-from pets.study.compare.grid import Grid
+from pets.study.cells.context import Context
+from pets.study.cells.grid import Grid
 from pets.tasks.base import Example, TaskData
 from pets.tasks.shared_texts import shared_texts, warn_of_shared_texts
 from pets.tuning.settings import TuneSettings

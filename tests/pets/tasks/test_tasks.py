@@ -9,7 +9,7 @@ from tiny import tiny_bert, tiny_tokenizer
 
 from bridges.errors import BadInput
 from pets import tasks
-from pets.study.compare.grid import Grid
+from pets.study.cells.grid import Grid
 from pets.study.compare.run import compare
 from pets.tuning.models import load_plm
 from pets.tuning.settings import TuneSettings

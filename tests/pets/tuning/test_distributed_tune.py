@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tiny import tiny_tokenizer
 
 from bridges import BadInput, RunningCost
-from bridges.storage.files import Snapshot
+from bridges.storage.checkpoint import Checkpoint, Snapshot
 from pets.tasks.base import TaskData
 from pets.tuning.loop import TuningLoop
 from pets.tuning.run_folder import RunFolder
@@ -66,7 +66,7 @@ def main(folder: Path) -> None:
         Snapshot.save = RunFolder.start = RunFolder.finish = only_the_first_writes  # type: ignore[assignment, method-assign]
     seen: dict[str, Any] = {}
     for name, changes in {**EXACT, **NOISY}.items():
-        with mock.patch.object(TuningLoop, "_load", note_end(seen, name)):
+        with mock.patch.object(Checkpoint, "restore_best", note_end(seen, name)):
             seen[name] = run(folder / name, **changes)
     with mock.patch.object(TuningLoop, "step", note_seed(seen.setdefault("seeds", []))):
         run(folder / "seeds", **NOISY["dropout"])
@@ -90,11 +90,12 @@ def only_the_first_writes(*args: Any, **options: Any) -> None:
 
 def note_end(seen: dict[str, Any], name: str) -> Any:
     """The weights of the PET after the last step, before the selected ones take their place."""
-    load = TuningLoop._load
+    restore = Checkpoint.restore_best
 
-    def noted(loop: TuningLoop, tensors: dict[str, torch.Tensor]) -> None:
-        seen[f"{name} end"] = [p.detach().flatten()[:20].tolist() for p in loop.parameters]
-        load(loop, tensors)
+    def noted(checkpoint: Checkpoint) -> None:
+        parameters = checkpoint.trained.values()
+        seen[f"{name} end"] = [p.detach().flatten()[:20].tolist() for p in parameters]
+        restore(checkpoint)
 
     return noted
 

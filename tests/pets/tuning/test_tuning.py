@@ -409,7 +409,7 @@ def test_another_tokenizer_is_another_run(finished: Path) -> None:
 
 def test_other_code_is_another_run(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plm = model()
-    monkeypatch.setattr(tuning_module, "source_digest", lambda root: "0" * 12)
+    monkeypatch.setattr(tuning_module, "source_digest", lambda *folders: "0" * 12)
     with pytest.raises(BadInput, match=r"holds another run \(code '\w+' there, '0+' here\)"):
         run(finished, plm=plm, cost=cost_for(plm))
 

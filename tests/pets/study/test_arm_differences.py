@@ -5,22 +5,24 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from pets.study.statistics.comparison import Setting, compare_arms
-from pets.study.statistics.differences import difference, holm
+from pets.study.cells.rows import Row
+from pets.study.statistics.arm_differences import Setting, compare_arms
+from pets.study.statistics.paired import difference, holm
 
-Row = dict[str, Any]
 LORA, BITFIT = Setting("sst2", 16, "lora"), Setting("sst2", 16, "bitfit")
 
 
 def row(setting: Setting, arm: str, seed: int, score: float, status: str = "done") -> Row:
     where = {"task": setting.task, "shots": setting.shots, "pet": setting.pet}
-    return {**where, "status": status, "arm": arm, "seed": seed, "score": score}
+    rest = {"metric": "accuracy", "model": "m", "code": "c", "device": "cpu", "versions": {}}
+    rest |= {"bridge": None, "control": None, "fit": None, "settings": {}}
+    return Row(**where, **rest, status=status, arm=arm, seed=seed, score=score)
 
 
 def table(
@@ -35,9 +37,7 @@ def noisy(settings: list[Setting], arms: list[str], seeds: int = 5, seed: int = 
 
 
 def scores(rows: list[Row], setting: Setting, arm: str) -> list[float]:
-    return [
-        r["score"] for r in rows if (r["pet"], r["shots"], r["arm"]) == (setting.pet, setting.shots, arm)
-    ]
+    return [r.score for r in rows if (r.pet, r.shots, r.arm) == (setting.pet, setting.shots, arm)]
 
 
 def test_each_arm_against_vanilla_and_each_control() -> None:
@@ -75,11 +75,11 @@ def test_the_order_of_rows_does_not_matter() -> None:
 
 def test_missing_runs_leave_the_seeds_that_both_have() -> None:
     rows = noisy([LORA], ["vanilla", "ou"])
-    rows[1] |= {"status": "failed", "score": None}
+    rows[1] = replace(rows[1], status="failed", score=math.nan)
     del rows[-1]
     found = compare_arms(rows).single[LORA, "ou", "vanilla"]
     assert found.difference.count == 3
-    expected = [rows[5 + k]["score"] - rows[k]["score"] for k in (0, 2, 3)]
+    expected = [rows[5 + k].score - rows[k].score for k in (0, 2, 3)]
     assert found.difference.mean == pytest.approx(np.mean(expected))
 
 
@@ -114,7 +114,7 @@ def test_pooling_is_over_tasks_and_seeds() -> None:
     ]
     rows = noisy(settings, ["vanilla", "ou"])
     found = compare_arms(rows).pooled["ou", "vanilla"].difference
-    value = {(r["task"], r["shots"], r["pet"], r["arm"], r["seed"]): r["score"] for r in rows}
+    value = {r.key: r.score for r in rows}
     means = [
         np.mean(
             [
@@ -186,6 +186,4 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match="sst2, 16 shots, lora, ou, seed 1 is in the table twice"):
         compare_arms(twice)
     with pytest.raises(ValueError, match="score None, expected a finite number"):
-        compare_arms([row(LORA, "ou", 1, 0.5) | {"score": None}])
-    with pytest.raises(ValueError, match="has no status, seed"):
-        compare_arms([{k: v for k, v in row(LORA, "ou", 1, 0.5).items() if k not in ("status", "seed")}])
+        compare_arms([replace(row(LORA, "ou", 1, 0.5), score=None)])

@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from transformers import PreTrainedModel
-
+import bridges
 from bridges import FitSettings, RunningCost, fit_together
 from bridges.fitting.together import discard_state, partial_folder
 from bridges.model.identity import own_code
 from bridges.storage.files import versions
-from bridges.storage.source import source_digest
+from bridges.storage.source import FIT, source_digest
+from pets.study.cells.arms import Arm
+from pets.study.cells.model import Model
+from pets.tasks.base import TaskData
 
 logger = logging.getLogger(__name__)
 
@@ -46,21 +48,45 @@ class Recipe:
         fit = None if self.text is None else [vars(self.settings), _text_sha256(self.text)]
         config = self.cost.config()
         made_of = [model_sha256, config["bridge"], config["widths"], config["options"], fit]
-        made_of += [self.settings.seed, own_code(self.cost), source_digest("bridges"), versions()]
+        made_of += [self.settings.seed, own_code(self.cost), source_digest(*FIT), versions()]
         digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
         name = "".join(c if c.isalnum() or c in "-.@" else "-" for c in self.name)
         return f"{name}-{digest}"
 
 
-class Model(Protocol):
-    """What costs are made for."""
+class Recipes:
+    """How the costs of arms are made; a subclass has arms with costs of another making.
 
-    plm: PreTrainedModel
-    tokenizer: Any
+    Args:
+        model: what they are made for.
+        examples: of the comparison's tasks.
+        settings: of every fit: the same budget for each.
+        text: what they are fitted on.
+    """
 
-    @property
-    def model_sha256(self) -> str:
-        """Of all that a cost depends on: weights, config, tokenizer, code of its own."""
+    def __init__(
+        self,
+        model: Model,
+        examples: Mapping[str, TaskData],
+        settings: FitSettings,
+        text: tuple[str, ...],
+    ) -> None:
+        self.model, self.examples, self.settings, self.text = model, examples, settings, text
+
+    def recipe(self, arm: Arm) -> Recipe:
+        """How the cost of an arm is made."""
+        cost = RunningCost.for_model(
+            self.model.plm,
+            bridges.parse(arm.bridge or ""),
+            seed=self.settings.seed,
+            shuffle_ends=arm.control == "shuffled-ends",
+            fit=arm.control != "random-map",
+        )
+        return Recipe(arm.text, cost, self.settings, self.text if arm.fits else None)
+
+    def cost(self, arm: Arm, made: RunningCost) -> RunningCost:
+        """What an arm pays, given the cost that was made by its recipe: here that cost itself."""
+        return made
 
 
 def made(
@@ -76,7 +102,7 @@ def made(
     Raises:
         BadInput: if a cost there is broken or another model's.
     """
-    folders = {key: folder / recipe.folder_name(model.model_sha256) for key, recipe in recipes.items()}
+    folders = {key: folder / recipe.folder_name(model.sha256) for key, recipe in recipes.items()}
     missing = {folders[key]: recipe for key, recipe in recipes.items() if not folders[key].exists()}
     groups: dict[Any, dict[Path, Recipe]] = {}
     for where, recipe in missing.items():
@@ -96,11 +122,11 @@ def made(
 
 
 def _read(folder: Path, model: Model) -> RunningCost:
-    found = RunningCost.from_pretrained(folder)
-    found.check_model(model.plm)
-    return found.to(model.plm.device)
+    cost = RunningCost.from_pretrained(folder)
+    cost.check_model(model.plm)
+    return cost.to(model.plm.device)
 
 
-def _text_sha256(lines: Sequence[str]) -> str:
+def _text_sha256(lines: tuple[str, ...]) -> str:
     """Of lines that costs are fitted on."""
     return hashlib.sha256("\0".join(lines).encode()).hexdigest()

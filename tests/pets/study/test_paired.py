@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pets.study.statistics.differences import (
+from pets.study.statistics.paired import (
     bootstrap_interval,
     difference,
     difference_from,

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 
 from bridges.errors import BadInput
 from pets import methods, tasks
-from pets.study.compare.arms import VANILLA, Arm
+from pets.study.cells.arms import VANILLA, Arm
 from pets.tuning.settings import TuneSettings
 
 _Item = TypeVar("_Item")
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Cell:
     """One comparison point: everything but the strength, which is selected inside of it.
 
@@ -24,14 +24,14 @@ class Cell:
         task: name of a task.
         shots: examples per class to train on, and as many to select on; 0 for the full train set.
         pet: what `pets.parse` takes.
-        arm: an `Arm`'s text.
+        arm: what it is tuned with.
         seed: of the split, and of initialisation and order together with the restart.
     """
 
     task: str
     shots: int
     pet: str
-    arm: str
+    arm: Arm
     seed: int
 
     def __str__(self) -> str:
@@ -43,7 +43,8 @@ class Grid:
     """Tasks x shots x PETs x arms x seeds, and how each cell is tuned.
 
     Attributes:
-        tasks, shots, pets, arms, seeds: the axes. The arm "vanilla" is always there, as the first.
+        tasks, shots, pets, arms, seeds: the axes. Arms may be given as they are written; the arm
+            "vanilla" is always there, as the first.
         weights: of running costs; each arm has as many tries.
         settings: of every try, but for what a cell and its tries set.
         fit: fields of `bridges.FitSettings` for the costs.
@@ -55,25 +56,21 @@ class Grid:
     tasks: tuple[str, ...]
     shots: tuple[int, ...]
     pets: tuple[str, ...]
-    arms: tuple[str, ...]
+    arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
     weights: tuple[float, ...]
     settings: TuneSettings = field(default_factory=TuneSettings)
     fit: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        found = {
-            "tasks": tuple(tasks.get(name).name for name in self.tasks),
-            "arms": (VANILLA, *(arm for arm in self.arms if arm != VANILLA)),
-        }
-        for name, values in found.items():
-            object.__setattr__(self, name, values)
-        for name in ("tasks", "shots", "pets", "arms", "seeds", "weights"):
+        object.__setattr__(self, "tasks", tuple(tasks.get(name).name for name in self.tasks))
+        _check_axis("arms", (VANILLA, *(text for arm in self.arms if (text := str(arm)) != VANILLA)))
+        arms = (Arm.parse(VANILLA), *map(Arm.parse, self.arms))
+        object.__setattr__(self, "arms", tuple(dict.fromkeys(arms)))
+        for name in ("tasks", "shots", "pets", "seeds", "weights"):
             _check_axis(name, getattr(self, name))
         for pet in self.pets:
             _options(pet)
-        for arm in self.arms:
-            Arm.parse(arm)
         for shots in self.shots:
             if shots < 0:
                 raise BadInput(f"shots {shots}: expected 1 or more examples per class, or 0 for all")
@@ -108,13 +105,12 @@ class Grid:
                         for arm in self.arms:
                             yield Cell(task, shots, pet, arm, seed)
 
-    def first(self, pet: str, arm: str) -> Cell:
+    def first(self, pet: str, arm: Arm) -> Cell:
         """The first cell of a PET and an arm."""
         return Cell(self.tasks[0], self.shots[0], pet, arm, self.seeds[0])
 
     def tries(self, cell: Cell) -> list[TuneSettings]:
         """How the tries of a cell are tuned: strength and restart differ, split and steps do not."""
-        arm = Arm.parse(cell.arm)
         return [
             dataclasses.replace(
                 self.settings,
@@ -122,10 +118,10 @@ class Grid:
                 shots=cell.shots or None,
                 seed=cell.seed,
                 restart=k,
-                regularizer=arm.regularizer,
+                regularizer=cell.arm.regularizer,
                 weight=self.settings.weight if strength is None else strength,
             )
-            for k, strength in enumerate(arm.strengths(self.weights))
+            for k, strength in enumerate(cell.arm.strengths(self.weights))
         ]
 
 

@@ -25,7 +25,7 @@ DECIMALS = 12  # of a difference: 0.65 - 0.64 and 0.66 - 0.65 are a tie, which f
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """What paired differences (arm minus baseline) say about their mean.
 
     The primary test, the one to be corrected and called significant or not, is the paired t test: it
@@ -58,7 +58,7 @@ class Difference:
         return f"{self.mean:+.3f} [{self.low:.3f}, {self.high:.3f}] (n {self.count})"
 
 
-def difference(values: Sequence[float], baseline: Sequence[float]) -> Difference:
+def difference(values: Sequence[float], baseline: Sequence[float]) -> PairedDifference:
     """Compare an arm to a baseline that was measured under the same seeds, in the same order.
 
     Raises:
@@ -69,7 +69,7 @@ def difference(values: Sequence[float], baseline: Sequence[float]) -> Difference
     return difference_from([a - b for a, b in zip(values, baseline, strict=True)])
 
 
-def difference_from(differences: Sequence[float]) -> Difference:
+def difference_from(differences: Sequence[float]) -> PairedDifference:
     """As `difference`, of the differences themselves.
 
     Raises:
@@ -83,13 +83,13 @@ def difference_from(differences: Sequence[float]) -> Difference:
             f"differences {list(differences)}: expected finite numbers; leave failed runs out"
         )
     if len(d) == 1:
-        return Difference(float(d[0]), math.nan, 1, *[math.nan] * 6)
+        return PairedDifference(float(d[0]), math.nan, 1, *[math.nan] * 6)
     rows: Array = d.reshape(1, -1)
     low, high = bootstrap_interval(rows)
     t_low, t_high = t_interval(rows)
     mean, deviation = _moments(rows)
     numbers = (low, high, t_low, t_high, t_test(rows), signed_rank_test(rows))
-    return Difference(float(mean[0]), float(deviation[0]), len(d), *(float(x[0]) for x in numbers))
+    return PairedDifference(float(mean[0]), float(deviation[0]), len(d), *(float(x[0]) for x in numbers))
 
 
 def t_interval(differences: Array) -> tuple[Array, Array]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridges.errors import BadInput, is_number
-from pets.study.compare.arms import VANILLA
-from pets.study.statistics.differences import Difference, difference_from, holm
+from pets.study.cells.arms import VANILLA
+from pets.study.cells.rows import Row
 from pets.study.statistics.intervals import Summary, summarise
+from pets.study.statistics.paired import PairedDifference, difference_from, holm
 
 LEVEL = 0.05
 
@@ -30,7 +31,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ArmDifference:
     """An arm against a baseline on the seeds that both have.
 
     Attributes:
@@ -43,7 +44,7 @@ class Comparison:
     setting: Setting | None
     arm: str
     baseline: str
-    difference: Difference
+    difference: PairedDifference
     adjusted_p: float
 
     @property
@@ -62,7 +63,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Comparisons:
+class ArmDifferences:
     """What a table says.
 
     Attributes:
@@ -72,15 +73,15 @@ class Comparisons:
     """
 
     scores: Mapping[tuple[Setting, str], Summary]
-    single: Mapping[tuple[Setting, str, str], Comparison]
-    pooled: Mapping[tuple[str, str], Comparison]
+    single: Mapping[tuple[Setting, str, str], ArmDifference]
+    pooled: Mapping[tuple[str, str], ArmDifference]
 
 
-def compare_arms(rows: Iterable[Mapping[str, Any]], controls: Collection[str] = ()) -> Comparisons:
+def compare_arms(rows: Iterable[Row], controls: Collection[str] = ()) -> ArmDifferences:
     """Compare every arm to vanilla, and every arm that is no control to every control.
 
     Pairs are seeds that both arms have in a setting; where there is none, there is no comparison. Only
-    rows with status "done" count. The result does not depend on the order of the rows.
+    rows with a score count. The result does not depend on the order of the rows.
 
     **Families.** For each baseline (vanilla, and each control) its comparisons within settings, all arms
     and all settings, are one family, and its pooled comparisons another; Holm's correction is within a
@@ -96,12 +97,12 @@ def compare_arms(rows: Iterable[Mapping[str, Any]], controls: Collection[str] = 
     accounted for, and tasks' metrics are averaged as they are.
 
     Args:
-        rows: mappings with "status", "task", "shots", "pet", "arm", "seed" and "score".
+        rows: of a table, those without a score too.
         controls: the arms that are controls; names that are not in the table are passed over.
 
     Raises:
-        BadInput: if a cell (task, shots, pet, arm, seed) is there twice, a key is missing, or the score
-            of a row that is done is not a finite number.
+        BadInput: if a cell (task, shots, pet, arm, seed) is there twice, or the score of a row that is
+            done is not a finite number.
     """
     table = _scores(rows)
     scores = {
@@ -110,12 +111,12 @@ def compare_arms(rows: Iterable[Mapping[str, Any]], controls: Collection[str] = 
         for arm, by_seed in arms.items()
     }
     names = sorted({arm for arms in table.values() for arm in arms})
-    single: dict[tuple[Setting, str, str], Comparison] = {}
-    pooled: dict[tuple[str, str], Comparison] = {}
+    single: dict[tuple[Setting, str, str], ArmDifference] = {}
+    pooled: dict[tuple[str, str], ArmDifference] = {}
     for baseline in [VANILLA, *sorted(set(controls) - {VANILLA})]:
         skipped = {VANILLA} if baseline == VANILLA else {VANILLA, *controls}
-        inside: dict[tuple[Setting, str], Difference] = {}
-        over: dict[tuple[None, str], Difference] = {}
+        inside: dict[tuple[Setting, str], PairedDifference] = {}
+        over: dict[tuple[None, str], PairedDifference] = {}
         for arm in names:
             if arm in skipped:
                 continue
@@ -126,46 +127,38 @@ def compare_arms(rows: Iterable[Mapping[str, Any]], controls: Collection[str] = 
                 over[None, arm] = difference_from(_cluster_means(pairs))
         single |= {(c.setting, c.arm, baseline): c for c in _corrected(inside, baseline) if c.setting}
         pooled |= {(c.arm, baseline): c for c in _corrected(over, baseline)}
-    return Comparisons(scores, single, pooled)
+    return ArmDifferences(scores, single, pooled)
 
 
-def _scores(rows: Iterable[Mapping[str, Any]]) -> dict[Setting, dict[str, dict[int, float]]]:
+def _scores(rows: Iterable[Row]) -> dict[Setting, dict[str, dict[int, float]]]:
     """Score by setting, arm and seed, settings and arms sorted."""
-    found: dict[Setting, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    scores: dict[Setting, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
-        missing = [
-            key for key in ("status", "task", "shots", "pet", "arm", "seed", "score") if key not in row
-        ]
-        if missing:
-            raise BadInput(
-                f"row {row.get('cell', '?')} has no {', '.join(missing)}: expected a results row"
-            )
-        if row["status"] != "done":
+        if not row.is_done:
             continue
-        setting = Setting(row["task"], row["shots"], row["pet"])
-        arm, seed, score = row["arm"], row["seed"], row["score"]
-        where = f"{setting}, {arm}, seed {seed}"
-        if not is_number(score):
-            raise BadInput(f"{where}: score {score!r}, expected a finite number; rerun this cell")
-        if seed in found[setting][arm]:
+        setting = Setting(row.task, row.shots, row.pet)
+        where = f"{setting}, {row.arm}, seed {row.seed}"
+        if not is_number(row.score):
+            raise BadInput(f"{where}: score {row.score!r}, expected a finite number; rerun this cell")
+        if row.seed in scores[setting][row.arm]:
             raise BadInput(f"{where} is in the table twice: expected one row a cell; keep one of them")
-        found[setting][arm][seed] = float(score)
+        scores[setting][row.arm][row.seed] = float(row.score)
     return {
-        setting: {arm: found[setting][arm] for arm in sorted(found[setting])}
-        for setting in sorted(found, key=lambda s: (s.task, s.shots is None, s.shots or 0, s.pet))
+        setting: {arm: scores[setting][arm] for arm in sorted(scores[setting])}
+        for setting in sorted(scores, key=lambda s: (s.task, s.shots is None, s.shots or 0, s.pet))
     }
 
 
 def _pairs(
     table: Mapping[Setting, Mapping[str, Mapping[int, float]]], arm: str, baseline: str
 ) -> dict[Setting, dict[int, float]]:
-    """Difference by setting and seed, where both arms have a score."""
-    found = {}
+    """PairedDifference by setting and seed, where both arms have a score."""
+    by_setting = {}
     for setting, arms in table.items():
         ours, theirs = arms.get(arm, {}), arms.get(baseline, {})
         if shared := ours.keys() & theirs.keys():
-            found[setting] = {seed: ours[seed] - theirs[seed] for seed in shared}
-    return found
+            by_setting[setting] = {seed: ours[seed] - theirs[seed] for seed in shared}
+    return by_setting
 
 
 def _cluster_means(pairs: Mapping[Setting, Mapping[int, float]]) -> list[float]:
@@ -176,9 +169,9 @@ def _cluster_means(pairs: Mapping[Setting, Mapping[int, float]]) -> list[float]:
     return [math.fsum(clusters[key]) / len(clusters[key]) for key in sorted(clusters)]
 
 
-def _corrected(family: Mapping[tuple[Any, str], Difference], baseline: str) -> list[Comparison]:
-    adjusted = holm([found.p for found in family.values()])
+def _corrected(family: Mapping[tuple[Any, str], PairedDifference], baseline: str) -> list[ArmDifference]:
+    adjusted = holm([difference.p for difference in family.values()])
     return [
-        Comparison(setting, arm, baseline, found, p)
-        for ((setting, arm), found), p in zip(family.items(), adjusted, strict=True)
+        ArmDifference(setting, arm, baseline, difference, p)
+        for ((setting, arm), difference), p in zip(family.items(), adjusted, strict=True)
     ]

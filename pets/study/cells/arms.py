@@ -12,6 +12,8 @@ from pets import regularizers
 VANILLA = "vanilla"
 CONTROLS = ("random-map", "shuffled-ends")
 """Of a cost: a latent map that is not fitted, words with each other's end points."""
+BRIDGE, CONTROL, REGULARIZER = "bridges", "controls", "other regularizers"
+KINDS = (VANILLA, BRIDGE, CONTROL, REGULARIZER)
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,14 @@ class Arm:
     regularizer: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Arm:
-        """The arm that is written so.
+    def parse(cls, text: str | Arm) -> Arm:
+        """The arm that is written so; an arm is itself.
 
         Raises:
             BadInput: for an unknown name or control, or wrong parameters of a bridge.
         """
+        if isinstance(text, Arm):
+            return text
         if text == VANILLA:
             return cls(text)
         if text in regularizers.available():
@@ -53,6 +57,9 @@ class Arm:
         bridges.parse(bridge)  # its parameters
         return cls(text, bridge=bridge, control=control or None)
 
+    def __str__(self) -> str:
+        return self.text
+
     @property
     def fits(self) -> bool:
         """Whether it has a cost with a map to fit."""
@@ -61,12 +68,18 @@ class Arm:
         return bridges.parse(self.bridge).fits
 
     @property
-    def is_control(self) -> bool:
-        """Whether a claim about bridges has to beat it: a control, or a cost that is no process."""
+    def kind(self) -> str:
+        """One of `KINDS`.
+
+        A control, which a claim about bridges has to beat, is a bridge's cost without its fitted map or
+        proper end points, or a cost that is no process. A bridge that is not registered here counts as
+        a bridge.
+        """
         if self.bridge is None:
-            return False
-        kind = bridges.info(self.bridge.partition(":")[0]).cls
-        return self.control is not None or issubclass(kind, bridges.Control)
+            return VANILLA if self.text == VANILLA else REGULARIZER
+        name = self.bridge.partition(":")[0]
+        no_process = name in bridges.available() and issubclass(bridges.info(name).cls, bridges.Control)
+        return CONTROL if self.control or no_process else BRIDGE
 
     def strengths(self, weights: Sequence[float]) -> list[float | None]:
         """What its tries are tuned with, as many as there are weights: every arm has the same budget."""

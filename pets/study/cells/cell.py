@@ -15,20 +15,24 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from bridges import ModelSpec
+from bridges import ModelSpec, RunningCost
 from bridges.errors import CannotWrite, error_number
 from bridges.model.identity import own_code
 from bridges.storage.files import versions
 from bridges.storage.source import source_digest
-from pets.study.compare.arms import VANILLA, Arm
-from pets.study.compare.context import Context
-from pets.study.compare.grid import Cell
-from pets.study.compare.table import CELLS_FOLDER, FORMAT, Row
+from pets.study.cells.arms import VANILLA
+from pets.study.cells.context import Context
+from pets.study.cells.grid import Cell
+from pets.study.cells.rows import Row, Try
 from pets.tasks.shared_texts import shared_texts
 from pets.tuning.evaluation import score
 from pets.tuning.run_folder import PET_FOLDER
+from pets.tuning.tune import MADE_BY as TUNING
 from pets.tuning.tune import tune
 
+MADE_BY = (*TUNING, "pets/study/cells")
+"""The folders whose code a cell's row depends on."""
+CELLS_FOLDER = "cells"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _OF_A_CELL = ("pet", "shots", "seed", "restart", "weight", "regularizer")
 
@@ -38,59 +42,48 @@ def describe(context: Context, cell: Cell) -> Row:
 
     Another version of the code or of a library, another setting, model, text or data is another cell.
     """
-    arm = Arm.parse(cell.arm)
-    tries = context.grid.tries(cell)
-    cost = context.costs.get(cell.arm)
+    arm, tries = cell.arm, context.grid.tries(cell)
+    cost = context.costs.get(arm.text)
     settings = dataclasses.asdict(tries[0]) | {"learning_rate": tries[0].rate}
-    fit = cost.fit_record if cost is not None else None
-    row: Row = {
-        "format": FORMAT,
-        "cell": "",
-        "status": "open",
-        "error": None,
-        "task": cell.task,
-        "metric": context.examples[cell.task].task.metric,
-        "shots": cell.shots or None,
-        "pet": cell.pet,
-        "arm": cell.arm,
-        "seed": cell.seed,
-        **dict.fromkeys(
-            ("score", "reported", "dev", "strength", "restart", "best_step", "tries"),
-        ),
-        "bridge": cost.config()["bridge"] if cost is not None else None,
-        "control": arm.control,
-        "regularizer": arm.regularizer,
-        "fit": None
-        if fit is None
-        else {
-            "first": fit["held_out"][0][1],
-            "best": min(value for _, value in fit["held_out"]),
-            "steps": fit["steps"],
-        },
-        **dict.fromkeys(("trainable_parameters", "examples", "truncated", "shared_texts")),
-        "settings": {k: v for k, v in settings.items() if k not in _OF_A_CELL},
-        "model": ModelSpec.of(context.plm).name,
-        "hashes": {
-            **context.model_identity,
+    row = Row(
+        task=cell.task,
+        metric=context.examples[cell.task].task.metric,
+        shots=cell.shots or None,
+        pet=cell.pet,
+        arm=arm.text,
+        seed=cell.seed,
+        bridge=cost.config()["bridge"] if cost is not None else None,
+        control=arm.control,
+        regularizer=arm.regularizer,
+        fit=_fit(cost),
+        settings={k: v for k, v in settings.items() if k not in _OF_A_CELL},
+        model=ModelSpec.of(context.model.plm).name,
+        hashes={
+            **context.model.identity,
             "data_sha256": context.data_sha256[cell.task],
-            "cost": context.cost_sha256.get(cell.arm),
+            "cost": context.cost_sha256.get(arm.text),
             "cost_code": own_code(cost),
         },
-        "code": source_digest(__name__),
-        "versions": versions(),
-        "device": context.device,
-    }
-    made_of = {
-        **row,
-        "strengths": [t.weight for t in tries] if arm.text != VANILLA else len(tries),
-    }
-    row["cell"] = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
-    return row
+        code=source_digest(*MADE_BY),
+        versions=versions(),
+        device=context.model.device,
+    )
+    strengths = len(tries) if arm.kind == VANILLA else [t.weight for t in tries]
+    made_of = json.dumps({**row.to_dict(), "strengths": strengths}, sort_keys=True)
+    return dataclasses.replace(row, cell=hashlib.sha256(made_of.encode()).hexdigest()[:16])
+
+
+def _fit(cost: RunningCost | None) -> dict[str, float] | None:
+    """What the fit of a cost came to, on held-out text."""
+    if cost is None or cost.fit_record is None:
+        return None
+    held_out = [value for _, value in cost.fit_record["held_out"]]
+    return {"first": held_out[0], "best": min(held_out), "steps": cost.fit_record["steps"]}
 
 
 def cell_folder(folder: Path, row: Row) -> Path:
     """Where a cell keeps its tries while it runs, then its row and the PET that was selected."""
-    return folder / CELLS_FOLDER / str(row["cell"])
+    return folder / CELLS_FOLDER / row.cell
 
 
 def run_cell(context: Context, cell: Cell) -> Row:
@@ -105,18 +98,14 @@ def run_cell(context: Context, cell: Cell) -> Row:
     Raises:
         CannotWrite: if the disk is full or may not be written to.
     """
+    row = describe(context, cell)
     try:
-        return _run_cell(context, cell)
+        with _workplace(context.folder, row) as folder:
+            return _filled(context, cell, row, folder)
     except (OSError, SafetensorError) as error:
         if isinstance(error, CannotWrite) or error_number(error) not in NO_ROOM:
             raise
         raise CannotWrite.of(cell, error) from error
-
-
-def _run_cell(context: Context, cell: Cell) -> Row:
-    row = describe(context, cell)
-    with _workplace(context.folder, row) as folder:
-        return _filled(context, cell, row, folder)
 
 
 @contextmanager
@@ -131,17 +120,17 @@ def _workplace(folder: Path, row: Row) -> Iterator[Path]:
 
 def _filled(context: Context, cell: Cell, row: Row, folder: Path) -> Row:
     data = context.examples[cell.task]
-    strengths = Arm.parse(cell.arm).strengths(context.grid.weights)
+    model, strengths = context.model, cell.arm.strengths(context.grid.weights)
     results = [
         tune(
-            context.plm,
-            context.tokenizer,
+            model.plm,
+            model.tokenizer,
             data.without_reported,
             settings,
             folder / f"try-{k}",
-            cost=context.costs.get(cell.arm),
-            encoder=context.encoder,
-            of_model=context.model_identity,
+            cost=context.costs.get(cell.arm.text),
+            encoder=model.encoder,
+            of_model=model.identity,
             progress=False,
         )
         for k, settings in enumerate(context.grid.tries(cell))
@@ -154,22 +143,22 @@ def _filled(context: Context, cell: Cell, row: Row, folder: Path) -> Row:
     chosen = results[best]
     pet = folder / f"try-{best}" / PET_FOLDER
     limit = context.grid.settings.max_length
-    reported, truncated = score(context.plm, context.encoder, data.task, data.reported, pet, limit)
-    row |= {
-        "status": "done",
-        "score": reported[metric],
-        "reported": reported,
-        "dev": chosen["dev"],
-        "strength": strengths[best],
-        "restart": best,
-        "best_step": chosen["best_step"],
-        "tries": [_try(k, strengths[k], result) for k, result in enumerate(results)],
-        "trainable_parameters": chosen["trainable_parameters"],
-        "examples": {**chosen["examples"], "reported": len(data.reported)},
-        "truncated": {**chosen["truncated"], "reported": truncated},
-        "shared_texts": shared_texts(data),
-    }
-    return row
+    reported, truncated = score(model.plm, model.encoder, data.task, data.reported, pet, limit)
+    return dataclasses.replace(
+        row,
+        status="done",
+        score=reported[metric],
+        reported=reported,
+        dev=chosen["dev"],
+        strength=strengths[best],
+        restart=best,
+        best_step=chosen["best_step"],
+        tries=tuple(_try(k, strengths[k], result) for k, result in enumerate(results)),
+        trainable_parameters=chosen["trainable_parameters"],
+        examples={**chosen["examples"], "reported": len(data.reported)},
+        truncated={**chosen["truncated"], "reported": truncated},
+        shared_texts=shared_texts(data),
+    )
 
 
 def tidy(folder: Path, row: Row) -> None:
@@ -178,7 +167,7 @@ def tidy(folder: Path, row: Row) -> None:
     Until then the tries are what an interrupted cell goes on from.
     """
     here = cell_folder(folder, row)
-    chosen = here / f"try-{row['restart']}" / PET_FOLDER
+    chosen = here / f"try-{row.restart}" / PET_FOLDER
     if chosen.exists():
         shutil.rmtree(here / PET_FOLDER, ignore_errors=True)  # of an earlier time, its row deleted
         chosen.replace(here / PET_FOLDER)
@@ -186,14 +175,6 @@ def tidy(folder: Path, row: Row) -> None:
         shutil.rmtree(unneeded)
 
 
-def _try(number: int, strength: float | None, result: dict[str, Any]) -> dict[str, Any]:
-    last = result["curves"][-1]
-    return {
-        "strength": strength,
-        "restart": number,
-        "dev": result["dev"],
-        "dev_loss": result["dev_loss"],
-        "best_step": result["best_step"],
-        "running_cost": last["running_cost"],
-        "curves": result["curves"],
-    }
+def _try(number: int, strength: float | None, result: dict[str, Any]) -> Try:
+    last = result["curves"][-1]["running_cost"]
+    return Try.from_dict({**result, "strength": strength, "restart": number, "running_cost": last})

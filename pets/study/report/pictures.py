@@ -1,0 +1,123 @@
+"""How the report's pictures look: one look for each arm, empty figures, drawings as bytes."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from pets.inside import plots
+from pets.study.cells.arms import VANILLA
+from pets.study.compare.look import FROZEN
+from pets.study.report.document import Picture
+
+# Okabe and Ito's colours, told apart with every kind of colour vision; black is vanilla's.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = "oDv^sPX<>"
+_LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
+# Of a task's labels: none of them an arm's, dark enough for print.
+LABEL_COLOURS = ("#762A83", "#1B7837", "#B35806", "#2166AC", "#878787")
+LABEL_MARKERS = "osD^v"
+
+_LONGEST = 400_000  # characters of an SVG
+_RESOLUTION = 144  # dots an inch of a PNG
+_NO_METADATA = ("Date", "Creator", "Format", "Type")
+_STYLE = {
+    "svg.hashsalt": "bridge-pets",
+    "svg.fonttype": "none",  # text stays text: it can be searched, copied and read aloud
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+
+
+@dataclass(frozen=True)
+class Image:
+    """A drawn picture.
+
+    Attributes:
+        data: the file's content.
+        suffix: ".svg" or ".png".
+        width: in CSS pixels, as it was made to be seen.
+        height: likewise.
+    """
+
+    data: bytes
+    suffix: str
+    width: int
+    height: int
+
+
+def style() -> AbstractContextManager[None]:
+    """The context in which every picture of a report is made and drawn.
+
+    Raises:
+        BadInput: if matplotlib is not installed.
+    """
+    plots.require()
+    import matplotlib
+
+    context: AbstractContextManager[None] = matplotlib.rc_context(_STYLE)
+    return context
+
+
+def draw(picture: Picture) -> Image:
+    """The picture's figure as a file's content."""
+    figure = picture.figure
+    width, height = (round(96 * inches) for inches in figure.get_size_inches())
+    with io.BytesIO() as buffer:
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(_NO_METADATA))
+        data = buffer.getvalue()
+    if len(data) <= _LONGEST:
+        return Image(data, ".svg", width, height)
+    with io.BytesIO() as buffer:
+        figure.savefig(buffer, format="png", dpi=_RESOLUTION, metadata={"Software": None})
+        return Image(buffer.getvalue(), ".png", width, height)
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A matplotlib Figure in inches that belongs to no window and no global list."""
+    from matplotlib.figure import Figure  # an optional dependency
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def legend_below(figure: Any, axis: Any) -> None:
+    """The legend of one axis, under all of them, in as many columns as fit; the figure grows by it."""
+    handles, names = axis.get_legend_handles_labels()
+    names = [textwrap.shorten(name, 40, placeholder=" ...") for name in names]
+    fit = int(figure.get_figwidth() / (0.09 * max(map(len, names)) + 0.7))  # inches an entry takes
+    columns = max(1, min(len(names), fit))
+    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(names) // columns))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+
+
+def in_order(arms: Iterable[str]) -> list[str]:
+    """Frozen, vanilla, then the others by name, each once."""
+    first = {FROZEN: 0, VANILLA: 1}
+    return sorted(set(arms), key=lambda arm: (first.get(arm, 2), arm))
+
+
+def arm_styles(arms: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """How matplotlib draws each arm's line: colour, marker and dashes.
+
+    More arms than colours differ in dashes too, and neighbours always in their markers, so that a print
+    in greys can be read.
+    """
+    styles: dict[str, dict[str, Any]] = {
+        FROZEN: {"color": "0.55", "linestyle": (0, (2, 1)), "marker": "x"},
+        VANILLA: {"color": "black", "linestyle": "-", "marker": "s"},
+    }
+    names = in_order(arms)
+    for k, arm in enumerate(arm for arm in names if arm not in styles):
+        styles[arm] = {
+            "color": _COLOURS[k % len(_COLOURS)],
+            "linestyle": _LINES[k // len(_COLOURS) % len(_LINES)],
+            "marker": _MARKERS[k % len(_MARKERS)],
+        }
+    return {arm: styles[arm] for arm in names}

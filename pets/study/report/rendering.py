@@ -1,0 +1,159 @@
+"""A document as one HTML page that asks for nothing outside, or as Markdown with pictures beside it."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.util import find_spec
+
+from bridges.errors import BadInput
+from pets.study.report.document import (
+    Block,
+    Document,
+    Entry,
+    Paragraph,
+    Picture,
+    Pictures,
+    Points,
+    Table,
+)
+from pets.study.report.pictures import Image
+
+_TEMPLATE = "page.html.jinja"
+_PHONE = 450  # CSS pixels; what is wider is not made narrower on a phone, but scrolls in its box
+_SPECIAL = re.compile(r"([\\`*_\[\]|~])")
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    anchor: str
+    markup: str
+
+
+def require() -> None:
+    """Refuse early where the page could not be made.
+
+    Raises:
+        BadInput: if Jinja is not installed.
+    """
+    if find_spec("jinja2") is None:
+        raise BadInput("reports need jinja2, which is not installed: pip install 'bridge-pets[report]'")
+
+
+def render_page(document: Document, images: Sequence[Image]) -> str:
+    """The page.
+
+    Args:
+        document: what it says; every text is escaped.
+        images: one for each of ``document.pictures``, in order.
+    """
+    require()
+    from jinja2 import Environment, StrictUndefined
+
+    drawings = {}
+    for number, (picture, image) in enumerate(zip(document.pictures, images, strict=True), 1):
+        anchor = f"picture-{number}"
+        drawings[id(picture)] = _Drawing(anchor, _markup(image, f"p{number}-", anchor))
+
+    def drawing(picture: Picture) -> _Drawing:
+        return drawings[id(picture)]
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = files("pets.study.report").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    return environment.from_string(source).render(document=document, drawing=drawing) + "\n"
+
+
+def _markup(image: Image, prefix: str, text: str) -> str:
+    """The image as a piece of an HTML page that needs nothing from outside.
+
+    Args:
+        image: what `draw` made.
+        prefix: put before every id in an SVG, so that they differ from those of the page's others.
+        text: id of the element that describes the picture.
+    """
+    size = f'width="{image.width}" height="{image.height}"'
+    size += ' class="wide"' * (image.width > _PHONE)
+    if image.suffix == ".png":
+        data = base64.b64encode(image.data).decode()
+        return f'<img src="data:image/png;base64,{data}" {size} alt="" aria-describedby="{text}">'
+    svg = image.data.decode()
+    svg = svg[svg.index("<svg") :]  # after the XML declaration and the doctype
+    head, body = svg.split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', head)
+    assert box, head
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{prefix}', body)
+    body = body.replace('xlink:href="#', f'href="#{prefix}').replace("url(#", f"url(#{prefix}")
+    body = "\n".join(line.strip() for line in body.splitlines())
+    return f'<svg {size} {box[0]} role="img" aria-labelledby="{text}">{body}'
+
+
+def render_markdown(document: Document, names: Sequence[str]) -> str:
+    """The text.
+
+    Args:
+        document: what it says; every text is escaped.
+        names: where the file of each of ``document.pictures`` is, seen from the text's folder.
+    """
+    left = iter(names)
+    parts = [f"# {escaped(document.title)}", escaped(document.lead), escaped(document.note)]
+    for section in document.sections:
+        parts.append(f"## {escaped(section.title)}")
+        for block in section.blocks:
+            parts += _block(block, left)
+    return "\n\n".join(parts) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, in one line."""
+    text = " ".join(text.split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _SPECIAL.sub(r"\\\1", text)
+
+
+def _block(block: Block, names: Iterable[str]) -> list[str]:
+    match block:
+        case Paragraph(text):
+            return [escaped(text)]
+        case Points(items):
+            return ["\n".join(f"- {escaped(item)}" for item in items)]
+        case Table():
+            return _table(block)
+        case Pictures(pictures):
+            return [
+                part
+                for picture, name in zip(pictures, names, strict=False)
+                for part in (
+                    f"### {escaped(picture.title)}",
+                    f"![{escaped(picture.title)}]({name})",
+                    escaped(picture.caption),
+                )
+            ]
+
+
+def _table(table: Table) -> list[str]:
+    named = any(group.name for group in table.groups)
+    columns = [*([""] if named else []), *map(escaped, table.columns)]
+    first = 1 if named else 0
+    rules = ["---"] * first + [
+        "---" if k in table.of_text else "---:" for k in range(len(table.columns))
+    ]
+    lines = [_line(columns), _line(rules)]
+    for group in table.groups:
+        for row in group.rows:
+            lines.append(_line([*([escaped(group.name)] if named else []), *map(_cell, row)]))
+    return [escaped(table.caption), "\n".join(lines)]
+
+
+def _cell(cell: Entry) -> str:
+    text = f"**{escaped(cell.text)}**" if cell.strong else escaped(cell.text)
+    return f"{text}<br>{escaped(cell.note)}" if cell.note else text
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

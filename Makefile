@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test demo lint bench clean
+.PHONY: check test demo lint bench clean
 
 # One environment for everything, made anew when what it is made from changes.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -16,9 +16,14 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# A process a core and one thread in each; the tests of a file stay together, for what they share.
+# A process a core and one thread in each. They begin with neighbours, for what the tests of a file share,
+# and whoever is done takes over half of what another has before it.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist worksteal
+
+# What is left without the slow ones takes about two minutes.
+check: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist worksteal -m "not slow"
 
 demo: $(VENV)/.installed
 	$(BIN)/bridge-pets demo --out demo

@@ -85,22 +85,36 @@ PATHS: dict[str, tuple[int, ...]] = {
 """Widths of the SDE cost's network, for the sequential solver; it computes in float32 alone."""
 
 
+Kind = str | tuple[str, ...]
+"""The type of an argument for Triton's compiler; of a tuple, those of its items."""
+
+Place = tuple[int, ...]
+"""Where an argument stands among the kernel's; two numbers for an item of a tuple."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One kernel as the runtime would specialise it."""
 
     kernel: str
-    signature: tuple[tuple[str, str], ...]
-    constants: tuple[tuple[str, Any], ...]
-    aligned: tuple[int, ...]  # arguments known to be divisible by 16
+    signature: tuple[tuple[str, Kind], ...]
+    constants: tuple[tuple[Place, Any], ...]
+    aligned: tuple[Place, ...]  # arguments known to be divisible by 16
     options: tuple[tuple[str, int], ...]
 
     def __str__(self) -> str:
-        types = ",".join(kind for _, kind in self.signature if kind.startswith("*"))
-        constants = " ".join(f"{k}={v}" for k, v in self.constants)
-        numbers = (self.signature[i] for i in self.aligned)
-        divisible = ",".join(name for name, kind in numbers if not kind.startswith("*"))
+        kinds = ((kind,) if isinstance(kind, str) else kind for _, kind in self.signature)
+        types = ",".join(k for kind in kinds for k in kind if k.startswith("*"))
+        constants = " ".join(f"{self._name(place)}={v}" for place, v in self.constants)
+        divisible = ",".join(self._name(p) for p in self.aligned if not self._kind(p).startswith("*"))
         return f"{self.kernel} {types} {constants} %16:{divisible or '-'}"
+
+    def _name(self, place: Place) -> str:
+        return "".join([self.signature[place[0]][0], *(f"[{i}]" for i in place[1:])])
+
+    def _kind(self, place: Place) -> str:
+        kind = self.signature[place[0]][1]
+        return kind if isinstance(kind, str) else kind[place[1]]
 
 
 @dataclass(frozen=True)
@@ -134,8 +148,8 @@ def launches(run: Callable[[], object]) -> list[Entry]:
     """What ``run`` would launch; nothing is, so tensors without data (device "meta") are enough."""
     recorded: list[Entry] = []
 
-    def record(kernel: Any, grid: tuple[int, int, int], *arguments: Any, **constants: Any) -> None:
-        recorded.append(_specialise(kernel, arguments, constants))
+    def record(kernel: Any, grid: tuple[int, int, int], /, **arguments: Any) -> None:
+        recorded.append(_specialise(kernel, arguments))
 
     with mock.patch.object(triton_launch, "launch", record):
         run()
@@ -181,33 +195,42 @@ def _run_path(sizes: tuple[int, ...], steps: int = 25, tokens: int = 32) -> None
     triton_backend.adjoint_sequential(net, found, found.y, found.y, *law)
 
 
-def _specialise(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any]) -> Entry:
+def _specialise(kernel: Any, arguments: dict[str, Any]) -> Entry:
     """The rules of Triton's launcher: pointers and numbers divisible by 16 are, and 1 is a constant."""
-    signature: dict[str, str] = {}
-    fixed = {k: v for k, v in constants.items() if k in kernel.arg_names}
-    aligned = []
-    for i, (parameter, value) in enumerate(zip(kernel.params, arguments, strict=False)):
-        divisible = False
+    signature: dict[str, Kind] = {}
+    constants: dict[Place, Any] = {}
+    aligned: list[Place] = []
+
+    def kind(place: Place, value: Any, specialised: bool) -> str:
         if isinstance(value, Tensor):
-            kind, divisible = POINTERS[value.dtype], value.data_ptr() % 16 == 0
+            found, divisible = POINTERS[value.dtype], value.data_ptr() % 16 == 0
         elif isinstance(value, float):
-            kind = "fp32"
-        elif value == 1 and not parameter.do_not_specialize:
-            kind, fixed[parameter.name] = "constexpr", 1
+            return "fp32"
+        elif value == 1 and specialised:
+            constants[place] = 1
+            return "constexpr"
         else:
-            kind = "i32" if value < 2**31 else "i64"
-            divisible = value % 16 == 0 and not parameter.do_not_specialize
-        signature[parameter.name] = kind
+            found = "i32" if value < 2**31 else "i64"
+            divisible = specialised and value % 16 == 0
         if divisible:
-            aligned.append(i)
-    signature.update(dict.fromkeys(kernel.arg_names[len(arguments) :], "constexpr"))
-    options = {k: v for k, v in constants.items() if k not in kernel.arg_names}
+            aligned.append(place)
+        return found
+
+    for i, parameter in enumerate(kernel.params):
+        value, specialised = arguments[parameter.name], not parameter.do_not_specialize
+        if parameter.is_constexpr:
+            signature[parameter.name], constants[i,] = "constexpr", value
+        elif isinstance(value, tuple):
+            items = (kind((i, j), item, specialised) for j, item in enumerate(value))
+            signature[parameter.name] = tuple(items)
+        else:
+            signature[parameter.name] = kind((i,), value, specialised)
     return Entry(
         f"{kernel.fn.__module__}.{kernel.fn.__name__}",
         tuple(signature.items()),
-        tuple(fixed.items()),
+        tuple(constants.items()),
         tuple(aligned),
-        tuple(options.items()),
+        tuple((k, v) for k, v in arguments.items() if k not in kernel.arg_names),
     )
 
 
@@ -218,7 +241,7 @@ def measure(entry: Entry, capability: int) -> Usage:
         fn=getattr(import_module(module), name),
         signature=dict(entry.signature),
         constexprs=dict(entry.constants),
-        attrs={(i,): [["tt.divisibility", 16]] for i in entry.aligned},
+        attrs={place: [["tt.divisibility", 16]] for place in entry.aligned},
     )
     target = GPUTarget("cuda", capability, 32)
     compiled = triton.compile(source, target=target, options=dict(entry.options))

@@ -26,9 +26,7 @@ from places import REPOSITORY
 from tiny import tiny_bert, tiny_llama, tiny_tokenizer
 from transformers import BertForMaskedLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
-import bridges.processes
 import kernels
-from pets import methods, regularizers, tasks
 
 # In a bare checkout a package `kernels` that is installed for transformers hides this namespace portion.
 if str(REPOSITORY / "kernels") not in list(kernels.__path__):
@@ -43,8 +41,11 @@ def _seeded() -> None:
 @pytest.fixture(autouse=True)
 def _registries_restored() -> Iterator[None]:
     """Classes that a test names are forgotten after it."""
+    from bridges import processes  # the lines above come before
+    from pets import methods, regularizers, tasks
+
     with contextlib.ExitStack() as stack:
-        for room in (bridges.processes, methods, regularizers, tasks):
+        for room in (processes, methods, regularizers, tasks):
             stack.enter_context(room.catalogue.restored())
         yield
 

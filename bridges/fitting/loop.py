@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from bridges.errors import BadInput
 from bridges.fitting.fittable import Fittable
 from bridges.fitting.settings import FitResult, FitSettings
 from bridges.fitting.text import FitText, ReadBatch
+from bridges.progress import progress_bar
 from bridges.seeds import generator
 from bridges.storage.checkpoint import Checkpoint, Snapshot
 from bridges.storage.shapes import COUNT, FINITE, Shape
@@ -35,8 +35,8 @@ def run(loops: Sequence[FitLoop], text: FitText, *, progress: bool) -> None:
     settings = text.settings
     running = [loop for loop in loops if not loop.is_over]
     step = min((loop.steps for loop in running), default=settings.max_steps)
-    with tqdm(
-        total=settings.max_steps, initial=step, disable=not progress, desc="fit", unit="step"
+    with progress_bar(
+        desc="fit", unit="step", total=settings.max_steps, initial=step, shown=progress
     ) as bar:
 
         def look(due: Sequence[FitLoop]) -> None:

@@ -40,6 +40,7 @@ class StationaryBridge(GaussianBridge):
         ...     def drop(self, lag):  # for the kernel r = 1 / (1 + lag^2)
         ...         return lag**2 / (1 + lag**2)
         >>> bridges.get("rational", sigma=2.0)
+        Rational(sigma=2.0, likelihood=marginal)
     """
 
     formula = "m(t) = g(t, 1) / g(1, 1),  s2(t) = sigma^2 (g(t, t) - g(t, 1)^2 / g(1, 1))"

@@ -45,7 +45,9 @@ class RandomEndBridge(Wrapped, name="random"):
 
     Example:
         >>> bridge = bridges.get("random", target="ou:theta=2", keep=0.8)
-        >>> bridge.sample(times, torch.stack([own, other]))
+        >>> own, other = torch.ones(2, 1, 8)
+        >>> bridge.sample(torch.tensor([0.25, 0.5]), torch.stack([own, -other])).shape
+        torch.Size([2, 1, 8])
     """
 
     formula = "p(z) = keep p(z | v_1) + sum over k > 1 of (1 - keep) / (K - 1) p(z | v_k),  p of target"

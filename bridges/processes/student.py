@@ -44,6 +44,7 @@ class StudentBridge(Wrapped, name="student"):
 
     Example:
         >>> bridges.get("student", base="ou", nu=3.0).variance(torch.tensor([0.5]))  # as "ou" itself
+        tensor([0.2311])
     """
 
     formula = "log p = -(nu + d) / 2 log(1 + |z - m(t) v|^2 / ((nu - 2) s2(t))) + const,  m, s2 of base"

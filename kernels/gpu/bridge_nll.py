@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kernels.gpu import launch as run
+from kernels.gpu.likelihood import likelihood
+from kernels.gpu.linear import linear, linear_backward, segment_sum, weight_gradient
 from kernels.gpu.path import adjoint_sequential, solve_sequential
 from kernels.gpu.pooling import pool_trajectory
 
@@ -26,18 +28,18 @@ def _forward(
     *,
     gradient: bool,
 ) -> tuple[Tensor, list[Tensor], Tensor | None, Tensor | None]:
-    """The costs [N] in float32, the activations' inputs, and what `triton_launch.likelihood` keeps."""
+    """The costs [N] in float32, the activations' inputs, and what `likelihood` keeps."""
     width = context.shape[2]
     # The first layer is linear: its context part, bias included, is computed once per sequence.
-    bias = run.linear(context, weights[0][:, :width], biases[0])
+    bias = linear(context, weights[0][:, :width], biases[0])
     weight, x, activation = weights[0][:, width:], states, "none"
     gather: Tensor | None = rows
     hidden = []
     for next_weight, next_bias in zip(weights[1:], biases[1:], strict=True):
-        x = run.linear(x, weight, bias, activation, gather)
+        x = linear(x, weight, bias, activation, gather)
         hidden.append(x)
         weight, bias, gather, activation = next_weight, next_bias, None, "gelu"
-    value, weighted, sums = run.likelihood(x, weight, bias, activation, gather, laws, gradient=gradient)
+    value, weighted, sums = likelihood(x, weight, bias, activation, gather, laws, gradient=gradient)
     return value.sum((0, 2)), hidden, weighted, sums
 
 
@@ -96,25 +98,25 @@ def _first_order(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, ...]:
         for k in reversed(range(1, depth)):
             if need_weights[k]:
                 found[7 + k] = whole = _empty(weights[k])
-                run.weight_gradient(grad, hidden[k - 1], whole, "gelu")
+                weight_gradient(grad, hidden[k - 1], whole, "gelu")
             if need_biases[k]:
                 found[7 + depth + k] = grad.sum((0, 1)).to(dtype)
             if not any((need_states, need_context, *need_weights[:k], *need_biases[:k])):
                 return tuple(found)
-            grad = run.linear_backward(grad, weights[k], hidden[k - 1], "gelu")
+            grad = linear_backward(grad, weights[k], hidden[k - 1], "gelu")
         width = context.shape[2]
         if need_biases[0]:
             found[7 + depth] = grad.sum((0, 1)).to(dtype)
         if need_states:
-            found[1] = run.linear_backward(grad, weights[0][:, width:])
+            found[1] = linear_backward(grad, weights[0][:, width:])
         if need_context or need_weights[0]:
-            per_sequence = run.segment_sum(grad, rows, context.shape[1])
+            per_sequence = segment_sum(grad, rows, context.shape[1])
         if need_context:
-            found[2] = run.linear_backward(per_sequence, weights[0][:, :width])
+            found[2] = linear_backward(per_sequence, weights[0][:, :width])
         if need_weights[0]:
             found[7] = whole = _empty(weights[0])
-            run.weight_gradient(per_sequence, context, whole[:, :width])
-            run.weight_gradient(grad, states, whole[:, width:])
+            weight_gradient(per_sequence, context, whole[:, :width])
+            weight_gradient(grad, states, whole[:, width:])
     return tuple(found)
 
 

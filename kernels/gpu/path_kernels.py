@@ -85,32 +85,18 @@ def layer_backward_at_node(
 
 @triton.jit(do_not_specialize=["N", "STEPS"])
 def path_kernel(
-    inputs,  # [T+1, N, J0]
-    path_weight,  # [J0, D]
-    weight1,  # [J1, J0]
-    bias1,
-    weight2,  # [J2, J1]
-    bias2,
-    weight3,  # [J3, J2]
-    bias3,
+    weights,  # of each layer: [J0, D], then [J1, J0], [J2, J1], ...
+    biases,  # [T+1, N, J0], one for each node and token, then [J1], [J2], ...
+    values,  # [T+1, N, J0], [T+1, N, J1], ...; the last is p
+    widths,  # J0, J1, ...
     forcing,  # [T, N, D]
     decay,  # [T]
     gain,  # [T]
     y,  # [T+1, N, D], zero at node 0
-    value0,  # [T+1, N, J0]
-    value1,
-    value2,
-    value3,
-    last,  # the deepest of them, p
     N,
     STEPS,
     D,
-    J0,
-    J1,
-    J2,
-    J3,
-    path_stride,
-    DEPTH: tl.constexpr,
+    path_stride,  # of the rows of the first weight
     BLOCK_M: tl.constexpr,
     BLOCK_J: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -120,19 +106,23 @@ def path_kernel(
     n_valid = n < N
     for node in range(0, STEPS + 1):
         m = node * N + n
-        # fmt: off
-        layer_at_node(y, path_weight, inputs, value0, m, n_valid, J0, D, path_stride,
-                      "none", True, BLOCK_M, BLOCK_J, BLOCK_K)
-        if DEPTH > 0:
-            layer_at_node(value0, weight1, bias1, value1, m, n_valid, J1, J0, J0,
-                          "silu", False, BLOCK_M, BLOCK_J, BLOCK_K)
-        if DEPTH > 1:
-            layer_at_node(value1, weight2, bias2, value2, m, n_valid, J2, J1, J1,
-                          "silu", False, BLOCK_M, BLOCK_J, BLOCK_K)
-        if DEPTH > 2:
-            layer_at_node(value2, weight3, bias3, value3, m, n_valid, J3, J2, J2,
-                          "silu", False, BLOCK_M, BLOCK_J, BLOCK_K)
-        # fmt: on
+        for i in tl.static_range(len(widths)):
+            layer_at_node(
+                x=y if i == 0 else values[i - 1],
+                weight=weights[i],
+                bias=biases[i],
+                out=values[i],
+                m=m,
+                m_valid=n_valid,
+                J=widths[i],
+                K=D if i == 0 else widths[i - 1],
+                weight_stride=path_stride if i == 0 else widths[i - 1],
+                ACTIVATION="none" if i == 0 else "silu",
+                GATHER=i == 0,
+                BLOCK_M=BLOCK_M,
+                BLOCK_J=BLOCK_J,
+                BLOCK_K=BLOCK_K,
+            )
         if node < STEPS:
             of_y = tl.load(decay + node)
             of_p = tl.load(gain + node)
@@ -141,7 +131,7 @@ def path_kernel(
                 valid = n_valid[:, None] & (d < D)[None, :]
                 place = m.to(tl.int64)[:, None] * D + d[None, :]
                 step = of_y * tl.load(y + place, mask=valid, other=0.0)
-                step += of_p * tl.load(last + place, mask=valid, other=0.0)
+                step += of_p * tl.load(values[-1] + place, mask=valid, other=0.0)
                 step += tl.load(forcing + place, mask=valid, other=0.0)
                 tl.store(y + place + N.to(tl.int64) * D, step, mask=valid)
             tl.debug_barrier()
@@ -149,32 +139,19 @@ def path_kernel(
 
 @triton.jit(do_not_specialize=["N", "STEPS"])
 def path_backward_kernel(
-    grad_y,  # [T+1, N, D]
-    grad_p,  # [T+1, N, D]
-    path_weight,
-    weight1,
-    weight2,
-    weight3,
+    weights,  # as in `path_kernel`
+    values,
+    grads,  # [T+1, N, J0], ..., gradients of the values, to be filled
+    widths,
     decay,
     gain,
-    value0,
-    value1,
-    value2,
-    total,  # [T+1, N, D], the whole gradient of y
-    grad0,  # [T+1, N, J0], gradients of the values
-    grad1,
-    grad2,
-    grad3,
-    last,  # the deepest of them, that of p
+    grad_y,  # [T+1, N, D]
+    grad_p,  # [T+1, N, D]
+    total,  # [T+1, N, D], the whole gradient of y, to be filled
     N,
     STEPS,
     D,
-    J0,
-    J1,
-    J2,
-    J3,
     path_stride,
-    DEPTH: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_J: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -194,20 +171,24 @@ def path_backward_kernel(
             place = m.to(tl.int64)[:, None] * D + d[None, :]
             after = tl.load(total + place + N.to(tl.int64) * D, mask=valid & has_next, other=0.0)
             of_value = tl.load(grad_p + place, mask=valid, other=0.0) + of_p * after
-            tl.store(last + place, of_value, mask=valid)
+            tl.store(grads[-1] + place, of_value, mask=valid)
             of_state = tl.load(grad_y + place, mask=valid, other=0.0) + of_y * after
             tl.store(total + place, of_state, mask=valid)
         tl.debug_barrier()
-        # fmt: off
-        if DEPTH > 2:
-            layer_backward_at_node(grad3, weight3, value2, grad2, m, n_valid, J3, J2, J2,
-                                   "silu", False, BLOCK_M, BLOCK_J, BLOCK_K)
-        if DEPTH > 1:
-            layer_backward_at_node(grad2, weight2, value1, grad1, m, n_valid, J2, J1, J1,
-                                   "silu", False, BLOCK_M, BLOCK_J, BLOCK_K)
-        if DEPTH > 0:
-            layer_backward_at_node(grad1, weight1, value0, grad0, m, n_valid, J1, J0, J0,
-                                   "silu", False, BLOCK_M, BLOCK_J, BLOCK_K)
-        layer_backward_at_node(grad0, path_weight, grad0, total, m, n_valid, J0, D, path_stride,
-                               "none", True, BLOCK_M, BLOCK_J, BLOCK_K)
-        # fmt: on
+        for i in tl.static_range(len(widths) - 1, -1, -1):
+            layer_backward_at_node(
+                grad_out=grads[i],
+                weight=weights[i],
+                before=grads[i] if i == 0 else values[i - 1],
+                out=total if i == 0 else grads[i - 1],
+                m=m,
+                m_valid=n_valid,
+                J=widths[i],
+                K=D if i == 0 else widths[i - 1],
+                weight_stride=path_stride if i == 0 else widths[i - 1],
+                ACTIVATION="none" if i == 0 else "silu",
+                ADD=i == 0,
+                BLOCK_M=BLOCK_M,
+                BLOCK_J=BLOCK_J,
+                BLOCK_K=BLOCK_K,
+            )

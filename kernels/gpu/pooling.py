@@ -28,8 +28,18 @@ def _pool(
     run.launch(
         pool_kernel,
         (batch + triton.cdiv(rows.numel(), 16), triton.cdiv(width, 128), len(layers)),
-        *(_to_device(table, first.device), first, mask, rows, columns, states, context, counts),
-        *(batch, length, rows.numel(), width),
+        table=_to_device(table, first.device),
+        like=first,
+        mask=mask,
+        rows=rows,
+        columns=columns,
+        states=states,
+        context=context,
+        counts=counts,
+        B=batch,
+        S=length,
+        N=rows.numel(),
+        H=width,
         ALIGNED=all(a % 16 == 0 and b % 8 == 0 and s % 8 == 0 for a, b, s in table),
         BLOCK_N=16,
         BLOCK_S=16,
@@ -49,12 +59,23 @@ def _pool_backward(
 ) -> None:
     """Fill the gradients [B, S, H] of the given layers; targets: see `pool_backward_kernel`."""
     batch, length, width = grads[0].shape
+    order, offsets = targets
     table = [(g.data_ptr(), layer) for g, layer in zip(grads, layers, strict=True)]
     run.launch(
         pool_backward_kernel,
         (batch * triton.cdiv(length, 16), triton.cdiv(width, 128), len(grads)),
-        *(_to_device(table, mask.device), grads[0], mask, counts, *targets, grad_states, grad_context),
-        *(batch, length, targets[0].numel(), width),
+        table=_to_device(table, mask.device),
+        like=grads[0],
+        mask=mask,
+        counts=counts,
+        order=order,
+        offsets=offsets,
+        grad_states=grad_states,
+        grad_context=grad_context,
+        B=batch,
+        S=length,
+        N=order.numel(),
+        H=width,
         ALIGNED=width % 8 == 0 and all(address % 16 == 0 for address, _ in table),
         BLOCK_S=16,
         BLOCK_H=128,

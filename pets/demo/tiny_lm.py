@@ -32,6 +32,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 from bridges.errors import BadInput
 from bridges.fitting.batches import batches, masked_batch
 from bridges.model.positions import IGNORED
+from bridges.progress import progress_bar
 from bridges.storage.files import new_folder
 from bridges.storage.ownership import check_ours
 
@@ -224,7 +225,7 @@ def _pretrain(
     schedule = LambdaLR(optimizer, lambda s: min((s + 1) / rise, (settings.steps - s) / fall))
     stream = batches(train, settings.batch, seed=seed)
     model.train()
-    bar = tqdm(range(settings.steps), desc="pretraining a tiny language model", unit="step")
+    bar = progress_bar(range(settings.steps), desc="pretraining a tiny language model", unit="step")
     for step in bar:
         loss = _loss(model, tokenizer, next(stream)[1], draw)
         optimizer.zero_grad()
@@ -233,7 +234,7 @@ def _pretrain(
         optimizer.step()
         schedule.step()
         if step % 20 == 0:
-            bar.set_postfix(loss=f"{loss.item():.2f}")
+            bar.set_postfix_str(f"loss={loss.item():.2f}")
     model.eval()
     with torch.no_grad():
         parts = [held_out[i : i + 64] for i in range(0, len(held_out), 64)]

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from bridges.errors import BadInput
+from bridges.progress import progress_bar
 from bridges.seeds import generator
 from bridges.storage.checkpoint import Checkpoint
 from bridges.storage.shapes import COUNT, FINITE, Shape
@@ -78,12 +78,12 @@ class TuningLoop:
         """All steps, with the best checkpoint loaded at the end."""
         settings = self.settings
         step = self._resume(run)
-        with tqdm(
-            total=settings.max_steps,
-            initial=step,
-            disable=not (progress and self.processes.is_main),
+        with progress_bar(
             desc="tune",
             unit="step",
+            total=settings.max_steps,
+            initial=step,
+            shown=progress and self.processes.is_main,
         ) as bar:
             if step == 0:
                 self._look(0, [], bar)

@@ -44,6 +44,8 @@ from benchmarks.suite import Group, Refused
 from kernels.path.solver import SolverReport
 from pets.tuning.models import load_plm
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:

@@ -21,7 +21,7 @@ from pets.study.cells.costs import Recipes
 from pets.study.compare.run import Tally, compare
 from pets.tasks.verbalizer import Verbalizer
 
-pytestmark = pytest.mark.usefixtures("few_rounds")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_rounds")]
 
 
 def test_the_groups_are_grids_of_five_splits_without_a_cell_twice() -> None:

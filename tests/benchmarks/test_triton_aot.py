@@ -10,6 +10,8 @@ import sys
 import pytest
 from places import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("triton")
 
 
@@ -33,7 +35,7 @@ def table() -> list[str]:
 def kernels_in_the_source() -> set[str]:
     """Functions under ``triton.jit`` that no other one calls: those that are launched."""
     kernels, called = set(), set()
-    for path in (REPOSITORY / "kernels").glob("triton_*.py"):
+    for path in (REPOSITORY / "kernels" / "gpu").glob("*_kernels.py"):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef) and "triton.jit" in map(_name, node.decorator_list):
                 kernels.add(node.name)

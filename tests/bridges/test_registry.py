@@ -5,12 +5,9 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
-import os
-import subprocess
-import sys
 
+import processes
 import pytest
-from places import REPOSITORY
 from torch import Tensor
 
 import bridges
@@ -245,7 +242,7 @@ def test_parse_refuses_what_it_cannot_read(text: str, message: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def plugged_in(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+def plugged_in(tmp_path_factory: pytest.TempPathFactory) -> processes.Done:
     """A process beside a distribution that offers one good entry point among broken ones."""
     site = tmp_path_factory.mktemp("site")
     (site / "plugin_bridges.py").write_text(
@@ -271,18 +268,10 @@ def plugged_in(tmp_path_factory: pytest.TempPathFactory) -> subprocess.Completed
     program = (
         "import bridges; print(bridges.available()); print(bridges.get('plugged')); bridges.available()"
     )
-    path = os.pathsep.join([str(site), str(REPOSITORY)])
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": path},
-        cwd=site,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return processes.run(["-c", program], cwd=site, PYTHONPATH=str(site))
 
 
-def test_an_installed_package_can_offer_a_bridge(plugged_in: subprocess.CompletedProcess[str]) -> None:
+def test_an_installed_package_can_offer_a_bridge(plugged_in: processes.Done) -> None:
     assert plugged_in.returncode == 0, plugged_in.stderr
     names, bridge = plugged_in.stdout.splitlines()
     assert {"brownian", "ou", "plugged"} <= set(ast.literal_eval(names))
@@ -290,7 +279,7 @@ def test_an_installed_package_can_offer_a_bridge(plugged_in: subprocess.Complete
 
 
 def test_a_broken_entry_point_warns_once_and_takes_nothing_down(
-    plugged_in: subprocess.CompletedProcess[str],
+    plugged_in: processes.Done,
 ) -> None:
     assert plugged_in.returncode == 0, plugged_in.stderr
     for warning in (

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
-from places import REPOSITORY, script_environment
+from places import REPOSITORY
 from safetensors import safe_open
 from tiny import TEXTS, tiny_bert, tiny_llama, tiny_model, tiny_tokenizer
 from transformers import BertForMaskedLM
@@ -20,9 +17,10 @@ from transformers import BertForMaskedLM
 from bridges import RunningCost
 from pets.tuning.models import load_pet
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = REPOSITORY / "examples"
 WEIGHTS = "adapter_model.safetensors"
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -40,26 +38,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     files: Path, script: str, out: Path, *options: str, bridge: str = "brownian", model: str = "model"
 ) -> str:
-    """What the example prints; its processes are gone when this returns."""
+    """What the example prints."""
     arguments = ["--model", files / model, "--cost", files / bridge, "--out", out, "--lr", "0.01"]
-    launcher = TORCHRUN if script in ("ddp.py", "fsdp.py") else []
-    process = subprocess.Popen(
-        [sys.executable, *launcher, EXAMPLES / script, *map(str, arguments), *options],
-        env=script_environment(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES=""),
-        cwd=files,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,  # a launcher and its workers end together
-    )
-    try:
-        printed, _ = process.communicate(timeout=180)
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        raise
-    assert process.returncode == 0, printed[-3000:]
-    return printed
+    command = [EXAMPLES / script, *arguments, *options]
+    if script in ("ddp.py", "fsdp.py"):
+        return "".join(done.stdout for done in processes.run_ranks(2, command, cwd=files))
+    done = processes.run(command, cwd=files)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def printed_values(printed: str, name: str) -> list[float]:

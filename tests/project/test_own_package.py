@@ -8,14 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 from places import REPOSITORY
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The three files' folder, and the folder that pip installed the package into: only that is on the
-    path of `run`, beside this repository.
+    """The three files' folder, and the folder that pip installed the package into: that is on the path
+    of `run`, beside this repository.
     """
     project, site = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("site")
     text = (REPOSITORY / "docs" / "zoo.md").read_text(encoding="utf-8")
@@ -32,18 +35,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return project, site
 
 
-def run(installed: tuple[Path, Path], *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(installed: tuple[Path, Path], *arguments: str) -> processes.Done:
     _, site = installed
-    path = os.pathsep.join([str(site), str(REPOSITORY)])
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"},
-        cwd=site.parent,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return processes.run(arguments, cwd=site.parent, PYTHONPATH=str(site))
 
 
 def test_its_bridge_is_found_without_an_import(installed: tuple[Path, Path]) -> None:

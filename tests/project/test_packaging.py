@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 from places import REPOSITORY
 
@@ -44,6 +45,7 @@ def test_kernels_is_a_namespace_portion_below_the_version_transformers_looks_for
     assert tuple(map(int, PROJECT["version"].split("."))) < (0, 9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_other", [False, True])
 def test_models_import_and_our_kernels_are_found_beside_another_package_of_that_name(
     tmp_path: Path, with_other: bool
@@ -96,11 +98,4 @@ def test_every_kind_of_import_is_declared() -> None:
 
 def test_bridge_pets_is_a_command() -> None:
     assert PROJECT["scripts"] == {"bridge-pets": "pets.cli:main"}
-    done = subprocess.run(
-        [sys.executable, "-m", "pets.cli", "zoo"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=REPOSITORY,
-    )
-    assert "brownian" in done.stdout
+    assert "brownian" in processes.run(["-m", "pets.cli", "zoo"]).stdout

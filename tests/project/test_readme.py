@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import unittest
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +67,24 @@ def test_links_and_folders_exist() -> None:
         r"^\| `(\w+/)`", README, re.MULTILINE
     ):
         assert (root / target).exists(), target
+
+
+def test_the_bridge_of_contributing_is_one_and_passes_its_battery() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)
+    case, ran = names["TestQuick"](), 0
+    for test in (name for name in dir(case) if name.startswith("test_")):
+        with contextlib.suppress(unittest.SkipTest):
+            getattr(case, test)()
+            ran += 1
+    assert ran > 8
+
+
+def test_contributing_names_what_is_there() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    for path in re.findall(r"`((?:bridges|pets|kernels|tests|docs)/[\w/.]*)`", text):
+        assert (REPOSITORY / path).exists(), path
+    for target in re.findall(r"^\$ make (\w+)", text, re.MULTILINE):
+        assert re.search(rf"^{target}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)

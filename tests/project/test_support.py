@@ -15,6 +15,8 @@ from support_matrix import (
     versions,
 )
 
+pytestmark = pytest.mark.slow
+
 STALE = f"docs/support.md is stale: run {COMMAND}"
 
 

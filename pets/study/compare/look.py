@@ -9,10 +9,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tqdm import tqdm
-
 from bridges import GaussianBridge, RunningCost
 from bridges.errors import BadInput
+from bridges.progress import progress_bar
 from bridges.storage.files import write_text
 from pets.inside.analysis import analyse
 from pets.study.cells.arms import BRIDGE, VANILLA
@@ -59,7 +58,7 @@ def write_analysis(
     kept = {record["of"]: record for record in read_analysis(folder)}
     digest = cost.digest()
     todo = list(_all(context, wanted, seed))
-    for of, row, facts in tqdm(todo, disable=not progress, desc="analyses"):
+    for of, row, facts in progress_bar(todo, desc="analyses", unit="PET", shown=progress):
         of = f"{of}/{digest[:12]}"
         if of in kept:
             continue

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from bridges.errors import BadInput, CannotWrite, writing
+from bridges.progress import progress_bar
 from bridges.storage.ownership import check_ours, check_replaceable, claimed
 from bridges.storage.workplace import clean
 from pets.study.cells.cell import CELLS_FOLDER, cell_folder, describe, run_cell, tidy
@@ -116,7 +115,9 @@ def compare(
         results = outcomes(
             run_cell, todo, make_context=(lambda: context) if alone else make, jobs=jobs, ray=ray
         )
-        bar = tqdm(total=len(described), initial=reused, disable=not progress, unit="cell")
+        bar = progress_bar(
+            desc="compare", unit="cell", total=len(described), initial=reused, shown=progress
+        )
         try:
             with closing(results), bar:
                 for cell, result in results:

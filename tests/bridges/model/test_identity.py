@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 from own_code import save_own_code
 from peft import get_peft_model
-from places import REPOSITORY
 from tiny import TEXTS, tiny_bert, tiny_tokenizer
 from tokenizers.normalizers import NFC
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -119,10 +117,7 @@ from bridges.model.identity import model_identity
 from pets.tuning.models import load_plm
 print(json.dumps(model_identity(*load_plm({str(tmp_path / "plm")!r}))))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, check=True
-    )
-    assert json.loads(done.stdout) == expected
+    assert json.loads(processes.run(["-c", script]).stdout) == expected
 
 
 def test_a_pet_on_the_model_counts_with_its_weights() -> None:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 from filelock import FileLock
@@ -48,8 +49,7 @@ with new_folder(Path({target!r})) as new:
 def killed(target: Path, rename: int) -> None:
     """A process that is killed before its n-th rename, or with the new folder half made."""
     script = KILL.format(root=str(REPOSITORY), target=str(target), rename=rename)
-    done = subprocess.run([sys.executable, "-c", script], check=False)
-    assert done.returncode == -signal.SIGKILL
+    assert processes.run(["-c", script]).returncode == -signal.SIGKILL
 
 
 def text(path: Path) -> str:

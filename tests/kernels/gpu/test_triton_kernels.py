@@ -23,6 +23,7 @@ from kernels import bridge_nll as operations
 from kernels import oracle
 from kernels.gpu import launch as triton_launch
 from kernels.gpu.bridge_nll import pool_trajectory
+from kernels.gpu.linear import linear, linear_backward, weight_gradient
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
@@ -237,13 +238,13 @@ def test_inputs_of_the_cost_may_be_non_contiguous() -> None:
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
-    """Names and constants of the kernels launched since, in order."""
+    """Names and arguments of the kernels launched since, in order."""
     found: list[tuple[str, dict[str, Any]]] = []
     original = triton_launch.launch
 
-    def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-        found.append((kernel.fn.__name__.removesuffix("_kernel"), constants))
-        original(kernel, grid, *arguments, **constants)
+    def launch(kernel: Any, grid: tuple[int, int, int], /, **arguments: Any) -> None:
+        found.append((kernel.fn.__name__.removesuffix("_kernel"), arguments))
+        original(kernel, grid, **arguments)
 
     monkeypatch.setattr(triton_launch, "launch", launch)
     return found
@@ -295,10 +296,10 @@ def test_every_activation_and_its_slope(activation: str) -> None:
     true = F.linear(functions[activation](x), weight, bias)
     true_grads = torch.autograd.grad(true, [x, weight], grad)
     x, weight, bias, grad = (t.detach().to(DEVICE, torch.float32) for t in (x, weight, bias, grad))
-    mine = triton_launch.linear(x, weight, bias, activation)
+    mine = linear(x, weight, bias, activation)
     found = torch.empty_like(weight)
-    triton_launch.weight_gradient(grad, x, found, activation)
-    mine_grad = triton_launch.linear_backward(grad, weight, x, activation)
+    weight_gradient(grad, x, found, activation)
+    mine_grad = linear_backward(grad, weight, x, activation)
     for value, expected in zip((mine, mine_grad, found), (true, *true_grads), strict=True):
         assert relative_rms(value.cpu(), expected.detach()) <= 1e-6
 

@@ -14,6 +14,8 @@ from pets.demo import demo
 from pets.demo.tiny_lm import Settings, tiny_lm
 from pets.inside import plots
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import pytest
 from bridges.errors import BadInput
 from pets.demo import docstrings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -18,6 +18,8 @@ from pets.cli import main
 from pets.inside import plots
 from pets.inside import zoo_picture as zoo
 
+pytestmark = pytest.mark.slow
+
 DOCS = REPOSITORY / "docs"
 
 
@@ -85,7 +87,7 @@ def test_layer_weights_of_a_cost_without_a_mean_count_from_the_end_point() -> No
 
 
 def panels(monkeypatch: pytest.MonkeyPatch, target: Path) -> dict[str, tuple[Any, Any]]:
-    """The pairs of axes that were drawn, by title."""
+    """The pairs of axes that the command drew, by title."""
     drawn: dict[str, tuple[Any, Any]] = {}
     original = zoo._draw
 
@@ -94,12 +96,12 @@ def panels(monkeypatch: pytest.MonkeyPatch, target: Path) -> dict[str, tuple[Any
         drawn[record.name] = left, right
 
     monkeypatch.setattr(zoo, "_draw", watched)
-    zoo.plot_zoo(target)
+    main(["zoo", "--plot", str(target)])
     return drawn
 
 
-def test_every_bridge_is_drawn_whatever_it_lacks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_command_lists_and_draws_every_bridge_whatever_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Late(bridges.GaussianBridge, name="late"):
         def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,8 +112,12 @@ def test_every_bridge_is_drawn_whatever_it_lacks(
             super().__init__()
             self.speed = speed
 
-    drawn = panels(monkeypatch, tmp_path / "zoo.png")
-    assert (tmp_path / "zoo.png").read_bytes().startswith(b"\x89PNG")
+    target = tmp_path / "new" / "zoo.png"
+    drawn = panels(monkeypatch, target)
+    shown = capsys.readouterr()
+    assert target.read_bytes().startswith(b"\x89PNG")
+    assert "student\n  Student-t process" in shown.out
+    assert shown.err == f"wrote {target}\n"
     assert list(drawn) == bridges.available()
     said = {name: [t.get_text() for t in left.texts] for name, (left, _) in drawn.items()}
     assert said["late"] == ["no joint law"]
@@ -136,15 +142,6 @@ def test_every_bridge_is_drawn_whatever_it_lacks(
     assert [x.tolist() for x in at_one] == [[1.0], [-1.0]]
     heights = f64(*(bar.get_height() for bar in right.patches))
     torch.testing.assert_close(heights, zoo.layer_weights(ou, 25), rtol=1e-9, atol=0)
-
-
-def test_the_command_draws_and_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    target = tmp_path / "new" / "zoo.png"
-    main(["zoo", "--plot", str(target)])
-    shown = capsys.readouterr()
-    assert target.read_bytes().startswith(b"\x89PNG")
-    assert "student\n  Student-t process" in shown.out
-    assert shown.err == f"wrote {target}\n"
 
 
 def test_the_picture_needs_matplotlib(

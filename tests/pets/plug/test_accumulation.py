@@ -22,6 +22,8 @@ from transformers import Trainer, TrainingArguments
 import pets
 from bridges import BadInput, RunningCost
 
+pytestmark = pytest.mark.slow
+
 RATE = 0.5
 WEIGHT = 0.7
 COUNTS = (1, 5, 2, 7, 3, 1, 6, 4)  # targets of the eight rows

@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from peft import get_peft_model
+from plug_cases import NO_DROPOUT, WEIGHT, Batch, make_batch
 from tiny import tiny_bert, tiny_llama
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
@@ -17,8 +18,8 @@ from transformers import Trainer, TrainingArguments
 
 import pets
 from bridges import RunningCost
-from tests.pets.plug.test_distributed import NO_DROPOUT, WEIGHT, Batch
-from tests.pets.plug.test_regularize import make_batch
+
+pytestmark = pytest.mark.slow
 
 OPTIONS = {
     "adapter": {"init_weights": False},

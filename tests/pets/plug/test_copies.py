@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import torch
 from peft import get_peft_model
+from plug_cases import NO_DROPOUT, WEIGHT, Batch, batches, gradients
 from tiny import tiny_bert, tiny_model
 from torch import nn
 
 import pets
 from bridges import BadInput, RunningCost
 from pets.methods.prompts import prompt_shape
-from tests.pets.plug.test_distributed import NO_DROPOUT, WEIGHT, Batch, batches
-from tests.pets.plug.test_regularize import gradients
 
 every_pet = pytest.mark.parametrize("pet", pets.available())
 

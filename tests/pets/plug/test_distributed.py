@@ -5,9 +5,7 @@ The distributed part is this file run as a script, once for each rank; see `main
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +16,8 @@ import torch
 import torch.distributed as dist
 from accelerate.state import AcceleratorState, GradientState
 from peft import get_peft_model
-from places import script_environment
+from plug_cases import NO_DROPOUT, ROWS, STEPS, WEIGHT, WORLD, assert_same, batches, part
+from processes import run_ranks
 from tiny import tiny_bert
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -27,12 +26,11 @@ from transformers import Trainer, TrainingArguments
 import pets
 from bridges import RunningCost
 
-WORLD, STEPS, ROWS, WEIGHT, RATE = 2, 3, 4, 0.7, 1.0
+pytestmark = pytest.mark.slow
+
+RATE = 1.0
 DRAWS = 100
 """Of the SDE's noise, for the test in law."""
-
-Batch = dict[str, Tensor]
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def build(bridge: str, **changes: Any) -> tuple[nn.Module, RunningCost]:
@@ -43,24 +41,6 @@ def build(bridge: str, **changes: Any) -> tuple[nn.Module, RunningCost]:
     # Not the usual start: there B = 0 and the factor A has no gradient.
     model = get_peft_model(plm, pets.get("lora", init_lora_weights=False))
     return model.double().train(), cost.double()
-
-
-def batches(count: int = STEPS) -> list[Batch]:
-    """Two targets in each row, so that every part of a batch has its share of them."""
-    generator = torch.Generator().manual_seed(1)
-    made = []
-    for _ in range(count):
-        ids = torch.randint(5, 63, (ROWS, 9), generator=generator)
-        labels = torch.full_like(ids, -100)
-        labels[:, [3, 6]] = ids[:, [3, 6]]
-        mask = torch.ones_like(ids)
-        mask[0, 7:] = 0
-        made.append({"input_ids": ids, "attention_mask": mask, "labels": labels})
-    return made
-
-
-def part(batch: Batch, rank: int) -> Batch:
-    return {name: value.chunk(WORLD)[rank] for name, value in batch.items()}
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -133,15 +113,10 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def main(rank: int, folder: Path) -> None:
+def main(folder: Path) -> None:
     """All cases in one process group; results go to a file, to be looked at in the test process."""
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder / 'rendezvous'}",
-        rank=rank,
-        world_size=WORLD,
-        timeout=timedelta(seconds=60),
-    )
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    rank = dist.get_rank()
     found: dict[str, Any] = {name: one_rank(rank, b, p, **o) for name, (b, p, o) in CASES.items()}
     found["draws"] = draws(rank)
     torch.save(found, folder / f"{rank}.pt")
@@ -151,38 +126,11 @@ def main(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
-    environment = script_environment(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
-    processes = []
-    logs = [folder / f"{rank}.log" for rank in range(WORLD)]
-    try:
-        for rank, log in enumerate(logs):
-            with log.open("w") as file:
-                processes.append(
-                    subprocess.Popen(
-                        [sys.executable, __file__, str(rank), str(folder)],
-                        env=environment,
-                        stdout=file,
-                        stderr=subprocess.STDOUT,
-                    )
-                )
-        deadline = time.monotonic() + 240
-        codes = [process.wait(max(0.1, deadline - time.monotonic())) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    assert codes == [0] * WORLD, "\n".join(log.read_text()[-3000:] for log in logs)
+    run_ranks(WORLD, [__file__, folder])
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
 
 
 # All ranks together
-
-
-def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert list(found) == list(expected)
-    for name, value in expected.items():
-        # the same terms, added up in another order
-        assert (found[name] - value).norm() <= 1e-5 * value.norm(), name
 
 
 def alone(bridge: str, pieces: int) -> dict[str, Tensor]:
@@ -315,4 +263,4 @@ def test_a_resumed_trainer_ends_at_the_same_bytes(bridge: str, tmp_path: Path) -
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

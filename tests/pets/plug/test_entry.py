@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from peft import get_peft_model
+from plug_cases import WEIGHT, build, gradients, make_batch
 from tiny import tiny_bert, tiny_llama
 from torch import Tensor, nn
 from torch.nn.parallel.replicate import replicate
@@ -21,7 +22,6 @@ from transformers import BertForMaskedLM
 
 import pets
 from bridges import BadInput, RunningCost
-from tests.pets.plug.test_regularize import WEIGHT, build, gradients, make_batch
 
 CALLS: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "itself": lambda model: model,

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
-import subprocess
 import sys
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,17 @@ import pytest
 import torch
 import torch.distributed as dist
 from peft import get_peft_model
-from places import script_environment
+from plug_cases import (
+    NO_DROPOUT,
+    ROWS,
+    WEIGHT,
+    WORLD,
+    Batch,
+    assert_same,
+    batches,
+    part,
+)
+from processes import run_ranks
 from tiny import tiny_bert, tiny_model
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -31,16 +39,8 @@ import pets
 from bridges import BadInput, RunningCost
 from pets.methods.prompts import prompt_shape
 from pets.tuning.models import load_pet
-from tests.pets.plug.test_distributed import (
-    NO_DROPOUT,
-    ROWS,
-    WEIGHT,
-    WORLD,
-    Batch,
-    assert_same,
-    batches,
-    part,
-)
+
+pytestmark = pytest.mark.slow
 
 STEPS, RATE = 2, 1.0
 OPTIONS = {
@@ -156,15 +156,10 @@ def a_dropped_prefix(rank: int) -> str:
     return "nothing"
 
 
-def main(rank: int, folder: Path) -> None:
+def main(folder: Path) -> None:
     """All cases in one process group; results go to a file, to be looked at in the test process."""
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder / 'rendezvous'}",
-        rank=rank,
-        world_size=WORLD,
-        timeout=timedelta(seconds=60),
-    )
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    rank = dist.get_rank()
     warnings: list[str] = []
     handler = logging.Handler()
     handler.addFilter(lambda record: "is not fitted" not in record.getMessage())
@@ -181,23 +176,7 @@ def main(rank: int, folder: Path) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of both ranks, and the adapters that rank 0 saved."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = script_environment(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
-    processes = []
-    logs = [folder / f"{rank}.log" for rank in range(WORLD)]
-    try:
-        for rank, log in enumerate(logs):
-            with log.open("w") as file:
-                command = [sys.executable, __file__, str(rank), str(folder)]
-                processes.append(
-                    subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
-                )
-        deadline = time.monotonic() + 240
-        codes = [process.wait(max(0.1, deadline - time.monotonic())) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    assert codes == [0] * WORLD, "\n".join(log.read_text()[-3000:] for log in logs)
+    run_ranks(WORLD, [__file__, folder])
     return folder
 
 
@@ -256,4 +235,4 @@ def test_the_guard_finds_nothing_missing_but_what_is(ranks: list[dict[str, Any]]
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

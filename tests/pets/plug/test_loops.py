@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from peft import PromptTuningConfig, get_peft_model
+from plug_cases import WEIGHT, build, make_batch
 from tiny import tiny_bert, tiny_llama
 from torch import Tensor, nn
 from transformers import XLMConfig, XLMWithLMHeadModel
@@ -17,7 +18,6 @@ from transformers import XLMConfig, XLMWithLMHeadModel
 import pets
 from bridges import BadInput, RunningCost
 from pets.plug.placed_cost import check_padding
-from tests.pets.plug.test_regularize import WEIGHT, build, make_batch
 
 
 def test_a_cost_comes_again_and_again_under_a_forward_that_others_put_around() -> None:

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 from peft import get_peft_model
+from plug_cases import gradients
 from tiny import tiny_bert, tiny_llama
 from torch import Tensor, nn
 from transformers import LlamaForSequenceClassification, PreTrainedModel
 
 import pets
 from bridges import BadInput, RunningCost
-from tests.pets.plug.test_regularize import gradients
 
 LENGTHS = (7, 4, 9)
 PROMPTS = (3, 2, 5)  # tokens of each that are no targets

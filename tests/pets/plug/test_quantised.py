@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import get_peft_model, prepare_model_for_kbit_training
+from plug_cases import NO_DROPOUT, batches
 from tiny import tiny_bert
 from torch import nn
 from transformers import BertForMaskedLM, BitsAndBytesConfig, PreTrainedModel
@@ -14,7 +15,6 @@ from transformers import BertForMaskedLM, BitsAndBytesConfig, PreTrainedModel
 import pets
 from bridges import RunningCost
 from pets.tuning.models import load_pet
-from tests.pets.plug.test_distributed import NO_DROPOUT, batches
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
 

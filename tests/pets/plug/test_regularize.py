@@ -5,13 +5,21 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from peft import get_peft_model
+from plug_cases import (
+    KINDS,
+    WEIGHT,
+    Setup,
+    build,
+    gradients,
+    make_batch,
+)
 from tiny import tiny_bert, tiny_llama
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -21,69 +29,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 import pets
 from bridges import BadInput, RunningCost
 from pets.tasks.classifier import PromptClassifier
-from pets.tasks.verbalizer import Verbalizer
-
-WEIGHT = 0.7
-
-
-class Setup(NamedTuple):
-    """A model in train mode without dropout, the language model in it, and its cost."""
-
-    model: nn.Module
-    plm: PreTrainedModel
-    cost: RunningCost
-
-
-def bert_without_dropout() -> PreTrainedModel:
-    return tiny_bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-
-
-def with_lora(plm: PreTrainedModel) -> nn.Module:
-    # Not the usual start: there B = 0 and the factor A has no gradient.
-    return get_peft_model(plm, pets.get("lora", init_lora_weights=False))  # type: ignore[no-any-return]
-
-
-def classifier_with_lora(plm: PreTrainedModel) -> nn.Module:
-    every_token = tuple(map(str, range(63)))  # a class each, so that labels are tokens and classes alike
-    words = Verbalizer(every_token, tuple((w,) for w in every_token), tuple(((i,),) for i in range(63)))
-    return PromptClassifier(with_lora(plm), words)
-
-
-KINDS: dict[str, tuple[Callable[[], PreTrainedModel], Callable[[PreTrainedModel], nn.Module]]] = {
-    "bert": (bert_without_dropout, lambda plm: plm),
-    "bert-lora": (bert_without_dropout, with_lora),
-    "llama": (tiny_llama, lambda plm: plm),
-    "llama-lora": (tiny_llama, with_lora),
-    "classifier": (bert_without_dropout, classifier_with_lora),
-}
-
-
-def build(kind: str) -> Setup:
-    torch.manual_seed(0)
-    make, wrap = KINDS[kind]
-    plm = make()
-    cost = RunningCost.for_model(plm)
-    return Setup(wrap(plm).train(), plm, cost)
-
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 lora_kinds = pytest.mark.parametrize("kind", ["bert-lora", "llama-lora", "classifier"])
-
-
-def make_batch(rows: int = 4, length: int = 9) -> dict[str, Tensor]:
-    """Two targets a row, so that means over parts of a batch agree with the mean over all of it."""
-    ids = torch.randint(5, 63, (rows, length), generator=torch.Generator().manual_seed(1))
-    labels = torch.full_like(ids, -100)
-    labels[:, [3, 6]] = ids[:, [3, 6]]
-    mask = torch.ones_like(ids)
-    mask[0, 7:] = 0
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-
-
-def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
-    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-    return {n: torch.zeros_like(named[n]) if g is None else g for n, g in zip(named, found, strict=True)}
 
 
 def cost_by_hand(setup: Setup, batch: dict[str, Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from peft import get_peft_model
+from plug_cases import NO_DROPOUT, WEIGHT, batches
 from safetensors.torch import load_file
 from tiny import tiny_bert, tiny_llama
 from torch import nn
@@ -17,7 +18,6 @@ from transformers import Trainer, TrainingArguments
 
 import pets
 from bridges import BadInput, RunningCost
-from tests.pets.plug.test_distributed import NO_DROPOUT, WEIGHT, batches
 
 
 @pytest.fixture(autouse=True)

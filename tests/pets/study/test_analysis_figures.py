@@ -14,6 +14,8 @@ from bridges import BadInput
 from pets.study.report.analysis_figures import analysis_figures
 from pets.study.report.document import Picture
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["no", "yes"]
 
 

@@ -8,18 +8,16 @@ import json
 import multiprocessing
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 from comparison_cases import FIT, SETTINGS, rows_of, save_glue, save_inputs, small_grid, sources
 from filelock import FileLock
-from places import script_environment
 from safetensors import SafetensorError
 from tiny import TEXTS, tiny_tokenizer
 
@@ -38,7 +36,7 @@ from pets.tasks import splits
 from pets.tuning.models import load_plm
 from pets.tuning.tune import tune
 
-pytestmark = pytest.mark.usefixtures("few_rounds")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_rounds")]
 
 
 @pytest.fixture(scope="module")
@@ -222,9 +220,7 @@ def test_killed_and_given_again_the_table_is_the_same_to_the_byte(
         folder=str(folder),
         inputs=str(inputs),
     )
-    environment = script_environment()
-    done = subprocess.run([sys.executable, "-c", script], env=environment, check=False)
-    assert done.returncode == -signal.SIGKILL
+    assert processes.run(["-c", script]).returncode == -signal.SIGKILL
     run(folder)
     assert table(folder) == table(whole)
     assert sorted(p.name for p in (folder / "costs").iterdir()) == sorted(

@@ -16,6 +16,7 @@ from bridges import BadInput
 from pets.study.compare.run import Tally, compare
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
     pytest.mark.usefixtures("few_rounds"),
 ]

@@ -32,6 +32,8 @@ from pets.study.execution import ray as cluster
 from pets.study.execution.attempt import ATTEMPTS, Failure
 from pets.study.execution.outcomes import outcomes
 
+pytestmark = pytest.mark.slow
+
 HAS_RAY = importlib.util.find_spec("ray") is not None
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="ray is not installed (extra `ray`)")

@@ -23,6 +23,8 @@ from pets.study.report.runs import read_runs
 from pets.study.report.writing import make_document, write_report
 from pets.study.statistics.arm_differences import Setting, compare_arms
 
+pytestmark = pytest.mark.slow
+
 CONTROLS = ("regression", "brownian@random-map", "brownian@shuffled-ends")
 HOSTILE = 'RuntimeError: <script>alert("x")</script> | a & b'
 FAILED = ("rte", 16, "lora", "sde", 44)

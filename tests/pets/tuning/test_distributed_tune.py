@@ -1,6 +1,6 @@
 """One tuning run in two processes ends where it does in one.
 
-The distributed part is this file run by torchrun; see `main`.
+The distributed part is this file run as a script, once for each process; see `main`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from unittest import mock
 import pytest
 import torch
 from places import script_environment
+from processes import run_ranks
 from safetensors.torch import load_file
 from tiny import tiny_tokenizer
 
@@ -27,6 +28,8 @@ from pets.tuning.run_folder import RunFolder
 from pets.tuning.tune import tune
 from pets.tuning.workers import Processes, joined
 from tests.pets.tuning.test_tuning import PET, SETTINGS, TASK, examples, model, same_bytes
+
+pytestmark = pytest.mark.slow
 
 WORLD = 2
 
@@ -125,25 +128,11 @@ def stopped(at: int) -> Any:
 # All together
 
 
-def torchrun(folder: Path, *command: object) -> subprocess.CompletedProcess[str]:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", WORLD]
-    return subprocess.run(
-        [str(part) for part in [*launch, *command]],
-        cwd=folder,
-        env=script_environment(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES=""),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs of two processes."""
     folder = tmp_path_factory.mktemp("ranks")
-    done = torchrun(folder, __file__, folder)
-    assert done.returncode == 0, done.stderr[-5000:]
+    run_ranks(WORLD, [__file__, folder])
     return folder
 
 
@@ -220,7 +209,16 @@ def test_the_command_line_under_torchrun_speaks_once(tmp_path: Path) -> None:
         lines = ["sentence\tlabel", *(f"{example.text}\t{example.label}" for example in part)]
         (tmp_path / "glue" / "SST-2" / f"{name}.tsv").write_text("\n".join(lines) + "\n")
     options = "--model model --task sst2 --data glue --steps 4 --batch-size 4 --eval-every 2 --shots 4"
-    done = torchrun(tmp_path, "-m", "pets.cli", "tune", *options.split(), "--out", "run")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={WORLD}"]
+    done = subprocess.run(
+        [*launch, "-m", "pets.cli", "tune", *options.split(), "--out", "run"],
+        cwd=tmp_path,
+        env=script_environment(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES=""),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-5000:]
     shown = json.loads(done.stdout)
     assert shown["examples"] == {"train": 8, "dev": 8, "reported": 70}

@@ -10,17 +10,16 @@ import math
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 from filelock import FileLock
-from places import script_environment
 from tiny import WORDS, tiny_bert, tiny_tokenizer
 from torch import Tensor, nn
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast
@@ -303,21 +302,16 @@ def slow_run(folder: str) -> None:
 
 def test_a_killed_process_loses_nothing(tmp_path: Path, finished: Path) -> None:
     folder = tmp_path / "run"
-    script = "import tests.conftest; from tests.pets.tuning.test_tuning import slow_run; "
-    script += f"slow_run({str(folder)!r})"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stderr=subprocess.PIPE, env=script_environment()
-    )
+    process = processes.start([__file__, folder])
     try:
         deadline = time.monotonic() + 120
         while not (folder / "state.safetensors").exists():
-            assert process.poll() is None, process.stderr and process.stderr.read().decode()
+            assert process.runs, process.output
             assert time.monotonic() < deadline
             time.sleep(0.05)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert process.returncode == -signal.SIGKILL
+        process.kill()
+    assert process.wait().returncode == -signal.SIGKILL
     assert not (folder / "result.json").exists()
     plm = model()
     run(folder, plm=plm, cost=cost_for(plm))
@@ -725,3 +719,7 @@ def test_a_weight_that_overflows_ends_the_run_with_advice(tmp_path: Path) -> Non
     plm = model()
     with pytest.raises(BadInput, match=r"loss became inf at step 0: .* or weight \(1e\+39\)"):
         run(tmp_path / "run", plm=plm, cost=cost_for(plm), weight=1e39)
+
+
+if __name__ == "__main__":
+    slow_run(sys.argv[1])

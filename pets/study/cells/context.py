@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -111,7 +112,10 @@ class Context:
     @cached_property
     def data_sha256(self) -> dict[str, str]:
         """Of every task's texts and classes, train and reported."""
-        return {name: data_sha256(data, repr(data.task)) for name, data in self.examples.items()}
+        return {
+            name: data_sha256(data, json.dumps(data.task.identity))
+            for name, data in self.examples.items()
+        }
 
     @cached_property
     def cost_sha256(self) -> dict[str, str]:

@@ -24,6 +24,8 @@ from bridges.seeds import generator
 from bridges.storage import files as storage
 from bridges.storage.files import Snapshot, new_folder, write_text
 
+pytestmark = pytest.mark.slow
+
 SHORT = {
     "max_steps": 30,
     "batch_size": 8,

@@ -23,6 +23,8 @@ from bridges.fitting.text import Reading
 from bridges.processes.gaussian import GaussianBridge
 from bridges.processes.parameters import learnable
 
+pytestmark = pytest.mark.slow
+
 SHORT = {
     "max_steps": 30,
     "batch_size": 8,

@@ -36,6 +36,8 @@ from pets.tuning.models import load_pet
 from pets.tuning.settings import TuneSettings
 from pets.tuning.tune import tune
 
+pytestmark = pytest.mark.slow
+
 LABELS = (Label("negative", "bad", "0", 0), Label("positive", "good", "1", 1))
 TASK = Task("toy", "toy", LABELS, ("text",), "label", ("text",))
 SIGNS = (("hated", "poor", "slow"), ("liked", "fine", "quick"))  # the words that tell the classes apart

@@ -74,14 +74,8 @@ def test_layer_weights_of_the_sde_cost_are_the_integral_of_its_density() -> None
 
 
 def test_layer_weights_of_a_cost_without_a_mean_count_from_the_end_point() -> None:
-    class Flat(bridges.BrownianBridge, name="flat"):
-        """|z - v|^2 / 2 in every layer."""
-
-        def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
-            return torch.ones_like(t), torch.ones_like(t)
-
-        def mean(self, t: Tensor, end: Tensor) -> Tensor:
-            raise bridges.BadInput("no process")
+    class Flat(bridges.Regression, name="flat"):
+        """|z - v|^2 / 2 in every layer, and no process."""
 
     torch.testing.assert_close(zoo.layer_weights(bridges.get("flat"), 3), f64(0.5, 0.5, 0.5))
 

@@ -15,6 +15,8 @@ from bridges import BadInput, FitResult, RunningCost
 from bridges.fitting.loop import FitLoop
 from bridges.fitting.text import ReadBatch
 
+pytestmark = pytest.mark.slow
+
 SHORT = {
     "max_steps": 30,
     "batch_size": 8,

@@ -25,6 +25,8 @@ from bridges.storage import checkpoint as storage
 from bridges.storage.checkpoint import Snapshot
 from bridges.storage.files import new_folder, write_text
 
+pytestmark = pytest.mark.slow
+
 SHORT = {
     "max_steps": 30,
     "batch_size": 8,

@@ -23,6 +23,8 @@ from bridges.fitting.text import ReadBatch
 from bridges.processes.gaussian import GaussianBridge
 from bridges.processes.parameters import learnable
 
+pytestmark = pytest.mark.slow
+
 SHORT = {
     "max_steps": 30,
     "batch_size": 8,

@@ -20,6 +20,8 @@ from bridges.processes.gaussian import GaussianBridge
 from bridges.processes.sde import DriftNetwork, path_grid
 from kernels.sde import PathGrid, sde_cost
 
+pytestmark = pytest.mark.slow
+
 TARGETS = ["brownian", "brownian:sigma=0.5", "ou", "ou:theta=4,sigma=2", "ou:theta=0.01"]
 every_target = pytest.mark.parametrize("target", TARGETS)
 every_size = pytest.mark.parametrize(("states", "steps"), [(1, 1), (1, 8), (4, 24), (7, 24), (25, 24)])

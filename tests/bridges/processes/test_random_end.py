@@ -22,6 +22,8 @@ import pets
 from bridges import BadInput, GaussianBridge, LabelEnds, LatentMap, RandomEndBridge, RunningCost
 from pets import Verbalizer
 
+pytestmark = pytest.mark.slow
+
 TARGETS = ["brownian", "ou:theta=3", "fractional:hurst=0.3", "smooth", "ou:likelihood=path"]
 CANDIDATES = f64(1.5, -0.5, 0.3)
 """End points in one dimension, the own one first."""

@@ -22,6 +22,8 @@ from bridges.processes.sde import DriftNetwork, path_grid
 from kernels import oracle
 from pets.cli import main
 
+pytestmark = pytest.mark.slow
+
 WIDTHS = (16, 8)
 SHORT = {
     "max_steps": 30,

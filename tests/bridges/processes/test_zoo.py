@@ -13,6 +13,8 @@ import bridges
 from bridges import GaussianBridge
 from bridges.testing import BridgeTestCase
 
+pytestmark = pytest.mark.slow
+
 
 class TestBrownian(BridgeTestCase):
     name = "brownian"

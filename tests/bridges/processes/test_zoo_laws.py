@@ -30,6 +30,8 @@ from bridges import BadInput, GaussianBridge
 from bridges.latent.trajectory import layer_times
 from bridges.processes.formulas import fall
 
+pytestmark = pytest.mark.slow
+
 ALPHAS = (1e-12, 1e-3, 0.3, 0.5, 1.0, 3.0, 50.0, 1e4)
 
 RARE = 1e-4

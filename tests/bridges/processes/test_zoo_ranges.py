@@ -19,6 +19,8 @@ import bridges
 from bridges import BadInput, LatentMap, RunningCost, Trajectory
 from bridges.latent.trajectory import layer_times
 
+pytestmark = pytest.mark.slow
+
 # Definiteness
 
 

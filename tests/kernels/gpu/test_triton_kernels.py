@@ -25,6 +25,8 @@ from kernels.gpu import launch as triton_launch
 from kernels.gpu.bridge_nll import pool_trajectory
 from kernels.gpu.linear import linear, linear_backward, weight_gradient
 
+pytestmark = pytest.mark.slow
+
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
 if DEVICE == "cpu" and not INTERPRETED:

@@ -20,6 +20,8 @@ from kernels.path import sequential as path_sequential
 from kernels.path.network import PathNetwork
 from kernels.sde import PathGrid, sde_cost
 
+pytestmark = pytest.mark.slow
+
 DEVICE = "cuda" if torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1" else "cpu"
 FLOAT32 = 1e-5
 """Relative RMS; about 2e-7 is seen in the interpreter, which has no TF32."""

@@ -31,6 +31,8 @@ from pets.tasks.classifier import PromptClassifier
 from pets.tasks.verbalizer import Verbalizer
 from pets.tuning.evaluation import room
 
+pytestmark = pytest.mark.slow
+
 TASK = tasks.get("sst2")
 WORDS = ["negative", "positive"]
 EXAMPLES = [Example(text, k % 2) for k, text in enumerate(TEXTS[:24])]

@@ -31,6 +31,8 @@ from pets.methods.bitfit import BiasDelta, BitFitConfig
 from pets.methods.bitfit.layer import deltas
 from pets.methods.bitfit.model import find_biases
 
+pytestmark = pytest.mark.slow
+
 LAYERS = 2
 _OUTPUTS = {
     "attention.output.dense.bias",

@@ -18,6 +18,8 @@ from bridges import BadInput
 from pets.tuning.models import load_pet, unload
 from tests.pets.tuning.test_tuning import PET, cost_for, model, run
 
+pytestmark = pytest.mark.slow
+
 LENGTHENED = {"prompt": 20}
 """Positions that a PET puts before the input."""
 

@@ -46,6 +46,8 @@ from pets.methods.adapter import AdapterConfig, AdapterModel
 from pets.methods.bitfit import BitFitConfig, BitFitModel
 from pets.tuning.models import load_pet, load_plm
 
+pytestmark = pytest.mark.slow
+
 # Name, architecture, options.
 CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("adapter", "bert", {}),

@@ -36,6 +36,8 @@ from pets.tuning.models import load_pet
 from pets.tuning.settings import TuneSettings
 from pets.tuning.tune import tune
 
+pytestmark = pytest.mark.slow
+
 
 class Toy(Task):
     name = "toy"

@@ -141,7 +141,7 @@ def _holds(out: Path, cost: bridges.RunningCost) -> bool:
     """
     if not out.exists() or not foreign(out, ()):
         return False
-    found = bridges.RunningCost.from_pretrained(out)
-    if found.config() != cost.config() or found.digest() != cost.digest():
+    there = bridges.RunningCost.from_pretrained(out)
+    if there.config() != cost.config() or there.digest() != cost.digest():
         raise BadInput(f"{out} exists: a cost is never overwritten, choose another folder")
     return True

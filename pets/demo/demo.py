@@ -117,16 +117,16 @@ def _run(folder: Path, seeds: int) -> dict[str, list[float]]:
 def _fitted(plm: PreTrainedModel, tokenizer: Any, bridge: str, folder: Path) -> RunningCost:
     process = bridges.parse(bridge)
     if folder.exists():
-        found = RunningCost.from_pretrained(folder)
-        found.check_model(plm)
-        settings = (found.fit_record or {}).get("settings", {})
+        cost = RunningCost.from_pretrained(folder)
+        cost.check_model(plm)
+        settings = (cost.fit_record or {}).get("settings", {})
         if (
-            type(found.bridge) is not type(process)
-            or found.bridge.hyperparameters != process.hyperparameters
+            type(cost.bridge) is not type(process)
+            or cost.bridge.hyperparameters != process.hyperparameters
             or not FITTING.items() <= settings.items()
         ):
             raise bridges.BadInput(f"{folder} was fitted with other settings: choose another --out")
-        return found
+        return cost
     cost = RunningCost.for_model(plm, process)
     cost.fit(plm, tokenizer, docstrings.corpus(), **FITTING)
     cost.save_pretrained(folder)

@@ -72,14 +72,14 @@ def _probabilities(module: nn.Module) -> list[str]:
 
 def _of_pets(model: nn.Module) -> set[nn.Module]:
     """Every module that a PET has put beside the model's own."""
-    found: set[nn.Module] = set()
+    foreign: set[nn.Module] = set()
     for layer in model.modules():
         if isinstance(layer, BaseTunerLayer):
             for name in (*layer.adapter_layer_names, *layer.other_param_names):
                 part = getattr(layer, name, None)
                 if isinstance(part, nn.Module):
-                    found.update(part.modules())
-    return found
+                    foreign.update(part.modules())
+    return foreign
 
 
 @contextlib.contextmanager

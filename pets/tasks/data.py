@@ -217,13 +217,13 @@ def _collect(
                 raise BadInput(f"{where}, row {number}: {error}") from None
             broken.append(number)
     if broken:
-        found = f"{len(broken)} broken rows: {listed(broken)}"
+        skipped = f"{len(broken)} broken rows: {listed(broken)}"
         if len(broken) > max(_BROKEN, len(examples) // 10):
             raise BadInput(
-                f"{where} has {found}; the original file has few, so this is another one, or a part of "
-                "it is lost: get it again"
+                f"{where} has {skipped}; the original file has few, so this is another one, or a part "
+                "of it is lost: get it again"
             )
-        _log.warning("%s: skipped %s", where, found)
+        _log.warning("%s: skipped %s", where, skipped)
     if not examples:
         raise BadInput(f"{where} holds no examples; expected rows in the original GLUE format")
     return tuple(examples)

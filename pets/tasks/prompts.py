@@ -53,12 +53,12 @@ class Encoder:
         new = [text for text in dict.fromkeys(texts) if text not in self._tokens]
         if new:
             self._tokens.update(zip(new, plain_token_ids(self.tokenizer, new), strict=True))
-        found = _lay_out(self.tokenizer, [self._tokens[text] for text in texts], max_length)
-        what = (found.truncated, len(texts), max_length)
-        if found.truncated and what not in self._warned:
+        prompts = _lay_out(self.tokenizer, [self._tokens[text] for text in texts], max_length)
+        what = (prompts.truncated, len(texts), max_length)
+        if prompts.truncated and what not in self._warned:
             self._warned.add(what)
             _warn(*what)
-        return found
+        return prompts
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Prompts:
@@ -74,10 +74,10 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
         BadInput: the tokenizer has no mask token, `max_length` leaves no room for a text, or
             there are no texts.
     """
-    found = _lay_out(tokenizer, plain_token_ids(tokenizer, texts) if texts else [], max_length)
-    if found.truncated:
-        _warn(found.truncated, len(texts), max_length)
-    return found
+    prompts = _lay_out(tokenizer, plain_token_ids(tokenizer, texts) if texts else [], max_length)
+    if prompts.truncated:
+        _warn(prompts.truncated, len(texts), max_length)
+    return prompts
 
 
 def _lay_out(tokenizer: PreTrainedTokenizerBase, tokens: list[list[int]], max_length: int) -> Prompts:

@@ -36,28 +36,28 @@ def shared_texts(data: TaskData) -> dict[str, Any]:
 
 def warn_of_shared_texts(data: TaskData) -> dict[str, Any]:
     """Log what `shared_texts` finds, and return it."""
-    found = shared_texts(data)
-    if found["reported_in_train"]:
+    twice = shared_texts(data)
+    if twice["reported_in_train"]:
         _log.warning(
             "task %s: %d of %d reported examples have a text that is in the train set too, for example "
             "%s: their score is not one on unseen texts",
             data.task.name,
-            found["reported_in_train"],
+            twice["reported_in_train"],
             len(data.reported),
-            shown(found["examples"]["reported_in_train"]),
+            shown(twice["examples"]["reported_in_train"]),
         )
-    if found["two_labels"]:
+    if twice["two_labels"]:
         _log.warning(
             "task %s: %d texts have more than one label, for example %s: no answer to these is right",
             data.task.name,
-            found["two_labels"],
-            shown(found["examples"]["two_labels"]),
+            twice["two_labels"],
+            shown(twice["examples"]["two_labels"]),
         )
-    return found
+    return twice
 
 
 def _with_two_labels(examples: Iterable[Example]) -> list[str]:
     labels: dict[str, set[int]] = {}
     for example in examples:
         labels.setdefault(example.text, set()).add(example.label)
-    return [text for text, found in labels.items() if len(found) > 1]
+    return [text for text, classes in labels.items() if len(classes) > 1]

@@ -90,10 +90,10 @@ class Verbalizer:
                         f"{shown(list(ids))}); choose two different words"
                     )
                 seen[ids] = word
-        found = cls(tuple(named), tuple(lists), tuple(tokens))
+        verbalizer = cls(tuple(named), tuple(lists), tuple(tokens))
         if warn:
-            found._warn_of_long_words(tokenizer)
-        return found
+            verbalizer._warn_of_long_words(tokenizer)
+        return verbalizer
 
     @classmethod
     def of_classes(cls, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> Verbalizer:
@@ -145,11 +145,11 @@ class Verbalizer:
         One position says one token: a longer word has the mean of its tokens' log-probabilities there.
         """
         log_probs = torch.log_softmax(logits, -1)
-        found = []
+        scores = []
         for words in self.tokens:
             each = [log_probs[:, list(tokens)].mean(1) for tokens in words]
-            found.append(torch.logsumexp(torch.stack(each), 0))
-        return torch.stack(found, 1)
+            scores.append(torch.logsumexp(torch.stack(each), 0))
+        return torch.stack(scores, 1)
 
     def _warn_of_long_words(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Log the words that one position cannot say, and shorter ones near them."""

@@ -63,8 +63,8 @@ def evaluate(
     classifier.train(mode)
     predictions, losses = processes.total(predictions), processes.total(losses)
     labels = [label for _, label in rows]
-    found = metrics.score(task, [int(answer) for answer in predictions], labels)
-    return found, functools.reduce(operator.add, losses) / len(rows)  # `sum` depends on the Python
+    scores = metrics.score(task, [int(answer) for answer in predictions], labels)
+    return scores, functools.reduce(operator.add, losses) / len(rows)  # `sum` depends on the Python
 
 
 def score(

@@ -43,11 +43,11 @@ def code_classes(name: str) -> list[str]:
     """
     with reading(name):
         config, _ = PreTrainedConfig.get_config_dict(name)
-        found = sorted({*_classes(config), *_classes(get_tokenizer_config(name))})
+        classes = sorted({*_classes(config), *_classes(get_tokenizer_config(name))})
         known = config.get("model_type") in CONFIG_MAPPING_NAMES
-    if found and not known:
-        raise needs_code(name, found)
-    return found
+    if classes and not known:
+        raise needs_code(name, classes)
+    return classes
 
 
 def needs_code(name: str, code: Sequence[str]) -> BadInput:
@@ -141,8 +141,8 @@ def _some(names: Sequence[str]) -> str:
 
 def _classes(config: Mapping[str, Any]) -> Iterator[str]:
     """What ``auto_map`` refers to: a class or, of a tokenizer, two, of which one may be missing."""
-    found = config.get("auto_map") or {}
-    for value in found.values() if isinstance(found, dict) else [found]:
+    named = config.get("auto_map") or {}
+    for value in named.values() if isinstance(named, dict) else [named]:
         for part in value if isinstance(value, (list, tuple)) else [value]:
             if part is not None:
                 yield str(part)

@@ -106,10 +106,10 @@ class RunFolder:
         path = self.path / RESULT_FILE
         if not path.exists():
             return None
-        found = _read(path)
-        if wrong := misfit(found, _RESULT) or ("" if found["curves"] else "curves is empty"):
+        result = _read(path)
+        if wrong := misfit(result, _RESULT) or ("" if result["curves"] else "curves is empty"):
             raise BadInput(f"{path} is no result of a run ({wrong}): delete it to run anew")
-        return found
+        return result
 
     @property
     def pet(self) -> Path:
@@ -132,9 +132,9 @@ class RunFolder:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if wrong := misfit(found, OBJECT):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if wrong := misfit(content, OBJECT):
             raise ValueError(wrong)
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} cannot be read: {error}") from error
-    return dict(found)
+    return dict(content)

@@ -71,8 +71,8 @@ class Processes:
         """The sum over all processes of each number."""
         if self.count == 1:
             return values
-        found: list[float] = self._reduce(torch.tensor(values, dtype=torch.float64)).tolist()
-        return found
+        sums: list[float] = self._reduce(torch.tensor(values, dtype=torch.float64)).tolist()
+        return sums
 
     def adopt(self, tensors: Iterable[Tensor]) -> None:
         """Take the main process's values of all tensors."""

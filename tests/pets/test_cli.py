@@ -428,7 +428,7 @@ def test_a_full_disk_and_no_memory_are_one_line(tune: Run, monkeypatch: pytest.M
         def save(*_: object, **__: object) -> None:
             raise error
 
-        monkeypatch.setattr("bridges.storage.files.save_file", save)
+        monkeypatch.setattr("bridges.storage.checkpoint.save_file", save)
 
     fails(SafetensorError("I/O error: No space left on device (os error 28)"))
     refused(tune("--out", "run"), "state.safetensors could not be written", "No space left", "goes on")

@@ -93,6 +93,7 @@ print([finder for finder in sys.meta_path if type(finder).__module__.startswith(
 DONE = ["True True ['q_lin', 'v_lin']", "[]"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "program",
     [
@@ -131,6 +132,7 @@ print(problems)
 """
 
 
+@pytest.mark.slow
 def test_threads_may_import_both_at_once() -> None:
     assert said(f"{THREADS}\n{REGISTERED}") == ["[]", *DONE]
 

@@ -27,7 +27,7 @@ def find_biases(model: nn.Module, config: BitFitConfig) -> dict[str, list[str]]:
     inside = {id(module) for module in transformer.modules()}
     everywhere = config.head_transform or config.target_modules is not None
     vocabulary = _vocabulary_sizes(model)
-    found = {}
+    biases = {}
     for key, module in model.named_modules():
         if not key or ".parametrizations" in key or not (everywhere or id(module) in inside):
             continue
@@ -40,20 +40,20 @@ def find_biases(model: nn.Module, config: BitFitConfig) -> dict[str, list[str]]:
             if not (outside and bias.dim() == 1 and len(bias) in vocabulary)
         ]
         if names:
-            found[key] = names
+            biases[key] = names
     wanted = config.target_modules if isinstance(config.target_modules, (set, list)) else ()
-    idle = [t for t in wanted if not any(key == t or key.endswith(f".{t}") for key in found)]
-    if idle or (config.target_modules is not None and not found):
+    idle = [t for t in wanted if not any(key == t or key.endswith(f".{t}") for key in biases)]
+    if idle or (config.target_modules is not None and not biases):
         raise BadInput(
             f"target_modules {sorted(idle) or config.target_modules!r}: no bias there outside the "
             "vocabulary head; leave target_modules out to train every bias of the transformer"
         )
-    if not found:
+    if not biases:
         raise BadInput(
             f"{type(model).__name__} has no bias outside its vocabulary head, so BitFit has nothing to "
             "train: use pets.get('lora') or pets.get('adapter')"
         )
-    return found
+    return biases
 
 
 def _chosen(config: BitFitConfig, key: str) -> Any:

@@ -207,7 +207,7 @@ def make_inputs(shape: Shape, device: torch.device | str = "cpu", *, seed: int =
         torch.manual_seed(seed)
         network = DriftNetwork(shape.hidden, shape.widths)
     times = layer_times(shape.states)
-    mean, variance = BrownianBridge().law(times)
+    mean, variance = BrownianBridge().marginal(times)
     dim = shape.widths[-1]
     return Inputs(
         hidden=tuple(_walk(shape, generator)),

@@ -53,7 +53,7 @@ def check(cost: RunningCost, hidden: tuple[Tensor, ...], labels: Tensor, mask: T
         expected = oracle.sde_cost(*inputs, path_weight, *stack, end, noise.double(), grid)
     else:
         assert isinstance(bridge, GaussianBridge)
-        mean, variance = bridge.law(layer_times(len(hidden)))
+        mean, variance = bridge.marginal(layer_times(len(hidden)))
         zero = torch.zeros_like(mean)
         expected = oracle.bridge_nll(*inputs, *stack, end, zero, mean, 1 / variance)
     value = cost(hidden, labels, mask, generator=torch.Generator().manual_seed(0))

@@ -156,6 +156,6 @@ def _cost_and_truth(
         path = (exact(g.path.weight), weights, biases, exact(end), exact(noise), grid)
         return value.cpu(), oracle.sde_cost(states, context, rows.cpu(), *path)
     assert isinstance(bridge, GaussianBridge)
-    mean, variance = bridge.law(layer_times(len(hidden)))
+    mean, variance = bridge.marginal(layer_times(len(hidden)))
     laws = (exact(end), torch.zeros_like(mean), mean, 1 / variance)
     return value.cpu(), oracle.bridge_nll(states, context, rows.cpu(), weights, biases, *laws)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -60,6 +61,9 @@ class GaussianBridge(Process):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for name in ("marginal", "covariance"):
+            if name in vars(cls):
+                setattr(cls, name, _in_dtype_of_times(vars(cls)[name]))
         if "covariance" in vars(cls) and "markov" not in vars(cls):
             cls.markov = False  # what is said of one covariance is not inherited by another
 
@@ -88,20 +92,15 @@ class GaussianBridge(Process):
     def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean factor m(t) and variance s2(t) at times t [T] in [0, 1]: two [T].
 
-        Where a parameter is given per dimension each may be [T, d] or [T, 1]. In any dtype: `law` is
-        what others read.
+        Where a parameter is given per dimension each may be [T, d] or [T, 1]. A subclass may compute in
+        any dtype: who calls gets that of t.
         """
-
-    def law(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """`marginal` in the dtype of t."""
-        factor, variance = self.marginal(t)
-        return factor.to(t.dtype), variance.to(t.dtype)
 
     def covariance(self, s: Tensor, t: Tensor) -> Tensor:
         """Covariance of one dimension between times s and t, elementwise with broadcasting.
 
-        Where a parameter is given per dimension the result has a last axis more, of d. In any dtype that
-        holds it: joint laws are computed from float64 times.
+        Where a parameter is given per dimension the result has a last axis more, of d. As `marginal`, a
+        subclass may compute in any dtype.
 
         Raises:
             NotImplementedError: if the subclass gives its marginal law only.
@@ -123,12 +122,12 @@ class GaussianBridge(Process):
         return super().make_map(hidden_size, widths)
 
     def mean(self, t: Tensor, end: Tensor) -> Tensor:
-        factor, _ = self.law(check_times(t))
+        factor, _ = self.marginal(check_times(t))
         return columns(factor) * check_end(end)
 
     def variance(self, t: Tensor) -> Tensor:
         """Variance at times t [T]: [T], or [T, d] where a parameter is given per dimension."""
-        return self.law(check_times(t))[1]
+        return self.marginal(check_times(t))[1]
 
     def sample(self, t: Tensor, end: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Exact joint samples, [T, N, d]; times must increase strictly. 0 and 1 are the pinned ends.
@@ -162,7 +161,7 @@ class GaussianBridge(Process):
                 shapes that do not fit.
         """
         check_density(z, t, end)
-        factor, variance = (columns(x) for x in self.law(t))
+        factor, variance = (columns(x) for x in self.marginal(t))
         square = (z - factor * end).square() / variance
         return -0.5 * (square + variance.log() + math.log(2 * math.pi)).sum(-1)
 
@@ -179,7 +178,7 @@ class GaussianBridge(Process):
         check_density(z, t, end)
         check_increasing(t)
         exact = t.to(torch.float64)
-        factor, _ = self.law(exact)
+        factor, _ = self.marginal(exact)
         root = cholesky(self.covariance(exact[:, None], exact[None]))
         white = whiten(root, z.double() - columns(factor) * end.double())
         norm = len(t) * normaliser(diagonal(root), z.shape[-1])
@@ -193,7 +192,7 @@ class GaussianBridge(Process):
         s, t = s.to(torch.float64), t.to(torch.float64)
         start, between = self.covariance(s, s), self.covariance(s, t)
         decay = torch.where(start > 0, between / start.where(start > 0, 1), 0)
-        gain = self.law(t)[0] - decay * self.law(s)[0]
+        gain = self.marginal(t)[0] - decay * self.marginal(s)[0]
         return decay, gain, self.covariance(t, t) - decay * between
 
     def is_markov(self) -> bool:
@@ -231,7 +230,7 @@ class GaussianBridge(Process):
         """
         t = trajectory.times()
         if self.likelihood == "path" and not self._goes_by_steps():
-            factor, _ = self.law(t)
+            factor, _ = self.marginal(t)
             root = cholesky(self.covariance(t[:, None], t[None]))
             value, variance = joint_cost(latent_map, trajectory, end, factor, root), diagonal(root)
         else:
@@ -243,7 +242,7 @@ class GaussianBridge(Process):
 
     def _steps(self, t: Tensor) -> Steps:
         if self.likelihood == "marginal":
-            return Steps(None, *self.law(t))
+            return Steps(None, *self.marginal(t))
         return Steps(*self.transition(torch.cat([torch.zeros_like(t[:1]), t[:-1]]), t))
 
     def _goes_by_steps(self) -> bool:
@@ -253,3 +252,15 @@ class GaussianBridge(Process):
         if self._by_steps is None:
             self._by_steps = self.is_markov()
         return self._by_steps
+
+
+def _in_dtype_of_times(formula: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of times whose result is in their dtype, whatever it computes in."""
+
+    @functools.wraps(formula)
+    def cast(bridge: GaussianBridge, *times: Tensor) -> Any:
+        dtype = functools.reduce(torch.promote_types, (t.dtype for t in times))
+        result = formula(bridge, *times)
+        return tuple(x.to(dtype) for x in result) if isinstance(result, tuple) else result.to(dtype)
+
+    return cast

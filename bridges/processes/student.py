@@ -99,7 +99,7 @@ class StudentBridge(Wrapped, name="student"):
 
         With a base that learns, of all terms of the density: else a wider law would always cost less.
         """
-        factor, variance = self.process.law(trajectory.times())
+        factor, variance = self.process.marginal(trajectory.times())
         with torch.autocast(end.device.type, enabled=False):
             latent = latent_map(trajectory)
             pull = columns(factor).to(latent.dtype) * end.to(latent.dtype).unsqueeze(-3)

@@ -132,7 +132,7 @@ def _tube(bridge: GaussianBridge, device: torch.device) -> dict[str, list[float]
         return None
     t = torch.linspace(0, 1, _GRID, dtype=torch.float64, device=device)
     with torch.no_grad():
-        mean, variance = bridge.law(t)
+        mean, variance = bridge.marginal(t)
     tube = {"t": t.tolist(), "mean": mean.tolist(), "deviation": variance.clamp(min=0).sqrt().tolist()}
     return dict(_rounded(tube))
 

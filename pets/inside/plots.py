@@ -130,7 +130,7 @@ def save_picture(figure: Any, path: Path, dpi: int) -> None:
 
 def _draw(axis: Any, panel: Panel) -> None:
     smooth = torch.linspace(0, 1, 201, dtype=torch.float64)
-    mean, variance = panel.bridge.law(smooth)
+    mean, variance = panel.bridge.marginal(smooth)
     spread = 2 * variance.sqrt()
     axis.fill_between(smooth, mean - spread, mean + spread, color="0.9", label="bridge, mean ± 2 sd")
     axis.plot(smooth, mean, color="0.35", linestyle="--", linewidth=1.2, label="bridge, mean")

@@ -39,11 +39,10 @@ RunningCost.from_pretrained(inputs / "cost")
 loaded("fit")
 
 from pets import tasks
-from pets.tasks.data import load
 from pets.tuning.settings import TuneSettings
 from pets.tuning.tune import tune
 short = {"max_steps": 2, "eval_every": 1, "shots": 4, "max_length": 20}
-tune(model, tokenizer, load(tasks.get("sst2"), inputs / "glue"), TuneSettings(**short),
+tune(model, tokenizer, tasks.get("sst2").load(inputs / "glue"), TuneSettings(**short),
      inputs / "run", cost=cost, progress=False)
 loaded("tune")
 
@@ -57,7 +56,7 @@ for cell in context.grid.cells():
 loaded("cell")
 """
 # That importing `pets` runs, whatever is done then: names, and what an interrupt says.
-FACADE = {"pets/__init__.py", "pets/interrupts.py"}
+FACADE = {"pets/__init__.py", "pets/interrupts.py", "pets/on_import.py"}
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from bridges.written import literal, number_like, pairs
 
 T = TypeVar("T")
 
+_NO_DEFAULT = inspect.Parameter.empty
 _NESTED = 8  # of a kind in another's text, each a parameter of the one before
 
 
@@ -184,7 +185,8 @@ class Registry(Generic[T]):
             try:
                 if value is None:
                     raise ValueError(item)
-                alike = self._by_default and default is not inspect.Parameter.empty
+                # What has no default to be like, an unknown parameter too, is read as it looks.
+                alike = self._by_default and defaults.get(key, _NO_DEFAULT) is not _NO_DEFAULT
                 parameters[key] = number_like(value, default) if alike else literal(value)
             except ValueError as error:
                 form = "number" if isinstance(default, float) and self._by_default else "value"

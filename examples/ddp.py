@@ -87,6 +87,8 @@ def main():
 
     if rank == 0:
         inner.save_pretrained(args.out)
+    # Before its group: else it waits for the group's thread, which may be waiting for Python.
+    del model
     dist.destroy_process_group()
 
 

@@ -53,7 +53,7 @@ _HASHES = {
     "config_sha256": "another model: another config, or modules set otherwise",
     "model_code": "another model: other code of its own",
     "tokenizer_sha256": "another tokenizer",
-    "cost_code": "other code of the cost",
+    "cost_code": "other code of the cost, the PET or the regularizer",
     "data_sha256": "other examples",
     "text": "other text",
     "digest": "another cost",

@@ -8,6 +8,7 @@ from typing import Any
 from bridges.errors import BadInput, check_counts, check_seeds, is_number, is_whole, shown
 from bridges.seeds import generator
 from pets import methods, regularizers
+from pets.methods import PET
 from pets.regularizers import Objective
 
 
@@ -81,6 +82,11 @@ class TuneSettings:
         if "weight" in parameters:
             raise BadInput(f"regularizer={shown(self.regularizer)}: its weight is a setting of its own")
         return regularizers.get(name, weight=self.weight, **parameters)
+
+    @property
+    def parts(self) -> tuple[PET, Objective | None]:
+        """The PET and the regularizer, whose code may be another package's."""
+        return methods.info(self.pet).cls(), self.objective
 
     @property
     def decay(self) -> float:

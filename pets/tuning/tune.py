@@ -232,7 +232,7 @@ def _identity(data: TaskData, settings: TuneSettings, cost: RunningCost | None) 
         "cost": None
         if cost is None
         else {"digest": cost.digest(), **cost.options, **cost.config()["bridge"]},
-        "cost_code": own_code(cost),
+        "cost_code": own_code(cost, *settings.parts),
         "settings": settings_used,
         "code": source_digest(*MADE_BY),
         "versions": versions(),

@@ -62,7 +62,7 @@ def describe(context: Context, cell: Cell) -> Row:
             **context.model.identity,
             "data_sha256": context.data_sha256[cell.task],
             "cost": context.cost_sha256.get(arm.text),
-            "cost_code": own_code(cost),
+            "cost_code": own_code(cost, *tries[0].parts),
         },
         code=source_digest(*MADE_BY),
         versions=versions(),

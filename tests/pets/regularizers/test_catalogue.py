@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bridges import BadInput
+from bridges.model.identity import own_code
 from pets import regularizers
 from pets.regularizers.base import Loss
 from pets.tasks.classifier import PromptClassifier
@@ -52,6 +53,14 @@ def test_what_cannot_be_read_is_refused(text: str, message: str) -> None:
 def test_settings_hold_the_weight_in_one_place() -> None:
     with pytest.raises(BadInput, match="regularizer='r-drop:weight=1': its weight is a setting of its"):
         TuneSettings(regularizer="r-drop:weight=1")
+
+
+def test_the_code_of_a_third_partys_parts_is_a_part_of_a_run() -> None:
+    class Own(regularizers.RDrop, name="own"):
+        """R-Drop under another name."""
+
+    assert own_code(*TuneSettings(regularizer="r-drop").parts) is None
+    assert own_code(*TuneSettings(regularizer="own").parts) is not None
 
 
 def test_a_third_partys_regularizer_is_tuned_with_by_name(tmp_path: Path) -> None:

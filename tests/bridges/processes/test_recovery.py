@@ -17,6 +17,8 @@ from bridges.latent.trajectory import layer_times
 from bridges.processes.gaussian import GaussianBridge
 from bridges.processes.parameters import learnable
 
+pytestmark = pytest.mark.slow
+
 SETS, PATHS, LAYERS = 8, 300, 12
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("brownian", {"sigma": 0.3}),

@@ -18,6 +18,8 @@ from bridges.storage.source import FIT, source_digest, sources
 from pets.study.cells.cell import MADE_BY as CELL
 from pets.tuning.tune import MADE_BY as TUNE
 
+pytestmark = pytest.mark.slow
+
 WORK = """
 import json, sys
 from pathlib import Path

@@ -41,6 +41,8 @@ from tests.pets.tuning.test_tuning import (
     stop_at,
 )
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["dropout", "label-smoothing", "neftune", "r-drop", "r3f", "weight-decay"]
 NOISY = ["dropout", "neftune", "r-drop", "r3f"]
 WEIGHTS = dict(zip(NAMES, [0.2, 0.1, 5.0, 1.0, 1.0, 5.0], strict=True))

@@ -91,7 +91,8 @@ class TuneSettings:
     @property
     def decay(self) -> float:
         """The weight decay used."""
-        own = self.objective.weight_decay if self.objective else None
+        objective = self.objective
+        own = None if objective is None else objective.weight_decay
         return self.weight_decay if own is None else own
 
     @property

@@ -73,6 +73,39 @@ def bridge_nll(
     return reduce_tokens(torch.stack(values) if values else states.new_zeros(0), reduction)
 
 
+def lens_project(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``W_i h / rms(h) + b_i``; see `kernels.lens.lens_project` for the shapes."""
+    layers = []
+    for i, layer in enumerate(states):
+        tokens = []
+        for h in layer:
+            x = h / h.square().mean().sqrt() if h.any() else 0 * h
+            tokens.append(weight[i] @ x + bias[i])
+        layers.append(torch.stack(tokens) if tokens else bias.new_zeros(0, bias.shape[1]))
+    return torch.stack(layers)
+
+
+def lens_nll(
+    states: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    end: Tensor,
+    factor: Tensor,
+    mean: Tensor,
+    precision: Tensor,
+) -> Tensor:
+    """``precision_i |factor_i p_i - mean_i v|^2 / 2``; see `kernels.lens.lens_nll` for the shapes."""
+    if end.dim() == 3:
+        each = [lens_nll(states, weight, bias, v, factor, mean, precision) for v in end]
+        return torch.stack(each)
+    layers = []
+    for i, latents in enumerate(lens_project(states, weight, bias)):
+        residuals = [factor[i] * p - mean[i] * v for p, v in zip(latents, end, strict=True)]
+        costs = [precision[i] * r.square().sum() / 2 for r in residuals]
+        layers.append(torch.stack(costs) if costs else states.new_zeros(0))
+    return torch.stack(layers)
+
+
 def sde_cost(
     states: Tensor,
     context: Tensor,

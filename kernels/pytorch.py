@@ -11,8 +11,17 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from kernels.path.sequential import adjoint_sequential, solve_sequential
+from kernels.pytorch_lens import lens_nll, lens_project
 
-__all__ = ["adjoint_sequential", "bridge_nll", "pool_trajectory", "project", "solve_sequential"]
+__all__ = [
+    "adjoint_sequential",
+    "bridge_nll",
+    "lens_nll",
+    "lens_project",
+    "pool_trajectory",
+    "project",
+    "solve_sequential",
+]
 
 
 def _mean_weights(mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

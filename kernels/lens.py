@@ -1,0 +1,108 @@
+"""The lens: hidden states read by an affine map of each layer's own, and the Gaussian cost of the reading."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels.checks import check_end
+from kernels.dispatch import choose
+
+
+def lens_project(states: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None = None) -> Tensor:
+    r"""Each layer's guess of the end point: :math:`p_i = W_i x_i + b_i`, :math:`x = h / \mathrm{rms}(h)`.
+
+    :math:`\mathrm{rms}(h)^2` is the mean of h's H squares; a state of zeros has x = 0. It is found without
+    overflow or underflow for every finite state.
+
+    Args:
+        states: [L, N, H] from `kernels.pooling.pool_trajectory`, in any floating dtype; N may be 0.
+        weight: [L, d, H].
+        bias: [L, d].
+        backend: the implementation, by name; by default `kernels.dispatch` chooses.
+
+    Returns:
+        [L, N, d] in the dtype of the weight, computed in float32 at least, also under an autocast.
+
+    Differentiable once, with respect to the states alone: a lens is made in closed form.
+
+    Raises:
+        ValueError: for shapes that do not fit together, a weight or bias that requires a gradient where
+            gradients are recorded, or a backend that cannot run.
+    """
+    _check(states, weight, bias)
+    _refuse_gradients({"weight": weight, "bias": bias}, "detach it")
+    with torch.autocast(states.device.type, enabled=False):
+        chosen = choose(weight, backend).backend.operations
+        latent: Tensor = chosen.lens_project(states, weight, bias)
+        return latent.to(weight.dtype)
+
+
+def lens_nll(
+    states: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    end: Tensor,
+    factor: Tensor,
+    mean: Tensor,
+    precision: Tensor,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    r"""The marginal Gaussian cost of every layer: :math:`\pi_i |f_i p_i - m_i v|^2 / 2`, p of `lens_project`.
+
+    Args:
+        states: [L, N, H] from `kernels.pooling.pool_trajectory`, in any floating dtype; N may be 0.
+        weight: [L, d, H].
+        bias: [L, d].
+        end: [N, d] end points v, or [K, N, d]: K of them for each token, whose latents are shared.
+        factor, mean, precision: [L], f, m and pi above.
+        backend: the implementation, by name; by default `kernels.dispatch` chooses.
+
+    Returns:
+        [L, N], or with K end points [K, L, N], in the dtype of the weight, computed in float32 at least,
+        also under an autocast. The d latent dimensions are summed, layers and tokens are not.
+
+    Differentiable once, with respect to the states alone.
+
+    Raises:
+        ValueError: for shapes that do not fit together, another input that requires a gradient where
+            gradients are recorded, or a backend that cannot run.
+    """
+    layers, tokens, dim = _check(states, weight, bias)
+    check_end(end, tokens, dim)
+    laws = {"factor": factor, "mean": mean, "precision": precision}
+    for name, vector in laws.items():
+        if vector.shape != (layers,):
+            raise ValueError(f"{name} {tuple(vector.shape)}: expected {(layers,)}, one per layer")
+    _refuse_gradients({"weight": weight, "bias": bias}, "detach it")
+    elsewhere = "detach it, or write the cost in PyTorch on the latents of lens_project"
+    _refuse_gradients({"end": end, **laws}, elsewhere)
+    with torch.autocast(states.device.type, enabled=False):
+        chosen = choose(weight, backend).backend.operations
+        values: Tensor = chosen.lens_nll(states, weight, bias, end, factor, mean, precision)
+        return values.to(weight.dtype)
+
+
+def _check(states: Tensor, weight: Tensor, bias: Tensor) -> tuple[int, int, int]:
+    """(L, N, d) of shapes that fit together."""
+    if states.dim() != 3 or not states.is_floating_point():
+        raise ValueError(f"states is {states.dtype} {tuple(states.shape)}: expected floats [L, N, H]")
+    layers, tokens, width = states.shape
+    if weight.dim() != 3 or weight.shape[::2] != (layers, width) or not weight.is_floating_point():
+        raise ValueError(
+            f"weight is {weight.dtype} {tuple(weight.shape)}: expected floats [{layers}, d, {width}] "
+            f"for states {tuple(states.shape)}"
+        )
+    if bias.shape != weight.shape[:2]:
+        raise ValueError(f"bias {tuple(bias.shape)}: expected {tuple(weight.shape[:2])}, [L, d]")
+    return layers, tokens, weight.shape[1]
+
+
+def _refuse_gradients(inputs: dict[str, Tensor], instead: str) -> None:
+    if torch.is_grad_enabled():
+        for name, tensor in inputs.items():
+            if tensor.requires_grad:
+                raise ValueError(
+                    f"{name} requires a gradient, but the lens has one for states alone: {instead}"
+                )

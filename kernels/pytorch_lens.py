@@ -1,0 +1,153 @@
+"""The lens in PyTorch: one batched product over the layers each way, and no [K, L, N, d] for K end points."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def _scaled(states: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The states over their largest magnitude, in a dtype, and the factor [L, N, 1] that did it.
+
+    The factor is kept a normal number whose square is none of our business: what is squared is at most 4.
+    """
+    states = states.to(dtype)
+    tiny = torch.finfo(dtype).tiny
+    peak = torch.linalg.vector_norm(states, math.inf, dim=-1, keepdim=True)
+    scale = peak.clamp(tiny, 1 / tiny).reciprocal()
+    return states * scale, scale
+
+
+def _project(states: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The latents [L, N, d], and ``scale`` and ``root`` [L, N, 1], whose product is 1 / rms."""
+    scaled, scale = _scaled(states, weight.dtype)
+    norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
+    root = torch.where(norm == 0, 0, math.sqrt(states.shape[-1]) / norm)
+    latent = torch.bmm(scaled, weight.transpose(1, 2)).mul_(root).add_(bias[:, None])
+    return latent, scale, root
+
+
+def _to_states(
+    grad: Tensor,
+    states: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    latent: Tensor,
+    scale: Tensor,
+    root: Tensor,
+) -> Tensor:
+    """The gradient of the states from that of the latents: ``(W'g - x (x . W'g) / H) / rms``.
+
+    ``x . W'g`` is ``g . (p - b)``. Where the product of scale and root is beyond the numbers, each by
+    itself is not.
+    """
+    grad = grad * root * scale
+    along = (grad * (latent - bias[:, None])).sum(-1, keepdim=True) * root / -states.shape[-1]
+    out = _scaled(states, weight.dtype)[0].mul_(along)
+    return out.baddbmm_(grad, weight).to(states.dtype)
+
+
+class _LensProject(torch.autograd.Function):
+    """Keeps the latents and 1 / rms beside the inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        latent, scale, root = _project(states, weight, bias)
+        ctx.save_for_backward(states, weight, bias, latent, scale, root)
+        return latent
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return _once(_project_backward, ctx, *outputs), None, None
+
+
+class _LensNll(torch.autograd.Function):
+    """Keeps the latents, not the residuals of every end point."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        ends: Tensor,
+        factor: Tensor,
+        mean: Tensor,
+        precision: Tensor,
+    ) -> Tensor:
+        latent, scale, root = _project(states, weight, bias)
+        ctx.save_for_backward(states, weight, bias, latent, scale, root, ends, factor, mean, precision)
+        # The residuals themselves, one end point at a time: |p|^2 - 2 p.v + |v|^2 would lose the digits
+        # of a small cost, where the precision is largest, and save only the reading of [L, N, d].
+        moved = factor[:, None, None] * latent
+        values = moved.new_empty(len(ends), *moved.shape[:2])
+        for value, end in zip(values, ends, strict=True):
+            residual = torch.addcmul(moved, mean[:, None, None], end, value=-1)
+            torch.linalg.vector_norm(residual, dim=-1, out=value)
+        return values.square_().mul_(precision[:, None] / 2)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return _once(_nll_backward, ctx, *outputs), *[None] * 6
+
+
+def _once(backward: Any, ctx: Any, grad: Tensor) -> Tensor:
+    """A backward of first order, in full precision though it be asked for under an autocast."""
+    # The gradient depends on the states even where ``grad`` is a constant: a second derivative must be
+    # refused then too, and `once_differentiable` looks at its arguments only.
+    with torch.autocast(grad.device.type, enabled=False):
+        found: Tensor = backward(
+            ctx, grad.detach().requires_grad_() if torch.is_grad_enabled() else grad
+        )
+        return found
+
+
+@once_differentiable
+def _project_backward(ctx: Any, grad: Tensor) -> Tensor:
+    return _to_states(grad, *ctx.saved_tensors)
+
+
+@once_differentiable
+def _nll_backward(ctx: Any, grad: Tensor) -> Tensor:
+    """``sum_k g_k pi f (f p - m v_k)``, in which the end points meet before anything has K times the size."""
+    *kept, ends, factor, mean, precision = ctx.saved_tensors
+    latent = kept[3]
+    pull = torch.zeros_like(latent)
+    for of_end, end in zip(grad, ends, strict=True):
+        pull.addcmul_(of_end[..., None], end)
+    strength = precision * factor
+    of_latent = (strength * factor)[:, None, None] * grad.sum(0)[..., None] * latent
+    of_latent.addcmul_((strength * mean)[:, None, None], pull, value=-1)
+    return _to_states(of_latent, *kept)
+
+
+def _at_least_float32(weight: Tensor) -> torch.dtype:
+    return torch.promote_types(weight.dtype, torch.float32)
+
+
+def lens_project(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """[L, N, d] in float32 at least; see `kernels.lens.lens_project`."""
+    dtype = _at_least_float32(weight)
+    latent: Tensor = _LensProject.apply(states, weight.to(dtype), bias.to(dtype))
+    return latent
+
+
+def lens_nll(
+    states: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    end: Tensor,
+    factor: Tensor,
+    mean: Tensor,
+    precision: Tensor,
+) -> Tensor:
+    """[L, N] or [K, L, N] in float32 at least; see `kernels.lens.lens_nll`."""
+    dtype = _at_least_float32(weight)
+    several = end if end.dim() == 3 else end[None]
+    laws = (x.to(dtype) for x in (weight, bias, several, factor, mean, precision))
+    values: Tensor = _LensNll.apply(states, *laws)
+    return values if end.dim() == 3 else values[0]

@@ -20,7 +20,9 @@ from bridges.storage.files import new_folder, tensor_bytes
 from bridges.storage.ownership import foreign
 from bridges.storage.shapes import LIST, OBJECT, TEXT, Each, Kind, Maybe, Optional, Shape, misfit
 
-FORMAT = 1
+FORMATS = {"mlp": 1, "lens": 2}
+"""By what reads the states: an older version knows the first alone, and refuses the second."""
+
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 END_POINTS = "end_points.vectors"
@@ -42,12 +44,18 @@ _OPTION = Kind("true, false or text", lambda value: isinstance(value, (bool, str
 _CONFIG: dict[str, Shape | Optional] = {
     "model": OBJECT,
     "bridge": {"name": TEXT, "parameters": OBJECT},
+    "map": Optional(Kind("'mlp' or 'lens'", lambda value: value in ("mlp", "lens"))),
     "widths": LIST,
     "options": Optional(Each(_OPTION)),
     "weights_sha256": Optional(TEXT),
     "fit": Maybe({"steps": _STEPS, "held_out": _CURVE, "settings": Optional(OBJECT)}),
 }
 """The types of it; the model's and the bridge's own check theirs."""
+
+
+def file_format(map_name: str) -> int:
+    """The number of the files' format, for one of `bridges.cost.reader.MAPS`."""
+    return FORMATS[map_name]
 
 
 def save_cost(
@@ -187,10 +195,14 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{folder} holds no saved cost: {path.name} cannot be read ({error})") from error
-    file_format = config.get("format") if isinstance(config, dict) else None
-    if file_format != FORMAT:
+    found = config.get("format") if isinstance(config, dict) else None
+    expected = FORMATS["mlp"]
+    if isinstance(config, dict) and config.get("map") == "lens":
+        expected = FORMATS["lens"]
+    if found != expected or isinstance(found, bool):
         raise BadInput(
-            f"{path} has format {shown(file_format)}, expected {FORMAT}: was it written by this project?"
+            f"{path} has format {shown(found)}, expected {expected}: was it written by this project, "
+            "or by a newer version of it?"
         )
     missing = {"model", "bridge", "widths", "fit"} - config.keys()
     if missing:

@@ -14,19 +14,22 @@ from torch import Tensor, nn
 
 from bridges.cost.documents import Layout
 from bridges.cost.files import (
-    FORMAT,
+    END_POINTS,
     check_tensors,
+    file_format,
     load_cost,
     refusing_misfit,
     save_cost,
     tensors_sha256,
 )
+from bridges.cost.reader import chosen_ends, chosen_widths, make_reader, map_of, widths_of
 from bridges.cost.targets import gather
 from bridges.errors import BadInput, check_seeds
 from bridges.fitting.settings import FitResult
 from bridges.fitting.together import fit
+from bridges.latent.end_points import EndPoints
 from bridges.latent.label_ends import LabelEnds
-from bridges.latent.latent_map import EndPoints, Layers, default_widths
+from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
 from bridges.model.probe import Reads
 from bridges.model.spec import ModelSpec, pretrained_model
@@ -36,8 +39,8 @@ from bridges.processes.base import Cost, catalogue
 from bridges.storage.field_types import misfit
 from bridges.storage.files import tensor_bytes, versions
 
-DEFAULT_OPTIONS = {"shuffle_ends": False, "fit": True}
-"""Of `RunningCost.for_model`: anything else makes a control, and the config says so."""
+DEFAULT_OPTIONS: dict[str, Any] = {"shuffle_ends": False, "fit": True, "ends": "pca"}
+"""Of `RunningCost.for_model`: the published end points, and no control."""
 
 
 class RunningCost(nn.Module):
@@ -49,11 +52,11 @@ class RunningCost(nn.Module):
     Args:
         spec: the model it belongs to.
         bridge: the process.
-        latent_map: g.
+        latent_map: what the states are read with: g, or a lens.
         end_points: [V, d].
     """
 
-    def __init__(self, spec: ModelSpec, bridge: Cost, latent_map: Layers, end_points: EndPoints) -> None:
+    def __init__(self, spec: ModelSpec, bridge: Cost, latent_map: Reader, end_points: EndPoints) -> None:
         super().__init__()
         self.spec = spec
         self.bridge = bridge
@@ -69,6 +72,8 @@ class RunningCost(nn.Module):
         model: nn.Module,
         bridge: str | Cost = "brownian",
         *,
+        map: str = "mlp",
+        ends: str | None = None,
         latent_dim: int | None = None,
         widths: Sequence[int] | None = None,
         seed: int = 0,
@@ -82,39 +87,39 @@ class RunningCost(nn.Module):
             model: a transformers model, plain or wrapped: a masked, causal or encoder-decoder language
                 model, or a classifier on one of these.
             bridge: a registered name, or a bridge.
+            map: what reads the states: "mlp", the published latent map, or "lens", an affine map for
+                each layer that `fit` makes in closed form; see `bridges.latent.lens.Lens`.
+            ends: of the vocabulary, "pca", the published ones, or "white"; see `EndPoints`. By default
+                "pca" with "mlp" and "white" with "lens".
             latent_dim: d; by default the rule of `bridges.latent.latent_map.default_widths`.
             widths: all widths of g, instead of the rule; the last is d.
-            seed: of g's initial weights and of the shuffle; the global generator is left alone.
+            seed: of the map's initial weights and of the shuffle; the global generator is left alone.
             shuffle_ends: a control: each word gets the end point of another, by one permutation.
-            fit: False is a control: g stays as random as it is, and `fit` refuses to change it.
+            fit: False is a control: the map stays as random as it is, and `fit` refuses to change it.
             reads: which state predicts a label: "same", the one at its own position, as in masked LMs,
                 or "next", the one before it, as in most causal ones. By default the model is asked: it
                 runs once on a few tokens.
 
         Raises:
-            BadInput: for an unknown bridge, sizes out of range, or a model that cannot carry a cost or
-                cannot be asked.
+            BadInput: for an unknown bridge, map or end points, sizes out of range, or a model that
+                cannot carry a cost or cannot be asked.
         """
+        ends = chosen_ends(map, ends)
         spec = ModelSpec.of(model, reads)
         check_seeds(seed=seed)
         if not isinstance(bridge, Cost):
             bridge = catalogue.parse(bridge)
-        if widths is None:
-            widths = default_widths(spec.hidden_size, latent_dim)
-        elif not isinstance(widths, Sequence) or not widths:
-            raise BadInput("widths is empty: expected the widths of g's layers, the last one d")
-        elif latent_dim is not None and latent_dim != widths[-1]:
-            raise BadInput(f"latent_dim={latent_dim} but widths end in {widths[-1]}: give one of them")
+        sizes = chosen_widths(map, spec, latent_dim, widths)
         with unsharded(plm := pretrained_model(model)):
             embeddings = predicting_table(plm)
-        end_points = EndPoints.from_embeddings(embeddings, widths[-1])
+        end_points = EndPoints.from_embeddings(embeddings, sizes[-1], ends=ends)
         if shuffle_ends:
             end_points = end_points.shuffled(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            latent_map = bridge.make_map(spec.hidden_size, widths)
-        cost = cls(spec, bridge, latent_map, end_points).to(embeddings.device)
-        cost.options = {"shuffle_ends": shuffle_ends, "fit": fit}
+            reader = make_reader(map, bridge, spec, sizes)
+        cost = cls(spec, bridge, reader, end_points).to(embeddings.device)
+        cost.options = {"shuffle_ends": shuffle_ends, "fit": fit, "ends": ends}
         return cost
 
     @property
@@ -172,10 +177,8 @@ class RunningCost(nn.Module):
                 its decoder's.
             targets: token ids [B, S], -100 where there is no target.
             attention_mask: [B, S], 0 at padding; default all attended. See `Layout.of` for more.
-            labels: end points of labels; ``targets`` are then indices into them. A label with several
-                words is a mixture: with c_k the cost towards word k and n layers in its mean, the cost
-                is ``-log(sum_k weight_k exp(-n c_k)) / n``. A bridge may mix in other labels' words, see
-                `Cost.ends`.
+            labels: end points of labels; ``targets`` are then indices into them. See
+                `bridges.processes.base.Cost.of_labels` for several words of a label.
             in_place: the targets are not predicted but read where they stand, with all that is attended
                 as context, in any model: so it is with the label of a sequence at its pooled position.
             layout: instead of a mask: which positions there are, and which are one document.
@@ -191,15 +194,46 @@ class RunningCost(nn.Module):
         )
         if not len(answers):
             return trajectory.states.sum((0, 2))  # [0], and part of the states' graph
+        return self.of_trajectory(trajectory, answers, labels=labels, generator=generator)
+
+    def of_trajectory(
+        self,
+        trajectory: Trajectory,
+        answers: Tensor,
+        *,
+        labels: LabelEnds | None = None,
+        reader: Reader | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The running cost of trajectories that are known already: [N].
+
+        Args:
+            trajectory: of N tokens.
+            answers: int64 [N], their token ids, or labels.
+            labels: as `costs`. Without any, a cost that holds a label against others holds a token
+                against the batch's other ones.
+            reader: in the place of the cost's own.
+            generator: as `costs`.
+        """
+        if labels is None and self.bridge.contrasts:
+            words, answers = answers.unique(return_inverse=True)
+            labels = LabelEnds.of_tokens(self.end_points, words)
+        given = (reader or self.latent_map, trajectory)
         if labels is None:
-            ends, log_weights = self.end_points(answers), None
-        else:
-            ends, log_weights = self.bridge.ends(labels)(answers)
-        costs = self.bridge.cost(self.latent_map, trajectory, ends, generator=generator)
-        if log_weights is not None:
-            count = self.bridge.terms(trajectory)
-            costs = -torch.logsumexp(log_weights.to(costs) - count * costs, 0) / count
-        return costs
+            return self.bridge.cost(*given, self.end_points(answers), generator=generator)
+        return self.bridge.of_labels(*given, answers, labels, generator=generator)
+
+    def latents(self, trajectory: Trajectory) -> Tensor:
+        """The latent trajectory z [L+1, N, d], that the bridge is asked about.
+
+        Raises:
+            BadInput: for a bridge whose map makes none.
+        """
+        if not self.latent_map.makes_latents:
+            raise BadInput(f"{self.bridge.registered_name!r} reads the states without latents")
+        factor = self.bridge.mean_factor(trajectory.times())
+        latent: Tensor = self.latent_map(trajectory, factor)
+        return latent
 
     def trajectory(
         self,
@@ -223,19 +257,21 @@ class RunningCost(nn.Module):
             layout,
             classes=classes,
             in_place=in_place,
+            context=self.latent_map.reads_context,
         )
 
     def fit(self, model: nn.Module, tokenizer: Any, texts: Iterable[str], **options: Any) -> FitResult:
-        """Fit the latent map on text with the model frozen; see `bridges.fitting.together.fit`."""
+        """Fit the map that reads the states on text; see `bridges.fitting.together.fit`."""
         return fit(self, model, tokenizer, texts, **options)
 
     def config(self) -> dict[str, Any]:
         """Everything but the weights, JSON-able."""
         return {
-            "format": FORMAT,
+            "format": file_format(map_of(self.latent_map)),
             "model": dataclasses.asdict(self.spec),
             "bridge": self._process(),
-            "widths": [len(bias) for bias in self.latent_map.biases],
+            "map": map_of(self.latent_map),
+            "widths": widths_of(self.latent_map),
             "fit": self.fit_record,
             "options": self.options,
             "versions": versions(),
@@ -246,11 +282,14 @@ class RunningCost(nn.Module):
         return {"name": self.bridge.registered_name, "parameters": self.bridge.hyperparameters}
 
     def digest(self) -> str:
-        """A hash of everything the value depends on: bridge, latent map and end points."""
+        """A hash of everything the value depends on: bridge, latent map and end points.
+
+        The end points count to the digits that are the same on every machine.
+        """
         digest = hashlib.sha256(json.dumps(self._process(), sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
-            digest.update(tensor_bytes(tensor))
+            digest.update(tensor_bytes(self.end_points.rounded if name == END_POINTS else tensor))
         return digest.hexdigest()
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -282,8 +321,8 @@ class RunningCost(nn.Module):
             bridge = catalogue.get(config["bridge"]["name"], **config["bridge"]["parameters"])
             end_points = EndPoints(torch.empty(spec.vocab_size, config["widths"][-1]))
             with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
-                latent_map = bridge.make_map(spec.hidden_size, config["widths"])
-                cost = cls(spec, bridge, latent_map, end_points)
+                reader = make_reader(config.get("map", "mlp"), bridge, spec, config["widths"])
+                cost = cls(spec, bridge, reader, end_points)
             for tensor in tensors.values():
                 cost.to(tensor.dtype)  # as it was saved; otherwise loading would cast
             cost.load_state_dict(tensors, strict=True)

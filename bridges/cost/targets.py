@@ -95,12 +95,14 @@ def gather(
     *,
     classes: int | None,
     in_place: bool,
+    context: bool = True,
 ) -> tuple[Trajectory, Tensor]:
     """The targets' trajectories, and their tokens or labels [N]; arguments as `read`.
 
     Args:
         hidden_states: L+1 tensors [B, S, H].
         attention_mask, layout: either, or neither where all is attended.
+        context: whether the mean states are asked for.
 
     Raises:
         BadInput: as `read`, and for states that are not this model's.
@@ -118,5 +120,5 @@ def gather(
     where = read(spec, targets, layout, classes=classes, in_place=in_place)
     if where.documents is not None:
         hidden_states = [where.documents.take(hidden) for hidden in hidden_states]
-    path = Trajectory.gather(hidden_states, where.context, where.rows, where.columns)
+    path = Trajectory.gather(hidden_states, where.context, where.rows, where.columns, context=context)
     return path, where.targets

@@ -26,13 +26,12 @@ _PAIRS: Shape = [(COUNT, FINITE)]
 _FACTS: Shape = {"step": COUNT, "history": {"held_out": _PAIRS, "training": _PAIRS}}
 
 
-def run(loops: Sequence[FitLoop], text: FitText, *, progress: bool) -> None:
+def run(loops: Sequence[FitLoop], text: FitText, settings: FitSettings, *, progress: bool) -> None:
     """Bring fits on the same text to their ends: for each batch the model runs once for all of them.
 
     Each goes as it would alone, to the same bits. One that was interrupted earlier than the others
     catches up with them; one that stops early is done.
     """
-    settings = text.settings
     running = [loop for loop in loops if not loop.is_over]
     step = min((loop.steps for loop in running), default=settings.max_steps)
     with progress_bar(

@@ -2,51 +2,119 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from bridges.errors import BadInput, check_counts, check_seeds, is_number, shown
 
-_SHARES = {"learning_rate": "a number", "warmup": "a share", "mask_share": "a share"}
-
 
 @dataclass(frozen=True)
-class FitSettings:
-    """How the latent map is fitted. Published optimiser (arXiv 2305.17670, appendix), smaller scale.
+class TextSettings:
+    """How text is read for a fit.
 
     Attributes:
-        max_steps: optimiser steps at most.
         batch_size: rows a step.
         max_length: tokens a row at most.
-        learning_rate: peak of AdamW's; linear warm-up, then linear decay to 0 at max_steps.
-        warmup: share of max_steps.
         mask_share: share of a masked-LM row's words that are targets.
         held_out: rows kept for the held-out cost.
-        eval_every: steps between looks at the held-out cost.
-        patience: looks without a gain of 0.1 % before the fit stops early.
         seed: of order and masks.
     """
 
-    max_steps: int = 2000
     batch_size: int = 32
     max_length: int = 128
-    learning_rate: float = 1e-3
-    warmup: float = 0.05
     mask_share: float = 0.15
     held_out: int = 256
-    eval_every: int = 50
-    patience: int = 6
     seed: int = 0
 
     def __post_init__(self) -> None:
-        counts = ("max_steps", "batch_size", "max_length", "held_out", "eval_every", "patience")
-        check_counts(**{name: getattr(self, name) for name in counts})
+        check_counts(**{name: getattr(self, name) for name in ("batch_size", "max_length", "held_out")})
         check_seeds(seed=self.seed)
         if self.max_length < 8:
             raise BadInput(f"max_length={self.max_length}: expected at least 8 tokens")
-        for name, expected in _SHARES.items():
-            value = getattr(self, name)
-            if not is_number(value) or not 0 < value < 1:
-                raise BadInput(f"{name}={shown(value)}: expected {expected} in (0, 1)")
+        _check_share("mask_share", self.mask_share, "a share")
+
+    @property
+    def most_rows(self) -> int:
+        """More rows than these are not read."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class FitSettings(TextSettings):
+    """How the latent map is fitted. Published optimiser (arXiv 2305.17670, appendix), smaller scale.
+
+    Attributes:
+        batch_size, max_length, mask_share, held_out, seed: of `TextSettings`.
+        max_steps: optimiser steps at most.
+        learning_rate: peak of AdamW's; linear warm-up, then linear decay to 0 at max_steps.
+        warmup: share of max_steps.
+        eval_every: steps between looks at the held-out cost.
+        patience: looks without a gain of 0.1 % before the fit stops early.
+    """
+
+    max_steps: int = 2000
+    learning_rate: float = 1e-3
+    warmup: float = 0.05
+    eval_every: int = 50
+    patience: int = 6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(**{name: getattr(self, name) for name in ("max_steps", "eval_every", "patience")})
+        _check_share("learning_rate", self.learning_rate, "a number")
+        _check_share("warmup", self.warmup, "a share")
+
+    @property
+    def most_rows(self) -> int:
+        return self.max_steps * self.batch_size + self.held_out
+
+
+@dataclass(frozen=True)
+class LensSettings(TextSettings):
+    """How a lens is fitted: one pass over text, without steps or a learning rate.
+
+    Attributes:
+        batch_size, max_length, mask_share, held_out, seed: of `TextSettings`.
+        max_tokens: targets that are read at most, the held-out ones aside.
+        ridge: strength of the regression, in units of a normalised state's mean square; None for each
+            layer's own, chosen by held-out error.
+    """
+
+    max_tokens: int = 50_000
+    ridge: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(max_tokens=self.max_tokens)
+        if self.ridge is not None and (not is_number(self.ridge) or not 0 < self.ridge < 1e9):
+            raise BadInput(f"ridge={shown(self.ridge)}: expected a number above 0, or None")
+
+    @property
+    def most_rows(self) -> int:
+        return self.max_tokens + self.held_out  # a row has at least one target
+
+    def of_text(self) -> dict[str, Any]:
+        """What sums over text depend on; the strength is chosen afterwards."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k != "ridge"}
+
+
+def _check_share(name: str, value: object, expected: str) -> None:
+    if not is_number(value) or not 0 < value < 1:  # type: ignore[operator]
+        raise BadInput(f"{name}={shown(value)}: expected {expected} in (0, 1)")
+
+
+@dataclass(frozen=True)
+class LayerFit:
+    """How well a lens guesses the end points of held-out text at one layer.
+
+    Attributes:
+        r2: the share of their spread that it explains.
+        ridge: the strength of its regression.
+    """
+
+    r2: float
+    ridge: float
 
 
 @dataclass(frozen=True)
@@ -54,11 +122,12 @@ class FitResult:
     """What a fit did.
 
     Attributes:
-        steps: optimiser steps taken.
+        steps: optimiser steps taken; of a lens, batches read.
         best_step: the step whose latent map and learned parameters were kept.
         held_out: (step, held-out cost) pairs; the first is the random map's.
         training: (step, mean training cost since the pair before) pairs.
         stopped_early: whether patience ran out before max_steps.
+        layers: of a lens, how each layer came out.
     """
 
     steps: int
@@ -66,6 +135,7 @@ class FitResult:
     held_out: tuple[tuple[int, float], ...]
     training: tuple[tuple[int, float], ...]
     stopped_early: bool
+    layers: tuple[LayerFit, ...] = ()
 
     @property
     def best(self) -> float:

@@ -20,7 +20,7 @@ from bridges.fitting.batches import (
     moved_ahead,
     token_rows,
 )
-from bridges.fitting.settings import FitSettings
+from bridges.fitting.settings import TextSettings
 from bridges.model.forward import accepted_parameters
 from bridges.model.positions import max_positions
 from bridges.model.spec import ModelSpec, text_config
@@ -73,15 +73,15 @@ class FitText:
         encoder: nn.Module,
         tokenizer: Any,
         texts: Iterable[str],
-        settings: FitSettings,
+        settings: TextSettings,
     ) -> None:
         self.spec, self.encoder, self.tokenizer, self.settings = spec, encoder, tokenizer, settings
         self.config: Any = encoder.config
         self.device = device_of(encoder)
         self._check_inputs()
         limit = min(settings.max_length, max_positions(text_config(encoder)) or settings.max_length)
-        most = settings.max_steps * settings.batch_size + settings.held_out
-        rows = token_rows(tokenizer, list(texts), max_length=limit, most=most, seed=settings.seed)
+        most, seed = settings.most_rows, settings.seed
+        rows = token_rows(tokenizer, list(texts), max_length=limit, most=most, seed=seed)
         if len(rows) < 2:
             raise BadInput("the text makes a single row of tokens: fitting needs at least two")
         # Held-out rows are the first ones, so at most one text has rows on both sides.

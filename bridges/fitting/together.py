@@ -16,20 +16,24 @@ from torch import nn
 
 from bridges.errors import BadInput
 from bridges.fitting.fittable import Fittable
+from bridges.fitting.lens_fit import LensFit, read_text
 from bridges.fitting.loop import FitLoop, run
-from bridges.fitting.settings import FitResult, FitSettings
+from bridges.fitting.settings import FitResult, FitSettings, LensSettings, TextSettings
 from bridges.fitting.text import FitText
+from bridges.latent.lens import Lens
 from bridges.model.identity import model_identity, own_code
 from bridges.model.spec import encoder_of
 from bridges.model.undisturbed import undisturbed
 from bridges.storage.checkpoint import Snapshot
-from bridges.storage.files import versions
+from bridges.storage.files import tensor_bytes, versions
 from bridges.storage.ownership import claimed
 from bridges.storage.source import FIT, source_digest
 
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "fit-state.safetensors"
+
+_NOTHING = FitResult(0, 0, ((0, 0.0),), (), stopped_early=False)
 
 Folder = str | os.PathLike[str]
 
@@ -46,6 +50,8 @@ def fit(
 ) -> FitResult:
     """Fit ``cost``'s latent map in place, and what its bridge learns; the best on held-out text is kept.
 
+    A lens is made in closed form from one pass over the text (`bridges.fitting.lens_fit`).
+
     Args:
         cost: a cost made for ``model``.
         model: frozen and in eval mode throughout; left as it was.
@@ -55,7 +61,7 @@ def fit(
             the same result; a state of other settings, text, weights, tokenizer or code is refused. The
             state stays until you delete it: do so once the cost is saved.
         progress: show a progress bar.
-        **settings: fields of `FitSettings`.
+        **settings: fields of `FitSettings`; of `LensSettings` for a cost whose map is a lens.
 
     A bridge that has nothing to fit, like "none", is left as it is; a warning says so.
 
@@ -92,48 +98,75 @@ def fit_together(
     Returns:
         What was done, in the order of the costs.
     """
-    chosen = _settings(settings)
     _check(costs, folders, model)
-    loops: dict[int, FitLoop] = {}
+    chosen = _settings(settings, costs)
     texts = [text for text in texts if text.strip()]
     text_sha256 = hashlib.sha256("\0".join(texts).encode()).hexdigest()
-    of_model = {} if folders is None else model_identity(model, tokenizer)
-    for k, cost in enumerate(costs):
+    made_of = {
+        "text": text_sha256,
+        **({} if folders is None else model_identity(model, tokenizer)),
+        "code": source_digest(*FIT),
+        "versions": versions(),
+    }
+
+    def snapshot(k: int, **identity: Any) -> Snapshot | None:
+        return None if folders is None else Snapshot(Path(folders[k]) / STATE_FILE, identity | made_of)
+
+    for cost in costs:
         if not cost.bridge.fits:
             logger.warning("bridge %r has nothing to fit", cost.bridge.registered_name)
-            continue
-        snapshot = None
-        if folders is not None:
-            identity = {
-                "settings": dataclasses.asdict(chosen),
-                "cost": cost.digest(),
-                "cost_code": own_code(cost),
-                "text": text_sha256,
-                **of_model,
-                "code": source_digest(*FIT),
-                "versions": versions(),
-            }
-            snapshot = Snapshot(Path(folders[k]) / STATE_FILE, identity)
-        loops[k] = FitLoop(cost, chosen, snapshot)
-    nothing = FitResult(0, 0, ((0, 0.0),), (), stopped_early=False)
-    results = [nothing] * len(costs)
-    if loops:
-        encoder = encoder_of(model)
-        text = FitText(costs[0].spec, encoder, tokenizer, texts, chosen)
-        with (
-            _claimed([] if folders is None else [folders[k] for k in loops]),
-            undisturbed(encoder),
-            _in_training([loop.fitted for loop in loops.values()]),
-        ):
+    fitted = [k for k, cost in enumerate(costs) if cost.bridge.fits]
+    groups = _by_end_points(costs, [k for k in fitted if _has_lens(costs[k])])
+    loops: dict[int, FitLoop] = {}
+    for k in (k for k in fitted if not _has_lens(costs[k])):
+        own = {"cost": costs[k].digest(), "cost_code": own_code(costs[k])}
+        kept = snapshot(k, settings=dataclasses.asdict(chosen[FitSettings]), **own)
+        loops[k] = FitLoop(costs[k], chosen[FitSettings], kept)
+    results = dict.fromkeys(range(len(costs)), _NOTHING)
+    encoder = encoder_of(model)
+
+    def text(kind: type[Any]) -> FitText:
+        return FitText(costs[0].spec, encoder, tokenizer, texts, chosen[kind])
+
+    with (
+        _claimed([] if folders is None else [folders[k] for k in fitted]),
+        undisturbed(encoder),
+        _undone([costs[k] for k in fitted if k not in loops]),
+        _in_training([loop.fitted for loop in loops.values()]),
+    ):
+        if loops:
             for loop in loops.values():
                 loop.resume()
-            run(list(loops.values()), text, progress=progress)
-            for k, loop in loops.items():
-                results[k] = loop.finish()
-    for k, (cost, result) in enumerate(zip(costs, results, strict=True)):
-        more = {"text_sha256": text_sha256} if k in loops else {}
-        cost.fit_record = _record(chosen, result, **more)
-    return results
+            run(list(loops.values()), text(FitSettings), chosen[FitSettings], progress=progress)
+            results |= {k: loop.finish() for k, loop in loops.items()}
+        if groups:
+            read = chosen[LensSettings].of_text()
+            fits = [
+                LensFit.of([costs[k] for k in group], snapshot(group[0], settings=read, ends=ends))
+                for ends, group in groups.items()
+            ]
+            of_text = text(LensSettings)
+            read_text(fits, of_text, chosen[LensSettings], progress=progress)
+            for group, fit in zip(groups.values(), fits, strict=True):
+                results |= dict(zip(group, fit.finish(of_text, chosen[LensSettings]), strict=True))
+    for k, cost in enumerate(costs):
+        more = {"text_sha256": text_sha256} if k in fitted else {}
+        kind = LensSettings if _has_lens(cost) else FitSettings
+        cost.fit_record = _record(chosen[kind], results[k], **more)
+    return list(results.values())
+
+
+def _has_lens(cost: Fittable) -> bool:
+    return isinstance(cost.latent_map, Lens)
+
+
+def _by_end_points(costs: Sequence[Fittable], which: Sequence[int]) -> dict[str, list[int]]:
+    """Costs with a lens, by a hash of their end points: those with the same have one regression."""
+    groups: dict[str, list[int]] = {}
+    for k in which:
+        digest = hashlib.sha256(tensor_bytes(costs[k].end_points.rounded)).hexdigest()
+        groups.setdefault(digest, []).append(k)
+    return groups
 
 
 @contextmanager
@@ -179,18 +212,41 @@ def _check(costs: Sequence[Fittable], folders: Sequence[Folder] | None, model: n
             )
 
 
-def _record(settings: FitSettings, result: FitResult, **more: Any) -> dict[str, Any]:
+def _record(settings: TextSettings, result: FitResult, **more: Any) -> dict[str, Any]:
     """What a cost keeps of its fit, the same before saving and after loading."""
     record = {"settings": dataclasses.asdict(settings), **dataclasses.asdict(result), **more}
     return dict(json.loads(json.dumps(record)))
 
 
-def _settings(given: dict[str, Any]) -> FitSettings:
-    known = [field.name for field in dataclasses.fields(FitSettings)]
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise BadInput(f"fit takes no {', '.join(unknown)}; it takes {', '.join(known)}")
-    return FitSettings(**given)
+def _settings(given: dict[str, Any], costs: Sequence[Fittable]) -> dict[type[Any], Any]:
+    """The settings of each kind of fit that the costs need.
+
+    Raises:
+        BadInput: for one that is none of theirs, or impossible.
+    """
+    kinds = {LensSettings if _has_lens(cost) else FitSettings for cost in costs}
+    fields = {kind: {field.name for field in dataclasses.fields(kind)} for kind in kinds}
+    known = sorted(set().union(*fields.values()))
+    if unknown := sorted(set(given) - set(known)):
+        of = "a lens" if kinds == {LensSettings} else "fit"
+        raise BadInput(f"{of} takes no {', '.join(unknown)}; it takes {', '.join(known)}")
+    return {
+        kind: kind(**{name: value for name, value in given.items() if name in names})
+        for kind, names in fields.items()
+    }
+
+
+@contextmanager
+def _undone(costs: Sequence[Fittable]) -> Iterator[None]:
+    """An error leaves the costs with a lens as they were."""
+    modules = [module for cost in costs for module in (cost.latent_map, cost.bridge)]
+    before = [{k: v.clone() for k, v in module.state_dict().items()} for module in modules]
+    try:
+        yield
+    except BaseException:
+        for module, state in zip(modules, before, strict=True):
+            module.load_state_dict(state)
+        raise
 
 
 @contextmanager

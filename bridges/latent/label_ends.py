@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bridges.errors import BadInput
-from bridges.latent.latent_map import EndPoints
+from bridges.latent.end_points import EndPoints
 
 _CANCELLED = 1e-3
 """Length of a mean of unit vectors, below which it points nowhere."""
@@ -66,6 +66,12 @@ class LabelEnds:
             proportions = torch.tensor(share, dtype=torch.float64)
             log_weights[label, :count] = (proportions / proportions.sum()).log().to(log_weights)
         return cls(vectors, log_weights)
+
+    @classmethod
+    def of_tokens(cls, end_points: EndPoints, tokens: Tensor) -> LabelEnds:
+        """Each of the tokens [C] as a label of its own."""
+        vectors = end_points(tokens)[:, None]
+        return cls(vectors, torch.zeros_like(vectors[..., 0]))
 
     def __len__(self) -> int:
         return len(self.vectors)

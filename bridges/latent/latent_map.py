@@ -1,15 +1,17 @@
-"""The latent map g and the end points: where trajectories live and where they should end."""
+"""What a cost reads states with, and the published form of it: the latent map g."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from bridges.errors import BadInput, is_whole, shown
 from bridges.latent.trajectory import Trajectory
+from kernels.bridge_nll import bridge_nll
 from kernels.pytorch import project
 
 PAPER_WIDTHS = (1024, 256, 128)
@@ -32,7 +34,57 @@ def default_widths(hidden_size: int, latent_dim: int | None = None) -> tuple[int
     return min(first, hidden_size), max(min(second, hidden_size // 4), dim), dim
 
 
-class Layers(nn.Module):
+class Reader(nn.Module):
+    """What a cost reads a trajectory with: `LatentMap` or `bridges.latent.lens.Lens`, for example."""
+
+    reads_context: ClassVar[bool] = True
+    """Whether the mean state of a sequence is read beside the states."""
+    makes_latents: ClassVar[bool] = True
+    """Whether there is a latent trajectory, that of `forward`."""
+
+    @property
+    def dim(self) -> int:
+        """The latent dimension d."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in, and a cost through it is of."""
+        raise NotImplementedError
+
+    def forward(self, trajectory: Trajectory, factor: Tensor | None = None) -> Tensor:
+        """Latents z, [L+1, N, d].
+
+        Args:
+            trajectory: of N tokens.
+            factor: [L+1] or [L+1, d], a process's mean factors m(t_i): a reader that guesses the end
+                point itself is multiplied by them; others are fitted to the process as they are.
+        """
+        raise NotImplementedError(f"{type(self).__name__} makes no latents")
+
+    def fused_cost(
+        self,
+        trajectory: Trajectory,
+        end: Tensor,
+        carry: Tensor | None,
+        mean: Tensor,
+        precision: Tensor,
+        factor: Tensor,
+    ) -> Tensor | None:
+        """Mean over layers of ``precision_i |z_i - carry_i z_{i-1} - mean_i v|^2 / 2`` in one operation.
+
+        Args:
+            trajectory: of N tokens.
+            end: [N, d], or [K, N, d].
+            carry, mean, precision, factor: [L+1]; no carry where each layer is by itself.
+
+        Returns:
+            [N] or [K, N]; None where there is no such operation.
+        """
+        return None
+
+
+class Layers(Reader):
     """A stack of linear layers that reads ``[context; state]`` in R^{2H}: what a cost's map is made of.
 
     Args:
@@ -60,6 +112,14 @@ class Layers(nn.Module):
     def biases(self) -> list[Tensor]:
         return [layer.bias for layer in self.layers]  # type: ignore[misc]
 
+    @property
+    def dim(self) -> int:
+        return len(self.biases[-1])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.weights[0].dtype
+
 
 class LatentMap(Layers):
     """g: a linear-GELU stack from ``[context; state]`` in R^{2H} to R^d, shared by all layers.
@@ -67,61 +127,28 @@ class LatentMap(Layers):
     No activation after the last layer (arXiv 2305.17670, section 4). Arguments as `Layers`.
     """
 
-    def forward(self, trajectory: Trajectory) -> Tensor:
-        """Latent trajectory, [L+1, N, d]."""
-        dtype = self.weights[0].dtype
-        states, context = trajectory.states.to(dtype), trajectory.context.to(dtype)
+    def forward(self, trajectory: Trajectory, factor: Tensor | None = None) -> Tensor:
+        states, context = trajectory.states.to(self.dtype), trajectory.context.to(self.dtype)
         return project(states, context, trajectory.rows, self.weights, self.biases)
 
-
-class EndPoints(nn.Module):
-    """End points of the vocabulary: one unit vector [d] a word, [V, d] in all.
-
-    Args:
-        vectors: [V, d], rows of unit length.
-    """
-
-    vectors: Tensor
-
-    def __init__(self, vectors: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("vectors", vectors)
-
-    @classmethod
-    def from_embeddings(cls, embeddings: Tensor, latent_dim: int) -> EndPoints:
-        """PCA to d dimensions of the centred word embeddings [V, E], rows scaled to unit length.
-
-        Deterministic: computed in float64 on the CPU from the covariance, and each axis points where
-        its largest loading is positive.
-
-        Raises:
-            BadInput: if d exceeds the rank the matrix can have, or an embedding is not finite.
-        """
-        vocabulary, width = embeddings.shape
-        if not is_whole(latent_dim, 1, min(vocabulary - 1, width)):
-            raise BadInput(
-                f"latent_dim={shown(latent_dim)}: expected 1 to {min(vocabulary - 1, width)} for word "
-                f"embeddings of shape {(vocabulary, width)}"
-            )
-        table = embeddings.detach().to("cpu", torch.float64)
-        if not table.isfinite().all():
-            bad = int((~table.isfinite()).any(1).nonzero()[0])
-            raise BadInput(f"the word embedding of token {bad} is not finite: is the model loaded?")
-        table = table - table.mean(0)
-        _, axes = torch.linalg.eigh(table.T @ table)
-        axes = axes[:, -latent_dim:].flip(1)
-        largest = axes.abs().argmax(0, keepdim=True)
-        axes = axes * axes.gather(0, largest).sign()
-        projected = table @ axes
-        length = projected.norm(dim=1, keepdim=True)
-        tiny = torch.finfo(torch.float64).tiny
-        return cls((projected / length.clamp(min=tiny)).to(torch.float32))
-
-    def shuffled(self, seed: int) -> EndPoints:
-        """The same points dealt out to other words, by a permutation of the vocabulary."""
-        rng = torch.Generator().manual_seed(seed)
-        return EndPoints(self.vectors[torch.randperm(len(self.vectors), generator=rng)])
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """End points of token ids [N]: [N, d]. Only these rows are touched."""
-        return self.vectors[tokens]
+    def fused_cost(
+        self,
+        trajectory: Trajectory,
+        end: Tensor,
+        carry: Tensor | None,
+        mean: Tensor,
+        precision: Tensor,
+        factor: Tensor,
+    ) -> Tensor | None:
+        return bridge_nll(
+            trajectory.states,
+            trajectory.context,
+            trajectory.rows,
+            self.weights,
+            self.biases,
+            end,
+            carry,
+            mean,
+            precision,
+            reduction="none",
+        )

@@ -26,7 +26,8 @@ class Trajectory:
 
     Attributes:
         states: [L+1, N, H], the hidden states of each target token through all layers.
-        context: [L+1, B, H], the mean state of each sequence through all layers.
+        context: [L+1, B, H], the mean state of each sequence through all layers; without rows, [L+1, 0,
+            H], where the reader takes no notice of it.
         rows: int64 [N], the sequence each target belongs to.
     """
 
@@ -36,10 +37,17 @@ class Trajectory:
 
     @classmethod
     def gather(
-        cls, hidden_states: Sequence[Tensor], mask: Tensor, rows: Tensor, columns: Tensor
+        cls,
+        hidden_states: Sequence[Tensor],
+        mask: Tensor,
+        rows: Tensor,
+        columns: Tensor,
+        *,
+        context: bool = True,
     ) -> Trajectory:
         """Read a trajectory out of L+1 hidden states [B, S, H]; see `pool_trajectory`."""
-        return cls(*pool_trajectory(hidden_states, mask, rows, columns), rows)
+        states, mean = pool_trajectory(hidden_states, mask, rows, columns, context=context)
+        return cls(states, states[:, :0] if mean is None else mean, rows)
 
     def times(self) -> Tensor:
         """Times of the layers, [L+1] in float64."""

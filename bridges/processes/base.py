@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from bridges.errors import BadInput
 from bridges.latent.label_ends import LabelEnds
-from bridges.latent.latent_map import LatentMap, Layers
+from bridges.latent.latent_map import LatentMap, Layers, Reader
+from bridges.latent.lens import Lens
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.parameters import Learnable
 from bridges.registry import Registry, constructor_defaults
@@ -29,6 +30,9 @@ class Cost(nn.Module, ABC):
     formula: ClassVar[str] = ""
     fits: ClassVar[bool] = True
     """Whether its cost has something to fit: a gradient to what `make_map` makes."""
+    contrasts: ClassVar[bool] = False
+    """Whether it needs to know what else a label might be: of targets that are tokens, the other words
+    of a batch."""
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -51,7 +55,7 @@ class Cost(nn.Module, ABC):
     @abstractmethod
     def cost(
         self,
-        latent_map: Layers,
+        latent_map: Reader,
         trajectory: Trajectory,
         end: Tensor,
         *,
@@ -60,7 +64,7 @@ class Cost(nn.Module, ABC):
         """The running cost of each token's trajectory, a mean over layers where layers are summed over.
 
         Args:
-            latent_map: made by `make_map`.
+            latent_map: made by `make_map`, or `make_lens`.
             trajectory: of N tokens.
             end: [N, d] end points, or [K, N, d]: K of them for each token.
             generator: fixes the noise of a cost that draws any; the others take no notice of it. All K
@@ -78,9 +82,45 @@ class Cost(nn.Module, ABC):
         """Where trajectories of the labels end, in a `RunningCost`: at the labels' own words."""
         return labels
 
+    def of_labels(
+        self,
+        latent_map: Reader,
+        trajectory: Trajectory,
+        answers: Tensor,
+        labels: LabelEnds,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The running cost of each token's trajectory, given that it is one of some labels: [N].
+
+        A label with several words is a mixture: with c_k the `cost` towards word k and n the `terms` of
+        its mean, the cost is ``-log(sum_k weight_k exp(-n c_k)) / n``.
+
+        Args:
+            latent_map, trajectory, generator: as `cost`.
+            answers: int64 [N], each token's label.
+            labels: where trajectories of each label end.
+        """
+        ends, log_weights = self.ends(labels)(answers)
+        costs = self.cost(latent_map, trajectory, ends, generator=generator)
+        count = self.terms(trajectory)
+        return -torch.logsumexp(log_weights.to(costs) - count * costs, 0) / count
+
     def make_map(self, hidden_size: int, widths: Sequence[int]) -> Layers:
         """The trainable map that `cost` reads the states with: g, unless the cost needs another."""
         return LatentMap(hidden_size, widths)
+
+    def make_lens(self, num_states: int, hidden_size: int, dim: int) -> Lens:
+        """The lens that `cost` reads the L+1 states with in the place of g.
+
+        Raises:
+            BadInput: if it can read them with nothing but a map of its own.
+        """
+        return Lens(num_states, hidden_size, dim)
+
+    def mean_factor(self, t: Tensor) -> Tensor:
+        """What a guess of the end point is multiplied by at times t [T] for a latent: [T] or [T, d]."""
+        return torch.ones_like(t)
 
 
 catalogue: Registry[Cost] = Registry(

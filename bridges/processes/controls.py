@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bridges.latent.latent_map import Layers
+from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.base import Cost
 from bridges.processes.brownian import BrownianBridge
@@ -31,14 +31,14 @@ class Regression(Control, name="regression"):
 
     def cost(
         self,
-        latent_map: Layers,
+        latent_map: Reader,
         trajectory: Trajectory,
         end: Tensor,
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         one = torch.ones_like(trajectory.times())
-        return steps_cost(latent_map, trajectory, end, Steps(None, one, one))
+        return steps_cost(latent_map, trajectory, end, Steps(None, one, one, one))
 
 
 class Kinetic(Control, name="kinetic"):
@@ -62,9 +62,12 @@ class Kinetic(Control, name="kinetic"):
         super().__init__()
         self.brownian = BrownianBridge(likelihood="path")
 
+    def mean_factor(self, t: Tensor) -> Tensor:
+        return self.brownian.mean_factor(t)
+
     def cost(
         self,
-        latent_map: Layers,
+        latent_map: Reader,
         trajectory: Trajectory,
         end: Tensor,
         *,
@@ -86,10 +89,10 @@ class Nothing(Control, name="none"):
 
     def cost(
         self,
-        latent_map: Layers,
+        latent_map: Reader,
         trajectory: Trajectory,
         end: Tensor,
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        return end.new_zeros(end.shape[:-1], dtype=latent_map.weights[0].dtype)
+        return end.new_zeros(end.shape[:-1], dtype=latent_map.dtype)

@@ -13,20 +13,25 @@ import torch
 from torch import Tensor
 
 from bridges.errors import BadInput, check_name
-from bridges.latent.latent_map import Layers
+from bridges.latent.latent_map import Layers, Reader
+from bridges.latent.lens import Lens
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.base import Process, check_density, check_end, check_increasing, check_times
 from bridges.processes.likelihood import (
     LIKELIHOODS,
     Steps,
+    Whitened,
     cholesky,
     colour,
     columns,
     diagonal,
-    joint_cost,
+    latents,
     normaliser,
     steps_cost,
     whiten,
+    whitened_by_steps,
+    whitened_cost,
+    whitened_jointly,
 )
 from bridges.processes.parameters import checked_names
 
@@ -114,12 +119,22 @@ class GaussianBridge(Process):
         return type(self).covariance is not GaussianBridge.covariance
 
     def make_map(self, hidden_size: int, widths: Sequence[int]) -> Layers:
-        if self.dims is not None and self.dims != widths[-1]:
+        self._check_dim(widths[-1])
+        return super().make_map(hidden_size, widths)
+
+    def make_lens(self, num_states: int, hidden_size: int, dim: int) -> Lens:
+        self._check_dim(dim)
+        return super().make_lens(num_states, hidden_size, dim)
+
+    def _check_dim(self, dim: int) -> None:
+        if self.dims is not None and self.dims != dim:
             raise BadInput(
                 f"{type(self).__name__} has parameters for {self.dims} latent dimensions, but the "
-                f"latent map ends in {widths[-1]}: give as many numbers, or latent_dim={self.dims}"
+                f"latent map ends in {dim}: give as many numbers, or latent_dim={self.dims}"
             )
-        return super().make_map(hidden_size, widths)
+
+    def mean_factor(self, t: Tensor) -> Tensor:
+        return self.marginal(t)[0]
 
     def mean(self, t: Tensor, end: Tensor) -> Tensor:
         factor, _ = self.marginal(check_times(t))
@@ -215,7 +230,7 @@ class GaussianBridge(Process):
 
     def cost(
         self,
-        latent_map: Layers,
+        latent_map: Reader,
         trajectory: Trajectory,
         end: Tensor,
         *,
@@ -229,10 +244,11 @@ class GaussianBridge(Process):
         While every parameter is fixed the normaliser is left out: it changes no gradient then.
         """
         t = trajectory.times()
-        if self.likelihood == "path" and not self._goes_by_steps():
-            factor, _ = self.marginal(t)
-            root = cholesky(self.covariance(t[:, None], t[None]))
-            value, variance = joint_cost(latent_map, trajectory, end, factor, root), diagonal(root)
+        if self._is_joint():
+            root = self._root(t)
+            factor = self.mean_factor(t)
+            path = whitened_jointly(latents(latent_map, trajectory, factor), factor, root)
+            value, variance = whitened_cost(path, end).to(latent_map.dtype), diagonal(root)
         else:
             steps = self._steps(t)
             value, variance = steps_cost(latent_map, trajectory, end, steps), steps.variance
@@ -240,10 +256,24 @@ class GaussianBridge(Process):
             value = value + normaliser(variance, end.shape[-1]).to(value.dtype)
         return value
 
+    def whitened(self, latent: Tensor, t: Tensor) -> Whitened:
+        """A latent trajectory [L, N, d] at times t [L], its layers made independent of each other."""
+        if self._is_joint():
+            return whitened_jointly(latent, self.mean_factor(t), self._root(t))
+        return whitened_by_steps(latent, self._steps(t))
+
     def _steps(self, t: Tensor) -> Steps:
+        factor, variance = self.marginal(t)
         if self.likelihood == "marginal":
-            return Steps(None, *self.marginal(t))
-        return Steps(*self.transition(torch.cat([torch.zeros_like(t[:1]), t[:-1]]), t))
+            return Steps(None, factor, variance, factor)
+        return Steps(*self.transition(torch.cat([torch.zeros_like(t[:1]), t[:-1]]), t), factor)
+
+    def _root(self, t: Tensor) -> Tensor:
+        return cholesky(self.covariance(t[:, None], t[None]))
+
+    def _is_joint(self) -> bool:
+        """Whether the likelihood needs the law of all layers at once."""
+        return self.likelihood == "path" and not self._goes_by_steps()
 
     def _goes_by_steps(self) -> bool:
         """Whether transitions from one layer to the next are the whole law."""

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from bridges.errors import BadInput
-from bridges.latent.latent_map import Layers
+from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
-from kernels.bridge_nll import bridge_nll
 
 LIKELIHOODS = ("marginal", "path")
 
@@ -23,53 +22,75 @@ class Steps:
     Attributes:
         carry: [L] or [L, d]; None where each layer is by itself.
         mean, variance: [L], or [L, d] where the dimensions differ.
+        factor: likewise, of the marginal mean: ``E z_i = factor_i v``.
     """
 
     carry: Tensor | None
     mean: Tensor
     variance: Tensor
+    factor: Tensor
 
 
-def steps_cost(latent_map: Layers, trajectory: Trajectory, end: Tensor, steps: Steps) -> Tensor:
+@dataclass(frozen=True)
+class Whitened:
+    """A trajectory under a Gaussian law, its layers made independent of each other.
+
+    Minus its log-likelihood is ``sum_i sum_d precision_i (value_i - mean_i v)^2 / 2``, and that of its
+    first k layers the sum up to k, but for the normaliser.
+
+    Attributes:
+        value: [L, N, d].
+        mean, precision: [L, 1] or [L, d].
+    """
+
+    value: Tensor
+    mean: Tensor
+    precision: Tensor
+
+
+def whitened_by_steps(latent: Tensor, steps: Steps) -> Whitened:
+    """Of a latent trajectory [L, N, d]."""
+    value = latent
+    if steps.carry is not None:  # carry_0 multiplies the start, which is zero
+        carry = columns(steps.carry).to(latent.dtype)
+        value = torch.cat([latent[:1], latent[1:] - carry[1:] * latent[:-1]])
+    count = len(latent)
+    mean, precision = (x.reshape(count, -1).to(latent.dtype) for x in (steps.mean, 1 / steps.variance))
+    return Whitened(value, mean, precision)
+
+
+def whitened_jointly(latent: Tensor, factor: Tensor, root: Tensor) -> Whitened:
+    """Of a latent trajectory [L, N, d], given the root of the covariance; see `whiten`.
+
+    In float64: neighbouring layers of a smooth process hardly differ, and the whitening divides by that.
+    """
+    value = whiten(root, latent.double())
+    # Whitening is linear, so one solve does for every end point.
+    mean = whiten(root, columns(factor).expand(-1, 1, latent.shape[-1])).squeeze(1)
+    return Whitened(value, mean, torch.ones_like(mean[:, :1]))
+
+
+def steps_cost(reader: Reader, trajectory: Trajectory, end: Tensor, steps: Steps) -> Tensor:
     """Mean over layers of ``sum_d (z_i - carry_i z_{i-1} - mean_i v)^2 / (2 variance_i)``.
 
     Returns:
         [N], or [K, N] for end points [K, N, d].
     """
     if steps.variance.dim() == 1:
-        return bridge_nll(
-            trajectory.states,
-            trajectory.context,
-            trajectory.rows,
-            latent_map.weights,
-            latent_map.biases,
-            end,
-            steps.carry,
-            steps.mean,
-            1 / steps.variance,
-            reduction="none",
-        )
-    latent = _latent(latent_map, trajectory)
-    moved = latent
-    if steps.carry is not None:  # carry_0 multiplies the start, which is zero
-        moved = torch.cat([latent[:1], latent[1:] - columns(steps.carry)[1:] * latent[:-1]])
-    residual = moved - columns(steps.mean) * end.to(latent.dtype).unsqueeze(-3)
-    square = residual.square() / columns(steps.variance)
-    return (square.sum((-3, -1)) / (2 * len(latent))).to(latent_map.weights[0].dtype)
+        laws = (steps.carry, steps.mean, 1 / steps.variance, steps.factor)
+        fused = reader.fused_cost(trajectory, end, *laws)
+        if fused is not None:
+            return fused
+    latent = latents(reader, trajectory, steps.factor)
+    return whitened_cost(whitened_by_steps(latent, steps), end).to(reader.dtype)
 
 
-def joint_cost(
-    latent_map: Layers, trajectory: Trajectory, end: Tensor, mean: Tensor, root: Tensor
-) -> Tensor:
-    """Mean over layers of ``sum_d (K^-1/2 (z - mean v))_i^2 / 2``; arguments and shape as `whiten`.
-
-    In float64: neighbouring layers of a smooth process hardly differ, and the whitening divides by that.
-    """
-    latent = whiten(root, _latent(latent_map, trajectory))
-    # Whitening is linear, so one solve does for all K end points.
-    factor = whiten(root, columns(mean).expand(-1, 1, end.shape[-1]))
-    residual = latent - factor * end.to(latent.dtype).unsqueeze(-3)
-    return (residual.square().sum((-3, -1)) / (2 * len(latent))).to(latent_map.weights[0].dtype)
+def whitened_cost(path: Whitened, end: Tensor) -> Tensor:
+    """Mean over layers of ``sum_d precision_i (value_i - mean_i v)^2 / 2``: [N] or [K, N]."""
+    end = end.to(path.value.dtype).unsqueeze(-3)
+    residual = path.value - path.mean.unsqueeze(1) * end
+    square = residual.square() * path.precision.unsqueeze(1)
+    return square.sum((-3, -1)) / (2 * len(path.value))
 
 
 def normaliser(variance: Tensor, dim: int) -> Tensor:
@@ -122,8 +143,8 @@ def columns(x: Tensor) -> Tensor:
     return x.reshape(len(x), 1, -1)
 
 
-def _latent(latent_map: Layers, trajectory: Trajectory) -> Tensor:
-    """The latent trajectory [L, N, d] in float64, of a map that computes in its own dtype."""
+def latents(reader: Reader, trajectory: Trajectory, factor: Tensor) -> Tensor:
+    """The latent trajectory [L, N, d] in float64, of a reader that computes in its own dtype."""
     with torch.autocast(trajectory.states.device.type, enabled=False):
-        latent: Tensor = latent_map(trajectory)
+        latent: Tensor = reader(trajectory, factor)
     return latent.double()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bridges.errors import BadInput, is_number, shown
 from bridges.latent.label_ends import LabelEnds
-from bridges.latent.latent_map import Layers
+from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.base import check_end
 from bridges.processes.wrapped import Wrapped, parse_gaussian
@@ -110,7 +110,7 @@ class RandomEndBridge(Wrapped, name="random"):
 
     def cost(
         self,
-        latent_map: Layers,
+        latent_map: Reader,
         trajectory: Trajectory,
         end: Tensor,
         *,

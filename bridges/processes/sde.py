@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bridges.errors import BadInput, check_counts, shown
-from bridges.latent.latent_map import Layers
+from bridges.latent.latent_map import Layers, Reader
+from bridges.latent.lens import Lens
 from bridges.latent.trajectory import Trajectory, layer_times
 from bridges.processes.base import catalogue
 from bridges.processes.gaussian import GaussianBridge
@@ -34,6 +35,8 @@ class DriftNetwork(Layers):
         hidden_size: H.
         widths: widths of the layers; the last is d.
     """
+
+    makes_latents = False
 
     def __init__(self, hidden_size: int, widths: Sequence[int]) -> None:
         super().__init__(hidden_size, widths)
@@ -93,12 +96,18 @@ class SDEBridge(Wrapped, name="sde"):
     def make_map(self, hidden_size: int, widths: Sequence[int]) -> DriftNetwork:
         return DriftNetwork(hidden_size, widths)
 
+    def make_lens(self, num_states: int, hidden_size: int, dim: int) -> Lens:
+        raise BadInput(
+            "map='lens': the drift of 'sde' is a network that reads the states themselves, so there are "
+            "no latents for a lens to make; use map='mlp', or another bridge, such as 'brownian'"
+        )
+
     def terms(self, trajectory: Trajectory) -> int:
         return 1
 
     def cost(
         self,
-        latent_map: Layers,
+        latent_map: Reader,
         trajectory: Trajectory,
         end: Tensor,
         *,

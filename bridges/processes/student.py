@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bridges.errors import BadInput, is_number, shown
-from bridges.latent.latent_map import Layers
+from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.base import check_density, check_end
 from bridges.processes.formulas import exact
@@ -89,7 +89,7 @@ class StudentBridge(Wrapped, name="student"):
 
     def cost(
         self,
-        latent_map: Layers,
+        latent_map: Reader,
         trajectory: Trajectory,
         end: Tensor,
         *,
@@ -101,7 +101,7 @@ class StudentBridge(Wrapped, name="student"):
         """
         factor, variance = self.process.marginal(trajectory.times())
         with torch.autocast(end.device.type, enabled=False):
-            latent = latent_map(trajectory)
+            latent = latent_map(trajectory, factor)
             pull = columns(factor).to(latent.dtype) * end.to(latent.dtype).unsqueeze(-3)
             value = self._misfit(latent - pull, variance).mean(-2)
             if self.process.learn:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bridges.errors import BadInput, shown
 from bridges.latent.latent_map import Layers
+from bridges.latent.lens import Lens
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.base import Process, catalogue
 from bridges.processes.gaussian import GaussianBridge
@@ -46,6 +47,12 @@ class Wrapped(Process):
 
     def make_map(self, hidden_size: int, widths: Sequence[int]) -> Layers:
         return self.process.make_map(hidden_size, widths)
+
+    def make_lens(self, num_states: int, hidden_size: int, dim: int) -> Lens:
+        return self.process.make_lens(num_states, hidden_size, dim)
+
+    def mean_factor(self, t: Tensor) -> Tensor:
+        return self.process.mean_factor(t)
 
 
 def parse_gaussian(argument: str, text: str) -> GaussianBridge:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from bridges.cost.running_cost import RunningCost
-from bridges.latent.latent_map import EndPoints
+from bridges.latent.end_points import EndPoints
 from bridges.latent.trajectory import Trajectory
 from bridges.model.fingerprint import Fingerprint
 from bridges.model.spec import ModelSpec

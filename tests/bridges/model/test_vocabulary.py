@@ -28,7 +28,7 @@ from transformers import (
 import pets
 from bridges import BadInput, RunningCost
 from bridges.fitting.batches import masked_batch
-from bridges.latent.latent_map import EndPoints
+from bridges.latent.end_points import EndPoints
 from bridges.seeds import generator
 
 SIZE, OTHER = len(VOCABULARY), 40

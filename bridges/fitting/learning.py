@@ -1,0 +1,88 @@
+"""What a bridge learns once the reader is known: its parameters, on latents that stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bridges.errors import BadInput
+from bridges.latent.latent_map import Reader
+from bridges.latent.trajectory import Trajectory
+
+_STEPS = 200
+_TOLERANCE = 1e-9
+
+
+class Guesses(Reader):
+    """Reads guesses that were made before: the states of its trajectories are them, [L+1, N, d].
+
+    Args:
+        dim: d.
+    """
+
+    reads_context = False
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self._dim = dim
+
+    @property
+    def dim(self) -> int:
+        return self._dim
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float64
+
+    def forward(self, trajectory: Trajectory, factor: Tensor | None = None) -> Tensor:
+        guess = trajectory.states.double()
+        return guess if factor is None else guess * factor.to(guess).reshape(len(guess), 1, -1)
+
+
+def learn(bridge: nn.Module, value: Callable[[], Tensor], parameters: Sequence[nn.Parameter]) -> None:
+    """Minimise a cost over a bridge's few parameters, by L-BFGS: no seed, no learning rate.
+
+    Args:
+        bridge: whose parameters they are.
+        value: the cost, a scalar, at their present values.
+        parameters: changed in place, and frozen again.
+
+    Raises:
+        BadInput: if the cost is not finite at some point.
+    """
+    optimizer = torch.optim.LBFGS(
+        parameters,
+        max_iter=_STEPS,
+        tolerance_grad=_TOLERANCE,
+        tolerance_change=_TOLERANCE,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = value()
+        if not loss.isfinite():
+            raise BadInput(
+                f"the running cost of {type(bridge).__name__} became {loss.item()} while its parameters "
+                "were learned: start them elsewhere, or learn fewer"
+            )
+        loss.backward()
+        return float(loss)
+
+    before = [p.detach().clone() for p in parameters]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            optimizer.step(closure)
+    except BaseException:
+        with torch.no_grad():
+            for parameter, old in zip(parameters, before, strict=True):
+                parameter.copy_(old)
+        raise
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+            parameter.grad = None

@@ -27,8 +27,8 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels.gpu import bridge_nll as triton_backend
 from kernels.gpu import launch as triton_launch
+from kernels.gpu import operations as triton_backend
 from kernels.path.network import PathNetwork
 
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}

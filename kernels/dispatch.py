@@ -81,7 +81,7 @@ def _triton_refusal(like: Tensor) -> str | None:
 
 
 BACKENDS: list[Backend] = [
-    Backend("triton", "kernels.gpu.bridge_nll", _triton_refusal, lambda like: like.is_cuda),
+    Backend("triton", "kernels.gpu.operations", _triton_refusal, lambda like: like.is_cuda),
     Backend("pytorch", "kernels.pytorch", _pytorch_refusal, lambda like: True),
 ]
 """In order of priority."""

@@ -1,4 +1,4 @@
-"""The lens: hidden states read by an affine map of each layer's own, and the Gaussian cost of the reading."""
+"""The lens: an affine reader of each layer's normalised states, and the Gaussian cost of its reading."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from kernels.dispatch import choose
 
 
 def lens_project(states: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None = None) -> Tensor:
-    r"""Each layer's guess of the end point: :math:`p_i = W_i x_i + b_i`, :math:`x = h / \mathrm{rms}(h)`.
+    """Each layer's guess of the end point: ``p_i = W_i x_i + b_i`` of the normalised state.
 
-    :math:`\mathrm{rms}(h)^2` is the mean of h's H squares; a state of zeros has x = 0. It is found without
-    overflow or underflow for every finite state.
+    That is ``x = h / rms(h)`` with the root of the mean of h's squares, or 0 for a state of zeros; it is
+    found without overflow or underflow for every finite state.
 
     Args:
         states: [L, N, H] from `kernels.pooling.pool_trajectory`, in any floating dtype; N may be 0.
@@ -49,14 +49,16 @@ def lens_nll(
     *,
     backend: str | None = None,
 ) -> Tensor:
-    r"""The marginal Gaussian cost of every layer: :math:`\pi_i |f_i p_i - m_i v|^2 / 2`, p of `lens_project`.
+    """The marginal Gaussian cost of every layer: ``precision_i |factor_i p_i - mean_i v|^2 / 2``.
+
+    The guess p is that of `lens_project`.
 
     Args:
         states: [L, N, H] from `kernels.pooling.pool_trajectory`, in any floating dtype; N may be 0.
         weight: [L, d, H].
         bias: [L, d].
         end: [N, d] end points v, or [K, N, d]: K of them for each token, whose latents are shared.
-        factor, mean, precision: [L], f, m and pi above.
+        factor, mean, precision: [L].
         backend: the implementation, by name; by default `kernels.dispatch` chooses.
 
     Returns:

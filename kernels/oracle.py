@@ -81,7 +81,7 @@ def lens_project(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         for h in layer:
             x = h / h.square().mean().sqrt() if h.any() else 0 * h
             tokens.append(weight[i] @ x + bias[i])
-        layers.append(torch.stack(tokens) if tokens else bias.new_zeros(0, bias.shape[1]))
+        layers.append(torch.stack(tokens) if tokens else layer @ weight[i].T)
     return torch.stack(layers)
 
 
@@ -102,7 +102,7 @@ def lens_nll(
     for i, latents in enumerate(lens_project(states, weight, bias)):
         residuals = [factor[i] * p - mean[i] * v for p, v in zip(latents, end, strict=True)]
         costs = [precision[i] * r.square().sum() / 2 for r in residuals]
-        layers.append(torch.stack(costs) if costs else states.new_zeros(0))
+        layers.append(torch.stack(costs) if costs else latents.sum(1))
     return torch.stack(layers)
 
 

@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
 from kernels.dispatch import choose
+
+
+@overload
+def pool_trajectory(
+    hidden_states: Sequence[Tensor],
+    mask: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    *,
+    context: Literal[True] = True,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def pool_trajectory(
+    hidden_states: Sequence[Tensor],
+    mask: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    *,
+    context: bool,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor | None]: ...
 
 
 def pool_trajectory(
@@ -16,8 +41,9 @@ def pool_trajectory(
     rows: Tensor,
     columns: Tensor,
     *,
+    context: bool = True,
     backend: str | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """The states at the targets and the mean state of each sequence, for every layer.
 
     Args:
@@ -25,10 +51,12 @@ def pool_trajectory(
         mask: bool [B, S], the positions the mean runs over; a row without any has mean zero.
             States at other positions have no influence, but must be finite.
         rows, columns: int64 [N], sequence and position of every target; N may be 0.
+        context: False where nobody reads the mean states: they are most of the work. No position but the
+            targets' is read then, and none but theirs has a gradient other than zero.
         backend: the implementation, by name; by default `kernels.dispatch` chooses.
 
     Returns:
-        states [L+1, N, H] and context [L+1, B, H], in float32 (float64 for float64 input).
+        states [L+1, N, H] and context [L+1, B, H] or None, in float32 (float64 for float64 input).
 
     Differentiable once, with respect to the hidden states. The result does not depend on an enclosing
     autocast.
@@ -57,5 +85,7 @@ def pool_trajectory(
         )
     with torch.autocast(first.device.type, enabled=False):
         chosen = choose(first, backend).backend.operations
-        pooled: tuple[Tensor, Tensor] = chosen.pool_trajectory(hidden_states, mask, rows, columns)
+        pooled: tuple[Tensor, Tensor | None] = chosen.pool_trajectory(
+            hidden_states, mask, rows, columns, context=context
+        )
         return pooled

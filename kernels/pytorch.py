@@ -75,12 +75,44 @@ class _PoolTrajectory(torch.autograd.Function):
         return None, None, None, *out
 
 
+class _TargetStates(torch.autograd.Function):
+    """The pooling without the mean; its gradient is zero but at the targets."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, columns: Tensor, *hidden_states: Tensor) -> Tensor:
+        first = hidden_states[0]
+        dtype = torch.promote_types(first.dtype, torch.float32)
+        states = first.new_empty(len(hidden_states), rows.numel(), first.shape[2], dtype=dtype)
+        for i, hidden in enumerate(hidden_states):
+            states[i] = hidden[rows, columns]
+        ctx.save_for_backward(rows, columns)
+        ctx.shape, ctx.dtype = first.shape, first.dtype
+        return states
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad_states,) = grads
+        rows, columns = ctx.saved_tensors
+        out: list[Tensor | None] = []
+        for i, needed in enumerate(ctx.needs_input_grad[2:]):
+            if not needed:
+                out.append(None)
+                continue
+            grad = rows.new_zeros(ctx.shape, dtype=ctx.dtype)
+            grad.index_put_((rows, columns), grad_states[i].to(ctx.dtype), accumulate=True)
+            out.append(grad)
+        return None, None, *out
+
+
 def pool_trajectory(
-    hidden_states: Sequence[Tensor], mask: Tensor, rows: Tensor, columns: Tensor
-) -> tuple[Tensor, Tensor]:
+    hidden_states: Sequence[Tensor], mask: Tensor, rows: Tensor, columns: Tensor, *, context: bool
+) -> tuple[Tensor, Tensor | None]:
     """See `kernels.pooling.pool_trajectory`."""
-    states, context = _PoolTrajectory.apply(mask, rows, columns, *hidden_states)
-    return states, context
+    if not context:
+        return _TargetStates.apply(rows, columns, *hidden_states), None
+    states, means = _PoolTrajectory.apply(mask, rows, columns, *hidden_states)
+    return states, means
 
 
 def project(

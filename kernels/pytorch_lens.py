@@ -1,4 +1,4 @@
-"""The lens in PyTorch: one batched product over the layers each way, and no [K, L, N, d] for K end points."""
+"""The lens in PyTorch: one batched product over the layers each way, nothing K times the latents' size."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kernels.first_order import marked
+
 
 def _scaled(states: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The states over their largest magnitude, in a dtype, and the factor [L, N, 1] that did it.
 
-    The factor is kept a normal number whose square is none of our business: what is squared is at most 4.
+    The factor is kept a normal number, which leaves the largest magnitude between 2^-23 and 4.
     """
     states = states.to(dtype)
     tiny = torch.finfo(dtype).tiny
@@ -97,12 +99,8 @@ class _LensNll(torch.autograd.Function):
 
 def _once(backward: Any, ctx: Any, grad: Tensor) -> Tensor:
     """A backward of first order, in full precision though it be asked for under an autocast."""
-    # The gradient depends on the states even where ``grad`` is a constant: a second derivative must be
-    # refused then too, and `once_differentiable` looks at its arguments only.
     with torch.autocast(grad.device.type, enabled=False):
-        found: Tensor = backward(
-            ctx, grad.detach().requires_grad_() if torch.is_grad_enabled() else grad
-        )
+        found: Tensor = backward(ctx, marked(grad))
         return found
 
 
@@ -113,7 +111,7 @@ def _project_backward(ctx: Any, grad: Tensor) -> Tensor:
 
 @once_differentiable
 def _nll_backward(ctx: Any, grad: Tensor) -> Tensor:
-    """``sum_k g_k pi f (f p - m v_k)``, in which the end points meet before anything has K times the size."""
+    """``sum_k g_k precision f (f p - m v_k)``: the end points are added up before they meet p."""
     *kept, ends, factor, mean, precision = ctx.saved_tensors
     latent = kept[3]
     pull = torch.zeros_like(latent)

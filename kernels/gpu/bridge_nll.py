@@ -1,4 +1,4 @@
-"""The operations on Triton kernels; the cost: what is launched when and kept for the gradient."""
+"""The bridge likelihood on Triton kernels: what is launched when and kept for the gradient."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kernels.first_order import marked
 from kernels.gpu import launch as run
 from kernels.gpu.likelihood import likelihood
 from kernels.gpu.linear import linear, linear_backward, segment_sum, weight_gradient
-from kernels.gpu.path import adjoint_sequential, solve_sequential
-from kernels.gpu.pooling import pool_trajectory
-
-__all__ = ["adjoint_sequential", "bridge_nll", "pool_trajectory", "solve_sequential"]
 
 
 def _forward(
@@ -70,10 +67,8 @@ class _BridgeNll(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
-        # The gradient depends on the inputs even where ``outputs`` is a constant: a second derivative
-        # must be refused then too, and `once_differentiable` looks at its arguments only.
         (grad,) = outputs
-        return _first_order(ctx, grad.detach().requires_grad_() if torch.is_grad_enabled() else grad)
+        return _first_order(ctx, marked(grad))
 
 
 @once_differentiable

@@ -35,10 +35,14 @@ def on(device: torch.device) -> Any:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-def tile(rows: int, columns: int, *, largest: int = 0) -> tuple[int, int]:
-    """The largest tile from TILES[largest] on that gives every multiprocessor work, or the smallest."""
+def tile(rows: int, columns: int, *, largest: int = 0, products: int = 1) -> tuple[int, int]:
+    """The largest tile from TILES[largest] on that gives every multiprocessor work, or the smallest.
+
+    Args:
+        products: how many matrices of that size are cut into tiles, none of which lies in two.
+    """
     for block in TILES[largest:]:
-        if triton.cdiv(rows, block[0]) * triton.cdiv(columns, block[1]) >= PROGRAMS:
+        if products * triton.cdiv(rows, block[0]) * triton.cdiv(columns, block[1]) >= PROGRAMS:
             return block
     return TILES[-1]
 

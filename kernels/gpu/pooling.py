@@ -15,12 +15,16 @@ from kernels.gpu.pooling_kernels import pool_backward_kernel, pool_kernel
 
 
 def _pool(
-    hidden_states: Sequence[Tensor], mask: Tensor, rows: Tensor, columns: Tensor
+    hidden_states: Sequence[Tensor], mask: Tensor, rows: Tensor, columns: Tensor, means: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """States [L+1, N, H], context [L+1, B, H] and the number of kept positions [B], at least 1."""
+    """States [L+1, N, H], context [L+1, B, H] and the number of kept positions [B], at least 1.
+
+    Without ``means`` B is 0 in the latter two.
+    """
     layers = [h if h.stride(2) == 1 else h.contiguous() for h in hidden_states]
     first = layers[0]
-    batch, length, width = first.shape
+    _, length, width = first.shape
+    batch = len(first) if means else 0
     states = first.new_empty(len(layers), rows.numel(), width, dtype=torch.float32)
     context = first.new_empty(len(layers), batch, width, dtype=torch.float32)
     counts = first.new_empty(batch, dtype=torch.float32)
@@ -76,6 +80,7 @@ def _pool_backward(
         S=length,
         N=order.numel(),
         H=width,
+        MEANS=len(counts) > 0,
         ALIGNED=width % 8 == 0 and all(address % 16 == 0 for address, _ in table),
         BLOCK_S=16,
         BLOCK_H=128,
@@ -93,11 +98,11 @@ class _PoolTrajectory(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, mask: Tensor, rows: Tensor, columns: Tensor, *hidden_states: Tensor
+        ctx: Any, means: bool, mask: Tensor, rows: Tensor, columns: Tensor, *hidden_states: Tensor
     ) -> tuple[Tensor, Tensor]:
         mask = mask.contiguous().view(torch.uint8)
         rows, columns = rows.contiguous(), columns.contiguous()
-        states, context, counts = _pool(hidden_states, mask, rows, columns)
+        states, context, counts = _pool(hidden_states, mask, rows, columns, means)
         ctx.save_for_backward(mask, rows, columns, counts)
         ctx.shape, ctx.dtype = hidden_states[0].shape, hidden_states[0].dtype
         return states, context
@@ -110,20 +115,20 @@ class _PoolTrajectory(torch.autograd.Function):
         # Where the targets of each position are in the sorted list; the host never sees a number.
         positions, order = torch.sort(rows * mask.shape[1] + columns, stable=True)
         offsets = torch.searchsorted(positions, torch.arange(mask.numel() + 1, device=mask.device))
-        needed = [i for i, need in enumerate(ctx.needs_input_grad[3:]) if need]
+        needed = [i for i, need in enumerate(ctx.needs_input_grad[4:]) if need]
         grads = [mask.new_empty(ctx.shape, dtype=ctx.dtype) for _ in needed]
         with run.on(mask.device):
             _pool_backward(grads, needed, mask, counts, (order, offsets), grad_states, grad_context)
         found: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
         for i, grad in zip(needed, grads, strict=True):
-            found[3 + i] = grad
+            found[4 + i] = grad
         return tuple(found)
 
 
 def pool_trajectory(
-    hidden_states: Sequence[Tensor], mask: Tensor, rows: Tensor, columns: Tensor
-) -> tuple[Tensor, Tensor]:
+    hidden_states: Sequence[Tensor], mask: Tensor, rows: Tensor, columns: Tensor, *, context: bool
+) -> tuple[Tensor, Tensor | None]:
     """See `kernels.pooling.pool_trajectory`."""
     with run.on(mask.device):
-        states, context = _PoolTrajectory.apply(mask, rows, columns, *hidden_states)
-    return states, context
+        states, means = _PoolTrajectory.apply(context, mask, rows, columns, *hidden_states)
+    return states, means if context else None

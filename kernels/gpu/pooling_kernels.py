@@ -29,7 +29,10 @@ def pool_kernel(
     BLOCK_S: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    """Programs below B write the masked mean of one sequence, the others gather BLOCK_N targets."""
+    """Programs below B write the masked mean of one sequence, the others gather BLOCK_N targets.
+
+    Where no mean is wanted B is 0.
+    """
     block = tl.program_id(0)
     layer = tl.program_id(2).to(tl.int64)
     h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
@@ -79,6 +82,7 @@ def pool_backward_kernel(
     S,
     N,
     H,
+    MEANS: tl.constexpr,  # whether there were any; else counts and grad_context are empty
     ALIGNED: tl.constexpr,
     BLOCK_S: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -95,10 +99,12 @@ def pool_backward_kernel(
     layer = tl.load(table + 2 * tl.program_id(2) + 1)
 
     position = b * S + s
-    keep = tl.load(mask + position, mask=s < S, other=0) != 0
-    share = tl.load(grad_context + (layer * B + b) * H + h, mask=h_valid, other=0.0)
-    share /= tl.load(counts + b)
-    total = tl.where(keep[:, None], share[None, :], 0.0)
+    total = tl.zeros([BLOCK_S, BLOCK_H], tl.float32)
+    if MEANS:
+        keep = tl.load(mask + position, mask=s < S, other=0) != 0
+        share = tl.load(grad_context + (layer * B + b) * H + h, mask=h_valid, other=0.0)
+        share /= tl.load(counts + b)
+        total = tl.where(keep[:, None], share[None, :], 0.0)
 
     start = tl.load(offsets + position, mask=s < S, other=0)
     count = tl.load(offsets + position + 1, mask=s < S, other=0) - start

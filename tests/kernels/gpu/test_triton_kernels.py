@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from kernels import bridge_nll as operations
 from kernels import oracle
 from kernels.gpu import launch as triton_launch
-from kernels.gpu.bridge_nll import pool_trajectory
+from kernels.pooling import pool_trajectory
 from kernels.gpu.linear import linear, linear_backward, weight_gradient
 
 pytestmark = pytest.mark.slow

@@ -75,24 +75,29 @@ class LensSettings(TextSettings):
     """How a lens is fitted: one pass over text, without steps or a learning rate.
 
     Attributes:
-        batch_size, max_length, mask_share, held_out, seed: of `TextSettings`.
-        max_tokens: targets that are read at most, the held-out ones aside.
+        batch_size, max_length, mask_share, seed: of `TextSettings`.
+        held_out: rows that choose the strengths and are measured; each is as good as many looks of a fit
+            by steps.
+        max_tokens: targets that are read at most, the held-out ones aside; None for fifty for each
+            dimension H of the states.
         ridge: strength of the regression, in units of a normalised state's mean square; None for each
             layer's own, chosen by held-out error.
     """
 
-    max_tokens: int = 50_000
+    held_out: int = 64
+    max_tokens: int | None = None
     ridge: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_counts(max_tokens=self.max_tokens)
+        if self.max_tokens is not None:
+            check_counts(max_tokens=self.max_tokens)
         if self.ridge is not None and (not is_number(self.ridge) or not 0 < self.ridge < 1e9):
             raise BadInput(f"ridge={shown(self.ridge)}: expected a number above 0, or None")
 
     @property
     def most_rows(self) -> int:
-        return self.max_tokens + self.held_out  # a row has at least one target
+        return 2**31 if self.max_tokens is None else self.max_tokens + self.held_out
 
     def of_text(self) -> dict[str, Any]:
         """What sums over text depend on; the strength is chosen afterwards."""

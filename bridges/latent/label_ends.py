@@ -13,7 +13,7 @@ from bridges.errors import BadInput
 from bridges.latent.end_points import EndPoints
 
 _CANCELLED = 1e-3
-"""Length of a mean of unit vectors, below which it points nowhere."""
+"""Length of a mean of unit vectors, or of a difference, below which it points nowhere."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,21 @@ class LabelEnds:
         if self.vectors.device == device:
             return self
         return LabelEnds(self.vectors.to(device), self.log_weights.to(device))
+
+    def means(self) -> Tensor:
+        """Each label's mean end point over its words, [C, d]."""
+        return (self.log_weights.exp()[..., None] * self.vectors).sum(1)
+
+    def contrasts(self) -> tuple[Tensor, Tensor]:
+        """What tells labels apart: their mean end points about the mean of all, and a basis of the span.
+
+        Returns:
+            [C, d], and [r, d] with orthonormal rows; r is C - 1 unless labels end at the same places.
+        """
+        means = self.means().double()
+        about = means - means.mean(0)
+        _, sizes, axes = torch.linalg.svd(about, full_matrices=False)
+        return about, axes[sizes > _CANCELLED * sizes.clamp(min=_CANCELLED).max()]
 
     def confused(self, keep: float) -> LabelEnds:
         """The same labels, each of which may be mistaken for another: a mixture over all labels' words.

@@ -3,7 +3,9 @@
 Importing this room registers all of them. A new file is added here, and nowhere else.
 """
 
+from bridges.processes.about_label import AboutLabel
 from bridges.processes.alpha import AlphaBridge
+from bridges.processes.axis import Axis
 from bridges.processes.base import Cost, Process, catalogue
 from bridges.processes.brownian import BrownianBridge
 from bridges.processes.clock import ClockBridge
@@ -12,6 +14,7 @@ from bridges.processes.fractional import FractionalBridge
 from bridges.processes.gaussian import GaussianBridge
 from bridges.processes.gp import GPBridge, StationaryBridge
 from bridges.processes.ou import OUBridge
+from bridges.processes.posterior import Posterior
 from bridges.processes.random_end import RandomEndBridge
 from bridges.processes.sde import SDEBridge
 from bridges.processes.smooth import SmoothBridge
@@ -24,7 +27,9 @@ Bridge = Process
 available, get, info, parse = catalogue.available, catalogue.get, catalogue.info, catalogue.parse
 
 __all__ = [
+    "AboutLabel",
     "AlphaBridge",
+    "Axis",
     "Bridge",
     "BridgeInfo",
     "BrownianBridge",
@@ -37,6 +42,7 @@ __all__ = [
     "Kinetic",
     "Nothing",
     "OUBridge",
+    "Posterior",
     "Process",
     "RandomEndBridge",
     "Regression",

@@ -1,0 +1,115 @@
+"""What costs about the label have in common: the evidence of each layer for each word it might be."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bridges.errors import BadInput, is_number, shown
+from bridges.latent.label_ends import LabelEnds
+from bridges.latent.latent_map import Layers, Reader
+from bridges.latent.lens import Lens
+from bridges.latent.trajectory import Trajectory
+from bridges.processes.base import Cost
+from bridges.processes.likelihood import Whitened, latents
+from bridges.processes.wrapped import parse_gaussian
+
+LAYERS = ("process", "flat")
+
+
+class AboutLabel(Cost):
+    """A cost of what the states say about the label among others, under a Gaussian bridge.
+
+    Of targets that are tokens the others are the other words of the batch; with one word there are none,
+    and the cost is 0.
+
+    Args:
+        process: a Gaussian bridge, as in `bridges.parse`: "brownian", "ou:theta=2,likelihood=path".
+        layers: "process" leaves each layer the weight that the bridge gives it; "flat" gives all the
+            same, their mean. Only of layers that count by themselves, ``likelihood=marginal``.
+        until: the share of the layers that count, above 0, to 1, the last ones being left out: there
+            cross-entropy acts already.
+
+    Raises:
+        BadInput: for a process that is no Gaussian bridge, or numbers out of range.
+    """
+
+    contrasts = True
+
+    def __init__(self, process: str = "brownian", layers: str = "process", until: float = 1.0) -> None:
+        super().__init__()
+        bridge = parse_gaussian("process", process)
+        if layers not in LAYERS:
+            raise BadInput(f"layers={shown(layers)}: expected {' or '.join(map(repr, LAYERS))}")
+        if layers == "flat" and bridge.likelihood != "marginal":
+            raise BadInput(
+                "layers='flat': expected a process with likelihood=marginal; in the law of a whole path "
+                "no layer counts by itself"
+            )
+        if not is_number(until) or not 0 < until <= 1:
+            raise BadInput(f"until={shown(until)}: expected a share of the layers, above 0, to 1")
+        self.process = process
+        self.layers = layers
+        self.until = until
+        self.inner = bridge
+
+    def make_map(self, hidden_size: int, widths: Any) -> Layers:
+        return self.inner.make_map(hidden_size, widths)
+
+    def make_lens(self, num_states: int, hidden_size: int, dim: int) -> Lens:
+        return self.inner.make_lens(num_states, hidden_size, dim)
+
+    def mean_factor(self, t: Tensor) -> Tensor:
+        return self.inner.mean_factor(t)
+
+    def cost(
+        self,
+        latent_map: Reader,
+        trajectory: Trajectory,
+        end: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The cost among the end points of the batch: [N], or [K, N] where each row of K is a batch."""
+        if end.dim() == 3:
+            return torch.stack([self.cost(latent_map, trajectory, v) for v in end])
+        vectors, answers = end.unique(dim=0, return_inverse=True)
+        labels = LabelEnds(vectors[:, None], vectors.new_zeros(len(vectors), 1))
+        return self.of_labels(latent_map, trajectory, answers, labels)
+
+    @abstractmethod
+    def of_labels(
+        self,
+        latent_map: Reader,
+        trajectory: Trajectory,
+        answers: Tensor,
+        labels: LabelEnds,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor: ...
+
+    def _whitened(
+        self, latent_map: Reader, trajectory: Trajectory, offset: Tensor | None = None
+    ) -> Whitened:
+        """The layers that count, made independent of each other, with the weights that are asked for.
+
+        Args:
+            latent_map: reads the states.
+            trajectory: of N tokens.
+            offset: [L, d], taken off a guess of the end point.
+        """
+        t = trajectory.times()
+        factor = self.mean_factor(t)
+        latent = latents(latent_map, trajectory, factor)
+        if offset is not None:
+            latent = latent - (factor.reshape(len(t), -1) * offset.double())[:, None]
+        path = self.inner.whitened(latent, t)
+        precision = path.precision
+        if self.layers == "flat":
+            weight = precision * path.mean.square()
+            precision = weight.mean(0) / path.mean.square()
+        count = max(1, round(self.until * len(t)))
+        return Whitened(path.value[:count], path.mean[:count], precision[:count])

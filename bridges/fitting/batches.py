@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 _MIN_TOKENS = 4  # a row needs a few words around the masked one
 _BUCKET = 32  # batches whose rows are sorted by length together
+_FIRST = 8  # of a causal row's tokens, which are no targets of a lens
 _CAUSAL_PREFIX = 0.25  # least share of a causal row that is context
 
 
@@ -52,12 +53,19 @@ class Batch:
 
 
 def token_rows(
-    tokenizer: Any, texts: Iterable[str], *, max_length: int, most: int, seed: int
+    tokenizer: Any,
+    texts: Iterable[str],
+    *,
+    max_length: int,
+    most: int,
+    seed: int,
+    most_tokens: int | None = None,
 ) -> list[list[int]]:
     """Rows of at most ``max_length`` tokens, special ones included, from the texts in random order.
 
-    Longer texts are cut into several rows; texts are read until there are ``most`` rows. Rows of fewer
-    than four words' tokens, ends of long texts among them, are left out and counted in the log.
+    Longer texts are cut into several rows; texts are read until there are ``most`` rows, or about
+    ``most_tokens`` tokens. Rows of fewer than four words' tokens, such as ends of long texts, are left
+    out and counted in the log.
 
     Raises:
         BadInput: if there is no text, or none long enough.
@@ -68,9 +76,9 @@ def token_rows(
     special = set(tokenizer.all_special_ids)
     order = torch.randperm(len(kept), generator=generator(seed)).tolist()
     rows: list[list[int]] = []
-    short = 0
+    short = tokens = 0
     for start in range(0, len(order), 256):
-        if len(rows) >= most:
+        if len(rows) >= most or (most_tokens is not None and tokens >= most_tokens):
             break
         encoded = tokenizer(
             [kept[i] for i in order[start : start + 256]],
@@ -84,6 +92,7 @@ def token_rows(
                 short += 1
             else:
                 rows.append(row)
+                tokens += len(row)
     if short:
         logger.info("left out %d rows of fewer than %d tokens", short, _MIN_TOKENS)
     if not rows:
@@ -145,13 +154,19 @@ def masked_batch(
     return Batch(shown, attended.long(), targets)
 
 
-def causal_batch(rows: list[list[int]], tokenizer: Any, *, rng: torch.Generator) -> Batch:
+def causal_batch(
+    rows: list[list[int]], tokenizer: Any, *, rng: torch.Generator, context: bool = True
+) -> Batch:
     """Causal batch: each row is cut at a random place; what comes after is the targets.
 
-    The cost's context is what comes before the first target, so it never contains an answer.
+    The cost's context is what comes before the first target, so it never contains an answer. Without a
+    context nothing but a short row's first half, or a long one's first few tokens, is left out: states
+    there are of another kind, and have seen nothing.
     """
     ids, attended = _pad(rows, tokenizer)
-    is_target = (torch.arange(ids.shape[1]) >= _cuts(attended.sum(1), rng)[:, None]) & attended
+    length = attended.sum(1)
+    cut = _cuts(length, rng) if context else (length // 2).clamp(max=_FIRST)
+    is_target = (torch.arange(ids.shape[1]) >= cut[:, None]) & attended
     return Batch(ids, attended.long(), ids.masked_fill(~is_target, IGNORED))
 
 

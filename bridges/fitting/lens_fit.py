@@ -27,7 +27,6 @@ from bridges.storage.shapes import COUNT, Shape
 logger = logging.getLogger(__name__)
 
 _SAVE_EVERY = 30.0  # seconds; what is kept are sums, the same whenever
-_TOKENS_A_DIMENSION = 50
 _FACTS: Shape = {"batches": COUNT}
 
 Known = tuple[Trajectory, Tensor]
@@ -110,7 +109,8 @@ class LensFit:
 def read_text(fits: Sequence[LensFit], text: FitText, settings: LensSettings, *, progress: bool) -> None:
     """Read the text, once for all fits; one that was interrupted earlier catches up with the others."""
     saved = time.monotonic()
-    total = settings.max_tokens or _TOKENS_A_DIMENSION * text.spec.hidden_size
+    assert settings.max_tokens is not None
+    total = settings.max_tokens
     start = min(fit.batches for fit in fits)
     done = min([total, *(fit.fitted.count for fit in fits)])
     with progress_bar(desc="fit", unit="token", total=total, initial=done, shown=progress) as bar:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from bridges.errors import BadInput, check_counts, check_seeds, is_number, shown
+
+_TOKENS_A_DIMENSION = 50
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class TextSettings:
     def most_rows(self) -> int:
         """More rows than these are not read."""
         raise NotImplementedError
+
+    @property
+    def most_tokens(self) -> int | None:
+        """Nor are more once there are so many tokens; None for no bound."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,22 @@ class LensSettings(TextSettings):
 
     @property
     def most_rows(self) -> int:
-        return 2**31 if self.max_tokens is None else self.max_tokens + self.held_out
+        return self._targets + self.held_out
+
+    @property
+    def most_tokens(self) -> int:
+        return math.ceil(self._targets / self.mask_share) + self.held_out * self.max_length
+
+    @property
+    def _targets(self) -> int:
+        assert self.max_tokens is not None, "for_width has not been asked"
+        return self.max_tokens
+
+    def for_width(self, hidden_size: int) -> LensSettings:
+        """With a number of tokens, where none was given."""
+        if self.max_tokens is not None:
+            return self
+        return dataclasses.replace(self, max_tokens=_TOKENS_A_DIMENSION * hidden_size)
 
     def of_text(self) -> dict[str, Any]:
         """What sums over text depend on; the strength is chosen afterwards."""

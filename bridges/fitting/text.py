@@ -61,6 +61,7 @@ class FitText:
         tokenizer: a fast tokenizer of the model.
         texts: one text an item, none of them blank.
         settings: of the fit.
+        context: whether the context is read: in a causal row it ends where the targets begin.
 
     Raises:
         BadInput: for text of less than two rows, or a model or tokenizer without the token that its
@@ -74,14 +75,23 @@ class FitText:
         tokenizer: Any,
         texts: Iterable[str],
         settings: TextSettings,
+        *,
+        context: bool = True,
     ) -> None:
+        self._context = context
         self.spec, self.encoder, self.tokenizer, self.settings = spec, encoder, tokenizer, settings
         self.config: Any = encoder.config
         self.device = device_of(encoder)
         self._check_inputs()
         limit = min(settings.max_length, max_positions(text_config(encoder)) or settings.max_length)
-        most, seed = settings.most_rows, settings.seed
-        rows = token_rows(tokenizer, list(texts), max_length=limit, most=most, seed=seed)
+        rows = token_rows(
+            tokenizer,
+            list(texts),
+            max_length=limit,
+            most=settings.most_rows,
+            seed=settings.seed,
+            most_tokens=settings.most_tokens,
+        )
         if len(rows) < 2:
             raise BadInput("the text makes a single row of tokens: fitting needs at least two")
         # Held-out rows are the first ones, so at most one text has rows on both sides.
@@ -194,7 +204,7 @@ class FitText:
         if self._masks:
             share, size = self.settings.mask_share, self._vocabulary
             return masked_batch(rows, self.tokenizer, share=share, rng=rng, vocabulary=size)
-        batch = causal_batch(rows, self.tokenizer, rng=rng)
+        batch = causal_batch(rows, self.tokenizer, rng=rng, context=self._context)
         # A causal LM that does not shift its labels gets them shifted.
         return batch if self.spec.reads == "next" else moved_ahead(batch)
 

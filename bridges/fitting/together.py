@@ -126,7 +126,8 @@ def fit_together(
     encoder = encoder_of(model)
 
     def text(kind: type[Any]) -> FitText:
-        return FitText(costs[0].spec, encoder, tokenizer, texts, chosen[kind])
+        reads_context = kind is FitSettings
+        return FitText(costs[0].spec, encoder, tokenizer, texts, chosen[kind], context=reads_context)
 
     with (
         _claimed([] if folders is None else [folders[k] for k in fitted]),
@@ -230,10 +231,13 @@ def _settings(given: dict[str, Any], costs: Sequence[Fittable]) -> dict[type[Any
     if unknown := sorted(set(given) - set(known)):
         of = "a lens" if kinds == {LensSettings} else "fit"
         raise BadInput(f"{of} takes no {', '.join(unknown)}; it takes {', '.join(known)}")
-    return {
+    chosen: dict[type[Any], Any] = {
         kind: kind(**{name: value for name, value in given.items() if name in names})
         for kind, names in fields.items()
     }
+    if LensSettings in chosen:
+        chosen[LensSettings] = chosen[LensSettings].for_width(costs[0].spec.hidden_size)
+    return chosen
 
 
 @contextmanager

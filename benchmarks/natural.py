@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bridges import LabelEnds, RunningCost, Trajectory
-from bridges.cost.running_cost import RunningCost as Cost
+from bridges.model.spec import encoder_of, pretrained_model
 from pets import tasks
 from pets.tasks.verbalizer import Verbalizer
 
@@ -142,28 +142,47 @@ class Asked:
         return LabelEnds.of_words(cost.end_points, [[[int(word)]] for word in self.words])
 
 
+def head(model: Any, states: Tensor) -> Tensor:
+    """The language-model head's logits of last states [N, H]: [N, V]."""
+    plm: Any = pretrained_model(model)
+    states = states.to(next(plm.parameters()).dtype)
+    part = plm.cls if hasattr(plm, "cls") else plm.get_output_embeddings()
+    logits: Tensor = part(states).float()
+    return logits
+
+
+def forward(
+    model: Any, asked: Asked, prompts: Prompts, which: Sequence[int]
+) -> tuple[tuple[Tensor, ...], Tensor, dict[str, Tensor]]:
+    """Hidden states [B, S, H] of every layer, the label words' logits [B, C], and the batch.
+
+    The head reads the states that predict the label words, and no others.
+    """
+    batch = asked.batch(prompts, which)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    hidden = encoder_of(model)(**inputs, output_hidden_states=True).hidden_states
+    at = torch.tensor([prompts.places[i] - asked.causal for i in which])
+    logits = head(model, hidden[-1][torch.arange(len(which)), at])
+    return hidden, logits[:, asked.words], batch
+
+
 @torch.no_grad()
-def look(plm: Any, asked: Asked, prompts: Prompts, cost: Cost) -> tuple[Trajectory, Tensor]:
-    """Trajectories of the label words, with context, and the head's logits of them [N, C], in order."""
+def look(model: Any, asked: Asked, prompts: Prompts, cost: RunningCost) -> tuple[Trajectory, Tensor]:
+    """Trajectories of the label words, and the head's logits of them [N, C], in the prompts' order."""
     states, context, logits, order = [], [], [], []
     for which in prompts.batches():
-        batch = asked.batch(prompts, which)
-        output = plm(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            output_hidden_states=True,
-        )
-        path, _ = cost.trajectory(output.hidden_states, batch["labels"], batch["attention_mask"])
+        hidden, scores, batch = forward(model, asked, prompts, which)
+        path, _ = cost.trajectory(hidden, batch["labels"], batch["attention_mask"])
         states.append(path.states)
         context.append(path.context)
-        at = torch.tensor([prompts.places[i] - asked.causal for i in which])
-        logits.append(output.logits[torch.arange(len(which)), at][:, asked.words].float())
+        logits.append(scores)
         order += which
     back = torch.tensor(order).argsort()
-    trajectory = Trajectory(
-        torch.cat(states, 1)[:, back], torch.cat(context, 1)[:, back], torch.arange(len(order))
-    )
-    return trajectory, torch.cat(logits)[back]
+    whole = torch.cat(context, 1)
+    if whole.shape[1]:
+        whole = whole[:, back]
+    path = Trajectory(torch.cat(states, 1)[:, back], whole, torch.arange(len(order)))
+    return path, torch.cat(logits)[back]
 
 
 def one_against_rest(scores: Tensor, labels: Tensor) -> float:

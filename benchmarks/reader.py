@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from benchmarks.environment import RESULTS, environment, to_json
-from benchmarks.natural import TEMPLATES, Asked, look, one_against_rest
+from benchmarks.natural import TEMPLATES, Asked, head, look, one_against_rest
 from bridges import RunningCost, Trajectory
 from bridges.fitting.settings import LensSettings
 from bridges.fitting.text import FitText
@@ -57,7 +57,7 @@ def fill(
             record["head"][asked.name] = {
                 "auc": one_against_rest(logits, asked.test.labels),
                 "by_layer": [
-                    one_against_rest(_head(plm, state)[:, asked.words], asked.test.labels)
+                    one_against_rest(_words(plm, asked, state), asked.test.labels)
                     for state in path.states
                 ],
             }
@@ -111,13 +111,9 @@ def _explained(plm: Any, cost: RunningCost, tokenizer: Any, texts: Sequence[str]
     return shares
 
 
-def _head(plm: Any, states: Tensor) -> Tensor:
-    """The head's logits of states [N, H]: of the last layer's they are the model's own."""
-    dtype = next(plm.parameters()).dtype
+def _words(plm: Any, asked: Asked, states: Tensor) -> Tensor:
     with torch.no_grad():
-        if hasattr(plm, "cls"):
-            return plm.cls(states.to(dtype)).float()  # type: ignore[no-any-return]
-        return plm.get_output_embeddings()(states.to(dtype)).float()  # type: ignore[no-any-return]
+        return head(plm, states)[:, asked.words]
 
 
 def load(model: str, dtype: str) -> tuple[Any, Any]:

@@ -175,24 +175,27 @@ def _run(shape: Shape, dtype: torch.dtype) -> None:
     triton_backend.bridge_nll(states, context, rows, weights, biases, *laws).sum().backward()
     with torch.no_grad():
         triton_backend.bridge_nll(states, context, rows, weights, biases, *laws)
-    if not fit and not shape.carry:  # a lens is not fitted by gradients and knows no path
-        _run_lens(shape, hidden, rows, dtype)
+    if not fit:
+        triton_backend.target_states(hidden, rows, rows).sum().backward()
+    if not shape.carry:  # a lens knows no path
+        _run_lens(shape, dtype)
 
 
-def _run_lens(shape: Shape, hidden: list[Tensor], rows: Tensor, dtype: torch.dtype) -> None:
+def _run_lens(shape: Shape, dtype: torch.dtype) -> None:
     """The lens on pooled states, which are float32 whatever its own dtype: its costs and its latents."""
     dim, layers = shape.sizes[-1], shape.layers
 
-    def empty(*size: int) -> Tensor:
+    def empty(*size: int, dtype: torch.dtype = dtype) -> Tensor:
         return torch.empty(size, dtype=dtype, device="meta")
 
     lens = empty(layers, dim, shape.width), empty(layers, dim)
     laws = empty(2, shape.targets, dim), empty(layers), empty(layers), empty(layers)
-    states = triton_backend.target_states(hidden, rows, rows)
+    states = empty(layers, shape.targets, shape.width, dtype=torch.float32)
+    with torch.no_grad():
+        triton_backend.lens_nll(states, *lens, *laws)
+    states.requires_grad_()
     values = triton_backend.lens_nll(states, *lens, *laws), triton_backend.lens_project(states, *lens)
     (values[0].sum() + values[1].sum()).backward()
-    with torch.no_grad():
-        triton_backend.lens_nll(states.to(dtype), *lens, *laws)
 
 
 def _run_path(sizes: tuple[int, ...], steps: int = 25, tokens: int = 32) -> None:

@@ -130,7 +130,8 @@ def load_cost(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
         expected = (sizes["num_layers"] + 1, config["widths"][-1], sizes["hidden_size"])
         if found != expected:
             raise BadInput(
-                f"{path} does not fit its config: {LENS} has shape {found}, expected {expected}, [L+1, d, H]"
+                f"{path} does not fit its config: {LENS} has shape {found}, expected {expected}, "
+                "that is [L+1, d, H]"
             )
     return config, tensors
 

@@ -109,7 +109,7 @@ class FitText:
             yield self._read(-1 - i, batch)
 
     def common_tokens(self, most: int) -> Tensor:
-        """Ids of the most frequent tokens of the training rows, special ones aside; the first is most so."""
+        """Ids of the most frequent tokens of the training rows, special ones aside, in their order."""
         tokens = torch.tensor(list(chain.from_iterable(self.rows)))
         count = torch.bincount(tokens)
         count[[token for token in self.tokenizer.all_special_ids if token < len(count)]] = 0

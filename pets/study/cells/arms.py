@@ -55,8 +55,8 @@ class Arm:
         control = more.pop(0) if more and more[0] in CONTROLS else None
         if more:
             raise BadInput(
-                f"arm {text!r}: {more[0]!r} is no control; expected BRIDGE, then @{' or @'.join(MAPS)} if "
-                f"you like, then @{' or @'.join(CONTROLS)}"
+                f"arm {text!r}: {more[0]!r} is no reader or control, or not in its place; expected a "
+                f"bridge, then {_either(MAPS)} or nothing, then {_either(CONTROLS)} or nothing"
             )
         name = bridge.partition(":")[0]
         if name not in bridges.available():
@@ -96,3 +96,7 @@ class Arm:
         if self.regularizer is not None:
             return list(regularizers.strengths(self.regularizer, len(weights)))
         return [None] * len(weights)
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(f"@{name}" for name in names)

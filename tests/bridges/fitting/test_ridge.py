@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
-from bridges import BadInput
+from bridges import BadInput, Trajectory
 from bridges.fitting.lens_fit import put, solve
 from bridges.fitting.ridge import STRENGTHS, Fit, ridge
 from bridges.fitting.statistics import Statistics
@@ -20,7 +20,7 @@ from bridges.latent.lens import Lens, normalised
 def tokens(
     count: int, width: int, dim: int, *, layers: int = 2, rank: int | None = None, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """States [L+1, N, H] of a rank about a mean far from zero, and end points [N, d] that they tell of."""
+    """States [L+1, N, H] of a rank about a mean far from 0, and end points [N, d] they tell of."""
     rng = torch.Generator().manual_seed(seed)
     kept = width if rank is None else rank
 
@@ -139,8 +139,6 @@ def test_a_lens_guesses_what_its_regressions_do() -> None:
     lens = Lens(3, 6, 2)
     put(lens, layers, fitted)
     lens.requires_grad_(False)
-    from bridges import Trajectory
-
     guess = lens(Trajectory(states, states[:, :0], torch.zeros(50, dtype=torch.int64)))
     expected = torch.stack([predicted(fit, normalised(states[k])) for k, fit in enumerate(layers)])
     torch.testing.assert_close(guess.double(), expected, rtol=0, atol=1e-6)

@@ -116,18 +116,22 @@ def test_its_held_out_cost_is_that_of_the_held_out_text() -> None:
     )
 
 
-def test_no_more_than_the_tokens_that_are_asked_for_are_read() -> None:
+@pytest.mark.parametrize("most", [1, 20, 21, 10_000])
+def test_no_more_is_read_than_until_there_are_the_tokens_that_are_asked_for(most: int) -> None:
+    """Or the text is at its end. The held-out text is read twice."""
     model = tiny_bert()
-    counts = [r.count for r in one_epoch(text_of(new_cost(model), model))]
-    calls: list[int] = []
     cost = new_cost(model)
+    settings = LensSettings(**SHORT, max_tokens=most)
+    text = FitText(cost.spec, encoder_of(model), TOKENIZER, TEXTS, settings)
+    counts, held_out = [r.count for r in one_epoch(text)], len(list(text.held_out()))
+    steps = 1 + sum(sum(counts[: k + 1]) < most for k in range(len(counts) - 1))
+    calls: list[int] = []
     handle = model.bert.register_forward_hook(lambda *_: calls.append(1))
-    assert fit(cost, model, max_tokens=sum(counts[:2])).steps == 2
-    assert len(calls) == 2 + 2 * 2  # and twice the held-out text
-    assert fit(cost, model, max_tokens=sum(counts[:2]) + 1).steps == 3
+    assert fit(cost, model, max_tokens=most).steps == steps
     handle.remove()
+    assert len(calls) == steps + 2 * held_out
     assert cost.fit_record is not None
-    assert cost.fit_record["settings"]["max_tokens"] == sum(counts[:2]) + 1
+    assert cost.fit_record["settings"]["max_tokens"] == most
 
 
 def test_a_strength_that_is_given_is_that_of_every_layer() -> None:
@@ -152,7 +156,7 @@ def test_the_record_says_what_the_axes_keep() -> None:
     assert text.common_tokens(COMMON).tolist() == expected
     table = model.get_output_embeddings().weight
     for one, dim in ((cost, 8), (loaded, 8), (published, 16)):
-        more = {} if one is not published else {"max_steps": 1}
+        more = {} if one is not published else {"max_steps": 9}  # of as many rows
         fit(one, model, **more)
         assert one.fit_record is not None
         _, axes = principal_axes(centred(table), dim)
@@ -431,14 +435,14 @@ def surprise(bridge: bridges.GaussianBridge, t: Tensor, guess: Tensor, end: Tens
     return float(-gaussian.log_prob(residual).sum(1).mean() / len(t))
 
 
-LEARNED = {
-    "brownian:learn=sigma": ["sigma"],
-    "brownian:learn=sigma,likelihood=path": ["sigma"],
-    "ou:learn=theta+sigma": ["theta", "sigma"],
-    "ou:learn=theta+sigma,likelihood=path": ["theta", "sigma"],
-    "alpha:learn=alpha+sigma": ["alpha", "sigma"],
-    "clock:clock=3,learn=clock+sigma": ["clock", "sigma"],
-}
+LEARNED = (
+    "brownian:learn=sigma",
+    "brownian:learn=sigma,likelihood=path",
+    "ou:learn=theta+sigma",
+    "ou:learn=theta+sigma,likelihood=path",
+    "alpha:learn=alpha+sigma",
+    "clock:clock=3,learn=clock+sigma",
+)
 
 
 @pytest.mark.parametrize("text", LEARNED)
@@ -451,7 +455,6 @@ def test_what_is_learned_is_the_minimum_of_the_guesses_surprise(text: str) -> No
     t, guess, end = held_out_guesses(cost, model)
     bridge = cost.bridge
     assert isinstance(bridge, bridges.GaussianBridge)
-    assert bridge.learn == LEARNED[text]
     learned = [p.detach().clone() for p in bridge.parameters()]
     sizes = [p.numel() for p in learned]
 

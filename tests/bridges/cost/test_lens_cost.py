@@ -74,7 +74,7 @@ def test_the_cost_is_its_definition(make: Any, bridge: str) -> None:
             total += float(factor[i] ** 2 * (guess - end).square().sum() / (2 * variance[i]))
         expected.append(total / len(hidden))
     found = cost.costs(hidden, targets, mask)
-    torch.testing.assert_close(found, torch.tensor(expected).double(), rtol=1e-9, atol=0)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=0)
     trajectory, _ = cost.trajectory(hidden, targets, mask)
     guesses = lens(trajectory)
     torch.testing.assert_close(cost.latents(trajectory), factor[:, None, None] * guesses, **EXACT)

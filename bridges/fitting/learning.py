@@ -23,7 +23,6 @@ class Guesses(Reader):
     """
 
     reads_context = False
-    guesses = True
 
     def __init__(self, dim: int) -> None:
         super().__init__()

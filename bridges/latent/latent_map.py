@@ -41,8 +41,6 @@ class Reader(nn.Module):
     """Whether the mean state of a sequence is read beside the states."""
     makes_latents: ClassVar[bool] = True
     """Whether there is a latent trajectory, that of `forward`."""
-    guesses: ClassVar[bool] = False
-    """Whether it guesses the end point itself, p, so that a latent is ``z_i = m(t_i) p_i``."""
 
     @property
     def dim(self) -> int:
@@ -63,15 +61,6 @@ class Reader(nn.Module):
                 point itself is multiplied by them; others are fitted to the process as they are.
         """
         raise NotImplementedError(f"{type(self).__name__} makes no latents")
-
-    def read_variance(self, variance: Tensor, factor: Tensor) -> Tensor:
-        """A latent's variances as those of what is read: [L, 1 or d], of [L] or [L, d].
-
-        Of a guess over m^2: the density that a process learns by is that of what does not move with its
-        parameters, else a process whose m(t) is near 0 would explain everything.
-        """
-        variance, factor = (x.reshape(len(x), -1) for x in (variance, factor))
-        return variance / factor.square() if self.guesses else variance
 
     def fused_cost(
         self,

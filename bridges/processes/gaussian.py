@@ -251,11 +251,9 @@ class GaussianBridge(Process):
             value, variance = whitened_cost(path, end).to(latent_map.dtype), diagonal(root)
         else:
             steps = self._steps(t)
-            value = steps_cost(latent_map, trajectory, end, steps)
-            factor, variance = steps.factor, steps.variance
+            value, variance = steps_cost(latent_map, trajectory, end, steps), steps.variance
         if self.learn:
-            read = latent_map.read_variance(variance, factor)
-            value = value + normaliser(read, end.shape[-1]).to(value.dtype)
+            value = value + normaliser(variance, end.shape[-1]).to(value.dtype)
         return value
 
     def whitened(self, latent: Tensor, t: Tensor) -> Whitened:

@@ -105,8 +105,7 @@ class StudentBridge(Wrapped, name="student"):
             pull = columns(factor).to(latent.dtype) * end.to(latent.dtype).unsqueeze(-3)
             value = self._misfit(latent - pull, variance).mean(-2)
             if self.process.learn:
-                read = latent_map.read_variance(variance, factor)
-                value = value - self._constant(read, end.shape[-1]).mean()
+                value = value - self._constant(variance, end.shape[-1]).mean()
             return value.to(latent.dtype)
 
     def _constant(self, variance: Tensor, dim: int) -> Tensor:

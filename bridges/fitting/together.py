@@ -6,9 +6,8 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from bridges.fitting.fittable import Fittable
 from bridges.fitting.lens_fit import LensFit, read_text
 from bridges.fitting.loop import FitLoop, run
 from bridges.fitting.settings import FitResult, FitSettings, LensSettings, TextSettings
+from bridges.fitting.state import STATE_FILE, Folder, claimed_for_fits
 from bridges.fitting.text import FitText
 from bridges.latent.lens import Lens
 from bridges.model.identity import model_identity, own_code
@@ -27,16 +27,11 @@ from bridges.model.spec import encoder_of
 from bridges.model.undisturbed import undisturbed
 from bridges.storage.checkpoint import Snapshot
 from bridges.storage.files import tensor_bytes, versions
-from bridges.storage.ownership import claimed
 from bridges.storage.source import FIT, source_digest
 
 logger = logging.getLogger(__name__)
 
-STATE_FILE = "fit-state.safetensors"
-
 _NOTHING = FitResult(0, 0, ((0, 0.0),), (), stopped_early=False)
-
-Folder = str | os.PathLike[str]
 
 
 def fit(
@@ -125,16 +120,16 @@ def fit_together(
         loops[k] = FitLoop(costs[k], chosen[FitSettings], kept)
     results = dict.fromkeys(range(len(costs)), _NOTHING)
     encoder = encoder_of(model)
-    kept: dict[int, float] = {}
+    shares: dict[int, float] = {}
 
     def text(kind: type[Any], of: Sequence[int]) -> FitText:
         made = FitText(costs[0].spec, encoder, tokenizer, texts, chosen[kind])
-        shares = shares_kept([costs[k] for k in of], model, made.common_tokens(COMMON))
-        kept.update(zip(of, shares, strict=True))
+        kept = shares_kept([costs[k] for k in of], model, made.common_tokens(COMMON))
+        shares.update(zip(of, kept, strict=True))
         return made
 
     with (
-        _claimed([] if folders is None else [folders[k] for k in fitted]),
+        claimed_for_fits([] if folders is None else [folders[k] for k in fitted]),
         undisturbed(encoder),
         _undone([m for k in fitted for m in (costs[k].latent_map, costs[k].bridge)]),
         _trainable([loop.fitted for loop in loops.values()]),
@@ -156,7 +151,7 @@ def fit_together(
             for group, fit in zip(groups.values(), fits, strict=True):
                 results |= dict(zip(group, fit.finish(of_text, chosen[LensSettings]), strict=True))
     for k, cost in enumerate(costs):
-        more = {"text_sha256": text_sha256, "contrasts_kept": kept[k]} if k in fitted else {}
+        more = {"text_sha256": text_sha256, "contrasts_kept": shares[k]} if k in fitted else {}
         kind = LensSettings if _has_lens(cost) else FitSettings
         cost.fit_record = _record(chosen[kind], results[k], **more)
     return list(results.values())
@@ -173,33 +168,6 @@ def _by_end_points(costs: Sequence[Fittable], which: Sequence[int]) -> dict[str,
         digest = hashlib.sha256(tensor_bytes(costs[k].end_points.rounded)).hexdigest()
         groups.setdefault(digest, []).append(k)
     return groups
-
-
-@contextmanager
-def _claimed(folders: Sequence[Folder]) -> Iterator[None]:
-    """The folders of fits, for this process alone."""
-    with ExitStack() as stack:
-        for folder in folders:
-            stack.enter_context(claimed(folder, "a fit", (STATE_FILE,), alone=False))
-        yield
-
-
-def partial_folder(out: Path) -> Path:
-    """Where the state of a fit is kept that is to be saved in ``out``."""
-    return out.with_name(out.name + ".partial")
-
-
-def discard_state(folder: Folder) -> None:
-    """Remove the state of a fit whose cost is saved, and its folder if nothing else is in it.
-
-    Not where another process goes on with it.
-    """
-    folder = Path(folder)
-    if folder.is_dir():
-        with suppress(BadInput), claimed(folder, "a fit", (STATE_FILE,), alone=False):
-            (folder / STATE_FILE).unlink(missing_ok=True)
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def _check(costs: Sequence[Fittable], folders: Sequence[Folder] | None, model: nn.Module) -> None:

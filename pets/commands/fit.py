@@ -12,7 +12,7 @@ import bridges
 from bridges.cost.files import check_writable
 from bridges.cost.reader import MAPS
 from bridges.errors import BadInput
-from bridges.fitting.together import STATE_FILE, discard_state, partial_folder
+from bridges.fitting.state import STATE_FILE, discard_state, partial_folder
 from bridges.latent.end_points import ENDS
 from bridges.storage.ownership import claimed, foreign
 from bridges.storage.workplace import clean

@@ -12,7 +12,7 @@ from typing import Any
 
 import bridges
 from bridges import FitSettings, LensSettings, RunningCost, fit_together
-from bridges.fitting.together import discard_state, partial_folder
+from bridges.fitting.state import discard_state, partial_folder
 from bridges.model.identity import own_code
 from bridges.storage.files import versions
 from bridges.storage.source import FIT, source_digest

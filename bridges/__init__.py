@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = exports(
     {
         "bridges.cost.running_cost": ["RunningCost"],
         "bridges.errors": ["BadInput"],
-        "bridges.fitting.settings": ["FitResult", "FitSettings"],
+        "bridges.fitting.settings": ["FitResult", "FitSettings", "LensSettings"],
         "bridges.fitting.together": ["fit_together"],
         "bridges.latent": ["EndPoints", "LabelEnds", "LatentMap", "Trajectory"],
         "bridges.model.spec": ["ModelSpec"],
@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors; tests/bridges/test_
     from bridges.errors import BadInput as BadInput
     from bridges.fitting.settings import FitResult as FitResult
     from bridges.fitting.settings import FitSettings as FitSettings
+    from bridges.fitting.settings import LensSettings as LensSettings
     from bridges.fitting.together import fit_together as fit_together
     from bridges.latent import EndPoints as EndPoints
     from bridges.latent import LabelEnds as LabelEnds

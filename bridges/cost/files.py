@@ -26,6 +26,7 @@ FORMATS = {"mlp": 1, "lens": 2}
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 END_POINTS = "end_points.vectors"
+LENS = "latent_map.weight"
 
 
 def _is_curve(value: object) -> bool:
@@ -116,11 +117,21 @@ def load_cost(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
     most = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
     sizes = {f"widths[{k}]": width for k, width in enumerate(config["widths"])}
     sizes |= {name: config["model"].get(name) for name in ("hidden_size", "vocab_size")}
+    if config.get("map") == "lens":
+        sizes["num_layers"] = config["model"].get("num_layers")
     for name, size in sizes.items():
         if not is_whole(size, 1, most):
             raise BadInput(
                 f"{source / CONFIG_FILE} has {name} {shown(size)}, and no tensor of {WEIGHTS_FILE} is "
                 f"larger than {most}: the files do not belong together"
+            )
+    if config.get("map") == "lens":
+        found = tuple(tensors[LENS].shape) if LENS in tensors else None
+        expected = (sizes["num_layers"] + 1, config["widths"][-1], sizes["hidden_size"])
+        if found != expected:
+            raise BadInput(
+                f"{path} does not fit its config: {LENS} has shape {found}, expected {expected}, "
+                "that is [L+1, d, H]"
             )
     return config, tensors
 

@@ -56,7 +56,8 @@ def make_reader(map_name: str, bridge: Cost, spec: ModelSpec, widths: Sequence[i
         BadInput: for sizes out of range, or a lens for a bridge that reads the states itself.
     """
     if map_name == "lens":
-        return bridge.make_lens(spec.num_layers + 1, spec.hidden_size, widths[-1])
+        (dim,) = widths
+        return bridge.make_lens(spec.num_layers + 1, spec.hidden_size, dim)
     return bridge.make_map(spec.hidden_size, widths)
 
 

@@ -77,6 +77,11 @@ class FitSettings(TextSettings):
     def most_rows(self) -> int:
         return self.max_steps * self.batch_size + self.held_out
 
+    def of_lens(self) -> LensSettings:
+        """The same text for a lens: rows, masks and seed; how many are held out is its own."""
+        shared = ("batch_size", "max_length", "mask_share", "seed")
+        return LensSettings(**{name: getattr(self, name) for name in shared})
+
 
 @dataclass(frozen=True)
 class LensSettings(TextSettings):

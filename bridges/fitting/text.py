@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -116,6 +117,14 @@ class FitText:
         """The held-out batches, each read when its turn comes: together they would fill the memory."""
         for i, batch in enumerate(self._held_out):
             yield self._read(-1 - i, batch)
+
+    def common_tokens(self, most: int) -> Tensor:
+        """Ids of the most frequent tokens of the training rows, special ones aside, in their order."""
+        tokens = torch.tensor(list(chain.from_iterable(self.rows)))
+        count = torch.bincount(tokens)
+        count[[token for token in self.tokenizer.all_special_ids if token < len(count)]] = 0
+        order = count.argsort(descending=True, stable=True)[:most]
+        return order[count[order] > 0]
 
     def _read(self, number: int, batch: Batch) -> ReadBatch:
         with torch.no_grad():

@@ -6,19 +6,20 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from bridges.errors import BadInput
+from bridges.fitting.contrasts import COMMON, shares_kept
 from bridges.fitting.fittable import Fittable
 from bridges.fitting.lens_fit import LensFit, read_text
 from bridges.fitting.loop import FitLoop, run
 from bridges.fitting.settings import FitResult, FitSettings, LensSettings, TextSettings
+from bridges.fitting.state import STATE_FILE, Folder, claimed_for_fits
 from bridges.fitting.text import FitText
 from bridges.latent.lens import Lens
 from bridges.model.identity import model_identity, own_code
@@ -26,16 +27,11 @@ from bridges.model.spec import encoder_of
 from bridges.model.undisturbed import undisturbed
 from bridges.storage.checkpoint import Snapshot
 from bridges.storage.files import tensor_bytes, versions
-from bridges.storage.ownership import claimed
 from bridges.storage.source import FIT, source_digest
 
 logger = logging.getLogger(__name__)
 
-STATE_FILE = "fit-state.safetensors"
-
 _NOTHING = FitResult(0, 0, ((0, 0.0),), (), stopped_early=False)
-
-Folder = str | os.PathLike[str]
 
 
 def fit(
@@ -124,21 +120,26 @@ def fit_together(
         loops[k] = FitLoop(costs[k], chosen[FitSettings], kept)
     results = dict.fromkeys(range(len(costs)), _NOTHING)
     encoder = encoder_of(model)
+    shares: dict[int, float] = {}
 
-    def text(kind: type[Any]) -> FitText:
+    def text(kind: type[Any], of: Sequence[int]) -> FitText:
         reads_context = kind is FitSettings
-        return FitText(costs[0].spec, encoder, tokenizer, texts, chosen[kind], context=reads_context)
+        made = FitText(costs[0].spec, encoder, tokenizer, texts, chosen[kind], context=reads_context)
+        kept = shares_kept([costs[k] for k in of], model, made.common_tokens(COMMON))
+        shares.update(zip(of, kept, strict=True))
+        return made
 
     with (
-        _claimed([] if folders is None else [folders[k] for k in fitted]),
+        claimed_for_fits([] if folders is None else [folders[k] for k in fitted]),
         undisturbed(encoder),
-        _undone([costs[k] for k in fitted if k not in loops]),
-        _in_training([loop.fitted for loop in loops.values()]),
+        _undone([m for k in fitted for m in (costs[k].latent_map, costs[k].bridge)]),
+        _trainable([loop.fitted for loop in loops.values()]),
     ):
         if loops:
             for loop in loops.values():
                 loop.resume()
-            run(list(loops.values()), text(FitSettings), chosen[FitSettings], progress=progress)
+            of_text = text(FitSettings, list(loops))
+            run(list(loops.values()), of_text, chosen[FitSettings], progress=progress)
             results |= {k: loop.finish() for k, loop in loops.items()}
         if groups:
             read = chosen[LensSettings].of_text()
@@ -146,12 +147,12 @@ def fit_together(
                 LensFit.of([costs[k] for k in group], snapshot(group[0], settings=read, ends=ends))
                 for ends, group in groups.items()
             ]
-            of_text = text(LensSettings)
+            of_text = text(LensSettings, [k for group in groups.values() for k in group])
             read_text(fits, of_text, chosen[LensSettings], progress=progress)
             for group, fit in zip(groups.values(), fits, strict=True):
                 results |= dict(zip(group, fit.finish(of_text, chosen[LensSettings]), strict=True))
     for k, cost in enumerate(costs):
-        more = {"text_sha256": text_sha256} if k in fitted else {}
+        more = {"text_sha256": text_sha256, "contrasts_kept": shares[k]} if k in fitted else {}
         kind = LensSettings if _has_lens(cost) else FitSettings
         cost.fit_record = _record(chosen[kind], results[k], **more)
     return list(results.values())
@@ -168,33 +169,6 @@ def _by_end_points(costs: Sequence[Fittable], which: Sequence[int]) -> dict[str,
         digest = hashlib.sha256(tensor_bytes(costs[k].end_points.rounded)).hexdigest()
         groups.setdefault(digest, []).append(k)
     return groups
-
-
-@contextmanager
-def _claimed(folders: Sequence[Folder]) -> Iterator[None]:
-    """The folders of fits, for this process alone."""
-    with ExitStack() as stack:
-        for folder in folders:
-            stack.enter_context(claimed(folder, "a fit", (STATE_FILE,), alone=False))
-        yield
-
-
-def partial_folder(out: Path) -> Path:
-    """Where the state of a fit is kept that is to be saved in ``out``."""
-    return out.with_name(out.name + ".partial")
-
-
-def discard_state(folder: Folder) -> None:
-    """Remove the state of a fit whose cost is saved, and its folder if nothing else is in it.
-
-    Not where another process goes on with it.
-    """
-    folder = Path(folder)
-    if folder.is_dir():
-        with suppress(BadInput), claimed(folder, "a fit", (STATE_FILE,), alone=False):
-            (folder / STATE_FILE).unlink(missing_ok=True)
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def _check(costs: Sequence[Fittable], folders: Sequence[Folder] | None, model: nn.Module) -> None:
@@ -225,7 +199,7 @@ def _settings(given: dict[str, Any], costs: Sequence[Fittable]) -> dict[type[Any
     Raises:
         BadInput: for one that is none of theirs, or impossible.
     """
-    kinds = {LensSettings if _has_lens(cost) else FitSettings for cost in costs}
+    kinds = {LensSettings if _has_lens(cost) else FitSettings for cost in costs} or {FitSettings}
     fields = {kind: {field.name for field in dataclasses.fields(kind)} for kind in kinds}
     known = sorted(set().union(*fields.values()))
     if unknown := sorted(set(given) - set(known)):
@@ -241,9 +215,8 @@ def _settings(given: dict[str, Any], costs: Sequence[Fittable]) -> dict[type[Any
 
 
 @contextmanager
-def _undone(costs: Sequence[Fittable]) -> Iterator[None]:
-    """An error leaves the costs with a lens as they were."""
-    modules = [module for cost in costs for module in (cost.latent_map, cost.bridge)]
+def _undone(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """An error leaves the modules as they were: the same call can go on from the state of the fit."""
     before = [{k: v.clone() for k, v in module.state_dict().items()} for module in modules]
     try:
         yield
@@ -254,20 +227,12 @@ def _undone(costs: Sequence[Fittable]) -> Iterator[None]:
 
 
 @contextmanager
-def _in_training(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Trainable for the time of the block; an error leaves all of them as they were.
-
-    An interrupted fit is undone so that the same call can go on from its state.
-    """
-    before = [{k: v.clone() for k, v in module.state_dict().items()} for module in modules]
+def _trainable(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """For the time of the block."""
     for module in modules:
         module.requires_grad_(True)
     try:
         yield
-    except BaseException:
-        for module, state in zip(modules, before, strict=True):
-            module.load_state_dict(state)
-        raise
     finally:
         for module in modules:
             module.requires_grad_(False)

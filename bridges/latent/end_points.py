@@ -18,13 +18,16 @@ class EndPoints(nn.Module):
 
     Args:
         vectors: [V, d], rows of unit length.
+        axes: float64 [E, d], the principal axes that they were made on, where that is known: they are
+            no part of what is saved.
     """
 
     vectors: Tensor
 
-    def __init__(self, vectors: Tensor) -> None:
+    def __init__(self, vectors: Tensor, axes: Tensor | None = None) -> None:
         super().__init__()
         self.register_buffer("vectors", vectors)
+        self.axes = axes
 
     @classmethod
     def from_embeddings(cls, embeddings: Tensor, latent_dim: int, *, ends: str = "pca") -> EndPoints:
@@ -52,23 +55,16 @@ class EndPoints(nn.Module):
                 f"latent_dim={shown(latent_dim)}: expected 1 to {min(vocabulary - 1, width)} for word "
                 f"embeddings of shape {(vocabulary, width)}"
             )
-        table = embeddings.detach().to("cpu", torch.float64)
-        if not table.isfinite().all():
-            bad = int((~table.isfinite()).any(1).nonzero()[0])
-            raise BadInput(f"the word embedding of token {bad} is not finite: is the model loaded?")
-        table = table - table.mean(0)
-        spread, axes = torch.linalg.eigh(table.T @ table)
-        spread, axes = spread[-latent_dim:].flip(0), axes[:, -latent_dim:].flip(1)
-        largest = axes.abs().argmax(0, keepdim=True)
-        axes = axes * axes.gather(0, largest).sign()
+        table = centred(embeddings)
+        spread, axes = principal_axes(table, latent_dim)
+        projected = table @ axes
         if ends == "white":
             # An axis without any spread has nothing to divide by, and no word goes along it.
             empty = spread <= spread[0] * width * torch.finfo(torch.float64).eps
-            axes = axes * torch.where(empty, 0, spread.clamp(min=spread[0] * 1e-300).rsqrt())
-        projected = table @ axes
+            projected = projected * torch.where(empty, 0, spread.clamp(min=spread[0] * 1e-300).rsqrt())
         length = projected.norm(dim=1, keepdim=True)
         tiny = torch.finfo(torch.float64).tiny
-        return cls((projected / length.clamp(min=tiny)).to(torch.float32))
+        return cls((projected / length.clamp(min=tiny)).to(torch.float32), axes)
 
     @property
     def rounded(self) -> Tensor:
@@ -78,33 +74,48 @@ class EndPoints(nn.Module):
     def shuffled(self, seed: int) -> EndPoints:
         """The same points dealt out to other words, by a permutation of the vocabulary."""
         rng = torch.Generator().manual_seed(seed)
-        return EndPoints(self.vectors[torch.randperm(len(self.vectors), generator=rng)])
+        return EndPoints(self.vectors[torch.randperm(len(self.vectors), generator=rng)], self.axes)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """End points of token ids [N]: [N, d]. Only these rows are touched."""
         return self.vectors[tokens]
 
 
-def contrasts_kept(embeddings: Tensor, tokens: Tensor, latent_dim: int) -> float:
-    """Which share of what tells words apart is left on the d principal axes of the vocabulary.
+def centred(embeddings: Tensor) -> Tensor:
+    """A table [V, E] about its mean row, in float64 on the CPU.
 
-    The mean over pairs of the words of ``|P (e_a - e_b)|^2 / |e_a - e_b|^2``, P the projection: what no
-    reader can see where it is small.
-
-    Args:
-        embeddings: [V, E].
-        tokens: two or more ids, of common words for example.
-        latent_dim: d.
+    Raises:
+        BadInput: for an embedding that is not finite.
     """
     table = embeddings.detach().to("cpu", torch.float64)
-    centred = table - table.mean(0)
-    _, axes = torch.linalg.eigh(centred.T @ centred)
-    words = table[tokens.cpu().unique()]
-    kept, whole = _squares(words @ axes[:, -latent_dim:]), _squares(words)
+    if not table.isfinite().all():
+        bad = int((~table.isfinite()).any(1).nonzero()[0])
+        raise BadInput(f"the word embedding of token {bad} is not finite: is the model loaded?")
+    return table - table.mean(0)
+
+
+def principal_axes(table: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Of a centred table [V, E]: the sums of squares [d] along its d principal axes, and these, [E, d].
+
+    The longest axis comes first, and each points where its largest loading is positive.
+    """
+    spread, axes = torch.linalg.eigh(table.T @ table)
+    spread, axes = spread[-dim:].flip(0), axes[:, -dim:].flip(1)
+    largest = axes.abs().argmax(0, keepdim=True)
+    return spread, axes * axes.gather(0, largest).sign()
+
+
+def contrasts_kept(words: Tensor, axes: Tensor) -> float:
+    """Which share of what tells words apart is left on some axes: no reader can see the rest.
+
+    The mean over pairs of words of ``|P (e_a - e_b)|^2 / |e_a - e_b|^2``, P the projection; words that
+    are the same do not count, and of no pair the share is 1.
+
+    Args:
+        words: embeddings [K, E].
+        axes: [E, d], orthonormal.
+    """
+    words = words.detach().to("cpu", torch.float64)
+    kept, whole = torch.pdist(words @ axes).square(), torch.pdist(words).square()
     apart = whole > 0
-    return float((kept[apart] / whole[apart]).mean())
-
-
-def _squares(words: Tensor) -> Tensor:
-    """Squared distances of all pairs of rows."""
-    return torch.pdist(words).square()
+    return float((kept[apart] / whole[apart]).mean()) if apart.any() else 1.0

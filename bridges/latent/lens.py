@@ -13,9 +13,9 @@ from kernels.lens import lens_nll, lens_project
 
 def normalised(states: Tensor) -> Tensor:
     """States [..., H] over their root mean square; a state of zeros stays one. In float64."""
-    states = states.double()
-    size = states.square().mean(-1, keepdim=True).sqrt()
-    return states / size.clamp(min=torch.finfo(torch.float64).tiny)
+    states, tiny = states.double(), torch.finfo(torch.float64).tiny
+    states = states / states.abs().amax(-1, keepdim=True).clamp(min=tiny)  # their squares are numbers
+    return states / states.square().mean(-1, keepdim=True).sqrt().clamp(min=tiny)
 
 
 class Lens(Reader):
@@ -41,6 +41,7 @@ class Lens(Reader):
     """
 
     reads_context = False
+    guesses = True
     centre: Tensor
 
     def __init__(self, num_states: int, hidden_size: int, dim: int) -> None:

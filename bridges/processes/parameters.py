@@ -8,10 +8,12 @@ gives each latent dimension its own: a tensor [d], to which `GaussianBridge.per_
 What learning does. The latent map and these parameters minimise one likelihood with its normaliser, so a
 spread that is too wide costs as much as one that is too narrow: for given residuals r the best sigma has
 ``sigma^2 = mean(r^2 / s2)`` with s2 at sigma 1. The end points are fixed unit vectors, so a map that
-shrinks to 0 leaves residuals of the size of v and gains nothing. The likelihood is unbounded in one case
-alone: where the states give v away in every layer, residuals and sigma can fall to 0 together. States of
-a masked word do not; a map that has memorised its text comes close on that text, which shows as a rising
-held-out cost (`RunningCost.fit` stops on it), and the range ends it in any case.
+shrinks to 0 leaves residuals of the size of v and gains nothing. A lens, whose latent is m(t) times a
+guess of v, is there before: then it is the likelihood of the guesses, which m(t) does not shrink. The
+likelihood is unbounded in one case alone: where the states give v away in every layer, residuals and
+sigma can fall to 0 together. States of a masked word do not; a map that has memorised its text comes
+close on that text, which shows as a rising held-out cost (`RunningCost.fit` stops on it), and the range
+ends it in any case.
 
 Each parameter of each process can be found by either likelihood, marginal or path, on trajectories that
 the process made (tests/bridges/processes/test_recovery.py); the processes say where in its range it

@@ -49,8 +49,8 @@ from pets.study.compare.run import compare as run
     names=bridges.available,
     multiple=True,
     metavar="ARM...",
-    help="{names}; with parameters, ou:theta=2, or a control of a fitted cost, brownian@random-map or "
-    "brownian@shuffled-ends. The PET alone, vanilla, is always there.",
+    help="{names}; with parameters, ou:theta=2, read through a lens, ou@lens, or a control of a fitted "
+    "cost, brownian@random-map or brownian@lens@shuffled-ends. The PET alone, vanilla, is always there.",
 )
 @click.option(
     "--regularizers",
@@ -76,7 +76,7 @@ from pets.study.compare.run import compare as run
 @click.option("--eval-every", type=int, help="Steps between looks at the selection split.")
 @click.option("--max-length", type=int, help="Tokens a prompt.")
 @click.option("--text", "texts", multiple=True, metavar="FILE...", help="To fit costs on, UTF-8.")
-@click.option("--fit-steps", type=int, help="Steps of a fit at most; stops early.")
+@click.option("--fit-steps", type=int, help="Steps of a fit at most; stops early. Lenses take none.")
 @click.option("--fit-batch-size", type=int, help="Rows of text a step.")
 @click.option("--fit-length", type=int, help="Tokens a row of text.")
 @click.option("--jobs", default=1, show_default=True, help="Processes on this machine.")
@@ -110,7 +110,7 @@ def compare(
 
     \b
       bridge-pets compare --model bert-base-uncased --tasks sst2 rte --data glue --pets lora bitfit
-          --bridges brownian ou brownian@random-map --shots 16 --text wiki.txt --out runs
+          --bridges brownian ou@lens brownian@random-map --shots 16 --text wiki.txt --out runs
       bridge-pets compare --model M --preset small --data glue --text wiki.txt --out runs --jobs 2
       bridge-pets report runs
     """

@@ -6,11 +6,14 @@ import os
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 import bridges
 from bridges.cost.files import check_writable
+from bridges.cost.reader import MAPS
 from bridges.errors import BadInput
-from bridges.fitting.together import STATE_FILE, discard_state, partial_folder
+from bridges.fitting.state import STATE_FILE, discard_state, partial_folder
+from bridges.latent.end_points import ENDS
 from bridges.storage.ownership import claimed, foreign
 from bridges.storage.workplace import clean
 from pets.commands.options import ManyValues, Named, read_lines, trust_remote_code
@@ -42,11 +45,31 @@ from pets.tuning.models import load_plm
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder for the fitted cost."
 )
+@click.option(
+    "--map",
+    "map_name",
+    type=click.Choice(MAPS),
+    default=MAPS[0],
+    show_default=True,
+    help="What reads the states: mlp, the published map, or lens, a regression for each layer.",
+)
+@click.option(
+    "--ends",
+    type=click.Choice(ENDS),
+    help="Words' end points, on principal axes: pca, the published ones, or white, all axes alike.  "
+    "[default: pca with mlp, white with lens]",
+)
 @click.option("--latent-dim", type=int, help="Latent dimension d.  [default: H/8, 16 to 128]")
-@click.option("--steps", default=2000, show_default=True, help="Optimiser steps at most; stops early.")
+@click.option(
+    "--steps", default=2000, show_default=True, help="Of mlp: optimiser steps at most; stops early."
+)
+@click.option("--lr", default=1e-3, show_default=True, help="Of mlp: peak learning rate.")
+@click.option("--tokens", type=int, help="Of lens: targets that are read at most.  [default: 50 H]")
+@click.option(
+    "--ridge", type=float, help="Of lens: strength of the regression.  [default: chosen for each layer]"
+)
 @click.option("--batch-size", default=32, show_default=True, help="Rows of text a step.")
 @click.option("--max-length", default=128, show_default=True, help="Tokens a row.")
-@click.option("--lr", default=1e-3, show_default=True, help="Peak learning rate.")
 @click.option("--seed", default=0, show_default=True, help="Of initial weights, order and masks.")
 @trust_remote_code
 def fit(
@@ -55,24 +78,33 @@ def fit(
     texts: tuple[str, ...],
     control: str | None,
     out: Path,
+    map_name: str,
+    ends: str | None,
     latent_dim: int | None,
     steps: int,
+    lr: float,
+    tokens: int | None,
+    ridge: float | None,
     batch_size: int,
     max_length: int,
-    lr: float,
     seed: int,
     trust_remote_code: bool,
 ) -> None:
     """Fit a running cost for a model on plain text.
 
-    The model stays frozen; only the small latent map is trained. An interrupted fit goes on where it
-    was when the same command is given again.
+    The model stays frozen; only the small latent map is trained, or with --map lens computed from one
+    reading of the text. An interrupted fit goes on where it was when the same command is given again.
 
     \b
       bridge-pets fit --model bert-base-uncased --bridge brownian --text wiki.txt --out brownian-bert
+      bridge-pets fit --model bert-base-uncased --map lens --text wiki.txt --out lens-bert
       bridge-pets fit --model bert-base-uncased --bridge brownian --control random-map --out random-bert
     """
     process = bridges.parse(bridge)
+    of_map = {"max_steps": steps, "learning_rate": lr}
+    if map_name == "lens":
+        of_map = {"max_tokens": tokens, "ridge": ridge}
+    _refuse_useless(map_name)
     unfinished = _state_folder(out)
     fits = control != "random-map"
     if fits != bool(texts):
@@ -86,6 +118,8 @@ def fit(
     cost = bridges.RunningCost.for_model(
         plm,
         process,
+        map=map_name,
+        ends=ends,
         latent_dim=latent_dim,
         seed=seed,
         shuffle_ends=control == "shuffled-ends",
@@ -100,19 +134,44 @@ def fit(
         tokenizer,
         lines,
         folder=unfinished,
-        max_steps=steps,
         batch_size=batch_size,
         max_length=max_length,
-        learning_rate=lr,
         seed=seed,
+        **of_map,
     )
     if not _holds(out, cost):
         cost.save_pretrained(out)
     discard_state(unfinished)
-    first = result.held_out[0][1]
-    steps_taken = f"best at step {result.best_step} of {result.steps}"
-    click.echo(f"held-out cost {first:.4f} -> {result.best:.4f} ({steps_taken})")
+    click.echo(_outcome(result))
+    if cost.fit_record and (kept := cost.fit_record.get("contrasts_kept")) is not None:
+        dim = cost.latent_map.dim
+        click.echo(f"{kept:.0%} of what tells common words apart is left in {dim} dimensions")
     click.echo(f"wrote {out}")
+
+
+def _refuse_useless(map_name: str) -> None:
+    """Options that the map takes no notice of.
+
+    Raises:
+        BadInput: if one is given.
+    """
+    context = click.get_current_context()
+    for other, options in (("mlp", ("steps", "lr")), ("lens", ("tokens", "ridge"))):
+        given = [o for o in options if context.get_parameter_source(o) != ParameterSource.DEFAULT]
+        if map_name != other and given:
+            words = " and ".join(f"--{option}" for option in given)
+            raise BadInput(f"{words} with --map {map_name}: only --map {other} takes it, leave it out")
+
+
+def _outcome(result: bridges.FitResult) -> str:
+    """The held-out cost; of a lens also what it guesses of held-out end points along the path."""
+    first = result.held_out[0][1]
+    if not result.layers:
+        steps = f"best at step {result.best_step} of {result.steps}"
+        return f"held-out cost {first:.4f} -> {result.best:.4f} ({steps})"
+    last = len(result.layers) - 1
+    shares = [f"{result.layers[k].r2:.3f} at layer {k}" for k in sorted({0, (last + 1) // 2, last})]
+    return f"held-out cost {first:.4f}, R2 of the end points {', '.join(shares)}"
 
 
 def _state_folder(out: Path) -> Path:

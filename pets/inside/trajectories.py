@@ -26,7 +26,7 @@ class Seen:
 
     Attributes:
         states: [L+1, N, H], the hidden states at [MASK] through all layers.
-        latent: [L+1, N, d], where the cost's latent map puts them.
+        latent: [L+1, N, d], where the cost's latent map puts them; of a lens its guesses times m(t).
         labels: int64 [N], class indices.
         ends: [C, d], each class's end point; of a class with several words its first one's.
         scores: [N, C], log-probabilities of the classes' words in the model's answer.
@@ -108,7 +108,7 @@ def see(
                 assert watched.last is not None
                 path, _ = watched.last
                 states.append(path.states.cpu())
-                latent.append(cost.latent_map(path).cpu())
+                latent.append(cost.latents(path).cpu())
                 scores.append(output.logits.cpu())
                 total += output.running_cost.item() * len(chosen)
     finally:

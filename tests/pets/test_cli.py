@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -204,11 +205,63 @@ def test_fit_makes_controls(run: Run, model: Path, text: Path, tune: Run, contro
     assert cost.options == {
         "shuffle_ends": control == "shuffled-ends",
         "fit": control != "random-map",
+        "ends": "pca",
     }
     assert (cost.fit_record is None) == (control == "random-map")
     assert tune("--cost", "c", "--out", "r")[0] == 0
     identity = json.loads(Path("r/run.json").read_text())
     assert control == "shuffled-ends" or '"fit": false' in json.dumps(identity)
+
+
+def test_fit_makes_a_lens(run: Run, model: Path, text: Path, tune: Run) -> None:
+    """Its line says R2 along the path; an interrupted fit and another command are as for g."""
+    base = ("fit", "--model", model, "--text", text, "--map", "lens", "--batch-size", 8)
+    code, shown, _ = run(*base, "--latent-dim", 5, "--tokens", 200, "--ridge", 0.1, "--out", "c")
+    assert code == 0
+    pattern = (
+        r"held-out cost \d\.\d{4}, R2 of the end points -?\d\.\d{3} at layer 0, "
+        r"-?\d\.\d{3} at layer 2, -?\d\.\d{3} at layer 3\n"
+        r"\d+% of what tells common words apart is left in 5 dimensions\nwrote c\n"
+    )
+    assert re.fullmatch(pattern, shown)
+    cost = bridges.RunningCost.from_pretrained("c")
+    assert (cost.config()["map"], cost.options["ends"]) == ("lens", "white")
+    assert cost.fit_record is not None
+    settings = cost.fit_record["settings"]
+    assert (settings["max_tokens"], settings["ridge"], settings["batch_size"]) == (200, 0.1, 8)
+    assert not Path("c.partial").exists()
+    assert tune("--cost", "c", "--out", "r")[0] == 0
+    assert run(*base, "--ends", "pca", "--out", "d")[0] == 0
+    plain = bridges.RunningCost.from_pretrained("d")
+    assert plain.options["ends"] == "pca"
+    assert plain.fit_record is not None
+    assert (plain.fit_record["settings"]["max_tokens"], plain.fit_record["settings"]["ridge"]) == (
+        None,
+        None,
+    )
+
+
+def test_fit_of_a_published_map_says_what_its_axes_keep(run: Run, model: Path, text: Path) -> None:
+    code, shown, _ = run(
+        "fit", "--model", model, "--text", text, "--ends", "white", "--out", "c", *SHORT
+    )
+    assert code == 0
+    assert re.search(r"held-out cost .* -> .* \(best at step", shown)
+    assert re.search(r"\d+% of what tells common words apart is left in 16 dimensions", shown)
+    assert bridges.RunningCost.from_pretrained("c").options["ends"] == "white"
+
+
+def test_fit_ignores_no_option(run: Run, model: Path, text: Path) -> None:
+    base = ("fit", "--model", model, "--text", text, "--out", "c")
+    lens = (*base, "--map", "lens")
+    refused(run(*lens, "--steps", 2000), "--steps with --map lens: only --map mlp takes it")
+    refused(run(*lens, "--steps", 9, "--lr", 0.1), "--steps and --lr with --map lens")
+    refused(run(*base, "--tokens", 9), "--tokens with --map mlp: only --map lens takes it")
+    refused(run(*base, "--ridge", 0.1), "--ridge with --map mlp")
+    refused(run(*lens, "--ridge", 0), "ridge=0.0: expected a number above 0")
+    refused(run(*lens, "--bridge", "sde"), "the drift of 'sde'", "use map='mlp'")
+    assert run(*base, "--map", "probe")[0] == 2
+    assert not Path("c").exists()
 
 
 def test_fit_takes_a_causal_model(run: Run, tmp_path: Path, text: Path) -> None:

@@ -54,11 +54,16 @@ KINDS: dict[str, tuple[Callable[[], PreTrainedModel], Callable[[PreTrainedModel]
 }
 
 
+LENSES = ("llama-lora@lens", "classifier@lens")
+"""Kinds whose cost reads through a lens."""
+
+
 def build(kind: str) -> Setup:
     torch.manual_seed(0)
-    make, wrap = KINDS[kind]
+    name, _, reader = kind.partition("@")
+    make, wrap = KINDS[name]
     plm = make()
-    cost = RunningCost.for_model(plm)
+    cost = RunningCost.for_model(plm, map=reader or "mlp")
     return Setup(wrap(plm).train(), plm, cost)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import bridges
+from bridges.cost.reader import MAPS
 from bridges.errors import BadInput, unknown
 from pets import regularizers
 
@@ -21,24 +22,27 @@ class Arm:
     """What a PET is tuned with.
 
     Attributes:
-        text: how it is written: "vanilla", a bridge "ou:theta=2", a bridge with a control
-            "brownian@random-map", or a regularizer "label-smoothing".
+        text: how it is written: "vanilla", a bridge "ou:theta=2", a bridge with a reader "ou@lens", with
+            a control "brownian@random-map", "brownian@lens@random-map", or a regularizer
+            "label-smoothing". The reader "mlp", the published one, goes without saying.
         bridge: the bridge's text, where the arm has a running cost.
         control: one of `CONTROLS`, where that is not the bridge's proper cost.
         regularizer: a name from `pets.regularizers`.
+        reader: of `bridges.RunningCost.for_model`, its ``map``.
     """
 
     text: str
     bridge: str | None = None
     control: str | None = None
     regularizer: str | None = None
+    reader: str = MAPS[0]
 
     @classmethod
     def parse(cls, text: str | Arm) -> Arm:
         """The arm that is written so; an arm is itself.
 
         Raises:
-            BadInput: for an unknown name or control, or wrong parameters of a bridge.
+            BadInput: for an unknown name, reader or control, or wrong parameters of a bridge.
         """
         if isinstance(text, Arm):
             return text
@@ -46,16 +50,20 @@ class Arm:
             return cls(text)
         if text in regularizers.available():
             return cls(text, regularizer=text)
-        bridge, at, control = text.partition("@")
-        if at and control not in CONTROLS:
+        bridge, *more = text.split("@")
+        reader = more.pop(0) if more and more[0] in MAPS else MAPS[0]
+        control = more.pop(0) if more and more[0] in CONTROLS else None
+        if more:
             raise BadInput(
-                f"arm {text!r}: control {control!r} is unknown; expected {' or '.join(CONTROLS)}"
+                f"arm {text!r}: {more[0]!r} is no reader or control, or not in its place; expected a "
+                f"bridge, then {_either(MAPS)} or nothing, then {_either(CONTROLS)} or nothing"
             )
         name = bridge.partition(":")[0]
         if name not in bridges.available():
             raise unknown("arm", text, [VANILLA, *regularizers.available(), *bridges.available()])
         bridges.parse(bridge)  # its parameters
-        return cls(text, bridge=bridge, control=control or None)
+        whole = "@".join(filter(None, [bridge, reader if reader != MAPS[0] else None, control]))
+        return cls(whole, bridge=bridge, control=control, reader=reader)
 
     def __str__(self) -> str:
         return self.text
@@ -88,3 +96,7 @@ class Arm:
         if self.regularizer is not None:
             return list(regularizers.strengths(self.regularizer, len(weights)))
         return [None] * len(weights)
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(f"@{name}" for name in names)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import bridges
-from bridges import FitSettings, RunningCost, fit_together
-from bridges.fitting.together import discard_state, partial_folder
+from bridges import FitSettings, LensSettings, RunningCost, fit_together
+from bridges.fitting.state import discard_state, partial_folder
 from bridges.model.identity import own_code
 from bridges.storage.files import versions
 from bridges.storage.source import FIT, source_digest
@@ -36,7 +36,7 @@ class Recipe:
 
     name: str
     cost: RunningCost
-    settings: FitSettings
+    settings: FitSettings | LensSettings
     text: tuple[str, ...] | None
 
     def folder_name(self, model_sha256: str) -> str:
@@ -47,7 +47,7 @@ class Recipe:
         """
         fit = None if self.text is None else [vars(self.settings), _text_sha256(self.text)]
         config = self.cost.config()
-        made_of = [model_sha256, config["bridge"], config["widths"], config["options"], fit]
+        made_of = [model_sha256, *(config[part] for part in ("bridge", "map", "widths", "options")), fit]
         made_of += [self.settings.seed, own_code(self.cost), source_digest(*FIT), versions()]
         digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
         name = "".join(c if c.isalnum() or c in "-.@" else "-" for c in self.name)
@@ -78,11 +78,13 @@ class Recipes:
         cost = RunningCost.for_model(
             self.model.plm,
             bridges.parse(arm.bridge or ""),
+            map=arm.reader,
             seed=self.settings.seed,
             shuffle_ends=arm.control == "shuffled-ends",
             fit=arm.control != "random-map",
         )
-        return Recipe(arm.text, cost, self.settings, self.text if arm.fits else None)
+        settings = self.settings if arm.reader == "mlp" else self.settings.of_lens()
+        return Recipe(arm.text, cost, settings, self.text if arm.fits else None)
 
     def cost(self, arm: Arm, made: RunningCost) -> RunningCost:
         """What an arm pays, given the cost that was made by its recipe: here that cost itself."""

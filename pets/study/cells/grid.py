@@ -47,7 +47,7 @@ class Grid:
             "vanilla" is always there, as the first.
         weights: of running costs; each arm has as many tries.
         settings: of every try, but for what a cell and its tries set.
-        fit: fields of `bridges.FitSettings` for the costs.
+        fit: fields of `bridges.FitSettings` for the costs; a lens takes what it shares with them.
 
     Raises:
         BadInput: for an empty axis, something twice or unknown, or a number out of range.
@@ -64,8 +64,8 @@ class Grid:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(tasks.get(name).name for name in self.tasks))
-        _check_axis("arms", (VANILLA, *(text for arm in self.arms if (text := str(arm)) != VANILLA)))
         arms = (Arm.parse(VANILLA), *map(Arm.parse, self.arms))
+        _check_axis("arms", (VANILLA, *(arm.text for arm in arms if arm.text != VANILLA)))
         object.__setattr__(self, "arms", tuple(dict.fromkeys(arms)))
         for name in ("tasks", "shots", "pets", "seeds", "weights"):
             _check_axis(name, getattr(self, name))

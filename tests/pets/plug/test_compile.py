@@ -43,8 +43,9 @@ def _fresh_state() -> Iterator[None]:
 
 def build(pet: str, kind: str = "bert") -> tuple[nn.Module, RunningCost]:
     torch.manual_seed(0)
-    plm = tiny_bert(num_hidden_layers=1, **NO_DROPOUT) if kind == "bert" else tiny_llama()
-    cost = RunningCost.for_model(plm)
+    name, _, reader = kind.partition("@")
+    plm = tiny_bert(num_hidden_layers=1, **NO_DROPOUT) if name == "bert" else tiny_llama()
+    cost = RunningCost.for_model(plm, map=reader or "mlp")
     return get_peft_model(plm, pets.get(pet, model=plm, **OPTIONS[pet])).train(), cost
 
 
@@ -85,6 +86,7 @@ CASES = [(pet, "bert", outside, "after") for pet in ("bitfit", "prefix", "prompt
 CASES += [("lora", "bert", outside, "before"), ("lora", "bert", outside, "on it")]
 CASES += [("lora", "bert", in_place, "before"), ("adapter", "bert", in_place, "after")]
 CASES += [("lora", "llama", in_place, "after"), ("prompt", "llama", outside, "before")]
+CASES += [("lora", "bert@lens", outside, "after")]
 
 
 @pytest.mark.parametrize(("pet", "kind", "compile_it", "order"), CASES)

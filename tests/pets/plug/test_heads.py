@@ -44,11 +44,14 @@ def states(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
 # Sequence classifiers
 
 
-@pytest.mark.parametrize("model_type", CLASSIFIERS)
-def test_a_sequence_is_read_where_its_head_reads_it(model_type: str) -> None:
+@pytest.mark.parametrize(
+    ("model_type", "reader"),
+    [*((name, "mlp") for name in CLASSIFIERS), ("bert", "lens"), ("llama", "lens")],
+)
+def test_a_sequence_is_read_where_its_head_reads_it(model_type: str, reader: str) -> None:
     """At [CLS], or at the last token that is no padding; its context is all that is attended."""
     plm = classifier(model_type)
-    cost = RunningCost.for_model(plm)
+    cost = RunningCost.for_model(plm, map=reader)
     with pets.regularize(plm, cost, WEIGHT, verbalizer=words()):
         plm.eval()
         plm.training = True  # without dropout
@@ -164,10 +167,11 @@ def test_the_classes_of_tokens_are_read_in_their_place(model_type: str) -> None:
 # Encoder-decoders
 
 
+@pytest.mark.parametrize("reader", ["mlp", "lens"])
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_decoders_targets_are_its_labels(masked: bool) -> None:
+def test_a_decoders_targets_are_its_labels(masked: bool, reader: str) -> None:
     plm = tiny_model("t5")
-    cost = RunningCost.for_model(plm)
+    cost = RunningCost.for_model(plm, map=reader)
     labels = torch.tensor([[10, 11, 3], [12, 3, -100]])
     more = {"decoder_attention_mask": (labels != -100).long()} if masked else {}
     with pets.regularize(plm, cost, WEIGHT, in_eval=True):

@@ -61,16 +61,17 @@ def packed(how: str = "position ids") -> dict[str, Any]:
     return batch
 
 
-def build(plm: PreTrainedModel) -> tuple[nn.Module, RunningCost]:
+def build(plm: PreTrainedModel, reader: str = "mlp") -> tuple[nn.Module, RunningCost]:
     torch.manual_seed(0)
-    cost = RunningCost.for_model(plm).double()
+    cost = RunningCost.for_model(plm, map=reader).double()
     model = get_peft_model(plm, pets.get("lora", init_lora_weights=False, model=plm))
     return model.double().train(), cost
 
 
+@pytest.mark.parametrize("reader", ["mlp", "lens"])
 @pytest.mark.parametrize("how", ["position ids", "pairs", "additive pairs", "bounds"])
-def test_packed_and_apart_have_the_same_cost_and_gradient(how: str) -> None:
-    model, cost = build(tiny_llama())
+def test_packed_and_apart_have_the_same_cost_and_gradient(how: str, reader: str) -> None:
+    model, cost = build(tiny_llama(), reader)
     with pets.regularize(model, cost, into_loss=False):
         one, many = model(**packed(how)), model(**apart())
         torch.testing.assert_close(one.loss, many.loss, rtol=1e-5, atol=0)  # in fp32

@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState, GradientState
 from peft import get_peft_model
 from plug_cases import (
     KINDS,
+    LENSES,
     WEIGHT,
     Setup,
     build,
@@ -30,8 +31,8 @@ import pets
 from bridges import BadInput, RunningCost
 from pets.tasks.classifier import PromptClassifier
 
-every_kind = pytest.mark.parametrize("kind", KINDS)
-lora_kinds = pytest.mark.parametrize("kind", ["bert-lora", "llama-lora", "classifier"])
+every_kind = pytest.mark.parametrize("kind", [*KINDS, *LENSES])
+lora_kinds = pytest.mark.parametrize("kind", ["bert-lora", "llama-lora", "classifier", *LENSES])
 
 
 def cost_by_hand(setup: Setup, batch: dict[str, Tensor]) -> Tensor:

@@ -261,8 +261,8 @@ def test_a_fitted_cost_is_found_whatever_the_number_of_threads(
     """End points come from a decomposition whose last digits may change with the threads."""
     inner = EndPoints.from_embeddings
 
-    def other_digits(embeddings: torch.Tensor, dim: int) -> EndPoints:
-        return EndPoints(inner(embeddings, dim).vectors * (1 + 1e-6))
+    def other_digits(embeddings: torch.Tensor, dim: int, **options: str) -> EndPoints:
+        return EndPoints(inner(embeddings, dim, **options).vectors * (1 + 1e-6))
 
     monkeypatch.setattr(EndPoints, "from_embeddings", other_digits)
     monkeypatch.setattr(RunningCost, "fit", None)  # none is needed
@@ -542,8 +542,42 @@ def test_arms_know_what_they_are() -> None:
         False,
         False,
     ]
+    whole = Arm.parse("ou:theta=2@lens@random-map")
+    assert (whole.bridge, whole.reader, whole.control) == ("ou:theta=2", "lens", "random-map")
+    assert (whole.kind, whole.fits, whole.text) == (CONTROL, False, "ou:theta=2@lens@random-map")
+    assert (Arm.parse("ou@lens").reader, Arm.parse("ou@lens").fits) == ("lens", True)
+    assert Arm.parse("ou@mlp") == Arm.parse("ou")
+    assert Arm.parse("ou@mlp@random-map") == Arm.parse("ou@random-map")
     assert Arm.parse("vanilla").strengths((1.0, 2.0)) == [None, None]
     assert len(Arm.parse("dropout").strengths((1.0, 2.0, 3.0))) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "ou@lense",
+            "arm 'ou@lense': 'lense' is no reader or control, or not in its place; expected a ",
+        ),
+        (
+            "ou@random-map@lens",
+            "'lens' is no reader or control, or not in its place; .* then @mlp or @lens",
+        ),
+        ("ou@lens@mlp", "'mlp' is no reader or control, or not in its place"),
+        ("ou@random-map@shuffled-ends", "'shuffled-ends' is no reader or control, or not in its place"),
+        ("ou@", "'' is no reader or control"),
+        ("vanilla@lens", "vanilla@lens"),
+        ("r-drop@lens", "r-drop@lens"),
+    ],
+)
+def test_arms_that_are_none_are_refused(text: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        Arm.parse(text)
+
+
+def test_an_arm_that_is_given_twice_in_other_words_is_refused() -> None:
+    with pytest.raises(BadInput, match="arms: 'ou' is given twice"):
+        small_grid(arms=("ou", "ou@mlp"))
 
 
 def test_a_part_of_a_grid_is_balanced() -> None:

@@ -14,7 +14,7 @@ from own_code import save_own_code
 from tiny import TEXTS
 
 import bridges
-from bridges import RunningCost
+from bridges import BadInput, FitSettings, RunningCost
 from bridges.fitting.loop import FitLoop
 from bridges.fitting.text import ReadBatch
 from bridges.model.probe import probe
@@ -144,6 +144,51 @@ def test_each_is_the_cost_that_is_fitted_alone(inputs: Path, tmp_path: Path) -> 
         assert many.costs[arm].fit_record == alone.fit_record
     assert many.costs["brownian@random-map"].fit_record is None
     assert many.costs["none"].fit_record is None
+
+
+LENSES = ("brownian@lens", "ou@lens", "brownian@lens@random-map", "brownian@lens@shuffled-ends")
+
+
+def test_published_costs_and_lenses_are_arms_of_one_comparison(inputs: Path, tmp_path: Path) -> None:
+    """Each as it is fitted alone, in a folder of its own, and found again."""
+    both = context(inputs, tmp_path, "brownian", *LENSES)
+    both.fit(progress=False)
+    assert both.costs["brownian"].config()["map"] == "mlp"
+    names = {path.name.rpartition("-")[0] for path in (tmp_path / "costs").iterdir()}
+    assert names == {"brownian", *LENSES}
+    shared = {name: FIT[name] for name in ("batch_size", "max_length")}
+    for arm in LENSES:
+        bridge, _, *control = arm.split("@")
+        alone = RunningCost.for_model(
+            both.model.plm,
+            bridge,
+            map="lens",
+            shuffle_ends=control == ["shuffled-ends"],
+            fit=control != ["random-map"],
+        )
+        if control != ["random-map"]:
+            alone.fit(both.model.plm, both.model.tokenizer, TEXTS, progress=False, **shared)
+        assert both.costs[arm].config() == alone.config()
+        assert both.costs[arm].digest() == alone.digest()
+    assert readings(context(inputs, tmp_path, "brownian", *LENSES)) == 0  # they are there
+
+
+def test_another_reader_or_other_end_points_are_another_recipe(inputs: Path, tmp_path: Path) -> None:
+    of = context(inputs, tmp_path, "brownian")
+    (settings, text), plm = (FitSettings(**FIT), tuple(TEXTS)), of.model.plm
+    names = set()
+    for options in ({}, {"map": "lens"}, {"ends": "white"}, {"map": "lens", "ends": "pca"}):
+        # Of one latent dimension and without other layers, so that nothing else tells them apart.
+        sizes = {"latent_dim": 8} if "map" in options else {"widths": (8,)}
+        cost = RunningCost.for_model(plm, **options, **sizes)
+        names.add(costs_module.Recipe("x", cost, settings, text).folder_name("0"))
+    assert len(names) == 4
+
+
+def test_a_lens_for_an_sde_is_refused_before_anything_is_fitted(inputs: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="map='lens': the drift of 'sde' is a network"):
+        context(inputs, tmp_path, "brownian", "sde@lens").fit(progress=False)
+    assert not (tmp_path / "costs").exists()
 
 
 def test_an_arm_that_comes_later_is_fitted_beside_those_that_are_there(

@@ -97,7 +97,11 @@ def _guesses(cost: RunningCost, path: Trajectory) -> Tensor:
 def _explained(plm: Any, cost: RunningCost, tokenizer: Any, texts: Sequence[str]) -> list[float]:
     """The share of held-out end points' spread that the guesses explain, by layer."""
     text = FitText(
-        cost.spec, encoder_of(plm), tokenizer, texts, LensSettings().for_width(cost.spec.hidden_size)
+        cost.spec,
+        encoder_of(plm),
+        tokenizer,
+        texts,
+        LensSettings().for_model(cost.spec.hidden_size, head=False),
     )
     missed, ends = 0, []
     for reading in text.held_out():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bridges.cost.documents import Layout
 from bridges.cost.parts import CostParts
 from bridges.cost.reader import chosen_ends, chosen_widths, make_reader
-from bridges.cost.targets import gather
+from bridges.cost.targets import gather, read
 from bridges.errors import BadInput, check_seeds
 from bridges.fitting.settings import FitResult
 from bridges.fitting.together import fit
@@ -227,6 +227,12 @@ class RunningCost(CostParts):
             in_place=in_place,
             context=self.latent_map.reads_context,
         )
+
+    def positions(self, targets: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and columns [N] of a batch whose states are the targets' trajectories, in their order."""
+        shape = (len(targets), targets.shape[1])
+        where = read(self.spec, targets, Layout.of(shape, attention_mask, device=targets.device))
+        return where.rows, where.columns
 
     def fit(self, model: nn.Module, tokenizer: Any, texts: Iterable[str], **options: Any) -> FitResult:
         """Fit the map that reads the states on text; see `bridges.fitting.together.fit`."""

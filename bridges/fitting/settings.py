@@ -93,18 +93,25 @@ class LensSettings(TextSettings):
             by steps.
         max_tokens: targets that are read at most, the held-out ones aside; None for fifty for each
             dimension H of the states.
+        targets: what the states of a target are regressed on. "words": its end point. "head": the end
+            point that the model's head expects there, all words being as likely before,
+            ``sum_w v_w p(w | h) / p(w)``, scaled: it says what the model knows of rare words too, with
+            less noise. None for "head" where there is a language-model head.
         ridge: strength of the regression, in units of a normalised state's mean square; None for each
             layer's own, chosen by held-out error.
     """
 
     held_out: int = 64
     max_tokens: int | None = None
+    targets: str | None = None
     ridge: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_tokens is not None:
             check_counts(max_tokens=self.max_tokens)
+        if self.targets not in (None, "words", "head"):
+            raise BadInput(f"targets={shown(self.targets)}: expected 'words' or 'head'")
         if self.ridge is not None and (not is_number(self.ridge) or not 0 < self.ridge < 1e9):
             raise BadInput(f"ridge={shown(self.ridge)}: expected a number above 0, or None")
 
@@ -118,14 +125,22 @@ class LensSettings(TextSettings):
 
     @property
     def _targets(self) -> int:
-        assert self.max_tokens is not None, "for_width has not been asked"
+        assert self.max_tokens is not None, "for_model has not been asked"
         return self.max_tokens
 
-    def for_width(self, hidden_size: int) -> LensSettings:
-        """With a number of tokens, where none was given."""
-        if self.max_tokens is not None:
-            return self
-        return dataclasses.replace(self, max_tokens=_TOKENS_A_DIMENSION * hidden_size)
+    def for_model(self, hidden_size: int, *, head: bool) -> LensSettings:
+        """With a number of tokens, and targets, where none were given.
+
+        Raises:
+            BadInput: for the targets of a head that is not there.
+        """
+        if self.targets == "head" and not head:
+            raise BadInput("targets='head': the model has no language-model head; use targets='words'")
+        return dataclasses.replace(
+            self,
+            max_tokens=self.max_tokens or _TOKENS_A_DIMENSION * hidden_size,
+            targets=self.targets or ("head" if head else "words"),
+        )
 
     def of_text(self) -> dict[str, Any]:
         """What sums over text depend on; the strength is chosen afterwards."""

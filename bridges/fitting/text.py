@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -23,6 +23,7 @@ from bridges.fitting.batches import (
 )
 from bridges.fitting.settings import TextSettings
 from bridges.model.forward import accepted_parameters
+from bridges.model.head import head_at, narrowed_logits
 from bridges.model.positions import max_positions
 from bridges.model.spec import ModelSpec, text_config
 from bridges.model.vocabulary import input_embeddings
@@ -44,6 +45,8 @@ class ReadBatch:
         targets: [B, S], -100 where there is none.
         attention_mask: [B, S].
         count: how many targets there are.
+        logits: [N, V], what the head expects where each of N targets is predicted, in the order of the
+            trajectories; None where it was not asked.
     """
 
     number: int
@@ -51,6 +54,21 @@ class ReadBatch:
     targets: Tensor
     attention_mask: Tensor
     count: int
+    logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class AskedHead:
+    """A language model around the encoder, and where its head is asked.
+
+    Attributes:
+        plm: in eval mode.
+        positions: rows and columns [N] of the targets [B, S] with an attention mask, in the order of the
+            trajectories.
+    """
+
+    plm: nn.Module
+    positions: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class FitText:
@@ -63,6 +81,7 @@ class FitText:
         texts: one text an item, none of them blank.
         settings: of the fit.
         context: whether the context is read: in a causal row it ends where the targets begin.
+        head: asks the head too.
 
     Raises:
         BadInput: for text of less than two rows, or a model or tokenizer without the token that its
@@ -78,8 +97,9 @@ class FitText:
         settings: TextSettings,
         *,
         context: bool = True,
+        head: AskedHead | None = None,
     ) -> None:
-        self._context = context
+        self._context, self._head = context, head
         self.spec, self.encoder, self.tokenizer, self.settings = spec, encoder, tokenizer, settings
         self.config: Any = encoder.config
         self.device = device_of(encoder)
@@ -127,18 +147,26 @@ class FitText:
         return order[count[order] > 0]
 
     def _read(self, number: int, batch: Batch) -> ReadBatch:
+        asked = {**batch.inputs(self.device), "output_hidden_states": True, "return_dict": True}
+        targets, mask = batch.targets.to(self.device), batch.target_mask.to(self.device)
+        logits = None
         with torch.no_grad():
-            output = self.encoder(
-                **batch.inputs(self.device), output_hidden_states=True, return_dict=True
-            )
+            if self._head is None:
+                output = self.encoder(**asked)
+            else:
+                rows, columns = self._head.positions(targets, mask)
+                with head_at(self._head.plm, rows, columns):
+                    output = self._head.plm(**asked)
+                logits = narrowed_logits(output, len(rows), self.spec.vocab_size)
         length = batch.targets.shape[1]
         return ReadBatch(
             number,
             # Some models pad on the right to whole blocks, and return the padding's states.
             tuple(states[:, :length] for states in self.spec.states(output)),
-            batch.targets.to(self.device),
-            batch.target_mask.to(self.device),
+            targets,
+            mask,
             int((batch.targets >= 0).sum()),
+            logits,
         )
 
     def _check_inputs(self) -> None:

@@ -19,18 +19,20 @@ class Guesses(Reader):
     """Reads guesses that were made before: the states of its trajectories are them, [L+1, N, d].
 
     Args:
-        dim: d.
+        centre: [L+1, d], the mean guess.
     """
 
     reads_context = False
+    guesses = True
+    centre: Tensor
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, centre: Tensor) -> None:
         super().__init__()
-        self._dim = dim
+        self.centre = centre
 
     @property
     def dim(self) -> int:
-        return self._dim
+        return self.centre.shape[1]
 
     @property
     def dtype(self) -> torch.dtype:

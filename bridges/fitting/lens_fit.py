@@ -190,7 +190,7 @@ def _known(cost: Fittable, reading: ReadBatch) -> Known:
 
 def _held_out_cost(cost: Fittable, readings: Sequence[Known]) -> Tensor:
     """Mean over tokens."""
-    reader = Guesses(lens_of(cost).dim)
+    reader = Guesses(lens_of(cost).centre)
     total = torch.zeros((), dtype=torch.float64)
     count = 0
     for trajectory, answers in readings:

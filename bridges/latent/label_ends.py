@@ -90,12 +90,14 @@ class LabelEnds:
         """What tells labels apart: their mean end points about the mean of all, and a basis of the span.
 
         Returns:
-            [C, d], and [r, d] with orthonormal rows; r is C - 1 unless labels end at the same places.
+            [C, d], in the span, and [r, d] with orthonormal rows. r is at most C - 1 and d; directions in
+            which labels differ next to nothing are left out.
         """
         means = self.means().double()
         about = means - means.mean(0)
         _, sizes, axes = torch.linalg.svd(about, full_matrices=False)
-        return about, axes[sizes > _CANCELLED * sizes.clamp(min=_CANCELLED).max()]
+        basis = axes[sizes > _CANCELLED * sizes.clamp(min=_CANCELLED).max()]
+        return about @ basis.T @ basis, basis
 
     def confused(self, keep: float) -> LabelEnds:
         """The same labels, each of which may be mistaken for another: a mixture over all labels' words.

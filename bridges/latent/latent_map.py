@@ -41,6 +41,11 @@ class Reader(nn.Module):
     """Whether the mean state of a sequence is read beside the states."""
     makes_latents: ClassVar[bool] = True
     """Whether there is a latent trajectory, that of `forward`."""
+    guesses: ClassVar[bool] = False
+    """Whether what it reads are guesses of the end point, which the mean factors turn into latents."""
+
+    centre: Tensor
+    """[L+1, d], the mean guess of a reader that guesses."""
 
     @property
     def dim(self) -> int:

@@ -41,6 +41,7 @@ class Lens(Reader):
     """
 
     reads_context = False
+    guesses = True
     centre: Tensor
 
     def __init__(self, num_states: int, hidden_size: int, dim: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bridges.errors import BadInput, is_number, shown
+from bridges.errors import BadInput, check_name, is_number, shown
 from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import Layers, Reader
 from bridges.latent.lens import Lens
@@ -23,13 +23,14 @@ LAYERS = ("process", "flat")
 class AboutLabel(Cost):
     """A cost of what the states say about the label among others, under a Gaussian bridge.
 
-    Of targets that are tokens the others are the other words of the batch; with one word there are none,
-    and the cost is 0.
+    Of targets that are tokens the others are the other words of the batch, each of them once; with one
+    word there are none, and the cost is that of one label.
 
     Args:
         process: a Gaussian bridge, as in `bridges.parse`: "brownian", "ou:theta=2,likelihood=path".
-        layers: "process" leaves each layer the weight that the bridge gives it; "flat" gives all the
-            same, their mean. Only of layers that count by themselves, ``likelihood=marginal``.
+        layers: "process" leaves each layer the weight that the bridge gives it; "flat" gives all that
+            count the same, the mean of theirs, on how far p is from v where the layer's latent is m p.
+            Only of layers that count by themselves, ``likelihood=marginal``.
         until: the share of the layers that count, above 0, to 1, the last ones being left out: there
             cross-entropy acts already.
 
@@ -42,8 +43,7 @@ class AboutLabel(Cost):
     def __init__(self, process: str = "brownian", layers: str = "process", until: float = 1.0) -> None:
         super().__init__()
         bridge = parse_gaussian("process", process)
-        if layers not in LAYERS:
-            raise BadInput(f"layers={shown(layers)}: expected {' or '.join(map(repr, LAYERS))}")
+        check_name("layers", layers, LAYERS)
         if layers == "flat" and bridge.likelihood != "marginal":
             raise BadInput(
                 "layers='flat': expected a process with likelihood=marginal; in the law of a whole path "
@@ -80,7 +80,6 @@ class AboutLabel(Cost):
         labels = LabelEnds(vectors[:, None], vectors.new_zeros(len(vectors), 1))
         return self.of_labels(latent_map, trajectory, answers, labels)
 
-    @abstractmethod
     def of_labels(
         self,
         latent_map: Reader,
@@ -89,27 +88,49 @@ class AboutLabel(Cost):
         labels: LabelEnds,
         *,
         generator: torch.Generator | None = None,
-    ) -> Tensor: ...
+    ) -> Tensor:
+        with torch.autocast(trajectory.states.device.type, enabled=False):
+            value = self._among(latent_map, trajectory, answers, labels)
+        return value.to(latent_map.dtype)
 
-    def _whitened(
-        self, latent_map: Reader, trajectory: Trajectory, offset: Tensor | None = None
-    ) -> Whitened:
+    @abstractmethod
+    def _among(
+        self, latent_map: Reader, trajectory: Trajectory, answers: Tensor, labels: LabelEnds
+    ) -> Tensor:
+        """`of_labels`, in the dtype of `_whitened`."""
+
+    def _whitened(self, latent_map: Reader, trajectory: Trajectory, about: Tensor) -> Whitened:
         """The layers that count, made independent of each other, with the weights that are asked for.
+
+        In float32 at least, or in float64 where the whitening needs it.
 
         Args:
             latent_map: reads the states.
             trajectory: of N tokens.
-            offset: [L, d], taken off a guess of the end point.
+            about: [L, d] or [1, d], taken off what each layer tells of the end point.
         """
         t = trajectory.times()
+        if self.layers == "flat":
+            return self._flat(latent_map, trajectory, about)
         factor = self.mean_factor(t)
         latent = latents(latent_map, trajectory, factor)
-        if offset is not None:
-            latent = latent - (factor.reshape(len(t), -1) * offset.double())[:, None]
-        path = self.inner.whitened(latent, t)
-        precision = path.precision
-        if self.layers == "flat":
-            weight = precision * path.mean.square()
-            precision = weight.mean(0) / path.mean.square()
-        count = max(1, round(self.until * len(t)))
-        return Whitened(path.value[:count], path.mean[:count], precision[:count])
+        offset = factor.reshape(len(t), -1) * about.double()
+        path = self.inner.whitened(latent - offset.to(latent)[:, None], t)
+        count = self.counting(len(t))
+        return Whitened(path.value[:count], path.mean[:count], path.precision[:count])
+
+    def _flat(self, latent_map: Reader, trajectory: Trajectory, about: Tensor) -> Whitened:
+        factor, variance = (x.reshape(len(x), -1) for x in self.inner.marginal(trajectory.times()))
+        if latent_map.guesses:  # as they are: m of a process that turns to v late is next to nothing
+            guess = latents(latent_map, trajectory, None)
+        else:
+            latent = latents(latent_map, trajectory, factor)
+            guess = (latent.double() / factor[:, None]).to(latent)
+        count = self.counting(len(factor))
+        value = (guess - about.to(guess).unsqueeze(1))[:count]
+        weight = (factor.square() / variance)[:count].mean(0).to(value)
+        return Whitened(value, value.new_ones(count, 1), weight.expand(count, -1))
+
+    def counting(self, states: int) -> int:
+        """How many of so many states count, one at least."""
+        return max(1, round(self.until * states))

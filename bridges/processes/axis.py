@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bridges.errors import BadInput, is_number, shown
 from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import Reader
-from bridges.latent.lens import Lens
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.about_label import AboutLabel
+from bridges.processes.likelihood import normaliser
+
+_MOST = 1e6
 
 
 class Axis(AboutLabel, name="axis"):
@@ -27,13 +28,20 @@ class Axis(AboutLabel, name="axis"):
 
     What all words have in common, and what no label is about, are not asked for: a published cost spends
     most of its pull on them. Anchored at the mean guess, no label is nearer than another before tuning.
-    A map that keeps no mean guess is anchored at the labels' own mean.
+    A map that keeps no mean guess is anchored at the labels' own mean. A label with several words ends
+    at the mean of theirs.
 
     Source: ours.
 
     Args:
-        process, layers, until: see `AboutLabel`.
-        rest: weight of the other directions, which are drawn to the frozen mean guess; 0 or more.
+        process, layers, until: see `AboutLabel`. A parameter has one value for all dimensions. With a
+            process that learns, the cost is the likelihood of the directions that count, normaliser
+            included, and layers is "process".
+        rest: weight of the other directions, which are drawn to the frozen mean guess; from 0, where
+            they do not count, to 1e6.
+
+    Raises:
+        BadInput: as `AboutLabel`, and for what the last lines leave out.
     """
 
     formula = (
@@ -43,34 +51,37 @@ class Axis(AboutLabel, name="axis"):
 
     def __init__(self, process: str = "brownian", rest: float = 0.0, **options: Any) -> None:
         super().__init__(process, **options)
-        if not is_number(rest) or not 0 <= rest < 1e6:
-            raise BadInput(f"rest={shown(rest)}: expected a number, 0 or more")
+        if not is_number(rest) or not 0 <= rest < _MOST:
+            raise BadInput(f"rest={shown(rest)}: expected a number from 0, below {_MOST:g}")
+        if self.inner.dims is not None:
+            raise BadInput(
+                f"process={shown(process)}: expected parameters that are the same in all dimensions; "
+                "the directions between labels mix them"
+            )
+        if self.layers == "flat" and self.inner.learn:
+            raise BadInput(
+                f"layers='flat' takes no notice of what {shown(process)} learns of the layers: expected "
+                "layers='process', or a process with learn=''"
+            )
         self.rest = rest
 
-    def of_labels(
-        self,
-        latent_map: Reader,
-        trajectory: Trajectory,
-        answers: Tensor,
-        labels: LabelEnds,
-        *,
-        generator: torch.Generator | None = None,
+    def _among(
+        self, latent_map: Reader, trajectory: Trajectory, answers: Tensor, labels: LabelEnds
     ) -> Tensor:
         """Mean over the layers that count, for each token: [N]. 0 where there is but one label."""
         ends, basis = labels.contrasts()  # [C, d] about their mean, [r, d] orthonormal
-        if isinstance(latent_map, Lens):
-            centre = latent_map.centre
-        else:
-            centre = labels.means().mean(0).expand(len(trajectory.states), -1)
+        own_mean = labels.means().double().mean(0, keepdim=True)
+        centre = latent_map.centre if latent_map.guesses else own_mean
         path = self._whitened(latent_map, trajectory, centre)
         basis, target = basis.to(path.value), ends.to(path.value)[answers]
         residual = path.value - path.mean[:, None] * target
         along = residual @ basis.T @ basis
-        weights = path.precision[:, None]
-        square = (along.square() * weights).sum((0, -1))
+        square, dims = along.square(), len(basis)
         if self.rest:
-            square = square + self.rest * ((residual - along).square() * weights).sum((0, -1))
-        value = square / (2 * len(path.value))
-        if self.inner.learn:  # as in a bridge's own cost, here of the directions that have a law
-            value = value - len(basis) * path.precision.log().mean() / 2
-        return value.to(latent_map.dtype)
+            square, dims = square + self.rest * (residual - along).square(), basis.shape[1]
+        value = (square * path.precision[:, None]).sum((0, -1)) / (2 * len(path.value))
+        if self.inner.learn:  # as in a bridge's own cost, of the directions that have a law
+            factor = self.mean_factor(trajectory.times())[: len(path.value)]
+            guessed = factor if latent_map.guesses else None
+            value = value + normaliser(1 / path.precision, dims, guessed)
+        return value

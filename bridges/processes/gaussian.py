@@ -241,25 +241,27 @@ class GaussianBridge(Process):
         With ``likelihood="marginal"`` the mean over layers of ``sum_d (z_i - m(t_i) v)^2 / 2 s2(t_i)``,
         the published cost (arXiv 2305.17670, section 3.2). With "path" mean and variance are those given
         the layer before, of a process with memory all layers before; of one layer it is the same cost.
-        While every parameter is fixed the normaliser is left out: it changes no gradient then.
+        While every parameter is fixed the normaliser is left out: it changes no gradient then. Through a
+        reader that guesses it is that of the guesses' density.
         """
         t = trajectory.times()
+        factor = self.mean_factor(t)
         if self._is_joint():
-            root = self._root(t)
-            factor = self.mean_factor(t)
-            path = whitened_jointly(latents(latent_map, trajectory, factor), factor, root)
-            value, variance = whitened_cost(path, end).to(latent_map.dtype), diagonal(root)
+            path = self.whitened(latents(latent_map, trajectory, factor), t)
+            value, variance = whitened_cost(path, end).to(latent_map.dtype), 1 / path.precision
         else:
             steps = self._steps(t)
             value, variance = steps_cost(latent_map, trajectory, end, steps), steps.variance
         if self.learn:
-            value = value + normaliser(variance, end.shape[-1]).to(value.dtype)
+            guessed = factor if latent_map.guesses else None
+            value = value + normaliser(variance, end.shape[-1], guessed).to(value.dtype)
         return value
 
     def whitened(self, latent: Tensor, t: Tensor) -> Whitened:
         """A latent trajectory [L, N, d] at times t [L], its layers made independent of each other."""
         if self._is_joint():
-            return whitened_jointly(latent, self.mean_factor(t), self._root(t))
+            root = cholesky(self.covariance(t[:, None], t[None]))
+            return whitened_jointly(latent, self.mean_factor(t), root)
         return whitened_by_steps(latent, self._steps(t))
 
     def _steps(self, t: Tensor) -> Steps:
@@ -267,9 +269,6 @@ class GaussianBridge(Process):
         if self.likelihood == "marginal":
             return Steps(None, factor, variance, factor)
         return Steps(*self.transition(torch.cat([torch.zeros_like(t[:1]), t[:-1]]), t), factor)
-
-    def _root(self, t: Tensor) -> Tensor:
-        return cholesky(self.covariance(t[:, None], t[None]))
 
     def _is_joint(self) -> bool:
         """Whether the likelihood needs the law of all layers at once."""

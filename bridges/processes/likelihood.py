@@ -36,7 +36,7 @@ class Whitened:
     """A trajectory under a Gaussian law, its layers made independent of each other.
 
     Minus its log-likelihood is ``sum_i sum_d precision_i (value_i - mean_i v)^2 / 2``, and that of its
-    first k layers the sum up to k, but for the normaliser.
+    first k layers the sum up to k, but for the normaliser ``sum_i sum_d log(2 pi / precision_i) / 2``.
 
     Attributes:
         value: [L, N, d].
@@ -64,10 +64,12 @@ def whitened_jointly(latent: Tensor, factor: Tensor, root: Tensor) -> Whitened:
 
     In float64: neighbouring layers of a smooth process hardly differ, and the whitening divides by that.
     """
-    value = whiten(root, latent.double())
+    variance = diagonal(root)
+    pivots = columns(variance.sqrt())  # what is new in a layer has its own scale, not the unit
+    value = pivots * whiten(root, latent.double())
     # Whitening is linear, so one solve does for every end point.
-    mean = whiten(root, columns(factor).expand(-1, 1, latent.shape[-1])).squeeze(1)
-    return Whitened(value, mean, torch.ones_like(mean[:, :1]))
+    mean = pivots * whiten(root, columns(factor).expand(-1, 1, latent.shape[-1]))
+    return Whitened(value, mean.squeeze(1), 1 / variance.reshape(len(variance), -1))
 
 
 def steps_cost(reader: Reader, trajectory: Trajectory, end: Tensor, steps: Steps) -> Tensor:
@@ -93,10 +95,22 @@ def whitened_cost(path: Whitened, end: Tensor) -> Tensor:
     return square.sum((-3, -1)) / (2 * len(path.value))
 
 
-def normaliser(variance: Tensor, dim: int) -> Tensor:
-    """Mean over layers of ``sum_d log(2 pi variance_i) / 2``, for variances [L] or [L, d]."""
-    each = (variance.log() + math.log(2 * math.pi)) / 2
-    return each.reshape(len(each), -1).expand(-1, dim).sum(1).mean()
+def normaliser(variance: Tensor, dim: int, factor: Tensor | None = None) -> Tensor:
+    """Mean over layers of ``sum_d log(2 pi variance_i) / 2``, for variances [L] or [L, d].
+
+    Args:
+        variance: of what is new in each layer.
+        dim: d.
+        factor: [L] or [L, d], of a reader that guesses. Its guesses p are what is given, and the density
+            is of them, not of the latents m(t) p: else a process that learns its mean would shrink them.
+    """
+    each = by_layer((variance.log() + math.log(2 * math.pi)) / 2, dim)
+    return each if factor is None else each - by_layer(factor.log(), dim)
+
+
+def by_layer(x: Tensor, dim: int) -> Tensor:
+    """Mean over layers of the sum over d dimensions, of [L], [L, 1] or [L, d]."""
+    return x.reshape(len(x), -1).expand(-1, dim).sum(1).mean()
 
 
 def cholesky(covariance: Tensor) -> Tensor:
@@ -143,8 +157,8 @@ def columns(x: Tensor) -> Tensor:
     return x.reshape(len(x), 1, -1)
 
 
-def latents(reader: Reader, trajectory: Trajectory, factor: Tensor) -> Tensor:
-    """The latent trajectory [L, N, d] in float64, of a reader that computes in its own dtype."""
+def latents(reader: Reader, trajectory: Trajectory, factor: Tensor | None) -> Tensor:
+    """A reader's latent trajectory [L, N, d], or its guesses where no factor is given; in float32 at least."""
     with torch.autocast(trajectory.states.device.type, enabled=False):
         latent: Tensor = reader(trajectory, factor)
-    return latent.double()
+    return latent.to(torch.promote_types(latent.dtype, torch.float32))

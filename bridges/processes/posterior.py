@@ -43,27 +43,25 @@ class Posterior(AboutLabel, name="posterior"):
         super().__init__(process, **options)
         self.over = check_name("over", over, OVER)
 
-    def of_labels(
-        self,
-        latent_map: Reader,
-        trajectory: Trajectory,
-        answers: Tensor,
-        labels: LabelEnds,
-        *,
-        generator: torch.Generator | None = None,
+    def _among(
+        self, latent_map: Reader, trajectory: Trajectory, answers: Tensor, labels: LabelEnds
     ) -> Tensor:
         """The posterior's surprise at each token's label, in nats: [N]."""
-        path = self._whitened(latent_map, trajectory)
-        words = labels.vectors.flatten(0, 1).to(path.value)  # [C K, d]
+        # About the middle of the words, where neither what the latents have in common with all of them
+        # nor what the words have in common with each other is left to cancel:
+        # |z - m v|^2 = |z - m c|^2 - 2 m (z - m c) (v - c) + m^2 |v - c|^2, the first the same for all.
+        middle = labels.means().double().mean(0, keepdim=True)
+        path = self._whitened(latent_map, trajectory, middle)
+        words = (labels.vectors.flatten(0, 1).double() - middle).to(path.value)  # [C K, d]
         pull = path.precision * path.mean
-        # |value - mean v|^2 without what is the same for all words.
-        evidence = (pull[:, None] * path.value) @ words.T
-        size = (pull * path.mean).expand(-1, words.shape[1]) @ words.square().T / 2  # [L, C K]
-        evidence = evidence - size[:, None]
-        total = evidence.cumsum(0) if self.over == "prefixes" else evidence.sum(0, keepdim=True)
-        each = total.unflatten(-1, labels.log_weights.shape) + labels.log_weights.to(total)
+        toward, away = pull[:, None] * path.value, pull * path.mean / 2
+        # Both are sums over layers, so what each layer says of each word is not needed by itself.
+        if self.over == "prefixes":
+            toward, away = toward.cumsum(0), away.cumsum(0)
+        else:
+            toward, away = toward.sum(0, keepdim=True), away.sum(0, keepdim=True)
+        evidence = toward @ words.T - (away.expand(-1, words.shape[1]) @ words.square().T)[:, None]
+        each = evidence.unflatten(-1, labels.log_weights.shape) + labels.log_weights.to(evidence)
         odds = torch.logsumexp(each, -1)  # [1 or L, N, C]
-        surprise = F.cross_entropy(odds.flatten(0, 1), answers.repeat(len(odds)), reduction="none").view(
-            len(odds), -1
-        )
-        return surprise.mean(0).to(latent_map.dtype)
+        surprise = F.cross_entropy(odds.flatten(0, 1), answers.repeat(len(odds)), reduction="none")
+        return surprise.view(len(odds), -1).mean(0)

@@ -90,8 +90,8 @@ class LabelEnds:
         """What tells labels apart: their mean end points about the mean of all, and a basis of the span.
 
         Returns:
-            [C, d], in the span, and [r, d] with orthonormal rows. r is at most C - 1 and d; directions in
-            which labels differ next to nothing are left out.
+            [C, d], in the span, and [r, d] with orthonormal rows; r is at most C - 1, and less where
+            labels end at the same places.
         """
         means = self.means().double()
         about = means - means.mean(0)

@@ -158,7 +158,7 @@ def columns(x: Tensor) -> Tensor:
 
 
 def latents(reader: Reader, trajectory: Trajectory, factor: Tensor | None) -> Tensor:
-    """A reader's latent trajectory [L, N, d], or its guesses where no factor is given; in float32 at least."""
+    """A reader's latents [L, N, d], or its guesses where no factor is given; in float32 at least."""
     with torch.autocast(trajectory.states.device.type, enabled=False):
         latent: Tensor = reader(trajectory, factor)
     return latent.to(torch.promote_types(latent.dtype, torch.float32))

@@ -37,7 +37,7 @@ class Posterior(AboutLabel, name="posterior"):
         over: "path" or "prefixes".
     """
 
-    formula = "-log p(z | v_y) / sum_c p(z | v_c),  p of process"
+    formula = "-log(p(z | v_y) / sum_c p(z | v_c)),  p of process"
 
     def __init__(self, process: str = "brownian", over: str = "path", **options: Any) -> None:
         super().__init__(process, **options)

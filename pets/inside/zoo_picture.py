@@ -156,7 +156,7 @@ def _draw(record: bridges.BridgeInfo[bridges.Cost], left: Any, right: Any) -> No
     for edge in _tube(reference, fine, 1.0):
         left.plot(fine, edge, **_REFERENCE)
     if isinstance(bridge, Posterior):
-        _shade(left, law, fine)
+        _shade(left, bridge.inner, fine)
     if isinstance(law, Process):
         for v in end[..., 0, 0].reshape(-1).tolist():
             low, high = _tube(law, fine, v)

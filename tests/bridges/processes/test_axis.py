@@ -27,7 +27,7 @@ PROCESSES = (
     "brownian:sigma=0.7",
     "ou:theta=3,likelihood=path",
     "alpha:alpha=2",
-    "clock:clock=[0.2,0.6,2,1.2]",
+    "clock:clock=[1,3,8,6]",
     "fractional:hurst=0.8,likelihood=path",
     "gp:kernel=matern52,likelihood=path",
     "smooth",

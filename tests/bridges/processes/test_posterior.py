@@ -160,7 +160,7 @@ def test_one_label_costs_nothing_and_equal_labels_their_number() -> None:
     same = LabelEnds(*(x[:1].expand(3, *x.shape[1:]) for x in (labels.vectors, labels.log_weights)))
     for words, label, expected in ((first, 0 * answers, 0.0), (same, answers, math.log(3))):
         value = posterior().of_labels(read, trajectory, label, words)
-        assert_close(value, torch.full((TOKENS,), expected).double(), rtol=1e-12, atol=1e-12)
+        assert_close(value, torch.full((TOKENS,), expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
         (gradient,) = torch.autograd.grad(value.sum(), trajectory.states)
         assert gradient.abs().max() < 1e-12
 

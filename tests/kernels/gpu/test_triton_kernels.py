@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from kernels import bridge_nll as operations
 from kernels import oracle
 from kernels.gpu import launch as triton_launch
-from kernels.pooling import pool_trajectory
 from kernels.gpu.linear import linear, linear_backward, weight_gradient
+from kernels.pooling import pool_trajectory
 
 pytestmark = pytest.mark.slow
 

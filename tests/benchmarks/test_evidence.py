@@ -41,7 +41,7 @@ def test_the_groups_are_grids_of_five_splits_without_a_cell_twice() -> None:
 
 
 def test_the_zoo_has_every_bridge_that_costs_something() -> None:
-    """But the costs about the label, which came after it was measured; a remedy was the first of them."""
+    """But the costs about the label, which came after it was measured; a remedy was the first."""
     about = {name for name in BRIDGES if issubclass(bridges.info(name).cls, bridges.AboutLabel)}
     measured = {arm.partition(":")[0].partition("@")[0] for arm in ZOO["arms"]}
     assert measured == set(BRIDGES) - about - {"none"}

@@ -80,14 +80,14 @@ class Arm:
         """One of `KINDS`.
 
         A control, which a claim about bridges has to beat, is a bridge's cost without its fitted map or
-        proper end points, or a cost that is no process. A bridge that is not registered here counts as
-        a bridge.
+        proper end points, or a `bridges.Control`. A cost about the label, which is of a bridge, counts
+        as one; so does a bridge that is not registered here.
         """
         if self.bridge is None:
             return VANILLA if self.text == VANILLA else REGULARIZER
         name = self.bridge.partition(":")[0]
-        no_process = name in bridges.available() and issubclass(bridges.info(name).cls, bridges.Control)
-        return CONTROL if self.control or no_process else BRIDGE
+        plain = name in bridges.available() and issubclass(bridges.info(name).cls, bridges.Control)
+        return CONTROL if self.control or plain else BRIDGE
 
     def strengths(self, weights: Sequence[float]) -> list[float | None]:
         """What its tries are tuned with, as many as there are weights: every arm has the same budget."""

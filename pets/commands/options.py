@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from bridges.errors import BadInput, shown
+from pets.tasks.protocol import PROTOCOLS
 
 
 class ManyValues(click.Command):
@@ -51,6 +52,16 @@ trust_remote_code = click.option(
     help="Run the Python code that comes with the model: read it first.",
 )
 """Of every command that loads a model; without it none of the model's code is run."""
+
+
+def protocol_option(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--protocol`` of a command that tunes."""
+    return click.option(
+        "--protocol",
+        type=click.Choice(list(PROTOCOLS)),
+        help="How a task is put to the model; 'published': to the letter, see docs/published.md.",
+        **options,
+    )
 
 
 def read_lines(files: tuple[str, ...]) -> list[str]:

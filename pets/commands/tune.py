@@ -11,7 +11,8 @@ import click
 import bridges
 from bridges.errors import BadInput
 from pets import methods, regularizers, tasks
-from pets.commands.options import ManyValues, Named, trust_remote_code
+from pets.commands.options import ManyValues, Named, protocol_option, trust_remote_code
+from pets.tasks.protocol import OURS
 from pets.tuning.models import load_plm
 from pets.tuning.settings import TuneSettings
 from pets.tuning.tune import tune as run
@@ -74,6 +75,7 @@ _WEIGHT = TuneSettings.weight
     "--eval-every", default=50, show_default=True, help="Steps between looks at the selection split."
 )
 @click.option("--max-length", default=128, show_default=True, help="Tokens a prompt.")
+@protocol_option(show_default=True, default=OURS.name)
 @click.option(
     "--label-words",
     multiple=True,
@@ -101,6 +103,7 @@ def tune(
     lr: float | None,
     eval_every: int,
     max_length: int,
+    protocol: str,
     label_words: tuple[str, ...],
     out: Path | None,
     trust_remote_code: bool,
@@ -136,6 +139,7 @@ def tune(
         learning_rate=lr,
         eval_every=eval_every,
         max_length=max_length,
+        protocol=protocol,
     )
     is_main = joined().is_main
     if not is_main:
@@ -147,6 +151,7 @@ def tune(
     examples = chosen.load(data)
     plm, tokenizer = load_plm(model, trust_remote_code=trust_remote_code)
     name = cost.bridge.registered_name if cost else regularizer or "vanilla"
+    name = name if protocol == OURS.name else f"{name}-{protocol}"
     folder = out or Path("runs") / _plain(f"{chosen.name}-{pet}-{name}-{shots or 'all'}-{seed}")
     result = run(plm, tokenizer, examples, settings, folder, cost=cost)
     if is_main:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bridges.errors import BadInput
+from bridges.model.spec import pretrained_model
 from bridges.progress import progress_bar
 from bridges.seeds import generator
 from bridges.storage.checkpoint import Checkpoint
@@ -66,6 +67,7 @@ class TuningLoop:
         self.optimizer = torch.optim.AdamW(
             groups, lr=settings.rate, weight_decay=settings.decay, foreach=False
         )
+        self.clip = settings.conventions.clip.get(pretrained_model(classifier).config.model_type)
         self.curves: list[dict[str, Any]] = []
         self.checkpoint = Checkpoint(self.named, self.optimizer)
         self.seconds = 0.0
@@ -141,6 +143,8 @@ class TuningLoop:
                     f"model ignores PET {self.settings.pet!r} there"
                 )
         self.processes.average_gradients(self.parameters)
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
         cost = output.running_cost
         return loss.item(), None if cost is None else self.processes.mean(cost.detach()).item()

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from bridges.errors import BadInput
 from pets import methods, tasks
 from pets.study.cells.arms import VANILLA, Arm
+from pets.tasks.protocol import OURS
 from pets.tuning.settings import TuneSettings
 
 _Item = TypeVar("_Item")
@@ -88,6 +89,7 @@ class Grid:
             learning_rate=options.get("lr"),
             eval_every=options["eval_every"],
             max_length=options["max_length"],
+            protocol=options.get("protocol", OURS.name),
         )
         fit = {
             "max_steps": options["fit_steps"],

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bridges.errors import BadInput, check_counts, check_seeds, is_number, shown
 
+MASKINGS = ("tokens", "words")
 _SHARES = {"learning_rate": "a number", "warmup": "a share", "mask_share": "a share"}
 
 
@@ -19,7 +20,8 @@ class FitSettings:
         max_length: tokens a row at most.
         learning_rate: peak of AdamW's; linear warm-up, then linear decay to 0 at max_steps.
         warmup: share of max_steps.
-        mask_share: share of a masked-LM row's words that are targets.
+        mask_share: share of a masked-LM row's tokens, or words, that are targets.
+        masking: of a masked LM's text, "tokens" one by one, or "words" with all their pieces.
         held_out: rows kept for the held-out cost.
         eval_every: steps between looks at the held-out cost.
         patience: looks without a gain of 0.1 % before the fit stops early.
@@ -32,6 +34,7 @@ class FitSettings:
     learning_rate: float = 1e-3
     warmup: float = 0.05
     mask_share: float = 0.15
+    masking: str = "tokens"
     held_out: int = 256
     eval_every: int = 50
     patience: int = 6
@@ -41,6 +44,8 @@ class FitSettings:
         counts = ("max_steps", "batch_size", "max_length", "held_out", "eval_every", "patience")
         check_counts(**{name: getattr(self, name) for name in counts})
         check_seeds(seed=self.seed)
+        if self.masking not in MASKINGS:
+            raise BadInput(f"masking={shown(self.masking)}: expected {' or '.join(map(repr, MASKINGS))}")
         if self.max_length < 8:
             raise BadInput(f"max_length={self.max_length}: expected at least 8 tokens")
         for name, expected in _SHARES.items():

@@ -46,6 +46,9 @@ from pets.tuning.models import load_plm
 @click.option("--steps", default=2000, show_default=True, help="Optimiser steps at most; stops early.")
 @click.option("--batch-size", default=32, show_default=True, help="Rows of text a step.")
 @click.option("--max-length", default=128, show_default=True, help="Tokens a row.")
+@click.option(
+    "--whole-words", is_flag=True, help="Mask words with all their pieces, in the text of a masked LM."
+)
 @click.option("--lr", default=1e-3, show_default=True, help="Peak learning rate.")
 @click.option("--seed", default=0, show_default=True, help="Of initial weights, order and masks.")
 @trust_remote_code
@@ -59,6 +62,7 @@ def fit(
     steps: int,
     batch_size: int,
     max_length: int,
+    whole_words: bool,
     lr: float,
     seed: int,
     trust_remote_code: bool,
@@ -103,6 +107,7 @@ def fit(
         max_steps=steps,
         batch_size=batch_size,
         max_length=max_length,
+        masking="words" if whole_words else "tokens",
         learning_rate=lr,
         seed=seed,
     )

@@ -20,6 +20,7 @@ class Protocol:
             soft prompt, [CLS] [MASK] text [SEP].
         bare_words: label words are tokenised alone, as where a text begins, not after a space.
         stops: where a task has a text with a full stop put into it, see `Example`, that is read.
+        whole_words: a comparison fits its costs on text whose words are masked with all their pieces.
         clip: the norm that a step's gradient is clipped to, by the model's type; of others it is not.
     """
 
@@ -27,6 +28,7 @@ class Protocol:
     mask_first: bool = False
     bare_words: bool = False
     stops: bool = False
+    whole_words: bool = False
     clip: Mapping[str, float] = field(default_factory=dict)
 
     def text(self, example: Example) -> str:
@@ -40,6 +42,7 @@ PUBLISHED = Protocol(
     mask_first=True,
     bare_words=True,
     stops=True,
+    whole_words=True,
     clip=MappingProxyType({"deberta": 1.0, "deberta-v2": 1.0}),
 )
 """Of arXiv 2305.17670 and its code, github.com/thunlp/stochastic-bridge-pet."""

@@ -11,6 +11,7 @@ import click
 
 from bridges.errors import BadInput, shown
 from pets.tasks.protocol import PROTOCOLS
+from pets.tuning.schedule import SCHEDULES
 
 
 class ManyValues(click.Command):
@@ -60,6 +61,16 @@ def protocol_option(**options: Any) -> Callable[[Callable[..., Any]], Callable[.
         "--protocol",
         type=click.Choice(list(PROTOCOLS)),
         help="How a task is put to the model; 'published': to the letter, see docs/published.md.",
+        **options,
+    )
+
+
+def schedule_option(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--schedule`` of a command that tunes."""
+    return click.option(
+        "--schedule",
+        type=click.Choice(list(SCHEDULES)),
+        help="How the weight of the cost or regularizer falls over the steps, to 0 unless constant.",
         **options,
     )
 

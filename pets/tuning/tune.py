@@ -18,7 +18,7 @@ from bridges.model.identity import model_identity, own_code
 from bridges.storage.files import new_folder, versions
 from bridges.storage.source import FIT, source_digest
 from pets import methods
-from pets.plug.regularize import regularize
+from pets.plug.regularize import Regularizer, regularize
 from pets.tasks import prompts, splits
 from pets.tasks.base import TaskData
 from pets.tasks.classifier import PromptClassifier
@@ -30,7 +30,7 @@ from pets.tuning.evaluation import check_tokens, encode, room
 from pets.tuning.loop import TuningLoop
 from pets.tuning.models import unload, untouched
 from pets.tuning.run_folder import RunFolder
-from pets.tuning.settings import TuneSettings
+from pets.tuning.settings import CAME_LATER, TuneSettings
 from pets.tuning.workers import Processes, joined
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def tune(
             "metric": data.task.metric,
             "pet": settings.pet,
             "bridge": cost.config()["bridge"] if cost is not None else None,
-            "settings": identity["settings"] | {"protocol": settings.protocol},
+            "settings": identity["settings"] | {s: getattr(settings, s) for s in CAME_LATER},
             "versions": versions(),
             "reported": reported,
             "dev": best["dev"],
@@ -171,7 +171,7 @@ def prepared(
     devices = [plm.device] if plm.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
-        _classifier(plm, config, settings, verbalizer, cost) as classifier,
+        _classifier(plm, config, settings, verbalizer, cost) as (classifier, plugged),
     ):
         if isinstance(config, PromptTuningConfig):
             methods.init_prompt(classifier.model, tokenizer.mask_token_id)
@@ -181,7 +181,7 @@ def prepared(
         for rows, _ in encoded.values():
             check_tokens(rows, plm)
         pad_id = tokenizer.pad_token_id or 0
-        yield TuningLoop(classifier, encoded, data, settings, pad_id, joined())
+        yield TuningLoop(classifier, encoded, data, settings, pad_id, joined(), plugged=plugged)
 
 
 @contextlib.contextmanager
@@ -191,7 +191,7 @@ def _classifier(
     settings: TuneSettings,
     verbalizer: Verbalizer,
     cost: RunningCost | None,
-) -> Iterator[PromptClassifier]:
+) -> Iterator[tuple[PromptClassifier, Regularizer | None]]:
     """The PET on the model, the narrowed head and the cost; all taken off again at the end.
 
     The global generator is seeded for the PET's initial weights: the caller restores it.
@@ -207,9 +207,10 @@ def _classifier(
         mask_first = settings.conventions.mask_first
         classifier = PromptClassifier(model, verbalizer, mask_first=mask_first).to(plm.device)
         stack.callback(classifier.remove)
-        if cost is not None:
-            stack.enter_context(regularize(classifier, cost, settings.weight))
-        yield classifier
+        plugged = None if cost is None else regularize(classifier, cost, settings.weight)
+        if plugged is not None:
+            stack.enter_context(plugged)
+        yield classifier, plugged
 
 
 def data_sha256(data: TaskData, task: str = "", protocol: Protocol = OURS) -> str:
@@ -226,7 +227,8 @@ def _identity(data: TaskData, settings: TuneSettings, cost: RunningCost | None) 
     """Everything but the model that the result depends on."""
     settings_used = settings.identity | {"weight_decay": settings.decay}
     if cost is None and settings.regularizer is None:
-        settings_used.pop("weight")  # plays no part
+        for unused in ("weight", "schedule"):  # they play no part
+            settings_used.pop(unused, None)
     return {
         "task": data.task.identity,
         "data_sha256": data_sha256(data, protocol=settings.conventions),

@@ -72,7 +72,7 @@ def test_a_protocol_is_part_of_the_identity_where_it_is_not_ours() -> None:
     assert "protocol" not in TuneSettings().identity
     assert SETTINGS.identity["protocol"] == "published"
     names = {field.name for field in dataclasses.fields(TuneSettings)}
-    assert names - set(TuneSettings().identity) == {"protocol"}
+    assert names - set(TuneSettings().identity) == {"protocol", "schedule"}
 
 
 def test_an_unknown_protocol_is_refused_by_name() -> None:

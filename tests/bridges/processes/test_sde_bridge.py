@@ -306,7 +306,7 @@ def test_a_copy_costs_the_same() -> None:
 def test_digests_tell_targets_and_steps_apart() -> None:
     model = tiny_bert()
     words = ("sde", "sde:target=ou", "sde:target=ou:theta=2", "sde:steps=30", "sde:reads=state")
-    assert len({new_cost(model, word).digest() for word in words}) == 4
+    assert len({new_cost(model, word).digest() for word in words}) == 5
 
 
 @pytest.mark.parametrize("make", [tiny_bert, tiny_llama])

@@ -64,7 +64,7 @@ class Arm:
     def controls(self, arm: Arm) -> bool:
         """Whether this control, compared with that arm, tells the two apart.
 
-        ``kinetic`` is the path likelihood of the Brownian bridge plus a constant, with the same gradients.
+        ``kinetic`` is the path likelihood of the Brownian bridge plus a constant, so it trains the same.
         What controls that one is ``regression``, or itself with ``shuffled-ends``.
         """
         name = (arm.bridge or "").partition(":")[0]

@@ -64,7 +64,8 @@ class Comparison:
     def model(self, seed: int) -> nn.Module:
         """A fresh PET on the model."""
         torch.manual_seed(seed)
-        return get_peft_model(self.plm, pets.get("lora", model=self.plm, r=8))
+        model: nn.Module = get_peft_model(self.plm, pets.get("lora", model=self.plm, r=8))
+        return model
 
     def terms(
         self, model: nn.Module, which: Sequence[int], cost: RunningCost | None, labels: Tensor

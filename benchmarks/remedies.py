@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import bridges
-from bridges import RunningCost
+from bridges import FitSettings, RunningCost
 from pets.study.cells.arms import Arm
 from pets.study.cells.costs import Recipe, Recipes
 from pets.tasks.verbalizer import Verbalizer
@@ -41,6 +41,7 @@ class RemedyRecipes(Recipes):
             return super().recipe(arm)
         plain = super().recipe(Arm.parse("brownian"))
         if arm == LONGER:
+            assert isinstance(plain.settings, FitSettings)
             settings = dataclasses.replace(plain.settings, max_steps=_LONGER * plain.settings.max_steps)
             return dataclasses.replace(plain, name=arm.text, settings=settings)
         if arm == TASK_TEXT:

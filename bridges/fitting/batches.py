@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bridges.errors import BadInput
+from bridges.fitting.words import check_words, chosen_words, word_rows, words_of
 from bridges.model.positions import IGNORED
 from bridges.seeds import generator
 
@@ -60,15 +61,17 @@ def token_rows(
     most: int,
     seed: int,
     most_tokens: int | None = None,
+    whole_words: bool = False,
 ) -> list[list[int]]:
     """Rows of at most ``max_length`` tokens, special ones included, from the texts in random order.
 
     Longer texts are cut into several rows; texts are read until there are ``most`` rows, or about
     ``most_tokens`` tokens. Rows of fewer than four words' tokens, such as ends of long texts, are left
-    out and counted in the log.
+    out and counted in the log. With ``whole_words`` each is a `bridges.fitting.words.WordRow`.
 
     Raises:
-        BadInput: if there is no text, or none long enough.
+        BadInput: if there is no text, or none long enough, or words are asked for and the tokenizer does
+            not know them.
     """
     kept = [text for text in texts if text.strip()]
     if not kept:
@@ -87,7 +90,7 @@ def token_rows(
             return_overflowing_tokens=True,
             split_special_tokens=True,
         )
-        for row in encoded["input_ids"]:
+        for row in word_rows(tokenizer, encoded) if whole_words else encoded["input_ids"]:
             if sum(token not in special for token in row) < _MIN_TOKENS:
                 short += 1
             else:
@@ -99,6 +102,8 @@ def token_rows(
         raise BadInput(
             f"none of the {len(kept)} texts has {_MIN_TOKENS} tokens: fitting needs longer text"
         )
+    if whole_words:
+        check_words(tokenizer, rows)
     return rows[:most]
 
 
@@ -133,20 +138,27 @@ def masked_batch(
     share: float,
     rng: torch.Generator,
     vocabulary: int | None = None,
+    whole_words: bool = False,
 ) -> Batch:
-    """Masked-LM batch: ``share`` of each row's words (at least one) are targets.
+    """Masked-LM batch: ``share`` of each row's tokens (at least one) are targets.
 
     As in BERT, 80 % of the targets are shown as the mask token, 10 % as a random token, 10 % as they
     are. Random tokens are drawn below ``vocabulary`` too, where a model has fewer than its tokenizer.
+    With ``whole_words``, whose rows `token_rows` makes, it is the share of the words, and all pieces of
+    one are hidden, replaced or shown together.
     """
     ids, attended = _pad(rows, tokenizer)
-    special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids)) | ~attended
-    score = torch.rand(ids.shape, generator=rng).masked_fill(special, 2.0)
-    count = ((~special).sum(1) * share).round().clamp(min=1)
-    rank = score.argsort(1).argsort(1)
-    chosen = (rank < count[:, None]) & ~special
+    if whole_words:
+        words = words_of(rows, ids.shape[1], set(tokenizer.all_special_ids))
+        chosen, fate = chosen_words(words, share, rng)
+    else:
+        special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids)) | ~attended
+        score = torch.rand(ids.shape, generator=rng).masked_fill(special, 2.0)
+        count = ((~special).sum(1) * share).round().clamp(min=1)
+        rank = score.argsort(1).argsort(1)
+        chosen = (rank < count[:, None]) & ~special
+        fate = torch.rand(ids.shape, generator=rng)
     targets = ids.masked_fill(~chosen, IGNORED)
-    fate = torch.rand(ids.shape, generator=rng)
     most = min(len(tokenizer), vocabulary or len(tokenizer))
     random = torch.randint(most, ids.shape, generator=rng)
     shown = torch.where(chosen & (fate < 0.8), tokenizer.mask_token_id, ids)

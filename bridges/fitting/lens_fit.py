@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bridges.errors import BadInput
+from bridges.fitting.adapting import damping
 from bridges.fitting.fittable import Fittable
 from bridges.fitting.learning import Guesses, learn
 from bridges.fitting.ridge import Fit, ridge
@@ -195,6 +196,7 @@ def put(lens: Lens, layers: Sequence[Fit], fitted: Statistics) -> None:
         lens.bias.copy_(torch.stack([layer.bias for layer in layers]))
         # With a free bias the mean guess on the text that was fitted is the mean end point.
         lens.centre.copy_(fitted.cross[:, -1] / fitted.count)
+        lens.damped.copy_(damping(fitted.covariance(), lens.damped.shape[-1]))
 
 
 def lens_of(cost: Fittable) -> Lens:

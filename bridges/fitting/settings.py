@@ -10,6 +10,7 @@ from typing import Any
 from bridges.errors import BadInput, check_counts, check_seeds, is_number, shown
 
 _TOKENS_A_DIMENSION = 50
+MASKINGS = ("tokens", "words")
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class TextSettings:
     Attributes:
         batch_size: rows a step.
         max_length: tokens a row at most.
-        mask_share: share of a masked-LM row's words that are targets.
+        mask_share: share of a masked-LM row's tokens, or words, that are targets.
+        masking: of a masked LM's text, "tokens" one by one, or "words" with all their pieces.
         held_out: rows kept for the held-out cost.
         seed: of order and masks.
     """
@@ -27,12 +29,15 @@ class TextSettings:
     batch_size: int = 32
     max_length: int = 128
     mask_share: float = 0.15
+    masking: str = "tokens"
     held_out: int = 256
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_counts(**{name: getattr(self, name) for name in ("batch_size", "max_length", "held_out")})
         check_seeds(seed=self.seed)
+        if self.masking not in MASKINGS:
+            raise BadInput(f"masking={shown(self.masking)}: expected {' or '.join(map(repr, MASKINGS))}")
         if self.max_length < 8:
             raise BadInput(f"max_length={self.max_length}: expected at least 8 tokens")
         _check_share("mask_share", self.mask_share, "a share")
@@ -79,7 +84,7 @@ class FitSettings(TextSettings):
 
     def of_lens(self) -> LensSettings:
         """The same text for a lens: rows, masks and seed; how many are held out is its own."""
-        shared = ("batch_size", "max_length", "mask_share", "seed")
+        shared = ("batch_size", "max_length", "mask_share", "masking", "seed")
         return LensSettings(**{name: getattr(self, name) for name in shared})
 
 

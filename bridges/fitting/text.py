@@ -104,6 +104,8 @@ class FitText:
         self.config: Any = encoder.config
         self.device = device_of(encoder)
         self._check_inputs()
+        if settings.masking == "words" and not self._masks:
+            logger.warning("masking='words' has no part here: nothing is masked for this model")
         limit = min(settings.max_length, max_positions(text_config(encoder)) or settings.max_length)
         rows = token_rows(
             tokenizer,
@@ -112,6 +114,7 @@ class FitText:
             most=settings.most_rows,
             seed=settings.seed,
             most_tokens=settings.most_tokens,
+            whole_words=self._whole_words,
         )
         if len(rows) < 2:
             raise BadInput("the text makes a single row of tokens: fitting needs at least two")
@@ -221,6 +224,10 @@ class FitText:
         """Whether targets are hidden from the model, as in a masked LM."""
         return self.spec.reads == "same" and not self.spec.decodes
 
+    @property
+    def _whole_words(self) -> bool:
+        return self._masks and self.settings.masking == "words"
+
     def _batch(self, rows: Rows, rng: torch.Generator) -> Batch:
         batch = self._made(rows, rng)
         pad = self.tokenizer.pad_token_id
@@ -239,8 +246,14 @@ class FitText:
             start = self.config.decoder_start_token_id
             return encoder_decoder_batch(rows, self.tokenizer, start=start, rng=rng)
         if self._masks:
-            share, size = self.settings.mask_share, self._vocabulary
-            return masked_batch(rows, self.tokenizer, share=share, rng=rng, vocabulary=size)
+            return masked_batch(
+                rows,
+                self.tokenizer,
+                share=self.settings.mask_share,
+                rng=rng,
+                vocabulary=self._vocabulary,
+                whole_words=self._whole_words,
+            )
         batch = causal_batch(rows, self.tokenizer, rng=rng, context=self._context)
         # A causal LM that does not shift its labels gets them shifted.
         return batch if self.spec.reads == "next" else moved_ahead(batch)

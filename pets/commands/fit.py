@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -70,6 +71,9 @@ from pets.tuning.models import load_plm
 )
 @click.option("--batch-size", default=32, show_default=True, help="Rows of text a step.")
 @click.option("--max-length", default=128, show_default=True, help="Tokens a row.")
+@click.option(
+    "--whole-words", is_flag=True, help="Mask words with all their pieces, in the text of a masked LM."
+)
 @click.option("--seed", default=0, show_default=True, help="Of initial weights, order and masks.")
 @trust_remote_code
 def fit(
@@ -87,6 +91,7 @@ def fit(
     ridge: float | None,
     batch_size: int,
     max_length: int,
+    whole_words: bool,
     seed: int,
     trust_remote_code: bool,
 ) -> None:
@@ -101,7 +106,7 @@ def fit(
       bridge-pets fit --model bert-base-uncased --bridge brownian --control random-map --out random-bert
     """
     process = bridges.parse(bridge)
-    of_map = {"max_steps": steps, "learning_rate": lr}
+    of_map: dict[str, Any] = {"max_steps": steps, "learning_rate": lr}
     if map_name == "lens":
         of_map = {"max_tokens": tokens, "ridge": ridge}
     _refuse_useless(map_name)
@@ -136,6 +141,7 @@ def fit(
         folder=unfinished,
         batch_size=batch_size,
         max_length=max_length,
+        masking="words" if whole_words else "tokens",
         seed=seed,
         **of_map,
     )

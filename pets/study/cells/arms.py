@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import bridges
 from bridges.cost.reader import MAPS
@@ -67,6 +68,18 @@ class Arm:
 
     def __str__(self) -> str:
         return self.text
+
+    def controls(self, arm: Arm) -> bool:
+        """Whether this control, compared with that arm, tells the two apart.
+
+        ``kinetic`` is the path likelihood of the Brownian bridge plus a constant, so it trains the same.
+        What controls that one is ``regression``, or itself with ``shuffled-ends``.
+        """
+        name = (arm.bridge or "").partition(":")[0]
+        if (self.bridge, name, arm.control) != ("kinetic", "brownian", None):
+            return True
+        bridge: Any = bridges.parse(str(arm.bridge))
+        return bool(bridge.likelihood != "path" or bridge.learn or bridge.dims is not None)
 
     @property
     def fits(self) -> bool:

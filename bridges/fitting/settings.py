@@ -9,7 +9,7 @@ from typing import Any
 
 from bridges.errors import BadInput, check_counts, check_seeds, is_number, shown
 
-_TOKENS_A_DIMENSION = 50
+_TOKENS_A_DIMENSION = 30
 MASKINGS = ("tokens", "words")
 
 
@@ -96,7 +96,7 @@ class LensSettings(TextSettings):
         batch_size, max_length, mask_share, seed: of `TextSettings`.
         held_out: rows that choose the strengths and are measured; each is as good as many looks of a fit
             by steps.
-        max_tokens: targets that are read at most, the held-out ones aside; None for fifty for each
+        max_tokens: targets that are read at most, the held-out ones aside; None for thirty for each
             dimension H of the states.
         targets: what the states of a target are regressed on. "words": its end point. "head": the end
             point that the model's head expects there, all words being as likely before,

@@ -15,7 +15,7 @@ from pets.commands.options import ManyValues, Named, protocol_option, schedule_o
 from pets.tasks.protocol import OURS
 from pets.tuning.models import load_plm
 from pets.tuning.schedule import CONSTANT
-from pets.tuning.settings import TuneSettings
+from pets.tuning.settings import ADAPT, TuneSettings
 from pets.tuning.tune import tune as run
 from pets.tuning.workers import joined
 
@@ -77,6 +77,13 @@ _WEIGHT = TuneSettings.weight
 )
 @click.option("--max-length", default=128, show_default=True, help="Tokens a prompt.")
 @schedule_option(show_default=True, default=CONSTANT)
+@click.option(
+    "--adapt",
+    type=click.Choice(ADAPT),
+    default=ADAPT[0],
+    show_default=True,
+    help="When the cost's lens learns from the training examples: once, or again after each look.",
+)
 @protocol_option(show_default=True, default=OURS.name)
 @click.option(
     "--label-words",
@@ -106,6 +113,7 @@ def tune(
     eval_every: int,
     max_length: int,
     schedule: str,
+    adapt: str,
     protocol: str,
     label_words: tuple[str, ...],
     out: Path | None,
@@ -143,6 +151,7 @@ def tune(
         eval_every=eval_every,
         max_length=max_length,
         schedule=schedule,
+        adapt=adapt,
         protocol=protocol,
     )
     is_main = joined().is_main
@@ -159,6 +168,8 @@ def tune(
         name = f"{name}-{protocol}"
     if schedule != CONSTANT:
         name = f"{name}-{schedule}"
+    if adapt != ADAPT[0]:
+        name = f"{name}-adapt-{adapt}"
     folder = out or Path("runs") / _plain(f"{chosen.name}-{pet}-{name}-{shots or 'all'}-{seed}")
     result = run(plm, tokenizer, examples, settings, folder, cost=cost)
     if is_main:

@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bridges import RunningCost
 from bridges.errors import BadInput
 from bridges.model.spec import pretrained_model
 from bridges.progress import progress_bar
 from bridges.seeds import generator
 from bridges.storage.checkpoint import Checkpoint
 from bridges.storage.shapes import COUNT, FINITE, Shape
+from pets.plug.adapting import adapt
 from pets.plug.regularize import Regularizer
 from pets.regularizers import Objective
 from pets.tasks import prompts
@@ -30,6 +32,7 @@ from pets.tuning.workers import Processes
 
 logger = logging.getLogger(__name__)
 
+_ADAPTED = 32  # examples of a forward pass when a lens is adapted
 _FACTS: Shape = {"step": COUNT, "curves": [LOOK], "seconds": FINITE}
 
 
@@ -47,6 +50,7 @@ class TuningLoop:
         pad_id: the tokenizer's.
         processes: that share the run.
         plugged: the handle of the running cost, whose weight a schedule lets fall.
+        cost: the running cost, that `adapt` begins from each time.
     """
 
     def __init__(
@@ -59,11 +63,13 @@ class TuningLoop:
         processes: Processes | None = None,
         *,
         plugged: Regularizer | None = None,
+        cost: RunningCost | None = None,
     ) -> None:
         self.classifier, self.data, self.settings = classifier, data, settings
         self.processes = processes or Processes()
         self.processes.check_batch(settings.batch_size)
         objective = settings.objective
+        self.plugged, self.cost = plugged, cost
         self.weighed: Objective | Regularizer | None = plugged if objective is None else objective
         self.loss = None if objective is None else objective.on(classifier)
         self.rows = {name: rows for name, (rows, _) in encoded.items()}
@@ -94,6 +100,8 @@ class TuningLoop:
     def run(self, run: RunFolder, *, progress: bool) -> None:
         """All steps, with the best checkpoint loaded at the end."""
         settings = self.settings
+        if settings.adapt == "once":
+            self._adapt()  # to the states as they are before tuning, whatever step it goes on from
         step = self._resume(run)
         with progress_bar(
             desc="tune",
@@ -107,6 +115,8 @@ class TuningLoop:
             while step < settings.max_steps:
                 pairs = []
                 started = time.perf_counter()
+                if settings.adapt == "looks":
+                    self._adapt()
                 for _ in range(min(settings.eval_every, settings.max_steps - step)):
                     pairs.append(self.step(step))
                     step += 1
@@ -166,6 +176,16 @@ class TuningLoop:
         self.optimizer.step()
         cost = output.running_cost
         return loss.item(), None if cost is None else self.processes.mean(cost.detach()).item()
+
+    def _adapt(self) -> None:
+        """The cost's lens, from what it was on text, to the training examples as they are seen now."""
+        assert self.plugged is not None
+        assert self.cost is not None
+        rows = self.rows["train"]
+        batches = (rows[k : k + _ADAPTED] for k in range(0, len(rows), _ADAPTED))
+        with self.plugged.replacing() as replace:
+            on = (on_device(prompts.collate(part, self.pad_id), self.classifier) for part in batches)
+            replace(adapt(self.cost, self.classifier, on))
 
     def _batch(self, step: int) -> Rows:
         """The examples of one step: epochs of random order, a function of seed and step alone."""

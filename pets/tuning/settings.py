@@ -15,7 +15,8 @@ from pets.tasks.protocol import OURS, Protocol
 from pets.tasks.protocol import protocol as protocol_named
 from pets.tuning.schedule import CONSTANT, SCHEDULES
 
-CAME_LATER = {"protocol": OURS.name, "schedule": CONSTANT}
+ADAPT = ("never", "once", "looks")
+CAME_LATER = {"protocol": OURS.name, "schedule": CONSTANT, "adapt": ADAPT[0]}
 """Settings that earlier versions did not have, with what those did."""
 
 
@@ -42,6 +43,8 @@ class TuneSettings:
         protocol: "ours", or "published" to put the task to the model as the published code does, see
             `pets.tasks.protocol` and docs/published.md.
         schedule: how the weight falls over the run, see `pets.tuning.schedule.share`.
+        adapt: when the running cost's lens learns from the training examples, see `pets.adapt`: "never",
+            "once" before the first step, or then and after each of the "looks".
     """
 
     pet: str = "lora"
@@ -59,6 +62,7 @@ class TuneSettings:
     max_length: int = 128
     protocol: str = OURS.name
     schedule: str = CONSTANT
+    adapt: str = ADAPT[0]
 
     def __post_init__(self) -> None:
         counts = ("max_steps", "batch_size", "eval_every", "max_length")
@@ -74,6 +78,7 @@ class TuneSettings:
         methods.learning_rate(self.pet)
         protocol_named(self.protocol)
         check_name("schedule", self.schedule, SCHEDULES)
+        check_name("adapt", self.adapt, ADAPT)
         if not isinstance(self.pet_options, dict):
             raise BadInput(f"pet_options={shown(self.pet_options)}: expected a dict of options")
         if self.shots is not None and not is_whole(self.shots, 1, 2**31):

@@ -81,6 +81,11 @@ def tune(
             f"a cost and regularizer {settings.regularizer!r} too: one of them is used instead of the "
             "other, so give only one"
         )
+    if settings.adapt != "never" and (cost is None or cost.latent_map.reads_context):
+        raise BadInput(
+            f"adapt={settings.adapt!r}: only a running cost with a lens learns from examples; give one "
+            "that was fitted with map='lens'"
+        )
     processes = joined()
     processes.check_batch(settings.batch_size)
     of_model = of_model or model_identity(plm, tokenizer)
@@ -181,7 +186,9 @@ def prepared(
         for rows, _ in encoded.values():
             check_tokens(rows, plm)
         pad_id = tokenizer.pad_token_id or 0
-        yield TuningLoop(classifier, encoded, data, settings, pad_id, joined(), plugged=plugged)
+        yield TuningLoop(
+            classifier, encoded, data, settings, pad_id, joined(), plugged=plugged, cost=cost
+        )
 
 
 @contextlib.contextmanager
@@ -227,7 +234,7 @@ def _identity(data: TaskData, settings: TuneSettings, cost: RunningCost | None) 
     """Everything but the model that the result depends on."""
     settings_used = settings.identity | {"weight_decay": settings.decay}
     if cost is None and settings.regularizer is None:
-        for unused in ("weight", "schedule"):  # they play no part
+        for unused in ("weight", "schedule", "adapt"):  # they play no part
             settings_used.pop(unused, None)
     return {
         "task": data.task.identity,

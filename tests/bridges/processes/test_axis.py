@@ -27,7 +27,7 @@ PROCESSES = (
     "brownian:sigma=0.7",
     "ou:theta=3,likelihood=path",
     "alpha:alpha=2",
-    "clock:clock=[1,3,8,6]",
+    "clock:clock=[1,3,8,6],learn=",
     "fractional:hurst=0.8,likelihood=path",
     "gp:kernel=matern52,likelihood=path",
     "smooth",
@@ -169,7 +169,7 @@ def test_a_learned_sigma_is_that_of_the_residuals(process: str, rest: float, nam
     cost = axis(process, rest=rest).double()
     parameters = list(cost.parameters())
     learn(cost.inner, lambda: cost.of_labels(read, detached, answers, labels).mean(), parameters)
-    assert cost.inner.sigma.item() ** 2 == pytest.approx(2 * form.item() / dims, rel=1e-5)
+    assert cost.inner.sigma.item() ** 2 == pytest.approx(2 * form.item() / dims, rel=1e-3)
     # The cost is then the mean of -log p of those directions, over the layers.
     value = cost.of_labels(read, detached, answers, labels).mean()
     t = trajectory.times()

@@ -110,11 +110,9 @@ def test_the_scale_of_the_states_does_not_count(bridge: str) -> None:
         assert (along <= 1e-10 * (h.norm(dim=-1) * grad.norm(dim=-1) + 1e-9)).all()
 
 
-@pytest.mark.parametrize("bridge", ["kinetic", "regression", "random-end", "clock", "axis"])
+@pytest.mark.parametrize("bridge", ["kinetic", "regression", "random", "clock", "axis"])
 def test_every_kind_of_cost_takes_a_lens(bridge: str) -> None:
     model = tiny_bert()
-    if bridge not in bridges.available():
-        pytest.skip(f"{bridge} is not here")
     cost = fitted(model, bridge)
     ids, targets, mask = batch()
     states = [h.float().requires_grad_() for h in hidden_states(model, ids, mask)]

@@ -161,6 +161,20 @@ def test_lens_of_the_last_layer_is_the_models_answer(model_type: str) -> None:
     assert record(model, cost)["lens"] is not None
 
 
+def test_what_a_cost_with_a_lens_sees_are_its_guesses_times_the_mean_factors() -> None:
+    """So that they lie about m(t) v, as the latents of the published map do."""
+    model = loud("bert")
+    cost, rows = RunningCost.for_model(model, "ou", map="lens"), encoded()
+    seen = trajectories.see(model, cost, VERBALIZER, rows, 0)
+    path = bridges.Trajectory(seen.states, seen.states[:, :0], torch.zeros(len(rows), dtype=torch.int64))
+    assert isinstance(cost.bridge, bridges.GaussianBridge)
+    factor, _ = cost.bridge.marginal(path.times())
+    with torch.no_grad():
+        expected = factor.float()[:, None, None] * cost.latent_map(path)
+    torch.testing.assert_close(seen.latent, expected, rtol=1e-5, atol=1e-6)
+    assert record(model, cost)["examples"] == len(rows)
+
+
 def test_lens_of_debertas_other_head() -> None:
     """It takes the word embeddings beside the states, and its encoder has a convolution."""
     model = tiny_model("deberta-v2", legacy=False, conv_kernel_size=3)

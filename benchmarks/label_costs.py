@@ -40,7 +40,9 @@ ARMS: dict[str, dict[str, Any] | None] = {
     "brownian, published": {"bridge": "brownian", "map": "mlp"},
     "brownian, lens": {"bridge": "brownian", "map": "lens"},
     "posterior, lens": {"bridge": "posterior", "map": "lens"},
+    "posterior, adapted lens": {"bridge": "posterior", "map": "lens", "adapt": True},
     "axis, lens": {"bridge": "axis", "map": "lens"},
+    "axis, adapted lens": {"bridge": "axis", "map": "lens", "adapt": True},
     "posterior, random lens": {"bridge": "posterior", "map": "lens", "fit": False},
 }
 _SHARE_EXAMPLES = 32
@@ -60,6 +62,15 @@ class Comparison:
     ) -> None:
         self.plm, self.asked, self.costs, self.settings = plm, asked, costs, settings
         self.reader = costs["brownian, lens"]
+
+    def adapted(self, arm: str, model: nn.Module, train: Sequence[int]) -> RunningCost | None:
+        """The cost of an arm; where it says so, adapted to training examples before any step."""
+        cost = self.costs.get(arm.replace("adapted ", ""))
+        if cost is None or "adapted" not in arm:
+            return cost
+        part = self.asked.train.part(train)
+        path, _ = look(model, self.asked, part, cost)
+        return cost.adapted(path, part.labels, self.asked.ends(cost))
 
     def model(self, seed: int) -> nn.Module:
         """A fresh PET on the model."""
@@ -99,15 +110,17 @@ class Comparison:
             squares.append(sum(float(g.double().square().sum()) for g in total))
         return float(self.settings["ratio"] * (squares[0] / squares[1]) ** 0.5)
 
-    def label_share(self, cost: RunningCost | None, seed: int = 0) -> float:
+    def label_share(self, arm: str, seed: int = 0) -> float:
         """The share of an example's squared gradient that depends on its label, before any step.
 
         For each example the gradients of all labels it might have: their mean is what the label has no
         part in, and the squares about that mean are what it has, over the squares in all.
         """
         model, classes = self.model(seed), len(self.asked.words)
+        chosen = few_shot(self.asked.train.labels, _SHARE_EXAMPLES // classes, seed)
+        cost = self.adapted(arm, model, chosen)
         apart = whole = 0.0
-        for i in few_shot(self.asked.train.labels, _SHARE_EXAMPLES // classes, seed):
+        for i in chosen:
             each = []
             for c in range(classes):
                 task, running = self.terms(model, [i], cost, torch.tensor([c]))
@@ -123,7 +136,8 @@ class Comparison:
         """One PET, tuned and scored."""
         started = time.perf_counter()
         train = few_shot(self.asked.train.labels, self.settings["shots"], split)
-        model, cost = self.model(split), self.costs.get(arm)
+        model = self.model(split)
+        cost = self.adapted(arm, model, train)
         optimizer = torch.optim.AdamW(_trained(model), lr=self.settings["lr"], foreach=False)
         weight = 0.0 if cost is None else self.weight(model, train, cost)
         order: list[int] = []
@@ -170,7 +184,7 @@ def fitted(
     costs: dict[str, RunningCost] = {}
     missing: dict[str, RunningCost] = {}
     for arm, options in ARMS.items():
-        if options is None:
+        if options is None or "adapt" in options:
             continue
         where = _place(folder, arm)
         if where.exists():
@@ -242,7 +256,7 @@ def main(
 
     for arm in ARMS:
         if arm not in record["label_share"]:
-            record["label_share"][arm] = comparison.label_share(made.get(arm))
+            record["label_share"][arm] = comparison.label_share(arm)
             keep()
     done = {(run["arm"], run["split"]) for run in record["runs"]}
     for split in range(1, splits + 1):

@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from benchmarks.environment import RESULTS, environment, to_json
-from benchmarks.natural import TEMPLATES, Asked, head, look, one_against_rest
+from benchmarks.natural import TEMPLATES, Asked, few_shot, head, look, one_against_rest
 from bridges import RunningCost, Trajectory
 from bridges.fitting.settings import LensSettings
 from bridges.fitting.text import FitText
@@ -35,6 +35,7 @@ from pets.commands.options import ManyValues, read_lines
 
 READERS = (("lens", "white"), ("lens", "pca"), ("mlp", "white"), ("mlp", "pca"))
 SHOTS, SPLITS = 16, 8
+PROBES = (1e-3, 1e-2, 1e-1, 1.0)
 _TRAIN, _TEST = 600, 1000
 
 
@@ -83,8 +84,40 @@ def fill(
             entry["auc"][asked.name] = [
                 one_against_rest(guess @ vectors.T, asked.test.labels) for guess in guesses
             ]
+        if (map_name, ends) == READERS[0]:
+            for asked in tasks:
+                record["adapted"][asked.name] = _adapted(plm, cost, asked, seen[asked.name][0])
         record["readers"][name] = entry
         keep()
+
+
+def _adapted(plm: Any, cost: RunningCost, asked: Asked, test: Trajectory) -> dict[str, Any]:
+    """Accuracy by layer of the adapted lens and of linear probes of the same examples, by split."""
+    found: dict[str, Any] = {"shots": SHOTS, "reader": [], **{f"probe, C {c:g}": [] for c in PROBES}}
+    labels, ends = asked.test.labels, asked.ends(cost)
+    vectors = ends.vectors[:, 0]
+    for split in range(SPLITS):
+        chosen = asked.train.part(few_shot(asked.train.labels, SHOTS, split))
+        path, _ = look(plm, asked, chosen, cost)
+        adapted = cost.adapted(path, chosen.labels, ends)
+        with torch.no_grad():
+            odds = adapted.latent_map(test) @ vectors.T - vectors.square().sum(1) / 2
+        found["reader"].append((odds.argmax(-1) == labels).double().mean(1).tolist())
+        for c in PROBES:
+            pairs = zip(path.states, test.states, strict=True)
+            found[f"probe, C {c:g}"].append([_probe(a, chosen.labels, b, labels, c) for a, b in pairs])
+    return found
+
+
+def _probe(states: Tensor, labels: Tensor, test: Tensor, answers: Tensor, c: float) -> float:
+    """Accuracy of a logistic regression of standardised states."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=1000))
+    probe.fit(states.float().numpy(), labels.numpy())
+    return float(probe.score(test.float().numpy(), answers.numpy()))
 
 
 def _guesses(cost: RunningCost, path: Trajectory) -> Tensor:

@@ -20,6 +20,7 @@ import bridges
 from bridges import BadInput, FitResult, LensSettings, RunningCost, Trajectory
 from bridges.fitting import lens_fit
 from bridges.fitting.contrasts import COMMON
+from bridges.fitting.batches import Batch
 from bridges.fitting.lens_fit import LensFit
 from bridges.fitting.statistics import Statistics
 from bridges.fitting.text import FitText, ReadBatch
@@ -51,8 +52,9 @@ def assert_same(some: list[RunningCost], others: list[RunningCost]) -> None:
     assert [cost.fit_record for cost in some] == [cost.fit_record for cost in others]
 
 
-def text_of(cost: RunningCost, model: nn.Module) -> FitText:
-    return FitText(cost.spec, encoder_of(model), TOKENIZER, TEXTS, LensSettings(**SHORT))
+def text_of(cost: RunningCost, model: nn.Module, **changes: Any) -> FitText:
+    settings = LensSettings(**{**SHORT, **changes}).for_model(32, head=True)
+    return FitText(cost.spec, encoder_of(model), TOKENIZER, TEXTS, settings, context=False)
 
 
 def read(cost: RunningCost, readings: list[ReadBatch]) -> tuple[Tensor, Tensor]:
@@ -76,7 +78,7 @@ def test_it_is_the_regression_of_all_that_was_read(make: Any) -> None:
     model = make()
     cost = new_cost(model)
     text = text_of(cost, model)
-    result = fit(cost, model)
+    result = fit(cost, model, targets="words")
     lens = cost.latent_map
     assert isinstance(lens, Lens)
     readings = one_epoch(text)
@@ -93,6 +95,52 @@ def test_it_is_the_regression_of_all_that_was_read(make: Any) -> None:
         r2 = 1 - float((guess - others).square().sum() / spread)
         assert layer.r2 == pytest.approx(r2, abs=1e-6)
     torch.testing.assert_close(lens.centre.double(), ends.mean(0).expand(len(states), -1))
+
+
+@pytest.mark.parametrize("make", [tiny_bert, tiny_llama, lambda: tiny_model("t5")])
+def test_it_is_regressed_on_what_the_head_expects(make: Any) -> None:
+    """Where every word is as likely before: by the whole model's logits, at the targets' positions."""
+    model = make()
+    cost = new_cost(model)
+    text = text_of(cost, model)
+    result = fit(cost, model)
+    assert cost.fit_record is not None
+    assert cost.fit_record["settings"]["targets"] == "head"
+
+    def logits(readings: list[ReadBatch], batches: list[Batch]) -> Tensor:
+        found = []
+        for reading, batch in zip(readings, batches, strict=True):
+            at = cost.positions(reading.targets, reading.attention_mask)
+            with torch.no_grad():
+                found.append(model(**batch.inputs(torch.device("cpu"))).logits[at].double())
+        return torch.cat(found)
+
+    seen: list[Batch] = []
+    original = FitText._read
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FitText, "_read", lambda self, n, b: (seen.append(b), original(self, n, b))[1])
+        readings = one_epoch(text)
+        held_out = list(text.held_out())
+    prior = logits(held_out, seen[len(readings) :]).softmax(-1).mean(0)
+    odds = logits(readings, seen[: len(readings)]).softmax(-1) / prior
+    ends = odds / odds.sum(1, keepdim=True) @ cost.end_points.vectors.double()
+    states, _ = read(cost, readings)
+    lens = cost.latent_map
+    assert isinstance(lens, Lens)
+    for k, layer in enumerate(result.layers):
+        expected = Ridge(alpha=layer.ridge * len(ends)).fit(normalised(states[k]), ends)
+        weight = torch.from_numpy(expected.coef_)
+        torch.testing.assert_close(lens.weight[k].double(), weight, rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_without_a_head_has_words_for_targets() -> None:
+    model = tiny_bert().bert
+    cost = new_cost(model)
+    fit(cost, model)
+    assert cost.fit_record is not None
+    assert cost.fit_record["settings"]["targets"] == "words"
+    with pytest.raises(BadInput, match="the model has no language-model head; use targets='words'"):
+        fit(cost, model, targets="head")
 
 
 def test_its_held_out_cost_is_that_of_the_held_out_text() -> None:
@@ -118,18 +166,17 @@ def test_its_held_out_cost_is_that_of_the_held_out_text() -> None:
 
 @pytest.mark.parametrize("most", [1, 20, 21, 10_000])
 def test_no_more_is_read_than_until_there_are_the_tokens_that_are_asked_for(most: int) -> None:
-    """Or the text is at its end. The held-out text is read twice."""
+    """Or the text is at its end. The held-out text is read twice, and once before for the head."""
     model = tiny_bert()
     cost = new_cost(model)
-    settings = LensSettings(**SHORT, max_tokens=most)
-    text = FitText(cost.spec, encoder_of(model), TOKENIZER, TEXTS, settings)
+    text = text_of(cost, model, max_tokens=most)
     counts, held_out = [r.count for r in one_epoch(text)], len(list(text.held_out()))
     steps = 1 + sum(sum(counts[: k + 1]) < most for k in range(len(counts) - 1))
     calls: list[int] = []
     handle = model.bert.register_forward_hook(lambda *_: calls.append(1))
     assert fit(cost, model, max_tokens=most).steps == steps
     handle.remove()
-    assert len(calls) == steps + 2 * held_out
+    assert len(calls) == steps + 3 * held_out
     assert cost.fit_record is not None
     assert cost.fit_record["settings"]["max_tokens"] == most
 
@@ -211,8 +258,8 @@ def test_the_model_reads_the_text_once_for_those_with_the_same_end_points() -> N
         counts.append(len(calls))
     handle.remove()
     held_out = 2  # batches
-    assert counts[0] == counts[1] == result.steps + 2 * held_out
-    assert counts[2] == result.steps + 3 * held_out
+    assert counts[0] == counts[1] == result.steps + 3 * held_out
+    assert counts[2] == result.steps + 4 * held_out
 
 
 # Interruptions

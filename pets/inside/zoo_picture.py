@@ -188,7 +188,8 @@ def _shade(axis: Any, bridge: GaussianBridge, t: Tensor) -> None:
     at = z.expand(len(inside), -1)[..., None]
     towards = [bridge.log_prob(at, inside, torch.full((_GRID, 1), v).double()) for v in (1.0, -1.0)]
     chance = torch.sigmoid(towards[0] - towards[1])
-    axis.pcolormesh(inside, z, chance.T, cmap="RdBu", vmin=-0.3, vmax=1.3)
+    grid = (x.numpy() for x in (inside, z, chance.T))
+    axis.pcolormesh(*grid, cmap="RdBu", vmin=-0.3, vmax=1.3)
 
 
 def _tube(bridge: Process, t: Tensor, end: float) -> tuple[Tensor, Tensor]:

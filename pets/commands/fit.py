@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -101,7 +102,7 @@ def fit(
       bridge-pets fit --model bert-base-uncased --bridge brownian --control random-map --out random-bert
     """
     process = bridges.parse(bridge)
-    of_map = {"max_steps": steps, "learning_rate": lr}
+    of_map: dict[str, Any] = {"max_steps": steps, "learning_rate": lr}
     if map_name == "lens":
         of_map = {"max_tokens": tokens, "ridge": ridge}
     _refuse_useless(map_name)

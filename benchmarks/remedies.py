@@ -78,7 +78,7 @@ class RemedyRecipes(Recipes):
             return super().recipe(arm)
         plain = super().recipe(Arm.parse("brownian"))
         if arm == LONGER:
-            settings = dataclasses.replace(self.settings, max_steps=_LONGER * self.settings.max_steps)
+            settings = dataclasses.replace(plain.settings, max_steps=_LONGER * plain.settings.max_steps)
             return dataclasses.replace(plain, name=arm.text, settings=settings)
         if arm == TASK_TEXT:
             text = tuple(e.text for data in self.examples.values() for e in data.train)

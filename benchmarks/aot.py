@@ -157,7 +157,7 @@ def launches(run: Callable[[], object]) -> list[Entry]:
 
 
 def _run(shape: Shape, dtype: torch.dtype) -> None:
-    """Both operations, forward and backward, and the cost without a gradient."""
+    """Pooling, the costs by the map and by the lens, forward and backward, and without a gradient."""
 
     def empty(*size: int, grad: bool = False, dtype: torch.dtype = dtype) -> Tensor:
         return torch.empty(size, dtype=dtype, device="meta").requires_grad_(grad)
@@ -175,6 +175,27 @@ def _run(shape: Shape, dtype: torch.dtype) -> None:
     triton_backend.bridge_nll(states, context, rows, weights, biases, *laws).sum().backward()
     with torch.no_grad():
         triton_backend.bridge_nll(states, context, rows, weights, biases, *laws)
+    if not fit:
+        triton_backend.target_states(hidden, rows, rows).sum().backward()
+    if not shape.carry:  # a lens knows no path
+        _run_lens(shape, dtype)
+
+
+def _run_lens(shape: Shape, dtype: torch.dtype) -> None:
+    """The lens on pooled states, which are float32 whatever its own dtype: its costs and its latents."""
+    dim, layers = shape.sizes[-1], shape.layers
+
+    def empty(*size: int, dtype: torch.dtype = dtype) -> Tensor:
+        return torch.empty(size, dtype=dtype, device="meta")
+
+    lens = empty(layers, dim, shape.width), empty(layers, dim)
+    laws = empty(2, shape.targets, dim), empty(layers), empty(layers), empty(layers)
+    states = empty(layers, shape.targets, shape.width, dtype=torch.float32)
+    with torch.no_grad():
+        triton_backend.lens_nll(states, *lens, *laws)
+    states.requires_grad_()
+    values = triton_backend.lens_nll(states, *lens, *laws), triton_backend.lens_project(states, *lens)
+    (values[0].sum() + values[1].sum()).backward()
 
 
 def _run_path(sizes: tuple[int, ...], steps: int = 25, tokens: int = 32) -> None:

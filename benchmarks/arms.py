@@ -19,6 +19,7 @@ from benchmarks import eager
 from benchmarks.shapes import Inputs, Leaves
 from kernels.bridge_nll import bridge_nll
 from kernels.dispatch import choose
+from kernels.lens import lens_nll
 from kernels.path.solver import Solver, SolverReport
 from kernels.pooling import pool_trajectory
 from kernels.sde import sde_cost
@@ -43,6 +44,7 @@ OPERATIONS = {
         Operation("pdf", "states", "eager", "Gaussian cost from hidden states, forward and backward"),
         Operation("pdf-forward", "nothing", "eager", "Gaussian cost from hidden states, forward alone"),
         Operation("sde", "states", "torchsde", "SDE cost from hidden states, forward and backward"),
+        Operation("lens", "states", "eager", "lens cost from hidden states, forward and backward"),
         Operation("fit", "weights", "eager", "Gaussian cost, gradient to the weights of g"),
     )
 }
@@ -50,7 +52,7 @@ OPERATIONS = {
 
 def at_shape(name: str) -> list[str]:
     """The operations that are measured at a shape."""
-    only = {"tiny": list(OPERATIONS), "fit": ["fit", "pdf", "sde"]}
+    only = {"tiny": list(OPERATIONS), "fit": ["fit", "pdf", "lens", "sde"]}
     return only.get(name, [operation for operation in OPERATIONS if operation != "fit"])
 
 
@@ -62,6 +64,7 @@ class KernelArm:
         value: the scalar.
         refusal: why it cannot run here; None if it can. Asked when it is needed: it may take seconds.
         random: draws a path of its own, so only its mean can be compared.
+        of: the operation whose value it has, where that is another: what the published method takes.
         whole_only: made for one size, so that a subset of the targets would be another program.
         report: of the SDE's last solve.
     """
@@ -70,6 +73,7 @@ class KernelArm:
     value: Value
     refusal: Callable[[], str | None] = lambda: None
     random: bool = False
+    of: str = ""
     whole_only: bool = False
     report: Callable[[], SolverReport] | None = None
 
@@ -87,6 +91,9 @@ def arms(operation: str, device: torch.device | str, compiled: bool | str = True
         own = [ours(operation, b, s, f"ours-{s}{x}") for x, b in backends.items() for s in solvers]
         return [*own, KernelArm("torchsde", _torchsde, _torchsde_refusal, random=True)]
     own = [ours(operation, backend, None, f"ours{suffix}") for suffix, backend in backends.items()]
+    if operation == "lens":
+        published = KernelArm("eager", partial(_plain, _eager_pdf), of="pdf")
+        return [*own, published, KernelArm("eager-lens", _eager_lens)]
     plain = _eager_pooling if operation == "pooling" else _eager_pdf
 
     def refusal() -> str | None:
@@ -106,7 +113,8 @@ def ours(operation: str, backend: str | None, solver: Solver | None, name: str) 
     if operation == "sde":
         sde = _Sde(backend, solver)
         return KernelArm(name, sde, report=lambda: sde.report)
-    return KernelArm(name, partial(_pooling if operation == "pooling" else _pdf, backend))
+    own = {"pooling": _pooling, "lens": _lens}.get(operation, _pdf)
+    return KernelArm(name, partial(own, backend))
 
 
 def probed(pooled: tuple[Tensor, Tensor], probe: tuple[Tensor, Tensor]) -> Tensor:
@@ -129,6 +137,12 @@ def _pdf(backend: str | None, x: Inputs) -> Tensor:
     states, context = _pool(backend, x)
     laws = (x.end, None, x.mean, x.precision)
     return bridge_nll(states, context, x.rows, x.weights, x.biases, *laws, backend=backend)
+
+
+def _lens(backend: str | None, x: Inputs) -> Tensor:
+    where = x.mask, x.rows, x.columns
+    states, _ = pool_trajectory(x.hidden, *where, context=False, backend=backend)
+    return lens_nll(states, *x.lens, x.end, x.mean, x.mean, x.precision, backend=backend).mean()
 
 
 class _Sde:
@@ -195,6 +209,11 @@ def _eager_pdf(
     *cost: Any,
 ) -> Tensor:
     return eager.bridge_nll(*eager.pool(hidden, mask, rows, columns), rows, *cost)
+
+
+def _eager_lens(x: Inputs) -> Tensor:
+    states = torch.stack([hidden[x.rows, x.columns] for hidden in x.hidden]).float()
+    return eager.lens_nll(states, *x.lens, x.end, x.mean, x.precision)
 
 
 def _torchsde(x: Inputs) -> Tensor:

@@ -51,6 +51,15 @@ def bridge_nll(
     return (residual.square().sum(-1) * precision[:, None] / 2).mean()
 
 
+def lens_nll(
+    states: Tensor, weight: Tensor, bias: Tensor, end: Tensor, mean: Tensor, precision: Tensor
+) -> Tensor:
+    """The marginal cost of a Gaussian bridge whose latents are ``mean (W x + b)``, x of RMS 1."""
+    x = states / states.square().mean(-1, keepdim=True).sqrt()
+    residual = mean[:, None, None] * (torch.einsum("lnh,ldh->lnd", x, weight) + bias[:, None] - end)
+    return (residual.square().sum(-1) * precision[:, None] / 2).mean()
+
+
 class BrownianSDE(nn.Module):
     """dy = (p(t, y, LN(X(t))) - y)/(1-t) dt + dW against the Brownian bridge to v, for torchsde."""
 

@@ -23,6 +23,8 @@ def flops(operation: str, shape: Shape, report: SolverReport | None = None) -> i
     pooling = 2 * shape.states * shape.batch * shape.length * shape.hidden
     if operation == "pooling":
         return 2 * pooling
+    if operation == "lens":
+        return 2 * 2 * shape.states * shape.tokens * shape.hidden * shape.widths[-1]
     if operation == "sde":
         forward, backward = (evaluation * times for evaluation, times in _evaluations(shape, report))
         return 2 * (pooling + _first_layer(shape) + _path_inputs(shape)) + forward + backward

@@ -99,6 +99,8 @@ def oracle_value(operation: str, x: Inputs) -> Tensor:
     if operation == "pooling":
         return probed(pooled, x.probe)
     states, context = pooled
+    if operation == "lens":
+        return oracle.lens_nll(states, *x.lens, x.end, x.mean, x.mean, x.precision).mean()
     if operation == "sde":
         return oracle.sde_cost(
             states, context, x.rows, x.path_weight, x.weights, x.biases, x.end, x.noise, x.grid
@@ -111,6 +113,9 @@ def oracle_value(operation: str, x: Inputs) -> Tensor:
 
 def pytorch_value(operation: str, x: Inputs) -> Tensor:
     """The PyTorch path, past the dispatcher where it can be."""
+    if operation == "lens":
+        states = pytorch.target_states(x.hidden, x.rows, x.columns)
+        return pytorch.lens_nll(states, *x.lens, x.end, x.mean, x.mean, x.precision).mean()
     pooled = pytorch.pool_trajectory(x.hidden, x.mask, x.rows, x.columns)
     if operation == "pooling":
         return probed(pooled, x.probe)

@@ -2,9 +2,8 @@
 
 - ``brownian-contrast``: the labels' end points without what they have in common. Words for opposite
   labels are close in embedding space, so most of the way to an end point says nothing about the label.
-- ``brownian-posterior``: the cost of the label's end point against the other labels', the negative
-  log-posterior of the label given the path, ``-log softmax_k(-n c_k)``: a drift towards all of them
-  alike costs nothing and gains nothing.
+- ``brownian-posterior``: the cost of the label's end point against the other labels', which is the
+  registered `posterior` since: a drift towards all of them alike costs nothing and gains nothing.
 - ``brownian-longer``: g fitted with twice the steps.
 - ``brownian-task-text``: g fitted on the train sentences of the tasks, without their labels.
 
@@ -14,15 +13,12 @@ The fitted map of the first two is that of ``brownian``. `benchmarks.evidence` r
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bridges import LabelEnds, RunningCost
-from bridges.cost.documents import Layout
+import bridges
+from bridges import FitSettings, RunningCost
 from pets.study.cells.arms import Arm
 from pets.study.cells.costs import Recipe, Recipes
 from pets.tasks.verbalizer import Verbalizer
@@ -36,39 +32,6 @@ CONTRAST, POSTERIOR, LONGER, TASK_TEXT = REMEDIES = tuple(
 )
 
 
-class PosteriorCost(RunningCost):
-    """The negative log-probability of the label, given the trajectory, among the labels there are."""
-
-    def digest(self) -> str:
-        """Another than that of the cost of the same bridge, map and end points."""
-        return hashlib.sha256(f"posterior {super().digest()}".encode()).hexdigest()
-
-    def costs(
-        self,
-        hidden_states: Sequence[Tensor],
-        targets: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        labels: LabelEnds | None = None,
-        in_place: bool = False,
-        layout: Layout | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """As `RunningCost`'s, for labels of one word each."""
-        assert labels is not None
-        trajectory, found = self.trajectory(
-            hidden_states,
-            targets,
-            attention_mask,
-            classes=len(labels),
-            in_place=in_place,
-            layout=layout,
-        )
-        ends = labels.vectors[:, :1].expand(-1, len(found), -1)  # [C, N, d]
-        costs = self.bridge.cost(self.latent_map, trajectory, ends, generator=generator)
-        return F.cross_entropy(-self.bridge.terms(trajectory) * costs.T, found, reduction="none")
-
-
 class RemedyRecipes(Recipes):
     """Arms named after remedies have the costs that those say."""
 
@@ -78,6 +41,7 @@ class RemedyRecipes(Recipes):
             return super().recipe(arm)
         plain = super().recipe(Arm.parse("brownian"))
         if arm == LONGER:
+            assert isinstance(plain.settings, FitSettings)
             settings = dataclasses.replace(plain.settings, max_steps=_LONGER * plain.settings.max_steps)
             return dataclasses.replace(plain, name=arm.text, settings=settings)
         if arm == TASK_TEXT:
@@ -88,7 +52,8 @@ class RemedyRecipes(Recipes):
     def cost(self, arm: Arm, made: RunningCost) -> RunningCost:
         """The remedy's cost, or that of any other arm."""
         if arm == POSTERIOR:
-            cost = PosteriorCost(made.spec, made.bridge, made.latent_map, made.end_points)
+            posterior = bridges.get("posterior", process="brownian")
+            cost = RunningCost(made.spec, posterior, made.latent_map, made.end_points)
             cost.fit_record = made.fit_record
             return cost
         if arm == CONTRAST:

@@ -128,6 +128,7 @@ class Inputs:
         mean, precision: [L+1], of the Brownian bridge.
         noise: [T, N, d].
         grid: of the SDE, in float64.
+        lens: weight [L+1, d, H] and bias [L+1, d] of `kernels.lens`.
         probe: positive weights of the scalar that is made of the pooled states [L+1, N, H] and
             context [L+1, B, H].
     """
@@ -145,6 +146,7 @@ class Inputs:
     noise: Tensor
     grid: PathGrid
     probe: tuple[Tensor, Tensor]
+    lens: tuple[Tensor, Tensor]
 
     def leaves(self, of: Leaves) -> list[Tensor]:
         """The tensors that the gradient goes to."""
@@ -227,6 +229,10 @@ def make_inputs(shape: Shape, device: torch.device | str = "cpu", *, seed: int =
         probe=(
             normal(shape.states, shape.tokens, shape.hidden).abs() + 0.5,
             normal(shape.states, shape.batch, shape.hidden).abs() + 0.5,
+        ),
+        lens=(
+            normal(shape.states, dim, shape.hidden) / shape.hidden**0.5,
+            0.1 * normal(shape.states, dim),
         ),
     ).requiring("states")
 

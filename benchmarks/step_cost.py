@@ -28,6 +28,7 @@ import pets
 from benchmarks.environment import RESULTS, environment
 from benchmarks.training_step import WORDS
 from bridges import GaussianBridge, RunningCost, SDEBridge
+from bridges.latent.latent_map import Layers
 from bridges.latent.trajectory import layer_times
 from bridges.processes.sde import DriftNetwork, path_grid
 from bridges.storage.files import write_text
@@ -43,6 +44,7 @@ def check(cost: RunningCost, hidden: tuple[Tensor, ...], labels: Tensor, mask: T
     rows, columns = (labels != -100).nonzero(as_tuple=True)
     states, context = oracle.pool_trajectory([h.double() for h in hidden], mask, rows, columns)
     g, bridge, end = cost.latent_map, cost.bridge, cost.end_points(labels[rows, columns]).double()
+    assert isinstance(g, Layers)
     inputs = states, context, rows
     stack = [w.double() for w in g.weights], [b.double() for b in g.biases]
     if isinstance(bridge, SDEBridge):

@@ -46,14 +46,19 @@ class Group:
     def verdict(self, name: str) -> Verdict:
         """What the guard says of an arm; it is asked once."""
         if name not in self._verdicts:
-            if self._guard is None:
-                self._guard = Guard(self.operation, self.inputs)
+            operation = self._of(name)
+            if self._guard is None or self._guard.operation is not operation:
+                self._guard = Guard(operation, self.inputs)
             start = time.perf_counter()
             self._verdicts[name] = self._guard.check(self.arms[name])
             self._first_seconds[name] = time.perf_counter() - start
             if len(self._verdicts) == len(self.arms):
                 self._guard = None  # the float64 truth is larger than all that is measured
         return self._verdicts[name]
+
+    def _of(self, name: str) -> forms.Operation:
+        """The operation whose truth an arm is compared with."""
+        return forms.OPERATIONS[self.arms[name].of or self.operation.name]
 
     def call(self, name: str) -> Callable[[], list[Tensor]]:
         """The arm as what is timed: the scalar and its gradient.
@@ -97,7 +102,7 @@ class Group:
             return {**checked, "reason": verdict.reason.partition(": ")[2]}
         report = self.arms[name].report
         solve = report() if report else None
-        gigaflop = flops(self.operation.name, self.shape, solve) / 1e9
+        gigaflop = flops(self._of(name).name, self.shape, solve) / 1e9
         spread = quantiles(times[name])
         baseline = times.get(self.operation.baseline)
         return {

@@ -20,6 +20,7 @@ from benchmarks.guard import relative_rms
 from benchmarks.meter import measure, peak_bytes, quantiles, ratios
 from benchmarks.shapes import Shape
 from bridges import GaussianBridge, RunningCost
+from bridges.latent.latent_map import Layers
 from bridges.latent.trajectory import layer_times
 from bridges.processes.sde import DriftNetwork, SDEBridge, path_grid
 from kernels import oracle
@@ -147,6 +148,7 @@ def _cost_and_truth(
     states, context = oracle.pool_trajectory(
         [exact(h) for h in hidden], mask.bool().cpu(), rows.cpu(), columns.cpu()
     )
+    assert isinstance(g, Layers)
     weights, biases = [exact(w) for w in g.weights], [exact(b) for b in g.biases]
     if isinstance(bridge, SDEBridge):
         assert isinstance(g, DriftNetwork)

@@ -18,7 +18,9 @@ __getattr__, __dir__, __all__ = exports(
         "bridges.latent": ["EndPoints", "LabelEnds", "LatentMap", "Trajectory"],
         "bridges.model.spec": ["ModelSpec"],
         "bridges.processes": [
+            "AboutLabel",
             "AlphaBridge",
+            "Axis",
             "Bridge",
             "BridgeInfo",
             "BrownianBridge",
@@ -31,6 +33,7 @@ __getattr__, __dir__, __all__ = exports(
             "Kinetic",
             "Nothing",
             "OUBridge",
+            "Posterior",
             "Process",
             "RandomEndBridge",
             "Regression",
@@ -58,7 +61,9 @@ if TYPE_CHECKING:  # the same for type checkers and editors; tests/bridges/test_
     from bridges.latent import LatentMap as LatentMap
     from bridges.latent import Trajectory as Trajectory
     from bridges.model.spec import ModelSpec as ModelSpec
+    from bridges.processes import AboutLabel as AboutLabel
     from bridges.processes import AlphaBridge as AlphaBridge
+    from bridges.processes import Axis as Axis
     from bridges.processes import Bridge as Bridge
     from bridges.processes import BridgeInfo as BridgeInfo
     from bridges.processes import BrownianBridge as BrownianBridge
@@ -71,6 +76,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors; tests/bridges/test_
     from bridges.processes import Kinetic as Kinetic
     from bridges.processes import Nothing as Nothing
     from bridges.processes import OUBridge as OUBridge
+    from bridges.processes import Posterior as Posterior
     from bridges.processes import Process as Process
     from bridges.processes import RandomEndBridge as RandomEndBridge
     from bridges.processes import Regression as Regression

@@ -53,7 +53,7 @@ def bridge_nll(
             run.
     """
     layers, tokens, width = check_trajectory(states, context, rows)
-    _, dim = check_stack(weights, biases, 2 * width)
+    _, dim = check_stack(weights, biases, 2 * width, width)
     check_end(end, tokens, dim)
     for name, vector in (("carry", carry), ("mean", mean), ("precision", precision)):
         if vector is not None and vector.shape != (layers,):

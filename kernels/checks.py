@@ -12,8 +12,8 @@ Reduction = Literal["mean", "none"]
 """Of a cost over the target tokens, as in torch's losses."""
 
 
-def check_trajectory(states: Tensor, context: Tensor, rows: Tensor) -> tuple[int, int, int]:
-    """States [L, N, H], context [L, B, H] and rows [N] fit together: (L, N, H).
+def check_trajectory(states: Tensor, context: Tensor | None, rows: Tensor) -> tuple[int, int, int]:
+    """States [L, N, H], context [L, B, H], where there is one, and rows [N] fit together: (L, N, H).
 
     Raises:
         ValueError: naming the shapes.
@@ -23,6 +23,8 @@ def check_trajectory(states: Tensor, context: Tensor, rows: Tensor) -> tuple[int
             f"states {tuple(states.shape)} and rows {tuple(rows.shape)}: expected [L, N, H] and [N]"
         )
     layers, tokens, width = states.shape
+    if context is None:
+        return layers, tokens, width
     if context.dim() != 3 or context.shape[0] != layers or context.shape[2] != width:
         raise ValueError(
             f"context {tuple(context.shape)} does not fit states {tuple(states.shape)}: "
@@ -31,7 +33,9 @@ def check_trajectory(states: Tensor, context: Tensor, rows: Tensor) -> tuple[int
     return layers, tokens, width
 
 
-def check_stack(weights: Sequence[Tensor], biases: Sequence[Tensor], inputs: int) -> tuple[int, int]:
+def check_stack(
+    weights: Sequence[Tensor], biases: Sequence[Tensor], inputs: int, width: int
+) -> tuple[int, int]:
     """Weights and biases are a stack of layers that reads ``inputs`` numbers: (first width, last width).
 
     Raises:
@@ -45,7 +49,7 @@ def check_stack(weights: Sequence[Tensor], biases: Sequence[Tensor], inputs: int
             f"expected [h_1, {inputs}], [h_2, h_1] ... and [h_1], [h_2] ..."
         )
     if shapes[0][1] != inputs:
-        raise ValueError(f"the first weight is {shapes[0]}: expected [*, {inputs}] for H={inputs // 2}")
+        raise ValueError(f"the first weight is {shapes[0]}: expected [*, {inputs}] for H={width}")
     return shapes[0][0], shapes[-1][0]
 
 

@@ -108,7 +108,7 @@ def lens_nll(
 
 def sde_cost(
     states: Tensor,
-    context: Tensor,
+    context: Tensor | None,
     rows: Tensor,
     path_weight: Tensor,
     weights: Sequence[Tensor],
@@ -129,7 +129,7 @@ def sde_cost(
     first = torch.cat([path_weight, weights[0]], 1)
     values = []
     for n in range(states.shape[1]):
-        knots = torch.cat([context[:, rows[n]], states[:, n]], 1)
+        knots = states[:, n] if context is None else torch.cat([context[:, rows[n]], states[:, n]], 1)
         total, y = states.new_zeros(()), torch.zeros_like(end[n])
         for j, t in enumerate(grid.times):
             at = grid.spline[j] @ knots

@@ -85,7 +85,7 @@ def pool_trajectory(
         )
     with torch.autocast(first.device.type, enabled=False):
         chosen = choose(first, backend).backend.operations
-        pooled: tuple[Tensor, Tensor | None] = chosen.pool_trajectory(
-            hidden_states, mask, rows, columns, context=context
-        )
+        if not context:
+            return chosen.target_states(hidden_states, rows, columns), None
+        pooled: tuple[Tensor, Tensor] = chosen.pool_trajectory(hidden_states, mask, rows, columns)
         return pooled

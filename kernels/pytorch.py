@@ -21,6 +21,7 @@ __all__ = [
     "pool_trajectory",
     "project",
     "solve_sequential",
+    "target_states",
 ]
 
 
@@ -106,13 +107,17 @@ class _TargetStates(torch.autograd.Function):
 
 
 def pool_trajectory(
-    hidden_states: Sequence[Tensor], mask: Tensor, rows: Tensor, columns: Tensor, *, context: bool
-) -> tuple[Tensor, Tensor | None]:
+    hidden_states: Sequence[Tensor], mask: Tensor, rows: Tensor, columns: Tensor
+) -> tuple[Tensor, Tensor]:
     """See `kernels.pooling.pool_trajectory`."""
-    if not context:
-        return _TargetStates.apply(rows, columns, *hidden_states), None
-    states, means = _PoolTrajectory.apply(mask, rows, columns, *hidden_states)
-    return states, means
+    states, context = _PoolTrajectory.apply(mask, rows, columns, *hidden_states)
+    return states, context
+
+
+def target_states(hidden_states: Sequence[Tensor], rows: Tensor, columns: Tensor) -> Tensor:
+    """The states of `kernels.pooling.pool_trajectory` without the context."""
+    states: Tensor = _TargetStates.apply(rows, columns, *hidden_states)
+    return states
 
 
 def project(

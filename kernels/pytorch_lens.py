@@ -1,4 +1,7 @@
-"""The lens in PyTorch: one batched product over the layers each way, nothing K times the latents' size."""
+"""The lens in PyTorch, a layer at a time: what normalises the states stays in the cache.
+
+One batched product over all layers would write and read copies of all states, which takes longer.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,15 @@ def _scaled(states: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 def _project(states: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The latents [L, N, d], and ``scale`` and ``root`` [L, N, 1], whose product is 1 / rms."""
-    scaled, scale = _scaled(states, weight.dtype)
-    norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
-    root = torch.where(norm == 0, 0, math.sqrt(states.shape[-1]) / norm)
-    latent = torch.bmm(scaled, weight.transpose(1, 2)).mul_(root).add_(bias[:, None])
-    return latent, scale, root
+    layers, targets, width = states.shape
+    latent = weight.new_empty(layers, targets, weight.shape[1])
+    scale, root = (weight.new_empty(layers, targets, 1) for _ in range(2))
+    for i in range(layers):
+        scaled, scale[i] = _scaled(states[i], weight.dtype)
+        norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
+        root[i] = torch.where(norm == 0, 0, math.sqrt(width) / norm)
+        torch.mm(scaled, weight[i].T, out=latent[i])
+    return latent.mul_(root).add_(bias[:, None]), scale, root
 
 
 def _to_states(
@@ -49,8 +56,11 @@ def _to_states(
     """
     grad = grad * root * scale
     along = (grad * (latent - bias[:, None])).sum(-1, keepdim=True) * root / -states.shape[-1]
-    out = _scaled(states, weight.dtype)[0].mul_(along)
-    return out.baddbmm_(grad, weight).to(states.dtype)
+    out = torch.empty_like(states)
+    for i, layer in enumerate(states):
+        scaled = layer.to(weight.dtype) * scale[i]
+        out[i] = scaled.mul_(along[i]).addmm_(grad[i], weight[i])
+    return out
 
 
 class _LensProject(torch.autograd.Function):

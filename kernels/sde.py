@@ -55,7 +55,7 @@ class PathGrid:
 
 def drift_inputs(
     states: Tensor,
-    context: Tensor,
+    context: Tensor | None,
     rows: Tensor,
     time_weight: Tensor,
     weight: Tensor,
@@ -67,22 +67,35 @@ def drift_inputs(
     X is linear in the layers' states and the layer is linear, so the product with the weight is taken
     once per layer, and for the context once per sequence, not once per node. The variance that
     LayerNorm divides by is a quadratic form in the same spline coefficients, by the layers' Gram matrix.
-    Both halves of X are centred by themselves first: no large numbers are subtracted later.
+    Both halves of X are centred by themselves first: no large numbers are subtracted later. Without a
+    context X is the states alone.
     """
-    width = context.shape[-1]
-    mean_states, mean_context = states.mean(-1), context.mean(-1)
-    states, context = states - mean_states[..., None], context - mean_context[..., None]
-    apart = (mean_context[:, rows] - mean_states) / 2  # from each half's mean to that of both
-    of_context, of_states = weight[:, :width], weight[:, width:]
-    value = F.linear(states, of_states) + F.linear(context, of_context)[:, rows]
-    value = value + apart[..., None] * (of_context - of_states).sum(1)
+    width = states.shape[-1]
+    mean_states = states.mean(-1)
+    states = states - mean_states[..., None]
 
     def gram(x: Tensor) -> Tensor:
         per_token = x.transpose(0, 1)
         return torch.bmm(per_token, per_token.transpose(1, 2))
 
+    if context is None:
+        value, second = F.linear(states, weight), gram(states) / width
+        return _at_nodes(value, second, time_weight, bias, grid)
+    mean_context = context.mean(-1)
+    context = context - mean_context[..., None]
+    apart = (mean_context[:, rows] - mean_states) / 2  # from each half's mean to that of both
+    of_context, of_states = weight[:, :width], weight[:, width:]
+    value = F.linear(states, of_states) + F.linear(context, of_context)[:, rows]
+    value = value + apart[..., None] * (of_context - of_states).sum(1)
     second = (gram(states) + gram(context)[rows]) / (2 * width)
     second = second + torch.einsum("in,kn->nik", apart, apart)
+    return _at_nodes(value, second, time_weight, bias, grid)
+
+
+def _at_nodes(
+    value: Tensor, second: Tensor, time_weight: Tensor, bias: Tensor, grid: PathGrid
+) -> Tensor:
+    """The layers' values [L, N, h_1], normed by their second moments [N, L, L], at every node."""
     variance = ((grid.spline @ second) * grid.spline).sum(-1).T.clamp(min=0)
     scale = torch.rsqrt(variance + LAYER_NORM_EPS)[..., None]
     at_nodes: Tensor = torch.tensordot(grid.spline, value, 1)
@@ -91,7 +104,7 @@ def drift_inputs(
 
 def sde_cost(
     states: Tensor,
-    context: Tensor,
+    context: Tensor | None,
     rows: Tensor,
     path_weight: Tensor,
     weights: Sequence[Tensor],
@@ -114,11 +127,12 @@ def sde_cost(
 
     Args:
         states: [L, N, H] from `kernels.pooling.pool_trajectory`.
-        context: [L, B, H] from the same.
-        rows: int64 [N], the sequence each target belongs to.
+        context: [L, B, H] from the same; None where X is the spline through the states alone, the
+            published form.
+        rows: int64 [N], the sequence each target belongs to; of no use without a context.
         path_weight: [h_1, 1+d], the first layer's weight on [t; y].
         weights, biases: of the stack, [h_1, 2H], [h_2, h_1] ... [d, h_k] and [h_1] ... [d]; the first H
-            columns of the first weight read the context.
+            columns of the first weight read the context, without which it is [h_1, H].
         end: [N, d] end points v, or [K, N, d]: K of them for each token, whose path is shared, for it
             does not depend on v.
         noise: [T, N, d] standard normal: the same noise gives the same path.
@@ -154,7 +168,7 @@ def sde_cost(
         grid = grid.to(weights[0])
         inputs = drift_inputs(
             states.to(dtype),
-            context.to(dtype),
+            None if context is None else context.to(dtype),
             rows,
             path_weight[:, 0],
             weights[0],
@@ -185,7 +199,7 @@ def sde_cost(
 
 def _check(
     states: Tensor,
-    context: Tensor,
+    context: Tensor | None,
     rows: Tensor,
     path_weight: Tensor,
     weights: Sequence[Tensor],
@@ -195,7 +209,7 @@ def _check(
     grid: PathGrid,
 ) -> None:
     layers, tokens, width = check_trajectory(states, context, rows)
-    first, dim = check_stack(weights, biases, 2 * width)
+    first, dim = check_stack(weights, biases, width if context is None else 2 * width, width)
     check_end(end, tokens, dim)
     steps = len(grid.decay)
     expected = {

@@ -1,7 +1,8 @@
 """Parameter-efficient tuning with a running cost.
 
 `get` gives the peft config of a PET, `regularize` plugs a `bridges.RunningCost` into a model, a
-`Verbalizer` gives its labels words to end at. Each name is imported when it is first used.
+`Verbalizer` gives its labels words to end at, `adapt` lets its reader learn from labelled examples.
+Each name is imported when it is first used.
 Importing the package also makes "adapter" and "bitfit" known to peft, as soon as that is imported: a
 process that only loads one of them needs ``import pets`` first, or peft stops with
 ``KeyError: 'ADAPTER'`` or ``'BITFIT'``.
@@ -17,6 +18,7 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "pets.methods": ["PET", "available", "get", "info", "init_prompt", "parse"],
+        "pets.plug.adapting": ["adapt"],
         "pets.plug.regularize": ["Regularizer", "regularize"],
         "pets.tasks.verbalizer": ["Verbalizer"],
     },
@@ -29,6 +31,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors; tests/pets/test_sta
     from pets.methods import info as info
     from pets.methods import init_prompt as init_prompt
     from pets.methods import parse as parse
+    from pets.plug.adapting import adapt as adapt
     from pets.plug.regularize import Regularizer as Regularizer
     from pets.plug.regularize import regularize as regularize
     from pets.tasks.verbalizer import Verbalizer as Verbalizer

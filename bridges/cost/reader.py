@@ -14,6 +14,8 @@ from bridges.processes.base import Cost
 MAPS = ("mlp", "lens")
 """The published latent map, and the lens."""
 
+_LENS_DIM = 128
+"""Of a lens d is H/4, at most this: the contrasts between words need more than g has room for."""
 _ENDS_OF = {"mlp": "pca", "lens": "white"}
 
 
@@ -39,6 +41,8 @@ def chosen_widths(
     """
     if widths is not None and map_name != "mlp":
         raise BadInput(f"map={map_name!r} has no layers of its own to give widths for: give latent_dim")
+    if widths is None and map_name == "lens" and latent_dim is None:
+        return (min(_LENS_DIM, max(16, spec.hidden_size // 4), spec.hidden_size),)
     if widths is None:
         by_rule = default_widths(spec.hidden_size, latent_dim)
         return by_rule if map_name == "mlp" else by_rule[-1:]

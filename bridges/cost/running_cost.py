@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,13 +12,15 @@ from torch import Tensor, nn
 from bridges.cost.documents import Layout
 from bridges.cost.parts import CostParts
 from bridges.cost.reader import chosen_ends, chosen_widths, make_reader
-from bridges.cost.targets import gather
+from bridges.cost.targets import gather, read
 from bridges.errors import BadInput, check_seeds
+from bridges.fitting.adapting import adapt
 from bridges.fitting.settings import FitResult
 from bridges.fitting.together import fit
 from bridges.latent.end_points import EndPoints
 from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import Reader
+from bridges.latent.lens import Lens
 from bridges.latent.trajectory import Trajectory
 from bridges.model.probe import Reads
 from bridges.model.spec import ModelSpec, pretrained_model
@@ -227,6 +230,42 @@ class RunningCost(CostParts):
             in_place=in_place,
             context=self.latent_map.reads_context,
         )
+
+    def adapted(self, trajectory: Trajectory, answers: Tensor, labels: LabelEnds) -> RunningCost:
+        """A cost whose lens has also learned from labelled examples, in closed form.
+
+        What of the lens tells these labels apart is fitted anew, the rest stays; see
+        `bridges.fitting.adapting`. `pets.adapt` gathers the trajectories from a model.
+
+        Args:
+            trajectory: of N examples, of the model as it is before tuning; training examples alone.
+            answers: int64 [N], their labels.
+            labels: where trajectories of the labels end.
+
+        Raises:
+            BadInput: for a cost without a lens, or a label with fewer than two examples.
+        """
+        lens = self.latent_map
+        if not isinstance(lens, Lens):
+            raise BadInput("only a lens can be adapted in closed form: make the cost with map='lens'")
+        found = adapt(lens.weight, lens.bias, trajectory.states, answers, labels.means(), lens.damped)
+        cost = copy.deepcopy(self)
+        mine = cost.latent_map
+        assert isinstance(mine, Lens)
+        with torch.no_grad():
+            mine.weight.copy_(found.weight)
+            mine.bias.copy_(found.bias)
+            guesses = mine(trajectory)
+            by_label = [guesses[:, answers == label].mean(1) for label in answers.unique().tolist()]
+            mine.centre.copy_(torch.stack(by_label).mean(0))
+        cost.options = {**self.options, "adapted": f"{len(answers)} examples"}
+        return cost
+
+    def positions(self, targets: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and columns [N] of a batch whose states are the targets' trajectories, in their order."""
+        shape = (len(targets), targets.shape[1])
+        where = read(self.spec, targets, Layout.of(shape, attention_mask, device=targets.device))
+        return where.rows, where.columns
 
     def fit(self, model: nn.Module, tokenizer: Any, texts: Iterable[str], **options: Any) -> FitResult:
         """Fit the map that reads the states on text; see `bridges.fitting.together.fit`."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bridges.errors import BadInput
+from bridges.fitting.words import check_words, chosen_words, word_rows, words_of
 from bridges.model.positions import IGNORED
 from bridges.seeds import generator
 
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 _MIN_TOKENS = 4  # a row needs a few words around the masked one
 _BUCKET = 32  # batches whose rows are sorted by length together
+_FIRST = 8  # of a causal row's tokens, which are no targets of a lens
 _CAUSAL_PREFIX = 0.25  # least share of a causal row that is context
 
 
@@ -52,15 +54,24 @@ class Batch:
 
 
 def token_rows(
-    tokenizer: Any, texts: Iterable[str], *, max_length: int, most: int, seed: int
+    tokenizer: Any,
+    texts: Iterable[str],
+    *,
+    max_length: int,
+    most: int,
+    seed: int,
+    most_tokens: int | None = None,
+    whole_words: bool = False,
 ) -> list[list[int]]:
     """Rows of at most ``max_length`` tokens, special ones included, from the texts in random order.
 
-    Longer texts are cut into several rows; texts are read until there are ``most`` rows. Rows of fewer
-    than four words' tokens, ends of long texts among them, are left out and counted in the log.
+    Longer texts are cut into several rows; texts are read until there are ``most`` rows, or about
+    ``most_tokens`` tokens. Rows of fewer than four words' tokens, such as ends of long texts, are left
+    out and counted in the log. With ``whole_words`` each is a `bridges.fitting.words.WordRow`.
 
     Raises:
-        BadInput: if there is no text, or none long enough.
+        BadInput: if there is no text, or none long enough, or words are asked for and the tokenizer does
+            not know them.
     """
     kept = [text for text in texts if text.strip()]
     if not kept:
@@ -68,9 +79,9 @@ def token_rows(
     special = set(tokenizer.all_special_ids)
     order = torch.randperm(len(kept), generator=generator(seed)).tolist()
     rows: list[list[int]] = []
-    short = 0
+    short = tokens = 0
     for start in range(0, len(order), 256):
-        if len(rows) >= most:
+        if len(rows) >= most or (most_tokens is not None and tokens >= most_tokens):
             break
         encoded = tokenizer(
             [kept[i] for i in order[start : start + 256]],
@@ -79,17 +90,20 @@ def token_rows(
             return_overflowing_tokens=True,
             split_special_tokens=True,
         )
-        for row in encoded["input_ids"]:
+        for row in word_rows(tokenizer, encoded) if whole_words else encoded["input_ids"]:
             if sum(token not in special for token in row) < _MIN_TOKENS:
                 short += 1
             else:
                 rows.append(row)
+                tokens += len(row)
     if short:
         logger.info("left out %d rows of fewer than %d tokens", short, _MIN_TOKENS)
     if not rows:
         raise BadInput(
             f"none of the {len(kept)} texts has {_MIN_TOKENS} tokens: fitting needs longer text"
         )
+    if whole_words:
+        check_words(tokenizer, rows)
     return rows[:most]
 
 
@@ -124,20 +138,27 @@ def masked_batch(
     share: float,
     rng: torch.Generator,
     vocabulary: int | None = None,
+    whole_words: bool = False,
 ) -> Batch:
-    """Masked-LM batch: ``share`` of each row's words (at least one) are targets.
+    """Masked-LM batch: ``share`` of each row's tokens (at least one) are targets.
 
     As in BERT, 80 % of the targets are shown as the mask token, 10 % as a random token, 10 % as they
     are. Random tokens are drawn below ``vocabulary`` too, where a model has fewer than its tokenizer.
+    With ``whole_words``, whose rows `token_rows` makes, it is the share of the words, and all pieces of
+    one are hidden, replaced or shown together.
     """
     ids, attended = _pad(rows, tokenizer)
-    special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids)) | ~attended
-    score = torch.rand(ids.shape, generator=rng).masked_fill(special, 2.0)
-    count = ((~special).sum(1) * share).round().clamp(min=1)
-    rank = score.argsort(1).argsort(1)
-    chosen = (rank < count[:, None]) & ~special
+    if whole_words:
+        words = words_of(rows, ids.shape[1], set(tokenizer.all_special_ids))
+        chosen, fate = chosen_words(words, share, rng)
+    else:
+        special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids)) | ~attended
+        score = torch.rand(ids.shape, generator=rng).masked_fill(special, 2.0)
+        count = ((~special).sum(1) * share).round().clamp(min=1)
+        rank = score.argsort(1).argsort(1)
+        chosen = (rank < count[:, None]) & ~special
+        fate = torch.rand(ids.shape, generator=rng)
     targets = ids.masked_fill(~chosen, IGNORED)
-    fate = torch.rand(ids.shape, generator=rng)
     most = min(len(tokenizer), vocabulary or len(tokenizer))
     random = torch.randint(most, ids.shape, generator=rng)
     shown = torch.where(chosen & (fate < 0.8), tokenizer.mask_token_id, ids)
@@ -145,13 +166,19 @@ def masked_batch(
     return Batch(shown, attended.long(), targets)
 
 
-def causal_batch(rows: list[list[int]], tokenizer: Any, *, rng: torch.Generator) -> Batch:
+def causal_batch(
+    rows: list[list[int]], tokenizer: Any, *, rng: torch.Generator, context: bool = True
+) -> Batch:
     """Causal batch: each row is cut at a random place; what comes after is the targets.
 
-    The cost's context is what comes before the first target, so it never contains an answer.
+    The cost's context is what comes before the first target, so it never contains an answer. Without a
+    context nothing but a short row's first half, or a long one's first few tokens, is left out: states
+    there are of another kind, and have seen nothing.
     """
     ids, attended = _pad(rows, tokenizer)
-    is_target = (torch.arange(ids.shape[1]) >= _cuts(attended.sum(1), rng)[:, None]) & attended
+    length = attended.sum(1)
+    cut = _cuts(length, rng) if context else (length // 2).clamp(max=_FIRST)
+    is_target = (torch.arange(ids.shape[1]) >= cut[:, None]) & attended
     return Batch(ids, attended.long(), ids.masked_fill(~is_target, IGNORED))
 
 

@@ -39,6 +39,10 @@ class Fittable(Protocol):
         """The cost of hidden states, targets and an attention mask: a scalar."""
 
     @property
+    def positions(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Rows and columns [N] where targets [B, S] are read, given an attention mask."""
+
+    @property
     def trajectory(self) -> Callable[..., tuple[Trajectory, Tensor]]:
         """What the cost reads of them: trajectories and tokens."""
 

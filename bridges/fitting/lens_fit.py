@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bridges.errors import BadInput
+from bridges.fitting.adapting import damping
 from bridges.fitting.fittable import Fittable
 from bridges.fitting.learning import Guesses, learn
 from bridges.fitting.ridge import Fit, ridge
@@ -27,7 +28,9 @@ from bridges.storage.shapes import COUNT, Shape
 logger = logging.getLogger(__name__)
 
 _SAVE_EVERY = 30.0  # seconds; what is kept are sums, the same whenever
-_TOKENS_A_DIMENSION = 50
+_AT_A_TIME = 512  # tokens whose distributions over the vocabulary are held
+_RAREST = 1e-8
+"""No word is taken to be rarer: else what the head all but excludes would count for most."""
 _FACTS: Shape = {"batches": COUNT}
 
 Known = tuple[Trajectory, Tensor]
@@ -44,6 +47,8 @@ class LensFit:
         held_out: over text that is not.
         snapshot: where the sums are kept while they are made.
         batches: how many are in `fitted`.
+        log_prior: [V], how likely the head takes each word to be wherever it is asked; None where it is
+            not.
     """
 
     costs: Sequence[Fittable]
@@ -51,6 +56,7 @@ class LensFit:
     held_out: Statistics
     snapshot: Snapshot | None
     batches: int = 0
+    log_prior: Tensor | None = None
 
     @classmethod
     def of(cls, costs: Sequence[Fittable], snapshot: Snapshot | None = None) -> LensFit:
@@ -74,7 +80,23 @@ class LensFit:
     def take(self, sums: Statistics, reading: ReadBatch) -> None:
         """A batch's tokens into sums."""
         trajectory, answers = read(self.costs[0], reading)
-        sums.add(trajectory.states, self.costs[0].end_points(answers))
+        sums.add(trajectory.states, self._ends(reading, answers))
+
+    def _ends(self, reading: ReadBatch, answers: Tensor) -> Tensor:
+        """What each token's states are regressed on, [N, d]."""
+        end_points = self.costs[0].end_points
+        if reading.logits is None:
+            return self._of_words(answers)
+        assert self.log_prior is not None
+        each = [
+            torch.softmax(logits.float() - self.log_prior, -1) @ end_points.vectors
+            for logits in reading.logits.split(_AT_A_TIME)
+        ]
+        return torch.cat(each) if each else self._of_words(answers)
+
+    def _of_words(self, answers: Tensor) -> Tensor:
+        ends: Tensor = self.costs[0].end_points(answers)
+        return ends
 
     def finish(self, text: FitText, settings: LensSettings) -> list[FitResult]:
         """Put the regressions into the lenses, let the bridges learn; what was done, for each cost."""
@@ -110,10 +132,14 @@ class LensFit:
 def read_text(fits: Sequence[LensFit], text: FitText, settings: LensSettings, *, progress: bool) -> None:
     """Read the text, once for all fits; one that was interrupted earlier catches up with the others."""
     saved = time.monotonic()
-    total = settings.max_tokens or _TOKENS_A_DIMENSION * text.spec.hidden_size
+    assert settings.max_tokens is not None
+    total = settings.max_tokens
     start = min(fit.batches for fit in fits)
     done = min([total, *(fit.fitted.count for fit in fits)])
     with progress_bar(desc="fit", unit="token", total=total, initial=done, shown=progress) as bar:
+        prior = log_prior(text)
+        for fit in fits:
+            fit.log_prior = prior
         for number, rows in _one_epoch(text, start):
             taking = [f for f in fits if f.batches == number and f.fitted.count < total]
             if not taking:
@@ -134,6 +160,19 @@ def read_text(fits: Sequence[LensFit], text: FitText, settings: LensSettings, *,
                 fit.take(fit.held_out, reading)
     for fit in fits:
         fit.save()
+
+
+def log_prior(text: FitText) -> Tensor | None:
+    """The logarithm of the head's mean probabilities over held-out text, [V]; None without a head."""
+    total, count = None, 0
+    for reading in text.held_out():
+        if reading.logits is None:
+            return None
+        for logits in reading.logits.split(_AT_A_TIME):
+            sums = logits.float().softmax(-1).sum(0)
+            total = sums if total is None else total + sums
+            count += len(logits)
+    return None if total is None else (total / count).clamp(min=_RAREST).log()
 
 
 def solve(fitted: Statistics, held_out: Statistics, *, strength: float | None = None) -> list[Fit]:
@@ -157,6 +196,7 @@ def put(lens: Lens, layers: Sequence[Fit], fitted: Statistics) -> None:
         lens.bias.copy_(torch.stack([layer.bias for layer in layers]))
         # With a free bias the mean guess on the text that was fitted is the mean end point.
         lens.centre.copy_(fitted.cross[:, -1] / fitted.count)
+        lens.damped.copy_(damping(fitted.covariance(), lens.damped.shape[-1]))
 
 
 def lens_of(cost: Fittable) -> Lens:

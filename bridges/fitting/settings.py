@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from bridges.errors import BadInput, check_counts, check_seeds, is_number, shown
+
+_TOKENS_A_DIMENSION = 30
+MASKINGS = ("tokens", "words")
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,8 @@ class TextSettings:
     Attributes:
         batch_size: rows a step.
         max_length: tokens a row at most.
-        mask_share: share of a masked-LM row's words that are targets.
+        mask_share: share of a masked-LM row's tokens, or words, that are targets.
+        masking: of a masked LM's text, "tokens" one by one, or "words" with all their pieces.
         held_out: rows kept for the held-out cost.
         seed: of order and masks.
     """
@@ -24,12 +29,15 @@ class TextSettings:
     batch_size: int = 32
     max_length: int = 128
     mask_share: float = 0.15
+    masking: str = "tokens"
     held_out: int = 256
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_counts(**{name: getattr(self, name) for name in ("batch_size", "max_length", "held_out")})
         check_seeds(seed=self.seed)
+        if self.masking not in MASKINGS:
+            raise BadInput(f"masking={shown(self.masking)}: expected {' or '.join(map(repr, MASKINGS))}")
         if self.max_length < 8:
             raise BadInput(f"max_length={self.max_length}: expected at least 8 tokens")
         _check_share("mask_share", self.mask_share, "a share")
@@ -38,6 +46,11 @@ class TextSettings:
     def most_rows(self) -> int:
         """More rows than these are not read."""
         raise NotImplementedError
+
+    @property
+    def most_tokens(self) -> int | None:
+        """Nor are more once there are so many tokens; None for no bound."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -71,7 +84,7 @@ class FitSettings(TextSettings):
 
     def of_lens(self) -> LensSettings:
         """The same text for a lens: rows, masks and seed; how many are held out is its own."""
-        shared = ("batch_size", "max_length", "mask_share", "seed")
+        shared = ("batch_size", "max_length", "mask_share", "masking", "seed")
         return LensSettings(**{name: getattr(self, name) for name in shared})
 
 
@@ -83,26 +96,56 @@ class LensSettings(TextSettings):
         batch_size, max_length, mask_share, seed: of `TextSettings`.
         held_out: rows that choose the strengths and are measured; each is as good as many looks of a fit
             by steps.
-        max_tokens: targets that are read at most, the held-out ones aside; None for fifty for each
+        max_tokens: targets that are read at most, the held-out ones aside; None for thirty for each
             dimension H of the states.
+        targets: what the states of a target are regressed on. "words": its end point. "head": the end
+            point that the model's head expects there, all words being as likely before,
+            ``sum_w v_w p(w | h) / p(w)``, scaled: it says what the model knows of rare words too, with
+            less noise. None for "head" where there is a language-model head.
         ridge: strength of the regression, in units of a normalised state's mean square; None for each
             layer's own, chosen by held-out error.
     """
 
     held_out: int = 64
     max_tokens: int | None = None
+    targets: str | None = None
     ridge: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_tokens is not None:
             check_counts(max_tokens=self.max_tokens)
+        if self.targets not in (None, "words", "head"):
+            raise BadInput(f"targets={shown(self.targets)}: expected 'words' or 'head'")
         if self.ridge is not None and (not is_number(self.ridge) or not 0 < self.ridge < 1e9):
             raise BadInput(f"ridge={shown(self.ridge)}: expected a number above 0, or None")
 
     @property
     def most_rows(self) -> int:
-        return 2**31 if self.max_tokens is None else self.max_tokens + self.held_out
+        return self._targets + self.held_out
+
+    @property
+    def most_tokens(self) -> int:
+        return math.ceil(self._targets / self.mask_share) + self.held_out * self.max_length
+
+    @property
+    def _targets(self) -> int:
+        assert self.max_tokens is not None, "for_model has not been asked"
+        return self.max_tokens
+
+    def for_model(self, hidden_size: int, *, head: bool) -> LensSettings:
+        """With a number of tokens, and targets, where none were given.
+
+        Raises:
+            BadInput: for the targets of a head that is not there.
+        """
+        if self.targets == "head" and not head:
+            raise BadInput("targets='head': the model has no language-model head; use targets='words'")
+        return dataclasses.replace(
+            self,
+            max_tokens=self.max_tokens or _TOKENS_A_DIMENSION * hidden_size,
+            targets=self.targets or ("head" if head else "words"),
+        )
 
     def of_text(self) -> dict[str, Any]:
         """What sums over text depend on; the strength is chosen afterwards."""

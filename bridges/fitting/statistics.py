@@ -50,6 +50,11 @@ class Statistics:
         """By name."""
         return vars(self)
 
+    def covariance(self) -> Tensor:
+        """Of the normalised states, [L+1, H, H]."""
+        mean = self.gram[:, :-1, -1] / self.count
+        return self.gram[:, :-1, :-1] / self.count - mean[:, :, None] * mean[:, None]
+
     def add(self, states: Tensor, ends: Tensor) -> None:
         """Some tokens more.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -23,6 +23,7 @@ from bridges.fitting.batches import (
 )
 from bridges.fitting.settings import TextSettings
 from bridges.model.forward import accepted_parameters
+from bridges.model.head import head_at, narrowed_logits
 from bridges.model.positions import max_positions
 from bridges.model.spec import ModelSpec, text_config
 from bridges.model.vocabulary import input_embeddings
@@ -44,6 +45,8 @@ class ReadBatch:
         targets: [B, S], -100 where there is none.
         attention_mask: [B, S].
         count: how many targets there are.
+        logits: [N, V], what the head expects where each of N targets is predicted, in the order of the
+            trajectories; None where it was not asked.
     """
 
     number: int
@@ -51,6 +54,21 @@ class ReadBatch:
     targets: Tensor
     attention_mask: Tensor
     count: int
+    logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class AskedHead:
+    """A language model around the encoder, and where its head is asked.
+
+    Attributes:
+        plm: in eval mode.
+        positions: rows and columns [N] of the targets [B, S] with an attention mask, in the order of the
+            trajectories.
+    """
+
+    plm: nn.Module
+    positions: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class FitText:
@@ -62,6 +80,8 @@ class FitText:
         tokenizer: a fast tokenizer of the model.
         texts: one text an item, none of them blank.
         settings: of the fit.
+        context: whether the context is read: in a causal row it ends where the targets begin.
+        head: asks the head too.
 
     Raises:
         BadInput: for text of less than two rows, or a model or tokenizer without the token that its
@@ -75,14 +95,27 @@ class FitText:
         tokenizer: Any,
         texts: Iterable[str],
         settings: TextSettings,
+        *,
+        context: bool = True,
+        head: AskedHead | None = None,
     ) -> None:
+        self._context, self._head = context, head
         self.spec, self.encoder, self.tokenizer, self.settings = spec, encoder, tokenizer, settings
         self.config: Any = encoder.config
         self.device = device_of(encoder)
         self._check_inputs()
+        if settings.masking == "words" and not self._masks:
+            logger.warning("masking='words' has no part here: nothing is masked for this model")
         limit = min(settings.max_length, max_positions(text_config(encoder)) or settings.max_length)
-        most, seed = settings.most_rows, settings.seed
-        rows = token_rows(tokenizer, list(texts), max_length=limit, most=most, seed=seed)
+        rows = token_rows(
+            tokenizer,
+            list(texts),
+            max_length=limit,
+            most=settings.most_rows,
+            seed=settings.seed,
+            most_tokens=settings.most_tokens,
+            whole_words=self._whole_words,
+        )
         if len(rows) < 2:
             raise BadInput("the text makes a single row of tokens: fitting needs at least two")
         # Held-out rows are the first ones, so at most one text has rows on both sides.
@@ -117,18 +150,26 @@ class FitText:
         return order[count[order] > 0]
 
     def _read(self, number: int, batch: Batch) -> ReadBatch:
+        asked = {**batch.inputs(self.device), "output_hidden_states": True, "return_dict": True}
+        targets, mask = batch.targets.to(self.device), batch.target_mask.to(self.device)
+        logits = None
         with torch.no_grad():
-            output = self.encoder(
-                **batch.inputs(self.device), output_hidden_states=True, return_dict=True
-            )
+            if self._head is None:
+                output = self.encoder(**asked)
+            else:
+                rows, columns = self._head.positions(targets, mask)
+                with head_at(self._head.plm, rows, columns):
+                    output = self._head.plm(**asked)
+                logits = narrowed_logits(output, len(rows), self.spec.vocab_size)
         length = batch.targets.shape[1]
         return ReadBatch(
             number,
             # Some models pad on the right to whole blocks, and return the padding's states.
             tuple(states[:, :length] for states in self.spec.states(output)),
-            batch.targets.to(self.device),
-            batch.target_mask.to(self.device),
+            targets,
+            mask,
             int((batch.targets >= 0).sum()),
+            logits,
         )
 
     def _check_inputs(self) -> None:
@@ -183,6 +224,10 @@ class FitText:
         """Whether targets are hidden from the model, as in a masked LM."""
         return self.spec.reads == "same" and not self.spec.decodes
 
+    @property
+    def _whole_words(self) -> bool:
+        return self._masks and self.settings.masking == "words"
+
     def _batch(self, rows: Rows, rng: torch.Generator) -> Batch:
         batch = self._made(rows, rng)
         pad = self.tokenizer.pad_token_id
@@ -201,9 +246,15 @@ class FitText:
             start = self.config.decoder_start_token_id
             return encoder_decoder_batch(rows, self.tokenizer, start=start, rng=rng)
         if self._masks:
-            share, size = self.settings.mask_share, self._vocabulary
-            return masked_batch(rows, self.tokenizer, share=share, rng=rng, vocabulary=size)
-        batch = causal_batch(rows, self.tokenizer, rng=rng)
+            return masked_batch(
+                rows,
+                self.tokenizer,
+                share=self.settings.mask_share,
+                rng=rng,
+                vocabulary=self._vocabulary,
+                whole_words=self._whole_words,
+            )
+        batch = causal_batch(rows, self.tokenizer, rng=rng, context=self._context)
         # A causal LM that does not shift its labels gets them shifted.
         return batch if self.spec.reads == "next" else moved_ahead(batch)
 

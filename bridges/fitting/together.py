@@ -20,10 +20,11 @@ from bridges.fitting.lens_fit import LensFit, read_text
 from bridges.fitting.loop import FitLoop, run
 from bridges.fitting.settings import FitResult, FitSettings, LensSettings, TextSettings
 from bridges.fitting.state import STATE_FILE, Folder, claimed_for_fits
-from bridges.fitting.text import FitText
+from bridges.fitting.text import AskedHead, FitText
 from bridges.latent.lens import Lens
+from bridges.model.head import has_head
 from bridges.model.identity import model_identity, own_code
-from bridges.model.spec import encoder_of
+from bridges.model.spec import encoder_of, pretrained_model
 from bridges.model.undisturbed import undisturbed
 from bridges.storage.checkpoint import Snapshot
 from bridges.storage.files import tensor_bytes, versions
@@ -95,7 +96,8 @@ def fit_together(
         What was done, in the order of the costs.
     """
     _check(costs, folders, model)
-    chosen = _settings(settings, costs)
+    plm: Any = pretrained_model(model)
+    chosen = _settings(settings, costs, head=has_head(plm))
     texts = [text for text in texts if text.strip()]
     text_sha256 = hashlib.sha256("\0".join(texts).encode()).hexdigest()
     made_of = {
@@ -123,14 +125,24 @@ def fit_together(
     shares: dict[int, float] = {}
 
     def text(kind: type[Any], of: Sequence[int]) -> FitText:
-        made = FitText(costs[0].spec, encoder, tokenizer, texts, chosen[kind])
+        by_steps = kind is FitSettings
+        asks = not by_steps and chosen[kind].targets == "head"
+        made = FitText(
+            costs[0].spec,
+            encoder,
+            tokenizer,
+            texts,
+            chosen[kind],
+            context=by_steps,
+            head=AskedHead(plm, costs[0].positions) if asks else None,
+        )
         kept = shares_kept([costs[k] for k in of], model, made.common_tokens(COMMON))
         shares.update(zip(of, kept, strict=True))
         return made
 
     with (
         claimed_for_fits([] if folders is None else [folders[k] for k in fitted]),
-        undisturbed(encoder),
+        undisturbed(plm if groups else encoder),
         _undone([m for k in fitted for m in (costs[k].latent_map, costs[k].bridge)]),
         _trainable([loop.fitted for loop in loops.values()]),
     ):
@@ -192,7 +204,7 @@ def _record(settings: TextSettings, result: FitResult, **more: Any) -> dict[str,
     return dict(json.loads(json.dumps(record)))
 
 
-def _settings(given: dict[str, Any], costs: Sequence[Fittable]) -> dict[type[Any], Any]:
+def _settings(given: dict[str, Any], costs: Sequence[Fittable], *, head: bool) -> dict[type[Any], Any]:
     """The settings of each kind of fit that the costs need.
 
     Raises:
@@ -204,10 +216,13 @@ def _settings(given: dict[str, Any], costs: Sequence[Fittable]) -> dict[type[Any
     if unknown := sorted(set(given) - set(known)):
         of = "a lens" if kinds == {LensSettings} else "fit"
         raise BadInput(f"{of} takes no {', '.join(unknown)}; it takes {', '.join(known)}")
-    return {
+    chosen: dict[type[Any], Any] = {
         kind: kind(**{name: value for name, value in given.items() if name in names})
         for kind, names in fields.items()
     }
+    if LensSettings in chosen:
+        chosen[LensSettings] = chosen[LensSettings].for_model(costs[0].spec.hidden_size, head=head)
+    return chosen
 
 
 @contextmanager

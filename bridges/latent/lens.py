@@ -18,6 +18,10 @@ def normalised(states: Tensor) -> Tensor:
     return states / states.square().mean(-1, keepdim=True).sqrt().clamp(min=tiny)
 
 
+DAMPED = 32
+"""So many directions of the states' spread are kept for an adaptation to labelled examples."""
+
+
 class Lens(Reader):
     r"""For each layer an affine guess of the end point, of the state over its root mean square.
 
@@ -38,11 +42,14 @@ class Lens(Reader):
         bias: b, [L+1, d].
         centre: [L+1, d], the mean guess: on the text that it was fitted on, or the examples it was
             adapted to; where a guess is that knows nothing.
+        damped: [L+1, H, r], the directions in which the states of text vary most; see
+            `bridges.fitting.adapting.damping`.
     """
 
     reads_context = False
     guesses = True
     centre: Tensor
+    damped: Tensor
 
     def __init__(self, num_states: int, hidden_size: int, dim: int) -> None:
         super().__init__()
@@ -52,6 +59,8 @@ class Lens(Reader):
         self.weight = nn.Parameter(torch.randn(num_states, dim, hidden_size) * scale)
         self.bias = nn.Parameter(torch.zeros(num_states, dim))
         self.register_buffer("centre", torch.zeros(num_states, dim))
+        damped = torch.zeros(num_states, hidden_size, min(DAMPED, hidden_size - 1))
+        self.register_buffer("damped", damped)
 
     @property
     def dim(self) -> int:

@@ -29,6 +29,9 @@ def max_positions(config: Any) -> int | None:
     positions: int | None = getattr(config, "max_position_embeddings", None)
     if positions is None or positions < 1:
         return None
-    if config.model_type in _PADDED_POSITIONS:
-        return positions - int(config.pad_token_id) - 1
-    return positions
+    return positions - first_position(config)
+
+
+def first_position(config: Any) -> int:
+    """The position id of a sequence's first token."""
+    return int(config.pad_token_id) + 1 if config.model_type in _PADDED_POSITIONS else 0

@@ -29,8 +29,9 @@ class AboutLabel(Cost):
     Args:
         process: a Gaussian bridge, as in `bridges.parse`: "brownian", "ou:theta=2,likelihood=path".
         layers: "process" leaves each layer the weight that the bridge gives it; "flat" gives all that
-            count the same, the mean of theirs, on how far p is from v where the layer's latent is m p.
-            Only of layers that count by themselves, ``likelihood=marginal``.
+            count the same, the mean of theirs, where the layer's latent is m p and w |p - v|^2 its cost.
+            Only of layers that count by themselves, ``likelihood=marginal``; and through the latent map,
+            whose p is z / m, only of a process that is not next to nothing in the first layers.
         until: the share of the layers that count, above 0, to 1, the last ones being left out: there
             cross-entropy acts already.
 

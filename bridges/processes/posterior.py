@@ -27,8 +27,10 @@ class Posterior(AboutLabel, name="posterior"):
     word that leaves the others behind is all it asks for. With ``over="path"`` it is that of all layers,
     with "prefixes" the mean over k of that of the first k: every layer has to tell, and an early one
     counts in all that follow. The process's ``likelihood`` says whether layers are taken by themselves,
-    as in the published cost, or as the path that they are. By a bridge that learns its sigma the odds
-    are calibrated.
+    as in the published cost, or as the path that they are. A bridge that learns its sigma learns it from
+    this very cost, and its odds come out calibrated among labels that are as likely: by the law of the
+    path with the sigma that paths have, by layers taken by themselves, which count the same evidence
+    many times, with a larger one.
 
     Source: ours; Bayes' rule for the processes of arXiv 2305.17670.
 
@@ -37,7 +39,7 @@ class Posterior(AboutLabel, name="posterior"):
         over: "path" or "prefixes".
     """
 
-    formula = "-log p(z | v_y) / sum_c p(z | v_c),  p of process"
+    formula = "-log(p(z | v_y) / sum_c p(z | v_c)),  p of process"
 
     def __init__(self, process: str = "brownian", over: str = "path", **options: Any) -> None:
         super().__init__(process, **options)

@@ -22,6 +22,7 @@ _PANELS = 64
 """Panels in which a step's weight is shared between its two ends: for 24 steps or more, to 1e-4."""
 
 _MOST_STEPS = 10_000
+_READS = ("both", "state")
 
 
 class DriftNetwork(Layers):
@@ -34,12 +35,15 @@ class DriftNetwork(Layers):
     Args:
         hidden_size: H.
         widths: widths of the layers; the last is d.
+        of_states: X is in R^H, the token's own states.
     """
 
     makes_latents = False
 
-    def __init__(self, hidden_size: int, widths: Sequence[int]) -> None:
+    def __init__(self, hidden_size: int, widths: Sequence[int], *, of_states: bool = False) -> None:
         super().__init__(hidden_size, widths)
+        if of_states:
+            self.layers[0] = nn.Linear(hidden_size, widths[0])
         self.path = nn.Linear(1 + widths[-1], widths[0], bias=False)
 
 
@@ -68,12 +72,16 @@ class SDEBridge(Wrapped, name="sde"):
         target: a Markov Gaussian bridge, as in `bridges.parse`: "brownian", "ou:theta=2".
         steps: of the time grid, at least; every gap between two layers gets the same number, so that
             the layers' times are always nodes.
+        reads: what the drift sees of the layers: "both" the token's states and the mean ones of its
+            sequence, or the token's own "state" alone, as published.
     """
 
     formula = "E 1/2 int beta^2 / sigma^2 |p(t, y, X) - v|^2 dt,  dy = (alpha y + beta p) dt + sigma dW"
 
-    def __init__(self, target: str = "brownian", steps: int = 24) -> None:
+    def __init__(self, target: str = "brownian", steps: int = 24, reads: str = "both") -> None:
         check_counts(steps=steps)
+        if reads not in _READS:
+            raise BadInput(f"reads={shown(reads)}: expected {' or '.join(map(repr, _READS))}")
         if steps > _MOST_STEPS:
             raise BadInput(f"steps={steps}: expected at most {_MOST_STEPS}, which is more than enough")
         process = catalogue.parse(target)
@@ -90,11 +98,12 @@ class SDEBridge(Wrapped, name="sde"):
         super().__init__(process)
         self.target = target
         self.steps = steps
+        self.reads = reads
         self.last_solve: SolverReport | None = None
         self._grids: dict[tuple[int, torch.device, torch.dtype], PathGrid] = {}
 
     def make_map(self, hidden_size: int, widths: Sequence[int]) -> DriftNetwork:
-        return DriftNetwork(hidden_size, widths)
+        return DriftNetwork(hidden_size, widths, of_states=self.reads == "state")
 
     def make_lens(self, num_states: int, hidden_size: int, dim: int) -> Lens:
         raise BadInput(
@@ -124,7 +133,7 @@ class SDEBridge(Wrapped, name="sde"):
         )
         value, self.last_solve = sde_cost(
             trajectory.states,
-            trajectory.context,
+            trajectory.context if self.reads == "both" else None,
             trajectory.rows,
             latent_map.path.weight,
             latent_map.weights,

@@ -8,8 +8,9 @@
         joint = False
 
 What a bridge lacks is declared, never passed over in silence: ``joint = False`` for one without a
-covariance, ``law = False`` for a control, which has a cost only, ``normal = False`` for a process whose
-law is not Gaussian. The tests that this leaves out are reported as skipped.
+covariance, ``law = False`` for a control or a cost about the label, which have a cost only, ``normal =
+False`` for a process whose law is not Gaussian, ``lens = False`` for one that no lens can read for. What
+this leaves out is reported as skipped, or not run.
 """
 
 from __future__ import annotations

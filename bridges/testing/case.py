@@ -9,7 +9,9 @@ from unittest import SkipTest
 import torch
 from torch import Tensor
 
-from bridges.latent.latent_map import Layers
+from bridges.latent.label_ends import LabelEnds
+from bridges.latent.latent_map import Layers, Reader
+from bridges.latent.lens import Lens
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.base import Cost, catalogue
 from bridges.processes.gaussian import GaussianBridge
@@ -26,9 +28,10 @@ class Case:
         name: as in `bridges.get`.
         parameters: constructor arguments.
         extremes: further arguments, each on its own, at which costs must stay finite.
-        law: whether it is a process; a control is not.
+        law: whether it is a process; a control is not, nor is a cost about the label.
         joint: whether it has `covariance`.
         normal: whether its law is Gaussian.
+        lens: whether a lens can read the states for it, beside the map of its own.
         times: inside (0, 1), increasing, where laws are looked at.
         samples: paths of the Monte Carlo tests.
         exact: relative tolerance between two ways to one number in float64.
@@ -41,6 +44,7 @@ class Case:
     law: ClassVar[bool] = True
     joint: ClassVar[bool] = True
     normal: ClassVar[bool] = True
+    lens: ClassVar[bool] = True
     times: ClassVar[Sequence[float]] = (0.03, 0.2, 0.5, 0.77, 0.99)
     samples: ClassVar[int] = 20_000
     exact: ClassVar[float] = 1e-9
@@ -89,6 +93,23 @@ class Case:
             torch.manual_seed(0)
             latent_map = bridge.make_map(HIDDEN, (8, self.dim(bridge)))
         return latent_map.double().requires_grad_(False)
+
+    def made_lens(self, bridge: Cost, states: int) -> Lens:
+        """A lens for its cost, random, about a centre that is not 0, in float64 and frozen."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            lens = bridge.make_lens(states, HIDDEN, self.dim(bridge))
+            lens.centre.normal_()
+        return lens.double().requires_grad_(False)
+
+    def readers(self, bridge: Cost, states: int) -> list[Reader]:
+        """What its cost can be read with, for a model with so many layers' states."""
+        return [self.latent_map(bridge), *([self.made_lens(bridge, states)] if self.lens else [])]
+
+    def labels(self, bridge: Cost) -> LabelEnds:
+        """Three labels, the first of two words that are not as likely, in float64."""
+        shares = torch.tensor([[0.25, 0.75], [1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+        return LabelEnds(self.ends(bridge, 3, 2, seed=2) * (shares > 0).unsqueeze(-1), shares.log())
 
     def trajectory(self, states: int, *, seed: int = 0) -> Trajectory:
         """Of a model with so many layers' states, in float64, leaves with a gradient."""

@@ -18,8 +18,8 @@ from kernels.gpu.lens_kernels import (
     row_scale_kernel,
 )
 
-Laws = tuple[Tensor, Tensor, Tensor, Tensor]
-"""End points [K, N, d], factor, mean and precision [L]."""
+Laws = tuple[Tensor, ...]
+"""End points [K, N, d], factor, mean and precision [L]; or nothing, for the latents alone."""
 
 
 def _scales(states: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,9 +41,9 @@ def _scales(states: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _read(
-    states: Tensor, weight: Tensor, bias: Tensor, laws: Laws | None, *, keep: bool
+    states: Tensor, weight: Tensor, bias: Tensor, laws: Laws, *, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Costs [K, L, N], latents [L, N, d], scale and root; latents are empty unless they are to be kept."""
+    """Costs [K, L, N], latents [L, N, d] or, where they are not to be kept, empty, scale and root."""
     layers, targets, width = states.shape
     dim = weight.shape[1]
     scale, root = _scales(states)
@@ -144,9 +144,7 @@ class _Lens(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, *laws: Tensor) -> Tensor:
-        end, factor, mean, precision = laws or (None,) * 4
-        given = None if end is None else (end, factor, mean, precision)
-        value, latent, scale, root = _read(states, weight, bias, given, keep=True)
+        value, latent, scale, root = _read(states, weight, bias, laws, keep=True)
         ctx.save_for_backward(states, weight, bias, latent, scale, root, *laws)
         return value if laws else latent
 

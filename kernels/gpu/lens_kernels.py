@@ -81,7 +81,7 @@ def lens_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    """``p = (h * scale) @ weight.T * root + bias``, and ``value = precision |factor p - mean v|^2 / 2``."""
+    """``p = (h scale) @ weight.T root + bias`` and ``value = precision |factor p - mean v|^2 / 2``."""
     layer, n, n_valid = rows_of_program(N, BLOCK_N)
     m = layer * N + n
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)

@@ -3,7 +3,7 @@
 from kernels.gpu.bridge_nll import bridge_nll
 from kernels.gpu.lens import lens_nll, lens_project
 from kernels.gpu.path import adjoint_sequential, solve_sequential
-from kernels.gpu.pooling import pool_trajectory
+from kernels.gpu.pooling import pool_trajectory, target_states
 
 __all__ = [
     "adjoint_sequential",
@@ -12,4 +12,5 @@ __all__ = [
     "lens_project",
     "pool_trajectory",
     "solve_sequential",
+    "target_states",
 ]

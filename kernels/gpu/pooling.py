@@ -113,8 +113,9 @@ class _PoolTrajectory(torch.autograd.Function):
         mask, rows, columns, counts = ctx.saved_tensors
         grad_states, grad_context = (g.contiguous() for g in outputs)
         # Where the targets of each position are in the sorted list; the host never sees a number.
-        positions, order = torch.sort(rows * mask.shape[1] + columns, stable=True)
-        offsets = torch.searchsorted(positions, torch.arange(mask.numel() + 1, device=mask.device))
+        batch, length, _ = ctx.shape
+        positions, order = torch.sort(rows * length + columns, stable=True)
+        offsets = torch.searchsorted(positions, torch.arange(batch * length + 1, device=rows.device))
         needed = [i for i, need in enumerate(ctx.needs_input_grad[4:]) if need]
         grads = [mask.new_empty(ctx.shape, dtype=ctx.dtype) for _ in needed]
         with run.on(mask.device):
@@ -126,9 +127,17 @@ class _PoolTrajectory(torch.autograd.Function):
 
 
 def pool_trajectory(
-    hidden_states: Sequence[Tensor], mask: Tensor, rows: Tensor, columns: Tensor, *, context: bool
-) -> tuple[Tensor, Tensor | None]:
+    hidden_states: Sequence[Tensor], mask: Tensor, rows: Tensor, columns: Tensor
+) -> tuple[Tensor, Tensor]:
     """See `kernels.pooling.pool_trajectory`."""
     with run.on(mask.device):
-        states, means = _PoolTrajectory.apply(context, mask, rows, columns, *hidden_states)
-    return states, means if context else None
+        states, context = _PoolTrajectory.apply(True, mask, rows, columns, *hidden_states)
+    return states, context
+
+
+def target_states(hidden_states: Sequence[Tensor], rows: Tensor, columns: Tensor) -> Tensor:
+    """The states of `kernels.pooling.pool_trajectory` without the context."""
+    unread = rows.new_empty(0, dtype=torch.bool)
+    with run.on(rows.device):
+        states: Tensor = _PoolTrajectory.apply(False, unread, rows, columns, *hidden_states)[0]
+    return states

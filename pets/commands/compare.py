@@ -11,7 +11,14 @@ import click
 import bridges
 from bridges.errors import BadInput
 from pets import methods, regularizers, tasks
-from pets.commands.options import ManyValues, Named, read_lines, trust_remote_code
+from pets.commands.options import (
+    ManyValues,
+    Named,
+    protocol_option,
+    read_lines,
+    schedule_option,
+    trust_remote_code,
+)
 from pets.study.cells.grid import Grid
 from pets.study.compare.presets import PRESETS
 from pets.study.compare.run import compare as run
@@ -75,6 +82,8 @@ from pets.study.compare.run import compare as run
 @click.option("--lr", type=float, help="Learning rate.  [default: the preset's, else the PET's]")
 @click.option("--eval-every", type=int, help="Steps between looks at the selection split.")
 @click.option("--max-length", type=int, help="Tokens a prompt.")
+@schedule_option()
+@protocol_option()
 @click.option("--text", "texts", multiple=True, metavar="FILE...", help="To fit costs on, UTF-8.")
 @click.option("--fit-steps", type=int, help="Steps of a fit at most; stops early. Lenses take none.")
 @click.option("--fit-batch-size", type=int, help="Rows of text a step.")

@@ -65,12 +65,15 @@ from pets.tuning.models import load_plm
     "--steps", default=2000, show_default=True, help="Of mlp: optimiser steps at most; stops early."
 )
 @click.option("--lr", default=1e-3, show_default=True, help="Of mlp: peak learning rate.")
-@click.option("--tokens", type=int, help="Of lens: targets that are read at most.  [default: 50 H]")
+@click.option("--tokens", type=int, help="Of lens: targets that are read at most.  [default: 30 H]")
 @click.option(
     "--ridge", type=float, help="Of lens: strength of the regression.  [default: chosen for each layer]"
 )
 @click.option("--batch-size", default=32, show_default=True, help="Rows of text a step.")
 @click.option("--max-length", default=128, show_default=True, help="Tokens a row.")
+@click.option(
+    "--whole-words", is_flag=True, help="Mask words with all their pieces, in the text of a masked LM."
+)
 @click.option("--seed", default=0, show_default=True, help="Of initial weights, order and masks.")
 @trust_remote_code
 def fit(
@@ -88,6 +91,7 @@ def fit(
     ridge: float | None,
     batch_size: int,
     max_length: int,
+    whole_words: bool,
     seed: int,
     trust_remote_code: bool,
 ) -> None:
@@ -137,6 +141,7 @@ def fit(
         folder=unfinished,
         batch_size=batch_size,
         max_length=max_length,
+        masking="words" if whole_words else "tokens",
         seed=seed,
         **of_map,
     )

@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from bridges.errors import BadInput, shown
+from pets.tasks.protocol import PROTOCOLS
+from pets.tuning.schedule import SCHEDULES
 
 
 class ManyValues(click.Command):
@@ -51,6 +53,26 @@ trust_remote_code = click.option(
     help="Run the Python code that comes with the model: read it first.",
 )
 """Of every command that loads a model; without it none of the model's code is run."""
+
+
+def protocol_option(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--protocol`` of a command that tunes."""
+    return click.option(
+        "--protocol",
+        type=click.Choice(list(PROTOCOLS)),
+        help="How a task is put to the model; 'published': to the letter, see docs/published.md.",
+        **options,
+    )
+
+
+def schedule_option(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--schedule`` of a command that tunes."""
+    return click.option(
+        "--schedule",
+        type=click.Choice(list(SCHEDULES)),
+        help="How the weight of the cost or regularizer falls over the steps, to 0 unless constant.",
+        **options,
+    )
 
 
 def read_lines(files: tuple[str, ...]) -> list[str]:

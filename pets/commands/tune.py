@@ -11,9 +11,11 @@ import click
 import bridges
 from bridges.errors import BadInput
 from pets import methods, regularizers, tasks
-from pets.commands.options import ManyValues, Named, trust_remote_code
+from pets.commands.options import ManyValues, Named, protocol_option, schedule_option, trust_remote_code
+from pets.tasks.protocol import OURS
 from pets.tuning.models import load_plm
-from pets.tuning.settings import TuneSettings
+from pets.tuning.schedule import CONSTANT
+from pets.tuning.settings import ADAPT, TuneSettings
 from pets.tuning.tune import tune as run
 from pets.tuning.workers import joined
 
@@ -74,6 +76,15 @@ _WEIGHT = TuneSettings.weight
     "--eval-every", default=50, show_default=True, help="Steps between looks at the selection split."
 )
 @click.option("--max-length", default=128, show_default=True, help="Tokens a prompt.")
+@schedule_option(show_default=True, default=CONSTANT)
+@click.option(
+    "--adapt",
+    type=click.Choice(ADAPT),
+    default=ADAPT[0],
+    show_default=True,
+    help="When the cost's lens learns from the training examples: once, or again after each look.",
+)
+@protocol_option(show_default=True, default=OURS.name)
 @click.option(
     "--label-words",
     multiple=True,
@@ -101,6 +112,9 @@ def tune(
     lr: float | None,
     eval_every: int,
     max_length: int,
+    schedule: str,
+    adapt: str,
+    protocol: str,
     label_words: tuple[str, ...],
     out: Path | None,
     trust_remote_code: bool,
@@ -136,6 +150,9 @@ def tune(
         learning_rate=lr,
         eval_every=eval_every,
         max_length=max_length,
+        schedule=schedule,
+        adapt=adapt,
+        protocol=protocol,
     )
     is_main = joined().is_main
     if not is_main:
@@ -147,6 +164,12 @@ def tune(
     examples = chosen.load(data)
     plm, tokenizer = load_plm(model, trust_remote_code=trust_remote_code)
     name = cost.bridge.registered_name if cost else regularizer or "vanilla"
+    if protocol != OURS.name:
+        name = f"{name}-{protocol}"
+    if schedule != CONSTANT:
+        name = f"{name}-{schedule}"
+    if adapt != ADAPT[0]:
+        name = f"{name}-adapt-{adapt}"
     folder = out or Path("runs") / _plain(f"{chosen.name}-{pet}-{name}-{shots or 'all'}-{seed}")
     result = run(plm, tokenizer, examples, settings, folder, cost=cost)
     if is_main:

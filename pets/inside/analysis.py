@@ -18,8 +18,9 @@ from pets.inside.separability import FOLDS, separability
 from pets.inside.trajectories import Seen
 from pets.tasks import metrics, prompts
 from pets.tasks.base import Example, Task
+from pets.tasks.protocol import OURS, Protocol
 from pets.tasks.verbalizer import Verbalizer
-from pets.tuning.evaluation import room
+from pets.tuning.evaluation import encode, room
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ def analyse(
     cost: RunningCost,
     *,
     max_length: int,
+    protocol: Protocol = OURS,
 ) -> dict[str, Any]:
     """Trajectories, distances, separability and logit lens of one model on one task.
 
@@ -50,7 +52,7 @@ def analyse(
         task: for its label words and metric.
         examples: at least 5 of each label; some 60 give steady curves.
         cost: a cost made for the model, with a Gaussian bridge, whose latent map reads the states.
-        max_length: tokens a prompt, as the PET was tuned.
+        max_length, protocol: as the PET was tuned with.
 
     Returns:
         JSON-able, in lists over the L+1 states from the embedding to the last layer:
@@ -74,11 +76,12 @@ def analyse(
     """
     bridge = gaussian(cost)
     check_examples(task, examples)
-    verbalizer = Verbalizer.of_words(tokenizer, task.verbalizer, warn=False)
-    limit = room(model, max_length)
-    encoded = prompts.encode(tokenizer, [example.text for example in examples], limit)
-    rows = [(row, e.label) for row, e in zip(encoded.rows, examples, strict=True)]
-    seen = trajectories.see(model, cost, verbalizer, rows, tokenizer.pad_token_id or 0)
+    verbalizer = Verbalizer.of_words(tokenizer, task.verbalizer, bare=protocol.bare_words, warn=False)
+    first = protocol.mask_first
+    limit = room(model, max_length, mask_first=first)
+    rows, _ = encode(prompts.Encoder(tokenizer), examples, limit, protocol)
+    pad_id = tokenizer.pad_token_id or 0
+    seen = trajectories.see(model, cost, verbalizer, rows, pad_id, mask_first=first)
     return {
         "labels": list(task.words),
         "times": layer_times(len(seen.states)).tolist(),

@@ -78,6 +78,8 @@ def see(
     verbalizer: Verbalizer,
     rows: Sequence[tuple[prompts.Row, int]],
     pad_id: int,
+    *,
+    mask_first: bool = False,
 ) -> Seen:
     """One forward pass over the prompts, with the cost plugged in as it is when a PET is tuned.
 
@@ -90,6 +92,7 @@ def see(
         verbalizer: words of the C classes.
         rows: encoded prompts with class indices.
         pad_id: the tokenizer's `pad_token_id`.
+        mask_first: whether the prompts are encoded so.
 
     Raises:
         BadInput: as `pets.regularize` and `PromptClassifier`.
@@ -98,7 +101,7 @@ def see(
     device = pretrained_model(model).device
     watched, mode, total = _Watched(cost), model.training, 0.0
     states, latent, scores = [], [], []
-    classifier = PromptClassifier(model, verbalizer)
+    classifier = PromptClassifier(model, verbalizer, mask_first=mask_first)
     try:
         with regularize(classifier, watched, in_eval=True), torch.no_grad():
             for start in range(0, len(order), _BATCH):

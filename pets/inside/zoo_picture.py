@@ -12,7 +12,19 @@ import torch
 from torch import Tensor
 
 import bridges
-from bridges import Cost, LatentMap, Process, RandomEndBridge, SDEBridge, Trajectory
+from bridges import (
+    AboutLabel,
+    Axis,
+    Cost,
+    GaussianBridge,
+    LabelEnds,
+    LatentMap,
+    Posterior,
+    Process,
+    RandomEndBridge,
+    SDEBridge,
+    Trajectory,
+)
 from bridges.latent.trajectory import layer_times
 from bridges.processes.sde import path_grid
 from pets.inside.plots import check_picture, load_pyplot, save_picture
@@ -23,13 +35,15 @@ SHOWN: dict[str, dict[str, Any]] = {
     "clock": {"clock": [0.2, 0.6, 2.0, 1.2]},
     "fractional": {"hurst": 0.25},
     "ou": {"theta": 5.0},
+    "posterior": {"over": "prefixes"},
     "random": {"keep": 0.7},
     "student": {"nu": 3.0},
 }
 """Parameters that show a process's character better than its defaults do."""
 
 _PATHS = 10  # drawn for each process, two of them darker
-_NO_SHAPE = {"sigma", "likelihood", "learn", "steps"}  # parameters not worth a place in a title
+_NO_SHAPE = {"sigma", "likelihood", "learn", "steps", "rest", "layers", "until"}
+"""Parameters not worth a place in a title."""
 _GRID = 161  # times of a path
 _PAIRS = 2  # processes beside each other
 _REFERENCE = {"color": "0.25", "linewidth": 1.0, "linestyle": (0, (4, 2))}
@@ -42,9 +56,12 @@ def layer_weights(bridge: Cost, num_states: int) -> Tensor:
     Here :math:`z_i = m(t_i) p_i`, so that p_i is the end point as layer i tells it. Every layer is moved
     a little off the mean path by itself; for a Gaussian bridge, layer by layer, that is
     :math:`m(t_i)^2 / 2 s^2(t_i)`. A cost without a mean path counts as m = 1. Of the "sde" cost p is the
-    network's guess, and w its quadrature weight.
+    network's guess, and w its quadrature weight. A cost about the label has one between labels at 1 and
+    -1; w is how much it falls with p_i, where no layer tells anything, in comparison with that sum.
     """
     times = layer_times(num_states)
+    if isinstance(bridge, AboutLabel):
+        return _slopes(bridge, times)
     if isinstance(bridge, SDEBridge):
         return path_grid(bridge.process, num_states).weight[1:] * num_states / 2
     end = torch.ones(1, 1, dtype=torch.float64)
@@ -52,18 +69,36 @@ def layer_weights(bridge: Cost, num_states: int) -> Tensor:
         mean, step = bridge.mean(times, end)[:, 0, 0], 1e-3 * bridge.variance(times).sqrt()
     else:
         mean = step = torch.ones_like(times)
+    moves = torch.diag(step)
+    z = mean[:, None] + torch.cat([moves, -moves, torch.zeros_like(moves[:, :1])], 1)
+    cost = bridge.cost(_identity(), _paths(z), end.expand(z.shape[1], 1))
+    curvature = (cost[:num_states] + cost[num_states:-1] - 2 * cost[-1]) / step.square()
+    return mean.square() * curvature * num_states / 2
+
+
+def _slopes(bridge: AboutLabel, times: Tensor) -> Tensor:
+    """`layer_weights` of a cost about the label; one of `mean_i w_i (p_i - 1)^2` is 2 w_i / (L+1)."""
+    labels = LabelEnds(torch.tensor([[[1.0]], [[-1.0]]]).double(), torch.zeros(2, 1).double())
+    with torch.enable_grad():
+        z = torch.zeros(len(times), 1, dtype=torch.float64, requires_grad=True)
+        cost = bridge.of_labels(_identity(), _paths(z), torch.tensor([0]), labels)
+        (slope,) = torch.autograd.grad(cost.sum(), z)
+    scale = bridge.counting(len(times)) if isinstance(bridge, Axis) else 1
+    return -slope[:, 0] * bridge.mean_factor(times) * scale / 2
+
+
+def _identity() -> LatentMap:
+    """Reads latents that are the states themselves, in one dimension."""
     identity = LatentMap(1, (1,)).double().requires_grad_(False)
     identity.weights[0].copy_(torch.tensor([[0.0, 1.0]]))
     identity.biases[0].zero_()
-    moves = torch.diag(step)
-    z = mean[:, None] + torch.cat([moves, -moves, torch.zeros_like(moves[:, :1])], 1)
-    count = z.shape[1]
-    seen = Trajectory(
-        z[..., None], torch.zeros(num_states, 1, 1).double(), torch.zeros(count, dtype=torch.int64)
-    )
-    cost = bridge.cost(identity, seen, end.expand(count, 1))
-    curvature = (cost[:num_states] + cost[num_states:-1] - 2 * cost[-1]) / step.square()
-    return mean.square() * curvature * num_states / 2
+    return identity
+
+
+def _paths(z: Tensor) -> Trajectory:
+    """Latent paths [L+1, N] as such states."""
+    context = torch.zeros(len(z), 1, 1, dtype=z.dtype)
+    return Trajectory(z[..., None], context, torch.zeros(z.shape[1], dtype=torch.int64))
 
 
 def plot_zoo(path: str | os.PathLike[str]) -> None:
@@ -94,7 +129,8 @@ def plot_zoo(path: str | os.PathLike[str]) -> None:
     figure.suptitle(
         "Left: paths from 0 to an end point 1 over depth, mean (thick) and two-sigma tube.   Right: "
         f"weight of the cost on each state of a {LAYERS}-layer model.\n"
-        "Dashed: tube and weights of brownian. Sigma is 1. random may end at -1 instead.",
+        "Dashed: tube and weights of brownian. Sigma is 1. random may end at -1 instead; axis and "
+        "posterior tell 1 from -1.\nColour: how likely 1 is, as far as a path that is seen there tells.",
         fontsize=12,
     )
     save_picture(figure, Path(path), 110)
@@ -111,17 +147,21 @@ def _draw(record: bridges.BridgeInfo[bridges.Cost], left: Any, right: Any) -> No
         _say(left, "has no default parameters")
         return
     bridge = bridges.get(record.name, **SHOWN.get(record.name, {}))
+    law = bridge.inner if isinstance(bridge, AboutLabel) else bridge
     reference = bridges.BrownianBridge()
     fine, end = torch.linspace(0, 1, _GRID, dtype=torch.float64), torch.ones(_PATHS, 1).double()
-    if isinstance(bridge, RandomEndBridge):
+    if isinstance(bridge, (RandomEndBridge, AboutLabel)):
         end = torch.stack([end, -end])
         left.set(ylim=(-2.4, 2.4), yticks=[-2, -1, 0, 1, 2])
     for edge in _tube(reference, fine, 1.0):
         left.plot(fine, edge, **_REFERENCE)
-    if isinstance(bridge, Process):
+    if isinstance(bridge, Posterior):
+        _shade(left, bridge.inner, fine)
+    if isinstance(law, Process):
         for v in end[..., 0, 0].reshape(-1).tolist():
-            low, high = _tube(bridge, fine, v)
-            left.fill_between(fine, low, high, color=_LAW, alpha=0.16, linewidth=0)
+            low, high = _tube(law, fine, v)
+            if not isinstance(bridge, Posterior):
+                left.fill_between(fine, low, high, color=_LAW, alpha=0.16, linewidth=0)
             left.plot(fine, (low + high) / 2, color=_MEAN, linewidth=2.6)
     else:
         _say(left, "a cost, no process")
@@ -140,6 +180,15 @@ def _draw(record: bridges.BridgeInfo[bridges.Cost], left: Any, right: Any) -> No
         right.set_title(f"{share:.0%} on the last quarter", fontsize=10, loc="left", color=_COST)
     else:
         right.set_title("none", fontsize=10, loc="left", color=_COST)
+
+
+def _shade(axis: Any, bridge: GaussianBridge, t: Tensor) -> None:
+    """The probability that a path ends at 1, not at -1, given that it is at z at time t."""
+    inside, z = t[1:-1], torch.linspace(-2.4, 2.4, _GRID, dtype=torch.float64)
+    at = z.expand(len(inside), -1)[..., None]
+    towards = [bridge.log_prob(at, inside, torch.full((_GRID, 1), v).double()) for v in (1.0, -1.0)]
+    chance = torch.sigmoid(towards[0] - towards[1])
+    axis.pcolormesh(inside, z, chance.T, cmap="RdBu", vmin=-0.3, vmax=1.3)
 
 
 def _tube(bridge: Process, t: Tensor, end: float) -> tuple[Tensor, Tensor]:

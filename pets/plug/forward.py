@@ -65,6 +65,15 @@ class Forward:
         self._hooks: list[RemovableHandle] = []
         self._entered: list[nn.Module] = []
 
+    @property
+    def cost(self) -> RunningCost:
+        """The running cost; see `PlacedCost.cost`."""
+        return self._placed.cost
+
+    @cost.setter
+    def cost(self, cost: RunningCost) -> None:
+        self._placed.cost = cost
+
     def attach(self) -> None:
         """From now on the model's forwards pass through here."""
         if self._encoder is not self._plm:

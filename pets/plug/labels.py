@@ -68,6 +68,15 @@ class TokenTargets:
         """Does the head read the last states [B, S, H] where the targets are? Looked at once."""
 
 
+class MaskFirstTargets(TokenTargets):
+    """Labels [B, S] of prompts that begin with [MASK], which a soft prompt is put behind."""
+
+    def _targets(
+        self, labels: Tensor, length: int, input_ids: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        return torch.cat([labels[:, :1], behind_prompt(labels[:, 1:], length - 1)], 1)
+
+
 class WordTargets(TokenTargets):
     """A language model's labels [B, S], each of them a label's word that ends where any of them does.
 
@@ -196,7 +205,7 @@ def label_targets(
     if kind in _TOKEN:
         return PlacedTargets(ends)
     if of_model is not None:
-        return TokenTargets(ends)
+        return MaskFirstTargets(ends) if getattr(model, "mask_first", False) else TokenTargets(ends)
     if plm.get_output_embeddings() is None:
         return SequenceTargets(ends, plm, causal=cost.spec.causal)
     return WordTargets(ends, verbalizer, cost.spec.vocab_size)

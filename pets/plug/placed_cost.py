@@ -33,6 +33,15 @@ class PlacedCost:
         self._device: torch.device | None = None
         self._elsewhere: dict[torch.device, RunningCost] = {}
 
+    @property
+    def cost(self) -> RunningCost:
+        """May be replaced, between forwards, by another of the same model."""
+        return self._cost
+
+    @cost.setter
+    def cost(self, cost: RunningCost) -> None:
+        self._cost, self._device, self._elsewhere = cost, None, {}
+
     def costs(self, call: Call, given: Mapping[str, Any], logits: Any) -> Tensor:
         """The cost of each target token of a forward, [N].
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from torch import nn
@@ -91,6 +93,21 @@ class Regularizer:
         if not is_number(value) or value < 0:
             raise BadInput(f"weight={value!r}: expected a finite number, 0 or more")
         self._forward.weight = value
+
+    @contextmanager
+    def replacing(self) -> Iterator[Callable[[RunningCost], None]]:
+        """The model without the cost in this block, and in its place afterwards the one that is given.
+
+        For a reader that is adapted again while a PET is tuned. Another of the same model and bridge,
+        with the same end points: what the labels are to it is not asked again.
+        """
+        chosen = [self._forward.cost]
+        self._forward.detach()
+        try:
+            yield chosen.append
+            self._forward.cost = chosen[-1]
+        finally:
+            self._forward.attach()
 
     def remove(self) -> None:
         """Unplug the cost; the model is as it was before. A second call does nothing."""

@@ -31,6 +31,7 @@ class Objective(ABC):
         number: what the strength is, in the words of its paper.
         tried: from where to where `strengths` goes.
         limit: the strength is below it, and not below 0.
+        may_fall: the loss reads ``weight`` at every step, so a schedule may let it fall over a run.
 
     Raises:
         BadInput: for a strength out of range.
@@ -40,6 +41,7 @@ class Objective(ABC):
     number: ClassVar[str]
     tried: ClassVar[tuple[float, float]]
     limit: ClassVar[float] = math.inf
+    may_fall: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)

@@ -19,6 +19,7 @@ class Dropout(Objective, name="dropout"):
     """
 
     number, tried, limit = "probability", (0.05, 0.5), 1.0
+    may_fall = True
 
     def on(self, classifier: PromptClassifier) -> Loss:
         dropout = ModelDropout(classifier.model)

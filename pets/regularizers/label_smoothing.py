@@ -18,6 +18,7 @@ class LabelSmoothing(Objective, name="label-smoothing"):
     """
 
     number, tried, limit = "epsilon", (0.02, 0.5), 1.0
+    may_fall = True
 
     def on(self, classifier: PromptClassifier) -> Loss:
         def loss(**batch: Tensor) -> Tensor:

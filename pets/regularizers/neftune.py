@@ -22,6 +22,7 @@ class NEFTune(Objective, name="neftune"):
     """
 
     number, tried = "alpha", (1.0, 25.0)
+    may_fall = True
 
     def on(self, classifier: PromptClassifier) -> Loss:
         def loss(**batch: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class R3F(Objective, name="r3f"):
     """
 
     number, tried = "lambda", (0.1, 5.0)
+    may_fall = True
 
     def on(self, classifier: PromptClassifier) -> Loss:
         embeddings: Any = pretrained_model(classifier).get_input_embeddings()

@@ -20,6 +20,7 @@ class RDrop(Objective, name="r-drop"):
     """
 
     number, tried = "alpha", (0.1, 5.0)
+    may_fall = True
 
     def on(self, classifier: PromptClassifier) -> Loss:
         dropout = ModelDropout(classifier.model)

@@ -28,10 +28,16 @@ class Label:
 
 @dataclass(frozen=True)
 class Example:
-    """One text (a pair is joined by one space) and its class index."""
+    """One text (a pair is joined by one space) and its class index.
+
+    Attributes:
+        stopped: the same text where the published protocol puts a full stop into it, behind the first
+            text of a pair; None where it puts none.
+    """
 
     text: str
     label: int
+    stopped: str | None = None
 
 
 class Task(ABC):

@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput
 from bridges.errors import BadInput
 from bridges.model.positions import IGNORED
 from bridges.model.spec import pretrained_model
+from pets.tasks.layout import MaskFirst
 from pets.tasks.verbalizer import Verbalizer
 
 
@@ -40,12 +41,14 @@ class PromptClassifier(nn.Module):
     Args:
         model: a masked LM, plain or with a PET.
         verbalizer: the C labels' words; `pets.regularize` takes them from here.
+        mask_first: prompts begin with [MASK], the published layout: see `pets.tasks.layout.MaskFirst`.
 
     Raises:
-        BadInput: if the model has no vocabulary head, or not all tokens of the words.
+        BadInput: if the model has no vocabulary head, or not all tokens of the words, or cannot be given
+            the published layout.
     """
 
-    def __init__(self, model: nn.Module, verbalizer: Verbalizer) -> None:
+    def __init__(self, model: nn.Module, verbalizer: Verbalizer, *, mask_first: bool = False) -> None:
         super().__init__()
         plm = pretrained_model(model)
         head = plm.get_output_embeddings()
@@ -56,12 +59,20 @@ class PromptClassifier(nn.Module):
         self.verbalizer = verbalizer
         self._targets: tuple[Tensor, ...] | None = None
         self._length = 0
+        self._layout = MaskFirst(model) if mask_first else None
         self._hook = head.register_forward_pre_hook(self._narrow)
         self.train(self.training)
 
     def remove(self) -> None:
         """Give the model back without the narrowed head."""
         self._hook.remove()
+        if self._layout is not None:
+            self._layout.remove()
+
+    @property
+    def mask_first(self) -> bool:
+        """Whether [MASK] stands before a soft prompt."""
+        return self._layout is not None
 
     def train(self, mode: bool = True) -> PromptClassifier:
         super().train(mode)
@@ -78,12 +89,15 @@ class PromptClassifier(nn.Module):
         """The targets in a sequence [B, S', *] that a soft prompt has lengthened."""
         assert self._targets is not None
         rows, columns = self._targets
-        return rows, columns + sequence.shape[1] - self._length
+        soft = sequence.shape[1] - self._length
+        return rows, columns + (soft * (columns > 0) if self.mask_first else soft)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> PromptOutput:
         """Loss and scores of prompts [B, S]; labels [B, S] are class indices at N targets, else -100."""
         self._targets = (labels != IGNORED).nonzero(as_tuple=True)
         self._length = labels.shape[1]
+        if self._layout is not None:
+            self._layout.read(attention_mask)
         try:
             scores = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
             if scores.dim() == 3:  # a head that does not end in its output embeddings
@@ -92,4 +106,6 @@ class PromptClassifier(nn.Module):
             loss = F.nll_loss(scores, labels[self._targets])
         finally:
             self._targets = None
+            if self._layout is not None:
+                self._layout.read(None)
         return PromptOutput(loss=loss, logits=scores)

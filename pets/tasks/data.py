@@ -50,6 +50,8 @@ class GlueTask(Task):
         train_file, reported_file: file names; the reported one is the GLUE dev set.
         reported_split: the split on the hub that equals `reported_file`.
         skips_broken_rows: the original file holds rows broken by newlines inside a text.
+        stops_first: the published protocol ends the first text of a pair with a full stop where it ends
+            with none of ``.?!``.
     """
 
     labels: tuple[GlueLabel, ...]
@@ -62,6 +64,7 @@ class GlueTask(Task):
     reported_file: ClassVar[str] = "dev.tsv"
     reported_split: ClassVar[str] = "validation"
     skips_broken_rows: ClassVar[bool] = False
+    stops_first: ClassVar[bool] = False
 
     def load(self, folder: str | Path | None = None) -> TaskData:
         """Read the train set and the reported set (the GLUE dev set).
@@ -117,7 +120,7 @@ def _read_tsv(task: GlueTask, path: Path) -> tuple[Example, ...]:
         if len(fields) != len(columns):
             raise _BrokenRow(f"{len(fields)} tab-separated fields, expected {len(columns)}")
         texts = [fields[column] for column in text_at]
-        return _example(task.tsv_texts, texts, fields[label_at], class_of)
+        return _example(task, task.tsv_texts, texts, fields[label_at], class_of)
 
     return _collect(task, str(path), rows, parse)
 
@@ -172,7 +175,7 @@ def _read_split(task: GlueTask, splits: Mapping[str, Any], split: str) -> tuple[
 
     def parse(row: tuple[Any, ...]) -> Example:
         *texts, label = row
-        return _example(task.hub_texts, texts, label, class_of)
+        return _example(task, task.hub_texts, texts, label, class_of)
 
     rows = zip(*(columns[column] for column in needed), strict=True)
     return _collect(task, where, enumerate(rows, 1), parse)
@@ -186,7 +189,11 @@ def _require_columns(where: str, present: Sequence[str], needed: Sequence[str]) 
 
 
 def _example(
-    columns: Sequence[str], texts: Sequence[str | None], raw: Any, class_of: Mapping[Any, int]
+    task: GlueTask,
+    columns: Sequence[str],
+    texts: Sequence[str | None],
+    raw: Any,
+    class_of: Mapping[Any, int],
 ) -> Example:
     stripped = [(text or "").strip() for text in texts]
     for column, text in zip(columns, stripped, strict=True):
@@ -197,7 +204,10 @@ def _example(
     if raw not in class_of:
         allowed = ", ".join(repr(value) for value in class_of)
         raise BadInput(f"label {shown(raw)} is not one of {allowed}")
-    return Example(" ".join(stripped), class_of[raw])
+    first, *more = stripped
+    stop = task.stops_first and not first.endswith((".", "?", "!"))
+    stopped = " ".join([f"{first}.", *more]) if stop else None
+    return Example(" ".join(stripped), class_of[raw], stopped)
 
 
 def _collect(

@@ -24,6 +24,7 @@ class MNLI(GlueTask, name="mnli"):
     )
     tsv_texts, tsv_label, hub_texts = ("sentence1", "sentence2"), "gold_label", ("premise", "hypothesis")
     reported_file, reported_split = "dev_matched.tsv", "validation_matched"
+    stops_first = True
 
 
 class CoLA(GlueTask, name="cola"):

@@ -23,21 +23,26 @@ _LONGEST = 100  # characters of a word that others are compared with
 _INSIDE = re.compile(r"##\w.*|.*\w@@")
 
 
-def word_tokens(tokenizer: PreTrainedTokenizerBase, word: str) -> tuple[int, ...]:
+def word_tokens(tokenizer: PreTrainedTokenizerBase, word: str, *, bare: bool = False) -> tuple[int, ...]:
     """The token ids of a label word: those that it adds, after a space, to a text before it.
 
     A mask may also stand where a text begins. So with a tokenizer that has one a word counts in its
     bare form where only that is a single token.
+
+    Args:
+        tokenizer: of the model.
+        word: see `pets.tasks.verbalizer.Verbalizer.of_words`.
+        bare: always take the bare form, the tokens of the word alone: the published protocol.
 
     Raises:
         BadInput: for a word that is empty, has pieces unknown to the vocabulary, or is written with
             marks of another vocabulary.
     """
     text = _written(tokenizer, word)
-    ids = after_space(tokenizer, text)
-    if tokenizer.mask_token is not None and len(ids) != 1:
-        (bare,) = plain_token_ids(tokenizer, [text])
-        ids = bare if len(bare) == 1 else ids
+    (alone,) = plain_token_ids(tokenizer, [text])
+    ids = alone if bare else after_space(tokenizer, text)
+    if tokenizer.mask_token is not None and len(ids) != 1 and len(alone) == 1:
+        ids = alone
     if not ids or set(tokenizer.all_special_ids).intersection(ids):
         pieces = " ".join(map(str, tokenizer.convert_ids_to_tokens(ids)))
         raise BadInput(
@@ -60,15 +65,19 @@ def after_space(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return []
 
 
-def proposals(tokenizer: PreTrainedTokenizerBase, word: str) -> list[str]:
-    """Words of one token that are written like ``word``."""
+def proposals(tokenizer: PreTrainedTokenizerBase, word: str, *, bare: bool = False) -> list[str]:
+    """Words of one token that are written like ``word``; arguments as `word_tokens`."""
     # Tokens in their written form; fragments of words fall out below, where each is encoded again.
     vocabulary: Any = tokenizer.get_vocab()
     written = {tokenizer.convert_tokens_to_string([token]).strip() for token in vocabulary}
     similar = difflib.get_close_matches(
         word[:_LONGEST], sorted(text for text in written if text.isalpha()), n=100, cutoff=0.4
     )
-    return [text for text in similar if len(after_space(tokenizer, text)) == 1][:4]
+
+    def ids(text: str) -> list[int]:
+        return plain_token_ids(tokenizer, [text])[0] if bare else after_space(tokenizer, text)
+
+    return [text for text in similar if len(ids(text)) == 1][:4]
 
 
 def _written(tokenizer: PreTrainedTokenizerBase, word: str) -> str:

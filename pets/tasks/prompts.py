@@ -1,4 +1,4 @@
-"""The prompt `[CLS] [MASK] text [SEP]`, and batches of it."""
+"""The prompt `[CLS] [MASK] text [SEP]`, or `[MASK] [CLS] text [SEP]`, and batches of it."""
 
 from __future__ import annotations
 
@@ -48,12 +48,13 @@ class Encoder:
         self._tokens: dict[str, list[int]] = {}
         self._warned: set[tuple[int, int, int]] = set()
 
-    def encode(self, texts: Sequence[str], max_length: int) -> Prompts:
+    def encode(self, texts: Sequence[str], max_length: int, *, mask_first: bool = False) -> Prompts:
         """See `encode`."""
         new = [text for text in dict.fromkeys(texts) if text not in self._tokens]
         if new:
             self._tokens.update(zip(new, plain_token_ids(self.tokenizer, new), strict=True))
-        prompts = _lay_out(self.tokenizer, [self._tokens[text] for text in texts], max_length)
+        tokens = [self._tokens[text] for text in texts]
+        prompts = _lay_out(self.tokenizer, tokens, max_length, mask_first)
         what = (prompts.truncated, len(texts), max_length)
         if prompts.truncated and what not in self._warned:
             self._warned.add(what)
@@ -61,7 +62,13 @@ class Encoder:
         return prompts
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Prompts:
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_length: int,
+    *,
+    mask_first: bool = False,
+) -> Prompts:
     """Lay every text out as special prefix, [MASK], text, special suffix.
 
     A special token spelled out in a text stays plain text. A text that is too long loses its end;
@@ -69,29 +76,36 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
 
     Args:
         max_length: tokens per prompt, special tokens and [MASK] included.
+        mask_first: put [MASK] before the special prefix, and do not count it: the published layout.
 
     Raises:
         BadInput: the tokenizer has no mask token, `max_length` leaves no room for a text, or
             there are no texts.
     """
-    prompts = _lay_out(tokenizer, plain_token_ids(tokenizer, texts) if texts else [], max_length)
+    tokens = plain_token_ids(tokenizer, texts) if texts else []
+    prompts = _lay_out(tokenizer, tokens, max_length, mask_first)
     if prompts.truncated:
         _warn(prompts.truncated, len(texts), max_length)
     return prompts
 
 
-def _lay_out(tokenizer: PreTrainedTokenizerBase, tokens: list[list[int]], max_length: int) -> Prompts:
+def _lay_out(
+    tokenizer: PreTrainedTokenizerBase, tokens: list[list[int]], max_length: int, mask_first: bool
+) -> Prompts:
     if not tokens:
         raise BadInput("there are no texts to encode; expected at least one")
     before, after = _shell(tokenizer)
-    room = max_length - len(before) - len(after)
+    taken = len(before) + len(after) - mask_first
+    room = max_length - taken
     if room < 1:
         raise BadInput(
-            f"max_length {max_length} leaves no room for a text; expected at least "
-            f"{len(before) + len(after) + 1}"
+            f"max_length {max_length} leaves no room for a text; expected at least {taken + 1}"
         )
+    if mask_first:
+        before = [before[-1], *before[:-1]]
+    place = 0 if mask_first else len(before) - 1
     truncated = sum(len(ids) > room for ids in tokens)
-    rows = tuple(Row([*before, *ids[:room], *after], len(before) - 1) for ids in tokens)
+    rows = tuple(Row([*before, *ids[:room], *after], place) for ids in tokens)
     return Prompts(rows, truncated)
 
 

@@ -46,6 +46,7 @@ class Verbalizer:
         tokenizer: PreTrainedTokenizerBase,
         words: Mapping[str, Words] | Sequence[Words],
         *,
+        bare: bool = False,
         warn: bool = True,
     ) -> Verbalizer:
         """From words: ``{"negative": "bad", "positive": ["good", "great"]}``, or without the names.
@@ -58,6 +59,8 @@ class Verbalizer:
         Args:
             tokenizer: of the model.
             words: one or more for each label, in the order of the classes.
+            bare: take each word's tokens as they are of the word alone, with no space before it where
+                vocabularies tell the two apart: the published protocol.
             warn: whether to log the words of several tokens, and shorter ones near them.
 
         Raises:
@@ -82,7 +85,7 @@ class Verbalizer:
         for label, of_label in zip(named, lists, strict=True):
             if not of_label:
                 raise BadInput(f"label {shown(label)} has no words: give it one or more")
-            tokens.append(tuple(word_tokens(tokenizer, word) for word in of_label))
+            tokens.append(tuple(word_tokens(tokenizer, word, bare=bare) for word in of_label))
             for word, ids in zip(of_label, tokens[-1], strict=True):
                 if ids in seen:
                     raise BadInput(
@@ -92,7 +95,7 @@ class Verbalizer:
                 seen[ids] = word
         verbalizer = cls(tuple(named), tuple(lists), tuple(tokens))
         if warn:
-            verbalizer._warn_of_long_words(tokenizer)
+            verbalizer._warn_of_long_words(tokenizer, bare=bare)
         return verbalizer
 
     @classmethod
@@ -151,13 +154,13 @@ class Verbalizer:
             scores.append(torch.logsumexp(torch.stack(each), 0))
         return torch.stack(scores, 1)
 
-    def _warn_of_long_words(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def _warn_of_long_words(self, tokenizer: PreTrainedTokenizerBase, *, bare: bool) -> None:
         """Log the words that one position cannot say, and shorter ones near them."""
         for word, tokens in zip(
             itertools.chain(*self.words), itertools.chain(*self.tokens), strict=True
         ):
             if len(tokens) > 1:
-                near = proposals(tokenizer, word)
+                near = proposals(tokenizer, word, bare=bare)
                 _log.warning(
                     "label word %s is %d tokens of this vocabulary (%s): at one [MASK] it has the mean "
                     "of their log-probabilities, and it ends at the mean of their directions%s",

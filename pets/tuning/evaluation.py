@@ -19,6 +19,7 @@ from bridges.model.spec import pretrained_model
 from pets.tasks import metrics, prompts
 from pets.tasks.base import Example, Task
 from pets.tasks.classifier import PromptClassifier
+from pets.tasks.protocol import OURS, Protocol
 from pets.tasks.verbalizer import Verbalizer
 from pets.tuning.models import load_pet, unload, untouched
 from pets.tuning.workers import Processes
@@ -74,6 +75,7 @@ def score(
     examples: Sequence[Example],
     folder: str | os.PathLike[str],
     max_length: int,
+    protocol: Protocol = OURS,
 ) -> tuple[dict[str, float], int]:
     """A tuned PET's metrics on examples that had no part in its selection.
 
@@ -83,7 +85,7 @@ def score(
         task: the task it was tuned for, with the same label words.
         examples: the reported ones.
         folder: where the PET is, ``pet`` in a run folder.
-        max_length: tokens a prompt, as it was tuned with.
+        max_length, protocol: as it was tuned with.
 
     Returns:
         Metrics, see `pets.tasks.metrics.score`, and how many texts were cut to fit.
@@ -91,15 +93,18 @@ def score(
     Raises:
         BadInput: if the folder holds no PET for this model.
     """
-    verbalizer = Verbalizer.of_words(encoder.tokenizer, task.verbalizer, warn=False)
+    verbalizer = Verbalizer.of_words(
+        encoder.tokenizer, task.verbalizer, bare=protocol.bare_words, warn=False
+    )
     with untouched(plm):
         model = load_pet(plm, folder)
         classifier = None
         try:
-            limit = room(model, max_length)
-            rows, truncated = encode(encoder, examples, limit)
+            limit = room(model, max_length, mask_first=protocol.mask_first)
+            rows, truncated = encode(encoder, examples, limit, protocol)
             check_tokens(rows, model)
-            classifier = PromptClassifier(model, verbalizer).to(plm.device)
+            classifier = PromptClassifier(model, verbalizer, mask_first=protocol.mask_first)
+            classifier.to(plm.device)
             pad_id = encoder.tokenizer.pad_token_id or 0
             return evaluate(classifier, rows, task, pad_id)[0], truncated
         finally:
@@ -108,12 +113,13 @@ def score(
             unload(model)
 
 
-def room(model: nn.Module, max_length: int) -> int:
+def room(model: nn.Module, max_length: int, *, mask_first: bool = False) -> int:
     """Tokens a prompt may have: ``max_length``, or what a soft prompt leaves of the positions.
 
     Args:
         model: a masked LM, plain or with a PET.
         max_length: what is wished for.
+        mask_first: [MASK] comes on top, as `pets.tasks.prompts.encode` has it then.
 
     Raises:
         BadInput: if a soft prompt leaves none.
@@ -121,19 +127,23 @@ def room(model: nn.Module, max_length: int) -> int:
     config: Any = model.active_peft_config if isinstance(model, PeftModel) else None
     prefixed = isinstance(config, PrefixTuningConfig)
     soft = isinstance(config, PromptLearningConfig) and not prefixed
-    tokens = config.num_virtual_tokens if soft else 0
+    tokens = (config.num_virtual_tokens if soft else 0) + mask_first
     positions = max_positions(pretrained_model(model).config)
     limit = min(max_length, positions - tokens if positions else max_length)
     if limit < 1:
         raise BadInput(
-            f"a soft prompt of {tokens} tokens leaves no room in {positions} positions: give the PET "
-            "fewer num_virtual_tokens"
+            f"a soft prompt of {tokens - mask_first} tokens leaves no room in {positions} positions: "
+            "give the PET fewer num_virtual_tokens"
         )
     return limit
 
 
-def encode(encoder: prompts.Encoder, examples: Sequence[Example], limit: int) -> tuple[Rows, int]:
-    encoded = encoder.encode([e.text for e in examples], limit)
+def encode(
+    encoder: prompts.Encoder, examples: Sequence[Example], limit: int, protocol: Protocol = OURS
+) -> tuple[Rows, int]:
+    """Encoded prompts of at most ``limit`` tokens with their class indices, and how many were cut."""
+    texts = [protocol.text(example) for example in examples]
+    encoded = encoder.encode(texts, limit, mask_first=protocol.mask_first)
     labels = [example.label for example in examples]
     return list(zip(encoded.rows, labels, strict=True)), encoded.truncated
 

@@ -9,23 +9,30 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from bridges import RunningCost
 from bridges.errors import BadInput
+from bridges.model.spec import pretrained_model
 from bridges.progress import progress_bar
 from bridges.seeds import generator
 from bridges.storage.checkpoint import Checkpoint
 from bridges.storage.shapes import COUNT, FINITE, Shape
+from pets.plug.adapting import adapt
+from pets.plug.regularize import Regularizer
+from pets.regularizers import Objective
 from pets.tasks import prompts
 from pets.tasks.base import TaskData
 from pets.tasks.classifier import PromptClassifier, PromptOutput
 from pets.tuning.evaluation import Rows, evaluate, on_device
 from pets.tuning.run_folder import LOOK, RunFolder
+from pets.tuning.schedule import CONSTANT, share
 from pets.tuning.settings import TuneSettings
 from pets.tuning.workers import Processes
 
 logger = logging.getLogger(__name__)
 
+_ADAPTED = 32  # examples of a forward pass when a lens is adapted
 _FACTS: Shape = {"step": COUNT, "curves": [LOOK], "seconds": FINITE}
 
 
@@ -34,6 +41,16 @@ class TuningLoop:
 
     In several processes each does its part of every step's batch, and of the batches of an evaluation;
     all know the same of the whole.
+
+    Args:
+        classifier: with the PET, and the running cost where there is one.
+        encoded: prompts of each split, and how many were cut.
+        data: whose task is scored.
+        settings: of the run.
+        pad_id: the tokenizer's.
+        processes: that share the run.
+        plugged: the handle of the running cost, whose weight a schedule lets fall.
+        cost: the running cost, that `adapt` begins from each time.
     """
 
     def __init__(
@@ -44,11 +61,16 @@ class TuningLoop:
         settings: TuneSettings,
         pad_id: int,
         processes: Processes | None = None,
+        *,
+        plugged: Regularizer | None = None,
+        cost: RunningCost | None = None,
     ) -> None:
         self.classifier, self.data, self.settings = classifier, data, settings
         self.processes = processes or Processes()
         self.processes.check_batch(settings.batch_size)
         objective = settings.objective
+        self.plugged, self.cost = plugged, cost
+        self.weighed: Objective | Regularizer | None = plugged if objective is None else objective
         self.loss = None if objective is None else objective.on(classifier)
         self.rows = {name: rows for name, (rows, _) in encoded.items()}
         self.truncated = {name: cut for name, (_, cut) in encoded.items()}
@@ -66,6 +88,7 @@ class TuningLoop:
         self.optimizer = torch.optim.AdamW(
             groups, lr=settings.rate, weight_decay=settings.decay, foreach=False
         )
+        self.clip = settings.conventions.clip.get(pretrained_model(classifier).config.model_type)
         self.curves: list[dict[str, Any]] = []
         self.checkpoint = Checkpoint(self.named, self.optimizer)
         self.seconds = 0.0
@@ -77,6 +100,8 @@ class TuningLoop:
     def run(self, run: RunFolder, *, progress: bool) -> None:
         """All steps, with the best checkpoint loaded at the end."""
         settings = self.settings
+        if settings.adapt == "once":
+            self._adapt()  # to the states as they are before tuning, whatever step it goes on from
         step = self._resume(run)
         with progress_bar(
             desc="tune",
@@ -90,6 +115,8 @@ class TuningLoop:
             while step < settings.max_steps:
                 pairs = []
                 started = time.perf_counter()
+                if settings.adapt == "looks":
+                    self._adapt()
                 for _ in range(min(settings.eval_every, settings.max_steps - step)):
                     pairs.append(self.step(step))
                     step += 1
@@ -124,6 +151,9 @@ class TuningLoop:
         # each process draws its own for its part of the batch.
         rank = [self.processes.rank] if self.processes.rank else []
         torch.manual_seed(generator(self.settings.run_seed, -2, step, *rank).initial_seed())
+        if self.weighed is not None and self.settings.schedule != CONSTANT:
+            left = share(self.settings.schedule, step, self.settings.max_steps)
+            self.weighed.weight = self.settings.weight * left
         output = self._forward(self.processes.part(self._batch(step)))
         loss = self.processes.mean(output.loss.detach())
         if not loss.isfinite():
@@ -141,9 +171,21 @@ class TuningLoop:
                     f"model ignores PET {self.settings.pet!r} there"
                 )
         self.processes.average_gradients(self.parameters)
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
         cost = output.running_cost
         return loss.item(), None if cost is None else self.processes.mean(cost.detach()).item()
+
+    def _adapt(self) -> None:
+        """The cost's lens, from what it was on text, to the training examples as they are seen now."""
+        assert self.plugged is not None
+        assert self.cost is not None
+        rows = self.rows["train"]
+        batches = (rows[k : k + _ADAPTED] for k in range(0, len(rows), _ADAPTED))
+        with self.plugged.replacing() as replace:
+            on = (on_device(prompts.collate(part, self.pad_id), self.classifier) for part in batches)
+            replace(adapt(self.cost, self.classifier, on))
 
     def _batch(self, step: int) -> Rows:
         """The examples of one step: epochs of random order, a function of seed and step alone."""

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridges.errors import BadInput, check_counts, check_seeds, is_number, is_whole, shown
+from bridges.errors import BadInput, check_counts, check_name, check_seeds, is_number, is_whole, shown
 from bridges.seeds import generator
 from pets import methods, regularizers
 from pets.methods import PET
 from pets.regularizers import Objective
+from pets.tasks.protocol import OURS, Protocol
+from pets.tasks.protocol import protocol as protocol_named
+from pets.tuning.schedule import CONSTANT, SCHEDULES
+
+ADAPT = ("never", "once", "looks")
+CAME_LATER = {"protocol": OURS.name, "schedule": CONSTANT, "adapt": ADAPT[0]}
+"""Settings that earlier versions did not have, with what those did."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,11 @@ class TuneSettings:
         weight_decay: not on biases and layer norms; "weight-decay" has its own.
         eval_every: steps between looks at the selection split.
         max_length: tokens a prompt.
+        protocol: "ours", or "published" to put the task to the model as the published code does, see
+            `pets.tasks.protocol` and docs/published.md.
+        schedule: how the weight falls over the run, see `pets.tuning.schedule.share`.
+        adapt: when the running cost's lens learns from the training examples, see `pets.adapt`: "never",
+            "once" before the first step, or then and after each of the "looks".
     """
 
     pet: str = "lora"
@@ -47,6 +60,9 @@ class TuneSettings:
     weight_decay: float = 0.01
     eval_every: int = 50
     max_length: int = 128
+    protocol: str = OURS.name
+    schedule: str = CONSTANT
+    adapt: str = ADAPT[0]
 
     def __post_init__(self) -> None:
         counts = ("max_steps", "batch_size", "eval_every", "max_length")
@@ -60,14 +76,37 @@ class TuneSettings:
         if not is_number(decay) or not 0 <= decay < 1:
             raise BadInput(f"weight_decay={shown(decay)}: expected a number in [0, 1)")
         methods.learning_rate(self.pet)
+        protocol_named(self.protocol)
+        check_name("schedule", self.schedule, SCHEDULES)
+        check_name("adapt", self.adapt, ADAPT)
         if not isinstance(self.pet_options, dict):
             raise BadInput(f"pet_options={shown(self.pet_options)}: expected a dict of options")
         if self.shots is not None and not is_whole(self.shots, 1, 2**31):
             raise BadInput(
                 f"shots {shown(self.shots)} is too small; expected at least 1 example per class"
             )
+        if self.schedule != CONSTANT and self.objective is not None and not self.objective.may_fall:
+            raise BadInput(
+                f"schedule={self.schedule!r}: regularizer {self.objective.name!r} does not say that its "
+                "strength may fall over a run (may_fall); take schedule='constant'"
+            )
         if self.objective is None and (not is_number(self.weight) or self.weight < 0):
             raise BadInput(f"weight={shown(self.weight)}: expected a finite number, 0 or more")
+
+    @property
+    def conventions(self) -> Protocol:
+        """What the protocol says."""
+        return protocol_named(self.protocol)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings with the learning rate used, as they identify a run.
+
+        What earlier versions did not have is left out where it is what they did: their runs are still
+        known by it.
+        """
+        used = dataclasses.asdict(self) | {"learning_rate": self.rate}
+        return {k: v for k, v in used.items() if k not in CAME_LATER or v != CAME_LATER[k]}
 
     @property
     def objective(self) -> Objective | None:

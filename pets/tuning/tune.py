@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import logging
 import os
@@ -19,18 +18,19 @@ from bridges.model.identity import model_identity, own_code
 from bridges.storage.files import new_folder, versions
 from bridges.storage.source import FIT, source_digest
 from pets import methods
-from pets.plug.regularize import regularize
+from pets.plug.regularize import Regularizer, regularize
 from pets.tasks import prompts, splits
 from pets.tasks.base import TaskData
 from pets.tasks.classifier import PromptClassifier
 from pets.tasks.metrics import check_metric
+from pets.tasks.protocol import OURS, Protocol
 from pets.tasks.shared_texts import warn_of_shared_texts
 from pets.tasks.verbalizer import Verbalizer
 from pets.tuning.evaluation import check_tokens, encode, room
 from pets.tuning.loop import TuningLoop
 from pets.tuning.models import unload, untouched
 from pets.tuning.run_folder import RunFolder
-from pets.tuning.settings import TuneSettings
+from pets.tuning.settings import CAME_LATER, TuneSettings
 from pets.tuning.workers import Processes, joined
 
 logger = logging.getLogger(__name__)
@@ -81,6 +81,11 @@ def tune(
             f"a cost and regularizer {settings.regularizer!r} too: one of them is used instead of the "
             "other, so give only one"
         )
+    if settings.adapt != "never" and (cost is None or cost.latent_map.reads_context):
+        raise BadInput(
+            f"adapt={settings.adapt!r}: only a running cost with a lens learns from examples; give one "
+            "that was fitted with map='lens'"
+        )
     processes = joined()
     processes.check_batch(settings.batch_size)
     of_model = of_model or model_identity(plm, tokenizer)
@@ -112,7 +117,7 @@ def tune(
             "metric": data.task.metric,
             "pet": settings.pet,
             "bridge": cost.config()["bridge"] if cost is not None else None,
-            "settings": identity["settings"],
+            "settings": identity["settings"] | {s: getattr(settings, s) for s in CAME_LATER},
             "versions": versions(),
             "reported": reported,
             "dev": best["dev"],
@@ -160,7 +165,8 @@ def prepared(
     ``plm`` and the global generator are left as they were.
     """
     check_metric(data.task)
-    verbalizer = Verbalizer.of_words(tokenizer, data.task.verbalizer)
+    protocol = settings.conventions
+    verbalizer = Verbalizer.of_words(tokenizer, data.task.verbalizer, bare=protocol.bare_words)
     if settings.shots is None:
         train, dev = splits.hold_out(data.train, data.task, settings.seed)
     else:
@@ -170,17 +176,19 @@ def prepared(
     devices = [plm.device] if plm.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
-        _classifier(plm, config, settings, verbalizer, cost) as classifier,
+        _classifier(plm, config, settings, verbalizer, cost) as (classifier, plugged),
     ):
         if isinstance(config, PromptTuningConfig):
             methods.init_prompt(classifier.model, tokenizer.mask_token_id)
-        limit = room(classifier.model, settings.max_length)
+        limit = room(classifier.model, settings.max_length, mask_first=protocol.mask_first)
         encoder = encoder or prompts.Encoder(tokenizer)
-        encoded = {name: encode(encoder, examples, limit) for name, examples in parts.items()}
+        encoded = {name: encode(encoder, part, limit, protocol) for name, part in parts.items()}
         for rows, _ in encoded.values():
             check_tokens(rows, plm)
         pad_id = tokenizer.pad_token_id or 0
-        yield TuningLoop(classifier, encoded, data, settings, pad_id, joined())
+        yield TuningLoop(
+            classifier, encoded, data, settings, pad_id, joined(), plugged=plugged, cost=cost
+        )
 
 
 @contextlib.contextmanager
@@ -190,7 +198,7 @@ def _classifier(
     settings: TuneSettings,
     verbalizer: Verbalizer,
     cost: RunningCost | None,
-) -> Iterator[PromptClassifier]:
+) -> Iterator[tuple[PromptClassifier, Regularizer | None]]:
     """The PET on the model, the narrowed head and the cost; all taken off again at the end.
 
     The global generator is seeded for the PET's initial weights: the caller restores it.
@@ -203,32 +211,34 @@ def _classifier(
         except ValueError as error:
             raise BadInput(f"PET {settings.pet!r} on {type(plm).__name__}: {error}") from error
         stack.callback(unload, model)
-        classifier = PromptClassifier(model, verbalizer).to(plm.device)
+        mask_first = settings.conventions.mask_first
+        classifier = PromptClassifier(model, verbalizer, mask_first=mask_first).to(plm.device)
         stack.callback(classifier.remove)
-        if cost is not None:
-            stack.enter_context(regularize(classifier, cost, settings.weight))
-        yield classifier
+        plugged = None if cost is None else regularize(classifier, cost, settings.weight)
+        if plugged is not None:
+            stack.enter_context(plugged)
+        yield classifier, plugged
 
 
-def data_sha256(data: TaskData, task: str = "") -> str:
-    """Of a task's texts and classes, train and reported, and of what is said of the task."""
+def data_sha256(data: TaskData, task: str = "", protocol: Protocol = OURS) -> str:
+    """Of a task's texts, as they are read, and classes, and of what is said of the task."""
     digest = hashlib.sha256(task.encode())
     for part in (data.train, data.reported):
         for example in part:
-            digest.update(f"{example.label}\t{example.text}\n".encode())
+            digest.update(f"{example.label}\t{protocol.text(example)}\n".encode())
         digest.update(b"\0")
     return digest.hexdigest()
 
 
 def _identity(data: TaskData, settings: TuneSettings, cost: RunningCost | None) -> dict[str, Any]:
     """Everything but the model that the result depends on."""
-    settings_used = dataclasses.asdict(settings)
-    settings_used |= {"learning_rate": settings.rate, "weight_decay": settings.decay}
+    settings_used = settings.identity | {"weight_decay": settings.decay}
     if cost is None and settings.regularizer is None:
-        settings_used.pop("weight")  # plays no part
+        for unused in ("weight", "schedule", "adapt"):  # they play no part
+            settings_used.pop(unused, None)
     return {
         "task": data.task.identity,
-        "data_sha256": data_sha256(data),
+        "data_sha256": data_sha256(data, protocol=settings.conventions),
         "cost": None
         if cost is None
         else {"digest": cost.digest(), **cost.options, **cost.config()["bridge"]},

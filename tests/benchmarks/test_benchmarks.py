@@ -221,7 +221,13 @@ def off(value: torch.Tensor, how: str) -> torch.Tensor:
 @pytest.mark.parametrize("how", ["value", "gradient", "nan"])
 @pytest.mark.parametrize(
     ("operation", "target"),
-    [("pooling", "pool_trajectory"), ("pdf", "bridge_nll"), ("fit", "bridge_nll"), ("sde", "sde_cost")],
+    [
+        ("pooling", "pool_trajectory"),
+        ("pdf", "bridge_nll"),
+        ("lens", "lens_nll"),
+        ("fit", "bridge_nll"),
+        ("sde", "sde_cost"),
+    ],
 )
 def test_nothing_is_timed_that_is_one_per_cent_off(
     operation: str, target: str, how: str, monkeypatch: pytest.MonkeyPatch
@@ -373,6 +379,7 @@ def test_arithmetic_is_counted_as_by_hand() -> None:
     assert flops("pooling", SMALL) == 2 * pooling
     assert flops("pdf-forward", SMALL) == pooling + first + rest
     assert flops("pdf", SMALL) == 2 * (pooling + first + rest)
+    assert flops("lens", SMALL) == 2 * (2 * 2 * 2 * 3 * 2)
     assert flops("fit", SMALL) == pooling + 2 * (first + rest) + rest
     inputs = 2 * 25 * 2 * 2 * 4 + 2 * 2 * 2 * 3 * 4 + 2 * 25 * 2 * 2 * 2
     network, recurrence = 25 * 2 * (2 * 2 * 4 + 2 * 4 * 2), 2 * 25 * 24 * 2 * 2

@@ -12,6 +12,7 @@ from comparison_cases import rows_of, save_inputs, small_grid, sources
 from tiny import TEXTS
 from zoo_cases import BRIDGES
 
+import bridges
 from benchmarks import evidence
 from benchmarks.evidence import ARMS, GROUPS, REMEDY, STUDIES, ZOO, grid
 from benchmarks.remedies import CONTRAST, REMEDIES, RemedyRecipes
@@ -40,7 +41,10 @@ def test_the_groups_are_grids_of_five_splits_without_a_cell_twice() -> None:
 
 
 def test_the_zoo_has_every_bridge_that_costs_something() -> None:
-    assert {arm.partition(":")[0].partition("@")[0] for arm in ZOO["arms"]} == set(BRIDGES) - {"none"}
+    """But the costs about the label, which came after it was measured; a remedy was the first."""
+    about = {name for name in BRIDGES if issubclass(bridges.info(name).cls, bridges.AboutLabel)}
+    measured = {arm.partition(":")[0].partition("@")[0] for arm in ZOO["arms"]}
+    assert measured == set(BRIDGES) - about - {"none"}
     assert set(ARMS) < set(ZOO["arms"])
 
 
@@ -98,7 +102,10 @@ def test_remedies_run_as_arms(context: Context, tmp_path: Path) -> None:
     found = compare(chosen, *where, progress=False, recipes=RemedyRecipes)
     assert found == Tally(done=6, failed=0, reused=0)
     rows = {row["arm"]: row for row in rows_of(where[0])}
-    assert rows["brownian-posterior"]["bridge"]["name"] == "brownian"
+    named = {arm: row["bridge"]["name"] for arm, row in rows.items() if row["bridge"]}
+    assert named == {"brownian": "brownian"} | {
+        arm.text: "posterior" if arm.text == "brownian-posterior" else "brownian" for arm in REMEDIES
+    }
     assert len({str(row["tries"][0]["curves"]) for row in rows.values()}) == 6
 
 

@@ -204,10 +204,15 @@ def test_every_bridge_is_described(name: str) -> None:
             "ou",
             {"theta": 2.0, "sigma": 1.0, "likelihood": "path", "learn": "theta+sigma"},
         ),
-        ("sde:target=ou", "sde", {"target": "ou", "steps": 24}),
-        ("sde:target=ou:theta=2", "sde", {"target": "ou:theta=2", "steps": 24}),
-        ("sde:steps=30", "sde", {"target": "brownian", "steps": 30}),
-        ("sde: steps = 30, target = ou:theta=2", "sde", {"target": "ou:theta=2", "steps": 30}),
+        ("sde:target=ou", "sde", {"target": "ou", "steps": 24, "reads": "both"}),
+        ("sde:target=ou:theta=2", "sde", {"target": "ou:theta=2", "steps": 24, "reads": "both"}),
+        ("sde:reads=state", "sde", {"target": "brownian", "steps": 24, "reads": "state"}),
+        ("sde:steps=30", "sde", {"target": "brownian", "steps": 30, "reads": "both"}),
+        (
+            "sde: steps = 30, target = ou:theta=2",
+            "sde",
+            {"target": "ou:theta=2", "steps": 30, "reads": "both"},
+        ),
     ],
 )
 def test_parse_reads_a_name_and_values(text: str, name: str, parameters: dict[str, object]) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from kernels import dispatch, pytorch
 from kernels.bridge_nll import bridge_nll
 from kernels.dispatch import VARIABLE, Backend, choose, explain, use_backend
+from kernels.lens import lens_nll, lens_project
 from kernels.pooling import pool_trajectory
 from kernels.sde import sde_cost
 
@@ -281,8 +282,32 @@ def _sde(backend: str | None) -> Tensor:
     return sde_cost(*case().arguments(), backend=backend)[0]
 
 
+def _targets(backend: str | None) -> Tensor:
+    hidden, mask = [torch.ones(1, 2, 3)] * 4, torch.ones(1, 2, dtype=torch.bool)
+    where = torch.zeros(2, 1, dtype=torch.int64)
+    return pool_trajectory(hidden, mask, *where, context=False, backend=backend)[0]
+
+
+def _lens() -> tuple[Tensor, Tensor, Tensor]:
+    x = case()
+    return x.states, x.states.new_ones(len(x.states), 2, x.states.shape[2]), torch.ones(len(x.states), 2)
+
+
+def _lens_project(backend: str | None) -> Tensor:
+    return lens_project(*_lens(), backend=backend)
+
+
+def _lens_nll(backend: str | None) -> Tensor:
+    states, *lens = _lens()
+    law = torch.ones(len(states))
+    return lens_nll(states, *lens, torch.ones(states.shape[1], 2), law, law, law, backend=backend)
+
+
 OPERATIONS: dict[str, Callable[[str | None], Tensor]] = {
     "pool_trajectory": _pool,
+    "target_states": _targets,
+    "lens_project": _lens_project,
+    "lens_nll": _lens_nll,
     "bridge_nll": _nll,
     "solve_sequential": _sde,
 }
@@ -294,6 +319,8 @@ def marked(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
     seen: list[torch.dtype] = []
     module = types.ModuleType("marked_backend")
     module.pool_trajectory = lambda *_: (torch.tensor(-1.0), torch.tensor(-1.0))  # type: ignore[attr-defined]
+    for name in ("target_states", "lens_project", "lens_nll"):
+        setattr(module, name, lambda *_: torch.tensor(-1.0))
     module.bridge_nll = lambda *_: torch.tensor([-1.0])  # type: ignore[attr-defined]
 
     def solve(*arguments: Any) -> Any:

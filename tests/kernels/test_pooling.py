@@ -218,6 +218,42 @@ def test_no_uninitialised_memory_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (context == 0).all()
 
 
+@given(shape=shapes, seed=st.integers(0, 2**31), dtype=st.sampled_from([torch.float64, torch.bfloat16]))
+@settings(deadline=None, max_examples=30)
+def test_without_context_the_states_and_their_gradient_are_the_same(
+    shape: tuple[int, ...], seed: int, dtype: torch.dtype
+) -> None:
+    """To the bit, for a target's position gets nothing else; repeated ones may add in another order."""
+    hidden, *where = make_case(*shape, seed=seed)
+    both, alone = (leaves([h.to(dtype) for h in hidden]) for _ in range(2))
+    states, context = pool_trajectory(alone, *where, context=False)
+    assert context is None
+    true, _ = pool_trajectory(both, *where)
+    assert torch.equal(states, true)
+    weights = torch.randn(states.shape).to(states)
+    found = torch.autograd.grad(states, alone, weights)
+    expected = torch.autograd.grad(true, both, weights)
+    torch.testing.assert_close(found, expected)
+    at_targets = torch.zeros(shape[1:3], dtype=torch.bool)
+    at_targets[where[1], where[2]] = True
+    for grad in found:
+        assert grad.dtype == dtype
+        assert (grad[~at_targets] == 0).all()
+        assert (grad[at_targets] != 0).any(-1).all()
+
+
+def test_without_context_only_layers_that_need_a_gradient_get_one() -> None:
+    hidden, *where = make_case()
+    last = hidden[-1].requires_grad_()
+    states, _ = pool_trajectory(hidden, *where, context=False)
+    (grad,) = torch.autograd.grad(states.sum(), last, create_graph=True)
+    assert grad.sum() == 6 * 5
+    squares = pool_trajectory(hidden, *where, context=False)[0].square().sum()
+    (grad,) = torch.autograd.grad(squares, last, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
 def _refused(name: str) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
     hidden, mask, rows, columns = make_case()
     match name:

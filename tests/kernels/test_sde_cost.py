@@ -63,6 +63,35 @@ def test_value_and_every_gradient_are_the_oracles(
 
 
 @every_solver
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(0, 4), st.integers(1, 3), st.integers(2, 5)),
+    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    seed=st.integers(0, 2**31),
+)
+@settings(deadline=None, max_examples=20)
+def test_without_a_context_they_are_the_oracles_too(
+    solver: Solver, shape: tuple[int, int, int, int], sizes: list[int], seed: int
+) -> None:
+    check(case(*shape, sizes, 4, seed=seed, context=False), solver, 10 * SOLVERS[solver][1])
+
+
+def test_without_a_context_it_is_a_context_that_says_what_the_states_say() -> None:
+    """LayerNorm over [state; state] is LayerNorm over the state, twice: the first layer sums the two."""
+    alone = case(4, 5, 5, 6, (7, 3), context=False)
+    first = alone.weights[0]
+    halves = torch.cat([0.25 * first, 0.75 * first], 1)
+    both = dataclasses.replace(
+        alone,
+        context=alone.states,
+        rows=torch.arange(5),
+        weights=[halves, *alone.weights[1:]],
+    )
+    torch.testing.assert_close(value_of(alone), value_of(both), rtol=1e-12, atol=0)
+    with pytest.raises(ValueError, match=r"the first weight is \(7, 12\): expected \[\*, 6\] for H=6"):
+        value_of(dataclasses.replace(both, context=None))
+
+
+@every_solver
 @pytest.mark.parametrize("sizes", [(5,), (9, 4), (16, 8, 5), (12, 9, 7, 5)])
 def test_they_are_at_the_sizes_of_a_small_model(sizes: tuple[int, ...], solver: Solver) -> None:
     inputs = case(layers=7, targets=4, batch=3, width=12, sizes=sizes, steps=14)

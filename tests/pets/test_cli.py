@@ -504,3 +504,23 @@ def test_the_demo_takes_no_place_that_is_not_its_own(run: Run, name: str) -> Non
         Path("demo", name).write_text("mine")
     refused(run("demo", "--out", "demo"), name)
     assert [p.name for p in Path("demo").iterdir()] == [name]
+
+
+def test_tune_takes_a_protocol_and_a_schedule_and_fit_whole_words(
+    run: Run, model: Path, glue: Path, text: Path, tmp_path: Path
+) -> None:
+    args = ("--model", model, "--bridge", "sde:reads=state,steps=4", "--text", text, "--whole-words")
+    code, out, err = run("fit", *args, "--out", "cost", *SHORT)
+    assert code == 0, err
+    config = json.loads((tmp_path / "cost" / "config.json").read_text())
+    assert config["fit"]["settings"]["masking"] == "words"
+    assert config["bridge"]["parameters"]["reads"] == "state"
+    args = ("--model", model, "--task", "sst2", "--data", glue, "--shots", 4, *SHORT, "--cost", "cost")
+    code, out, err = run("tune", *args, "--protocol", "published", "--schedule", "linear")
+    assert code == 0, err
+    settings = json.loads(out.splitlines()[-1])["settings"]
+    assert (settings["protocol"], settings["schedule"]) == ("published", "linear")
+    assert (tmp_path / "runs" / "sst2-lora-sde-published-linear-4-42" / "result.json").exists()
+    code, out, err = run("tune", *args, "--protocol", "paper")
+    assert code == 2
+    assert "'paper' is not one of 'ours', 'published'" in err

@@ -17,7 +17,7 @@ class Case:
     """The arguments of `kernels.sde.sde_cost`."""
 
     states: Tensor
-    context: Tensor
+    context: Tensor | None
     rows: Tensor
     path_weight: Tensor
     weights: list[Tensor]
@@ -38,7 +38,7 @@ class Case:
     def floats(self) -> dict[str, Tensor]:
         """Every tensor a gradient may be asked for."""
         names = ("states", "context", "path_weight", "end", "noise")
-        flat = {name: getattr(self, name) for name in names}
+        flat = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         flat |= {f"weights.{i}": weight for i, weight in enumerate(self.weights)}
         flat |= {f"biases.{i}": bias for i, bias in enumerate(self.biases)}
         grid = dataclasses.fields(PathGrid)
@@ -46,6 +46,8 @@ class Case:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Case:
         def apply(value: Any) -> Any:
+            if value is None:
+                return None
             if isinstance(value, list):
                 return [change(v) for v in value]
             if isinstance(value, PathGrid):
@@ -64,6 +66,7 @@ def case(
     steps: int = 6,
     *,
     seed: int = 0,
+    context: bool = True,
 ) -> Case:
     """Random float64 inputs on a random grid; the quadrature weights are positive."""
     rng = torch.Generator().manual_seed(seed)
@@ -74,7 +77,7 @@ def case(
     def rand(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=rng, dtype=torch.float64)
 
-    inputs, dim = (2 * width, *sizes[:-1]), sizes[-1]
+    inputs, dim = ((1 + context) * width, *sizes[:-1]), sizes[-1]
     grid = PathGrid(
         times=torch.cat([torch.zeros(1).double(), rand(steps).cumsum(0) / max(steps, 1)]),
         spline=randn(steps + 1, layers),
@@ -88,7 +91,7 @@ def case(
     )
     return Case(
         states=randn(layers, targets, width),
-        context=randn(layers, batch, width),
+        context=randn(layers, batch, width) if context else None,
         rows=torch.randint(batch, (targets,), generator=rng),
         path_weight=randn(sizes[0], 1 + dim) / (1 + dim) ** 0.5,
         weights=[randn(b, a) / a**0.5 for a, b in zip(inputs, sizes, strict=True)],

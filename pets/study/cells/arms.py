@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import bridges
 from bridges.cost.reader import MAPS
@@ -68,6 +69,18 @@ class Arm:
     def __str__(self) -> str:
         return self.text
 
+    def controls(self, arm: Arm) -> bool:
+        """Whether this control, compared with that arm, tells the two apart.
+
+        ``kinetic`` is the path likelihood of the Brownian bridge plus a constant, so it trains the same.
+        What controls that one is ``regression``, or itself with ``shuffled-ends``.
+        """
+        name = (arm.bridge or "").partition(":")[0]
+        if (self.bridge, name, arm.control) != ("kinetic", "brownian", None):
+            return True
+        bridge: Any = bridges.parse(str(arm.bridge))
+        return bool(bridge.likelihood != "path" or bridge.learn or bridge.dims is not None)
+
     @property
     def fits(self) -> bool:
         """Whether it has a cost with a map to fit."""
@@ -80,14 +93,14 @@ class Arm:
         """One of `KINDS`.
 
         A control, which a claim about bridges has to beat, is a bridge's cost without its fitted map or
-        proper end points, or a cost that is no process. A bridge that is not registered here counts as
-        a bridge.
+        proper end points, or a `bridges.Control`. A cost about the label, which is of a bridge, counts
+        as one; so does a bridge that is not registered here.
         """
         if self.bridge is None:
             return VANILLA if self.text == VANILLA else REGULARIZER
         name = self.bridge.partition(":")[0]
-        no_process = name in bridges.available() and issubclass(bridges.info(name).cls, bridges.Control)
-        return CONTROL if self.control or no_process else BRIDGE
+        plain = name in bridges.available() and issubclass(bridges.info(name).cls, bridges.Control)
+        return CONTROL if self.control or plain else BRIDGE
 
     def strengths(self, weights: Sequence[float]) -> list[float | None]:
         """What its tries are tuned with, as many as there are weights: every arm has the same budget."""

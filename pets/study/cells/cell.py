@@ -44,7 +44,6 @@ def describe(context: Context, cell: Cell) -> Row:
     """
     arm, tries = cell.arm, context.grid.tries(cell)
     cost = context.costs.get(arm.text)
-    settings = dataclasses.asdict(tries[0]) | {"learning_rate": tries[0].rate}
     row = Row(
         task=cell.task,
         metric=context.examples[cell.task].task.metric,
@@ -56,7 +55,7 @@ def describe(context: Context, cell: Cell) -> Row:
         control=arm.control,
         regularizer=arm.regularizer,
         fit=_fit(cost),
-        settings={k: v for k, v in settings.items() if k not in _OF_A_CELL},
+        settings={k: v for k, v in tries[0].identity.items() if k not in _OF_A_CELL},
         model=ModelSpec.of(context.model.plm).name,
         hashes={
             **context.model.identity,
@@ -142,8 +141,16 @@ def _filled(context: Context, cell: Cell, row: Row, folder: Path) -> Row:
     )
     chosen = results[best]
     pet = folder / f"try-{best}" / PET_FOLDER
-    limit = context.grid.settings.max_length
-    reported, truncated = score(model.plm, model.encoder, data.task, data.reported, pet, limit)
+    settings = context.grid.settings
+    reported, truncated = score(
+        model.plm,
+        model.encoder,
+        data.task,
+        data.reported,
+        pet,
+        settings.max_length,
+        settings.conventions,
+    )
     return dataclasses.replace(
         row,
         status="done",

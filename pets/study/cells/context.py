@@ -65,7 +65,8 @@ class Context:
                 and no text.
         """
         for data in self.examples.values():
-            Verbalizer.of_words(self.model.tokenizer, data.task.verbalizer)
+            bare = self.grid.settings.conventions.bare_words
+            Verbalizer.of_words(self.model.tokenizer, data.task.verbalizer, bare=bare)
             warn_of_shared_texts(data)
             for shots, seed in itertools.product(self.grid.shots, self.grid.seeds):
                 if shots:
@@ -112,8 +113,9 @@ class Context:
     @cached_property
     def data_sha256(self) -> dict[str, str]:
         """Of every task's texts and classes, train and reported."""
+        protocol = self.grid.settings.conventions
         return {
-            name: data_sha256(data, json.dumps(data.task.identity))
+            name: data_sha256(data, json.dumps(data.task.identity), protocol)
             for name, data in self.examples.items()
         }
 

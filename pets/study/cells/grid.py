@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from bridges.errors import BadInput
 from pets import methods, tasks
 from pets.study.cells.arms import VANILLA, Arm
+from pets.tasks.protocol import OURS
+from pets.tuning.schedule import CONSTANT
 from pets.tuning.settings import TuneSettings
 
 _Item = TypeVar("_Item")
@@ -88,12 +90,16 @@ class Grid:
             learning_rate=options.get("lr"),
             eval_every=options["eval_every"],
             max_length=options["max_length"],
+            protocol=options.get("protocol", OURS.name),
+            schedule=options.get("schedule", CONSTANT),
         )
         fit = {
             "max_steps": options["fit_steps"],
             "batch_size": options["fit_batch_size"],
             "max_length": options["fit_length"],
         }
+        if settings.conventions.whole_words:
+            fit["masking"] = "words"
         return cls(**{name: tuple(options[name]) for name in axes}, settings=settings, fit=fit)
 
     def cells(self) -> Iterator[Cell]:

@@ -21,6 +21,7 @@ from pets.study.cells.rows import ANEW, Row
 from pets.study.compare.table import read_json
 from pets.tasks import splits
 from pets.tasks.base import Example
+from pets.tasks.protocol import OURS
 from pets.tuning.models import load_pet, unload, untouched
 from pets.tuning.run_folder import PET_FOLDER
 
@@ -114,6 +115,8 @@ def _all(
     shots = {row.task: row.shots for row in reversed(rows)}
     for task, size in shots.items():
         of = f"{FROZEN}/{context.model.sha256[:12]}/{context.data_sha256[task][:12]}/{size}/{seed}"
+        protocol = context.grid.settings.protocol
+        of = of if protocol == OURS.name else f"{of}/{protocol}"
         yield of, None, {"task": task, "shots": size, "pet": None, "arm": FROZEN}
     for row in rows:
         facts = {"task": row.task, "shots": row.shots, "pet": row.pet, "arm": row.arm}
@@ -129,14 +132,15 @@ def _of_pet(
     cost: RunningCost,
 ) -> dict[str, Any] | None:
     of_task = context.examples[task].task
-    plm, tokenizer, length = context.model.plm, context.model.tokenizer, context.grid.settings.max_length
+    plm, tokenizer, settings = context.model.plm, context.model.tokenizer, context.grid.settings
+    how: dict[str, Any] = {"max_length": settings.max_length, "protocol": settings.conventions}
     try:
         with untouched(plm):
             if row is None:
-                return analyse(plm, tokenizer, of_task, examples, cost, max_length=length)
+                return analyse(plm, tokenizer, of_task, examples, cost, **how)
             model = load_pet(plm, cell_folder(folder, row) / PET_FOLDER)
             try:
-                return analyse(model, tokenizer, of_task, examples, cost, max_length=length)
+                return analyse(model, tokenizer, of_task, examples, cost, **how)
             finally:
                 unload(model)
     except BadInput as error:  # too few examples of a class are left, say

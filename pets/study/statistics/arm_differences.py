@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridges.errors import BadInput, is_number
-from pets.study.cells.arms import VANILLA
+from pets.study.cells.arms import VANILLA, Arm
 from pets.study.cells.rows import Row
 from pets.study.statistics.intervals import Summary, summarise
 from pets.study.statistics.paired import PairedDifference, difference_from, holm
@@ -78,7 +78,7 @@ class ArmDifferences:
 
 
 def compare_arms(rows: Iterable[Row], controls: Collection[str] = ()) -> ArmDifferences:
-    """Compare every arm to vanilla, and every arm that is no control to every control.
+    """Compare every arm to vanilla, and every arm that is no control to every control of it.
 
     Pairs are seeds that both arms have in a setting; where there is none, there is no comparison. Only
     rows with a score count. The result does not depend on the order of the rows.
@@ -118,7 +118,7 @@ def compare_arms(rows: Iterable[Row], controls: Collection[str] = ()) -> ArmDiff
         inside: dict[tuple[Setting, str], PairedDifference] = {}
         over: dict[tuple[None, str], PairedDifference] = {}
         for arm in names:
-            if arm in skipped:
+            if arm in skipped or not _controls(baseline, arm):
                 continue
             pairs = _pairs(table, arm, baseline)
             for setting, by_seed in pairs.items():
@@ -128,6 +128,14 @@ def compare_arms(rows: Iterable[Row], controls: Collection[str] = ()) -> ArmDiff
         single |= {(c.setting, c.arm, baseline): c for c in _corrected(inside, baseline) if c.setting}
         pooled |= {(c.arm, baseline): c for c in _corrected(over, baseline)}
     return ArmDifferences(scores, single, pooled)
+
+
+def _controls(baseline: str, arm: str) -> bool:
+    """Whether a difference to this baseline says anything of an arm; see `Arm.controls`."""
+    try:
+        return Arm.parse(baseline).controls(Arm.parse(arm))
+    except BadInput:  # of a bridge that is not registered here
+        return True
 
 
 def _scores(rows: Iterable[Row]) -> dict[Setting, dict[str, dict[int, float]]]:

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 from simulated import minimise, observed
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from zoo_cases import BRIDGES, f64, generator
 
 import bridges
+from bridges import Trajectory
+from bridges.fitting.learning import Guesses, learn
 from bridges.latent.trajectory import layer_times
 from bridges.processes.gaussian import GaussianBridge
 from bridges.processes.parameters import learnable
@@ -236,3 +238,23 @@ def test_what_a_few_thousand_paths_cannot_tell(one: Any, other: Any, apart: bool
     laws = [bridges.parse(x) if isinstance(x, str) else x for x in (one, other)]
     nats = SETS * PATHS * divergence(*laws)  # type: ignore[arg-type]
     assert nats > 20 if apart else nats < 2
+
+
+@pytest.mark.parametrize(
+    "text", ["ou:theta=1", "ou:theta=1,likelihood=path", "student:base=(ou:theta=1"]
+)
+def test_through_a_lens_what_is_learned_is_the_law_of_its_guesses(text: str) -> None:
+    """Of guesses p = z / m that an OU process made: its theta and sigma. By the density of m p, with the
+    m that is learned, theta would run to the end of its range, where all latents are next to 0.
+    """
+    law, t, tokens = bridges.get("ou", theta=4.0, sigma=0.5), layer_times(8), 3000
+    end = nn.functional.normalize(torch.randn(tokens, 2, generator=generator(3)).double(), dim=1)
+    guesses = law.sample(t, end, generator=generator(4)) / law.mean_factor(t)[:, None, None]
+    seen = Trajectory(guesses, guesses[:, :0], torch.zeros(tokens, dtype=torch.int64))
+    last = ",learn=theta+sigma),nu=1e6" if text.startswith("student") else ",learn=theta+sigma"
+    bridge = bridges.parse(text + last)
+    inner = getattr(bridge, "process", bridge)
+    reader = Guesses(torch.zeros(8, 2).double())
+    learn(bridge, lambda: bridge.cost(reader, seen, end).mean(), list(bridge.parameters()))
+    assert inner.theta.item() == pytest.approx(4, rel=0.05)
+    assert inner.sigma.item() == pytest.approx(0.5, rel=0.05)

@@ -95,10 +95,10 @@ def test_its_law_is_the_targets(target: str) -> None:
 
 
 def test_its_parameters_are_kept_and_shown() -> None:
-    assert sde().hyperparameters == {"target": "brownian", "steps": 24}
+    assert sde().hyperparameters == {"target": "brownian", "steps": 24, "reads": "both"}
     bridge = sde(target="ou:theta=2", steps=30)
-    assert bridge.hyperparameters == {"target": "ou:theta=2", "steps": 30}
-    assert "target=ou:theta=2, steps=30" in repr(bridge)
+    assert bridge.hyperparameters == {"target": "ou:theta=2", "steps": 30, "reads": "both"}
+    assert "target=ou:theta=2, steps=30, reads=both" in repr(bridge)
     assert isinstance(bridge.process, bridges.OUBridge)
     assert bridge.process.theta == 2
 
@@ -108,7 +108,7 @@ def test_it_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     main(["zoo"])
     shown = capsys.readouterr().out
     assert "sde\n  Path-space KL" in shown
-    assert "parameters: target=brownian, steps=24" in shown
+    assert "parameters: target=brownian, steps=24, reads=both" in shown
 
 
 class Fractional(bridges.GaussianBridge):
@@ -144,7 +144,8 @@ def test_a_target_must_be_a_markov_gaussian_bridge() -> None:
         ({"target": "ou:theta=-1"}, "theta=-1.0: expected a finite number above 0"),
         ({"steps": 0}, "steps=0: expected a whole number above 0"),
         ({"steps": 2.5}, "steps=2.5: expected a whole number above 0"),
-        ({"sigma": 1.0}, "'sde' has no parameter 'sigma'; it takes target, steps"),
+        ({"sigma": 1.0}, "'sde' has no parameter 'sigma'; it takes target, steps, reads"),
+        ({"reads": "context"}, "reads='context': expected 'both' or 'state'"),
     ],
 )
 def test_bad_parameters_are_refused(parameters: dict[str, Any], message: str) -> None:
@@ -158,22 +159,50 @@ def test_its_map_is_a_network_that_hears_time_and_path() -> None:
     assert made.path.weight.shape == (8, 1 + 4)
     assert [tuple(w.shape) for w in made.weights] == [(8, 12), (5, 8), (4, 5)]
     assert not isinstance(made, LatentMap)  # it has no latent trajectory without a path
+    alone = sde(reads="state").make_map(6, (8, 5, 4))
+    assert [tuple(w.shape) for w in alone.weights] == [(8, 6), (5, 8), (4, 5)]
+    assert alone.path.weight.shape == (8, 1 + 4)
     with pytest.raises(BadInput, match="LatentMap is no drift network: make it with make_map"):
         sde().cost(LatentMap(6, (8, 4)), *trajectory())
+
+
+def test_a_state_alone_is_read_without_the_rest_of_its_sequence() -> None:
+    bridge, (seen, end) = sde(reads="state"), trajectory()
+    drift = network(bridge)
+    one = bridge.cost(drift, seen, end, generator=generator(3))
+    other = Trajectory(seen.states, torch.full_like(seen.context, torch.nan), seen.rows)
+    assert torch.equal(bridge.cost(drift, other, end, generator=generator(3)), one)
+    moved = Trajectory(seen.states.flip(-1), seen.context, seen.rows)
+    assert not torch.allclose(bridge.cost(drift, moved, end, generator=generator(3)), one)
+
+
+def test_a_cost_saved_before_there_was_a_choice_reads_both(tmp_path: Path) -> None:
+    cost = new_cost(tiny_bert(), "sde")
+    cost.save_pretrained(tmp_path / "cost")
+    path = tmp_path / "cost" / "config.json"
+    config = json.loads(path.read_text())
+    del config["bridge"]["parameters"]["reads"]
+    path.write_text(json.dumps(config))
+    assert RunningCost.from_pretrained(tmp_path / "cost").digest() == cost.digest()
 
 
 # Its cost
 
 
+@pytest.mark.parametrize("reads", ["both", "state"])
 @pytest.mark.parametrize("layers", [1, 4])
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_cost_is_the_oracles_on_the_grid_with_the_generators_noise(target: str, layers: int) -> None:
-    bridge, (seen, end) = sde(target=target, steps=7), trajectory(layers)
+def test_a_cost_is_the_oracles_on_the_grid_with_the_generators_noise(
+    target: str, layers: int, reads: str
+) -> None:
+    bridge, (seen, end) = sde(target=target, steps=7, reads=reads), trajectory(layers)
     drift, grid = network(bridge), path_grid(bridge.process, layers, 7)
     assert isinstance(drift, DriftNetwork)
     noise = torch.randn(len(grid.decay), *end.shape, generator=generator(3), dtype=torch.float64)
     expected = oracle.sde_cost(
-        *(seen.states, seen.context, seen.rows, drift.path.weight, drift.weights, drift.biases),
+        seen.states,
+        seen.context if reads == "both" else None,
+        *(seen.rows, drift.path.weight, drift.weights, drift.biases),
         *(end, noise, grid),
     )
     found = bridge.cost(drift, seen, end, generator=generator(3)).mean()
@@ -252,7 +281,7 @@ def test_the_last_solve_is_reported() -> None:
 
 
 @pytest.mark.parametrize("make", [tiny_bert, tiny_llama])
-@pytest.mark.parametrize("bridge", ["sde", "sde:target=ou:theta=2"])
+@pytest.mark.parametrize("bridge", ["sde", "sde:target=ou:theta=2", "sde:reads=state"])
 def test_it_costs_a_models_states_and_its_gradient_reaches_every_layer(make: Any, bridge: str) -> None:
     model = make()
     cost = RunningCost.for_model(model, bridge)
@@ -276,12 +305,12 @@ def test_a_copy_costs_the_same() -> None:
 
 def test_digests_tell_targets_and_steps_apart() -> None:
     model = tiny_bert()
-    words = ("sde", "sde:target=ou", "sde:target=ou:theta=2", "sde:steps=30")
-    assert len({new_cost(model, word).digest() for word in words}) == 4
+    words = ("sde", "sde:target=ou", "sde:target=ou:theta=2", "sde:steps=30", "sde:reads=state")
+    assert len({new_cost(model, word).digest() for word in words}) == 5
 
 
 @pytest.mark.parametrize("make", [tiny_bert, tiny_llama])
-@pytest.mark.parametrize("bridge", ["sde", "sde:target=ou:theta=2"])
+@pytest.mark.parametrize("bridge", ["sde", "sde:target=ou:theta=2", "sde:reads=state"])
 def test_a_fit_lowers_the_held_out_cost(make: Any, bridge: str) -> None:
     """By a tenth at least."""
     model = make()
@@ -339,15 +368,17 @@ def test_an_interrupted_and_resumed_fit_is_uninterrupted(
     assert resumed.digest() == straight.digest()
 
 
-def test_saved_and_loaded_it_costs_the_same_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reads", ["both", "state"])
+def test_saved_and_loaded_it_costs_the_same_bit_for_bit(tmp_path: Path, reads: str) -> None:
     model = tiny_bert()
-    cost = new_cost(model, "sde:target=ou:theta=2")
+    cost = new_cost(model, f"sde:target=ou:theta=2,reads={reads}")
     with torch.no_grad():
         for parameter in cost.latent_map.parameters():
             parameter += 0.1
     cost.save_pretrained(tmp_path / "cost")
     config = json.loads((tmp_path / "cost" / "config.json").read_text())
-    assert config["bridge"] == {"name": "sde", "parameters": {"target": "ou:theta=2", "steps": 24}}
+    parameters = {"target": "ou:theta=2", "steps": 24, "reads": reads}
+    assert config["bridge"] == {"name": "sde", "parameters": parameters}
     loaded = RunningCost.from_pretrained(tmp_path / "cost")
     assert isinstance(loaded.latent_map, DriftNetwork)
     assert loaded.config() == cost.config()

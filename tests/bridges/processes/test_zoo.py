@@ -107,6 +107,44 @@ class TestLearnedStudent(BridgeTestCase):
     normal = False
 
 
+class TestPosterior(BridgeTestCase):
+    name = "posterior"
+    parameters: ClassVar = {"process": "ou:theta=2,sigma=0.7"}
+    extremes = (
+        {"process": "brownian:sigma=1e-3"},
+        {"process": "fractional:hurst=0.95,likelihood=path", "over": "prefixes"},
+        {"process": "ou:theta=50", "layers": "flat"},
+    )
+    law = False
+
+
+class TestLearnedPosterior(BridgeTestCase):
+    name = "posterior"
+    parameters: ClassVar = {
+        "process": "alpha:alpha=[0.5,2,3],learn=alpha+sigma,likelihood=path",
+        "over": "prefixes",
+        "until": 0.7,
+    }
+    law = False
+
+
+class TestAxis(BridgeTestCase):
+    name = "axis"
+    parameters: ClassVar = {"process": "ou:theta=2,sigma=0.7"}
+    extremes = (
+        {"process": "brownian:sigma=1e-3"},
+        {"process": "fractional:hurst=0.05,likelihood=path", "rest": 0.5},
+        {"process": "alpha:alpha=0.5", "layers": "flat", "until": 0.5},
+    )
+    law = False
+
+
+class TestLearnedAxis(BridgeTestCase):
+    name = "axis"
+    parameters: ClassVar = {"process": "fractional:learn=hurst+sigma,likelihood=path", "rest": 0.2}
+    law = False
+
+
 class TestRegression(BridgeTestCase):
     name = "regression"
     law = False

@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from kernels import bridge_nll as operations
 from kernels import oracle
 from kernels.gpu import launch as triton_launch
-from kernels.pooling import pool_trajectory
 from kernels.gpu.linear import linear, linear_backward, weight_gradient
+from kernels.gpu.pooling import pool_trajectory, target_states
 
 pytestmark = pytest.mark.slow
 
@@ -361,6 +361,22 @@ def test_pooling_of_any_shape(seed: int) -> None:
     check_pooling(*pooled(*(rng.randint(1, n) for n in (4, 4, 40, 140)), rng.randint(0, 40)))
 
 
+@pytest.mark.parametrize("dtype", BOUND, ids=str)
+@pytest.mark.parametrize("targets", [6, 40, 0])
+def test_without_the_mean_nothing_else_changes(targets: int, dtype: torch.dtype) -> None:
+    hidden, _, rows, columns = pooled(3, 3, 37, 21, targets, dtype=dtype)
+    states = target_states(hidden, rows, columns)
+    true = torch.stack([h.double()[rows, columns] for h in hidden])
+    assert states.dtype == torch.float32
+    assert torch.equal(states.double(), true)
+    weights = torch.randn(states.shape).to(states)
+    found = torch.autograd.grad(states, hidden, weights)
+    for grad, expected in zip(found, torch.autograd.grad(true, hidden, weights.double()), strict=True):
+        assert grad.dtype == dtype
+        assert relative_rms(grad, expected.double()) <= BOUND[dtype]
+        assert torch.equal(grad == 0, expected == 0)
+
+
 def test_layers_may_lie_in_memory_as_they_like() -> None:
     hidden, *where = pooled(6, 3, 9, 20, 7)
     plain = [h.detach() for h in hidden]
@@ -441,6 +457,8 @@ def _everything() -> Iterator[Tensor]:
         for carry in (False, True):
             yield from value_and_gradients(bridge_nll, case(targets=targets, carry=carry))
         yield from outputs_and_gradients(pool_trajectory, *pooled(3, 3, 17, 20, targets))
+        hidden, _, *where = pooled(3, 3, 17, 20, targets)
+        yield from torch.autograd.grad(target_states(hidden, *where).square().sum(), hidden)
     many = case(layers=13, targets=25, width=4, sizes=(5, 3))
     yield from value_and_gradients(bridge_nll, many)
 

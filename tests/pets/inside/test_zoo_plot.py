@@ -73,6 +73,21 @@ def test_layer_weights_of_the_sde_cost_are_the_integral_of_its_density() -> None
     assert weights[12].item() == pytest.approx(25 / 26 / 2 / (1 - 0.5) ** 2, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("axis:process=brownian:sigma=2", lambda t: t / (1 - t) / 8),
+        ("posterior", lambda t: t / (1 - t) / 2),
+        ("posterior:over=prefixes", lambda t: t / (1 - t) / 2 * torch.arange(25, 0, -1) / 25),
+        ("posterior:until=0.4", lambda t: t / (1 - t) / 2 * (torch.arange(25) < 10)),
+        ("axis:layers=flat", lambda t: (t / (1 - t) / 2).mean().expand(25)),
+    ],
+)
+def test_layer_weights_of_a_cost_about_the_label_are_its_slopes(word: str, expected: Any) -> None:
+    found = zoo.layer_weights(bridges.parse(word), 25)
+    torch.testing.assert_close(found, expected(layer_times(25)), rtol=1e-9, atol=1e-12)
+
+
 def test_layer_weights_of_a_cost_without_a_mean_count_from_the_end_point() -> None:
     class Flat(bridges.Regression, name="flat"):
         """|z - v|^2 / 2 in every layer, and no process."""
@@ -134,6 +149,14 @@ def test_the_command_lists_and_draws_every_bridge_whatever_it_lacks(
     outlines = [torch.tensor(tube.get_paths()[0].vertices) for tube in left.collections]
     at_one = [outline[outline[:, 0] == 1][:, 1].unique() for outline in outlines]
     assert [x.tolist() for x in at_one] == [[1.0], [-1.0]]
+    assert [line.get_ydata()[-1] for line in drawn["posterior"][0].lines[-2:]] == [1, -1]
+    (colour,) = drawn["posterior"][0].collections
+    z, t = (torch.linspace(*ends, 161).double() for ends in ((-2.4, 2.4), (0, 1)))
+    found = torch.as_tensor(colour.get_array()).reshape(161, 159)
+    torch.testing.assert_close(
+        found, torch.sigmoid(2 * z[:, None] / (1 - t[1:-1])), rtol=1e-4, atol=1e-4
+    )
+    assert len(drawn["axis"][0].collections) == 2, "a tube for each of the two labels"
     heights = f64(*(bar.get_height() for bar in right.patches))
     torch.testing.assert_close(heights, zoo.layer_weights(ou, 25), rtol=1e-9, atol=0)
 

@@ -55,6 +55,26 @@ def test_each_arm_against_vanilla_and_each_control() -> None:
     assert found.scores[LORA, "brownian"].mean == pytest.approx(np.mean(scores(rows, LORA, "brownian")))
 
 
+def test_kinetic_is_no_control_of_the_brownian_path_which_it_is() -> None:
+    """The two have the same gradients: their difference says nothing, and weighs on no correction."""
+    path = "brownian:likelihood=path"
+    others = [
+        "brownian",
+        "ou:likelihood=path",
+        "brownian:likelihood=path,learn=sigma",
+        f"{path}@shuffled-ends",
+    ]
+    arms = ["vanilla", path, "brownian:sigma=2,likelihood=path", *others, "regression", "kinetic"]
+    controls = {"regression", "kinetic", f"{path}@shuffled-ends"}
+    found = compare_arms(noisy([LORA], arms), controls)
+    against = {arm for arm, baseline in found.pooled if baseline == "kinetic"}
+    assert against == set(others[:3])
+    for control in ("regression", f"{path}@shuffled-ends"):
+        assert {arm for arm, b in found.pooled if b == control} == {*arms[1:3], *others[:3]}
+    family = [c for c in found.single.values() if c.baseline == "kinetic"]
+    assert [c.adjusted_p for c in family] == pytest.approx(holm([c.difference.p for c in family]))
+
+
 def test_a_family_is_all_comparisons_with_one_baseline() -> None:
     found = compare_arms(noisy([LORA, BITFIT], ["vanilla", "ou", "sde", "regression"]), {"regression"})
     for baseline, size in (("vanilla", 6), ("regression", 4)):

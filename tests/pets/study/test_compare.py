@@ -25,7 +25,7 @@ from bridges import BadInput, EndPoints, RunningCost
 from pets import tasks
 from pets.cli import main
 from pets.study.cells import cell as cell_module
-from pets.study.cells.arms import CONTROL, Arm
+from pets.study.cells.arms import BRIDGE, CONTROL, Arm
 from pets.study.cells.cell import describe, run_cell
 from pets.study.cells.context import Context
 from pets.study.cells.grid import Cell
@@ -536,6 +536,9 @@ def test_arms_know_what_they_are() -> None:
     controls = ("regression", "kinetic", "none", "ou@random-map", "ou@shuffled-ends")
     assert all(Arm.parse(text).kind == CONTROL for text in controls)
     assert not any(Arm.parse(text).kind == CONTROL for text in ("vanilla", "ou", "sde", "r-drop"))
+    about = ("posterior", "posterior:process=ou:theta=2", "axis:rest=0.1")
+    assert all(Arm.parse(text).kind == BRIDGE and Arm.parse(text).fits for text in about)
+    assert Arm.parse("posterior@shuffled-ends").kind == CONTROL
     assert [Arm.parse(t).fits for t in ("vanilla", "ou", "ou@random-map", "none")] == [
         False,
         True,

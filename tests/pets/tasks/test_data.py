@@ -18,6 +18,7 @@ from bridges.errors import BadInput
 from pets import tasks
 from pets.tasks.base import Example
 from pets.tasks.data import GlueTask
+from pets.tasks.protocol import OURS, PUBLISHED
 
 SST2 = "sentence\tlabel\n"
 QQP = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
@@ -99,6 +100,31 @@ def test_mnli_reads_gold_labels_of_the_matched_dev_set(tmp_path: Path) -> None:
     loaded = tasks.get("mnli").load(tmp_path)
     assert loaded.train == (Example("A. B.", 2),)
     assert loaded.reported == (Example("A. B.", 0),)
+
+
+def test_a_full_stop_is_kept_beside_the_text_where_the_published_protocol_puts_one(
+    tmp_path: Path,
+) -> None:
+    """Of the pairs of MNLI, where the first text ends with none of ``.?!``; the text stays as it is."""
+    firsts = ["It is", "It is.", "Is it?", "It is!", 'He said "it is."', "well,", "..."]
+    head = "index\tsentence1\tsentence2\tgold_label\n"
+    rows = "".join(f"{k}\t{first}\tB\tneutral\n" for k, first in enumerate(firsts))
+    write(tmp_path, "mnli", head + rows)
+    loaded = tasks.get("mnli").load(tmp_path).train
+    assert [example.text for example in loaded] == [f"{first} B" for first in firsts]
+    stopped = ["It is. B", None, None, None, 'He said "it is.". B', "well,. B", None]
+    assert [example.stopped for example in loaded] == stopped
+    assert [PUBLISHED.text(example) for example in loaded] == [
+        stop or example.text for stop, example in zip(stopped, loaded, strict=True)
+    ]
+    assert [OURS.text(example) for example in loaded] == [example.text for example in loaded]
+
+
+def test_other_pairs_have_no_full_stop_put_into_them(tmp_path: Path) -> None:
+    write(tmp_path, "rte", "index\tsentence1\tsentence2\tlabel\n0\tIt is\tB\tentailment\n")
+    assert tasks.get("rte").load(tmp_path).train == (Example("It is B", 1),)
+    write(tmp_path, "qqp", QQP + "0\t1\t2\tIs it\tIs that\t1\n")
+    assert tasks.get("qqp").load(tmp_path).train[0].stopped is None
 
 
 def test_line_ends_of_old_macs_are_named_in_a_short_line(tmp_path: Path) -> None:

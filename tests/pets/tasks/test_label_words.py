@@ -97,6 +97,36 @@ def test_a_causal_tokenizer_has_no_bare_form() -> None:
     assert len(word_tokens(tokenizer, "q")) == 2
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("word", WORDS)
+def test_a_bare_word_is_its_tokens_alone(kind: str, word: str) -> None:
+    """The published verbalizer: byte-level vocabularies have another token for it than after a space."""
+    tokenizer = made(kind)
+    alone = tokenizer(word, add_special_tokens=False)["input_ids"]
+    if tokenizer.unk_token_id in alone:
+        with pytest.raises(BadInput, match="is not in this vocabulary"):
+            word_tokens(tokenizer, word, bare=True)
+        return
+    assert list(word_tokens(tokenizer, word, bare=True)) == alone
+    if kind == "bytes":
+        assert tokenizer.decode(alone) == word
+        assert tokenizer.decode(in_a_text(tokenizer, word)) == f" {word}"
+    if kind in ("wordpiece", "wordpiece-lower", "end-of-word"):
+        assert alone == in_a_text(tokenizer, word)
+
+
+def test_a_verbalizer_of_bare_words_proposes_bare_words(caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = made("bytes")
+    bare = Verbalizer.of_words(tokenizer, ["no", "terrible"], bare=True)
+    spaced = Verbalizer.of_words(tokenizer, ["no", "terrible"], warn=False)
+    assert bare.tokens == tuple((word_tokens(tokenizer, w, bare=True),) for w in ("no", "terrible"))
+    assert bare.tokens != spaced.tokens
+    (record,) = caplog.records
+    near = record.getMessage().partition("words of one token are, for example, ")[2].split(", ")
+    assert all(len(word_tokens(tokenizer, word, bare=True)) == 1 for word in near if word)
+    assert "label word 'terrible' is" in record.getMessage()
+
+
 def test_the_library_warns_of_long_words_unless_told_otherwise(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

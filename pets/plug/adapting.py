@@ -1,0 +1,81 @@
+"""A running cost's lens adapted to a task, by a model's states of its few labelled examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bridges import BadInput, LabelEnds, RunningCost, Trajectory
+from pets.plug.regularize import regularize
+from pets.tasks.verbalizer import Verbalizer
+
+
+class _Gathering(RunningCost):
+    """A cost that keeps what it is asked about; everything in it is the other one's."""
+
+    def __init__(self, cost: RunningCost) -> None:
+        super().__init__(cost.spec, cost.bridge, cost.latent_map, cost.end_points)
+        self.options, self.fit_record = cost.options, cost.fit_record
+        self.states: list[Tensor] = []
+        self.answers: list[Tensor] = []
+        self.labels: LabelEnds | None = None
+
+    def of_trajectory(
+        self, trajectory: Trajectory, answers: Tensor, *, labels: LabelEnds | None = None, **more: Any
+    ) -> Tensor:
+        self.states.append(trajectory.states)
+        self.answers.append(answers)
+        self.labels = labels
+        return trajectory.states.new_zeros(len(answers))
+
+
+def adapt(
+    cost: RunningCost,
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    *,
+    verbalizer: Verbalizer | None = None,
+) -> RunningCost:
+    """A cost for a task: its lens has also learned from labelled examples, in closed form.
+
+    A lens is made from text and never saw the task; a few examples of each label are enough for it to
+    read as much as a linear probe does. The model reads them once, in eval mode and without gradients,
+    and is left as it was.
+
+    Args:
+        cost: with a lens, made for this model; left as it is.
+        model: as for `pets.regularize`, before it is tuned.
+        batches: what the model is called with, labels among it; of training examples alone, or what is
+            reported later was seen here.
+        verbalizer: words of the labels, as for `pets.regularize`.
+
+    Returns:
+        Another cost, of the same bridge.
+
+    Raises:
+        BadInput: for a cost without a lens, labels that are tokens of their own, no examples, or fewer
+            than two of a label; and as `pets.regularize`.
+    """
+    if cost.latent_map.reads_context:
+        raise BadInput("only a lens can be adapted in closed form: make the cost with map='lens'")
+    gathering, training = _Gathering(cost), model.training
+    model.eval()
+    try:
+        with regularize(model, gathering, verbalizer=verbalizer, in_eval=True), torch.no_grad():
+            for batch in batches:
+                model(**batch)
+    finally:
+        model.train(training)
+    if not gathering.answers:
+        raise BadInput("there are no labelled examples to adapt to: give two or more of each label")
+    if gathering.labels is None:
+        raise BadInput(
+            "labels are tokens here, each of which ends at itself: give a verbalizer with the words of "
+            "the labels to adapt to"
+        )
+    states, answers = torch.cat(gathering.states, 1), torch.cat(gathering.answers)
+    rows = torch.arange(len(answers), device=answers.device)
+    return cost.adapted(Trajectory(states, states[:, :0], rows), answers, gathering.labels)

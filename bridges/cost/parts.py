@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -20,11 +21,13 @@ from bridges.cost.files import (
     save_cost,
     tensors_sha256,
 )
-from bridges.cost.reader import make_reader, map_of, widths_of
-from bridges.errors import BadInput
+from bridges.cost.reader import chosen_ends, chosen_widths, make_reader, map_of, widths_of
+from bridges.errors import BadInput, check_seeds
 from bridges.latent.end_points import EndPoints
 from bridges.latent.latent_map import Reader
-from bridges.model.spec import ModelSpec
+from bridges.model.spec import ModelSpec, pretrained_model
+from bridges.model.vocabulary import predicting_table
+from bridges.model.weights import unsharded
 from bridges.processes.base import Cost, catalogue
 from bridges.storage.field_types import misfit
 from bridges.storage.files import tensor_bytes, versions
@@ -54,6 +57,62 @@ class CostParts(nn.Module):
         self.fit_record: dict[str, Any] | None = None
         self.options = dict(DEFAULT_OPTIONS)
         self.requires_grad_(False)
+
+    @classmethod
+    def for_model(
+        cls: type[_Kept],
+        model: nn.Module,
+        bridge: str | Cost = "brownian",
+        *,
+        map: str = "mlp",
+        ends: str | None = None,
+        latent_dim: int | None = None,
+        widths: Sequence[int] | None = None,
+        seed: int = 0,
+        shuffle_ends: bool = False,
+        fit: bool = True,
+        reads: str | None = None,
+    ) -> _Kept:
+        """A cost for ``model``, its latent map not fitted yet.
+
+        Args:
+            model: a transformers model, plain or wrapped: a masked, causal or encoder-decoder language
+                model, or a classifier on one of these.
+            bridge: a registered name, or a bridge.
+            map: what reads the states: "mlp", the published latent map, or "lens", an affine map for
+                each layer that `fit` makes in closed form; see `bridges.latent.lens.Lens`.
+            ends: of the vocabulary, "pca", the published ones, or "white"; see `EndPoints`. By default
+                "pca" with "mlp" and "white" with "lens".
+            latent_dim: d; by default the rule of `bridges.latent.latent_map.default_widths`.
+            widths: all widths of g, instead of the rule; the last is d.
+            seed: of the map's initial weights and of the shuffle; the global generator is left alone.
+            shuffle_ends: a control: each word gets the end point of another, by one permutation.
+            fit: False is a control: the map stays as random as it is, and `fit` refuses to change it.
+            reads: which state predicts a label: "same", the one at its own position, as in masked LMs,
+                or "next", the one before it, as in most causal ones. By default the model is asked: it
+                runs once on a few tokens.
+
+        Raises:
+            BadInput: for an unknown bridge, map or end points, sizes out of range, or a model that
+                cannot carry a cost or cannot be asked.
+        """
+        ends = chosen_ends(map, ends)
+        spec = ModelSpec.of(model, reads)
+        check_seeds(seed=seed)
+        if not isinstance(bridge, Cost):
+            bridge = catalogue.parse(bridge)
+        sizes = chosen_widths(map, spec, latent_dim, widths)
+        with unsharded(plm := pretrained_model(model)):
+            embeddings = predicting_table(plm)
+        end_points = EndPoints.from_embeddings(embeddings, sizes[-1], ends=ends)
+        if shuffle_ends:
+            end_points = end_points.shuffled(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            reader = make_reader(map, bridge, spec, sizes)
+        cost = cls(spec, bridge, reader, end_points).to(embeddings.device)
+        cost.options = {"shuffle_ends": shuffle_ends, "fit": fit, "ends": ends}
+        return cost
 
     def config(self) -> dict[str, Any]:
         """Everything but the weights, JSON-able."""

@@ -325,7 +325,7 @@ class Stateful(Late):
         (Coarse, "test_its_cost_is_finite_and_right_in_few_bits"),
         (Mixed, "test_several_end_points_are_each_by_itself"),
         (Ranked, "test_labels_are_no_more_than_their_words"),
-        (Misread, "test_its_path_cost_is_its_joint_density"),
+        (Misread, "test_its_mean_is_its_factor_times_the_end_point"),
         (Stateful, "test_a_cost_with_it_is_saved_and_loaded"),
     ],
 )

@@ -181,7 +181,7 @@ def test_options_are_in_the_config_and_come_back(tmp_path: Path, option: dict[st
     cost = new_cost(tiny_bert(), **option)
     cost.save_pretrained(tmp_path / "cost")
     loaded = RunningCost.from_pretrained(tmp_path / "cost")
-    expected = {"shuffle_ends": False, "fit": True, **option}
+    expected = {"shuffle_ends": False, "fit": True, "ends": "pca", **option}
     written = json.loads((tmp_path / "cost" / "config.json").read_text())
     assert written["options"] == loaded.options == cost.options == expected
     assert loaded.digest() == cost.digest()
@@ -193,7 +193,7 @@ def test_a_cost_from_before_there_were_options_has_the_defaults(tmp_path: Path) 
     del config["options"], config["bridge"]["parameters"]["learn"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     loaded = RunningCost.from_pretrained(tmp_path)
-    assert loaded.options == {"shuffle_ends": False, "fit": True}
+    assert loaded.options == {"shuffle_ends": False, "fit": True, "ends": "pca"}
     assert loaded.bridge.hyperparameters["learn"] == ""
 
 

@@ -49,6 +49,13 @@ class LawTests(Case):
         variance = bridge.variance(edges)
         assert_close(variance, torch.zeros_like(variance), rtol=0, atol=1e-12)
 
+    def test_its_mean_is_its_factor_times_the_end_point(self) -> None:
+        """A lens's guesses of the end point are multiplied by it."""
+        bridge, t = self.process(), self.grid()
+        end = self.ends(bridge, 4)
+        factor = bridge.mean_factor(t).reshape(len(t), 1, -1)
+        assert_close(factor * end, bridge.mean(t, end), rtol=self.exact, atol=0)
+
     def test_its_variance_is_positive_between_them(self) -> None:
         inside = torch.linspace(0, 1, 258, dtype=torch.float64)[1:-1]
         variance = self.process().variance(inside)

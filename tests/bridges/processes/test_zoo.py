@@ -279,6 +279,22 @@ class Mixed(Late):
         return value - value.mean(0) if end.dim() == 3 else value
 
 
+class Ranked(Late):
+    """Labels of which the first is the cheapest."""
+
+    def of_labels(
+        self, latent_map: Any, trajectory: Any, answers: Tensor, labels: Any, **options: Any
+    ) -> Tensor:
+        return super().of_labels(latent_map, trajectory, answers, labels, **options) + answers
+
+
+class Misread(Late):
+    """Guesses of a lens that are multiplied by another process's mean."""
+
+    def mean_factor(self, t: Tensor) -> Tensor:
+        return t
+
+
 class Stateful(Late):
     """Depends on what no file has."""
 
@@ -308,6 +324,8 @@ class Stateful(Late):
         (Detached, "test_its_gradients_are_right"),
         (Coarse, "test_its_cost_is_finite_and_right_in_few_bits"),
         (Mixed, "test_several_end_points_are_each_by_itself"),
+        (Ranked, "test_labels_are_no_more_than_their_words"),
+        (Misread, "test_its_mean_is_its_factor_times_the_end_point"),
         (Stateful, "test_a_cost_with_it_is_saved_and_loaded"),
     ],
 )

@@ -75,8 +75,9 @@ def damping(covariance: Tensor, rank: int = 32) -> Tensor:
     if not is_whole(rank, 1, width - 1):
         raise BadInput(f"rank={shown(rank)}: expected 1 to {width - 1} for states of width {width}")
     values, axes = torch.linalg.eigh(covariance.double())
-    rest = values[:, :-rank].mean(1, keepdim=True)
-    share = (1 - rest / values[:, -rank:].clamp(min=_TINY)).clamp(min=0)
+    values = values.clamp(min=0)  # rounding makes small ones negative
+    rest, wide = values[:, :-rank].mean(1, keepdim=True), values[:, -rank:]
+    share = torch.where(wide > rest, 1 - rest / wide.clamp(min=_TINY), 0)
     widest: Tensor = axes[:, :, -rank:] * share.sqrt()[:, None]
     return widest
 

@@ -71,7 +71,7 @@ def learn(bridge: nn.Module, value: Callable[[], Tensor], parameters: Sequence[n
                 "were learned: start them elsewhere, or learn fewer"
             )
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     before = [p.detach().clone() for p in parameters]
     for parameter in parameters:

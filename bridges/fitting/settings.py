@@ -9,7 +9,7 @@ from typing import Any
 
 from bridges.errors import BadInput, check_counts, check_seeds, is_number, shown
 
-_TOKENS_A_DIMENSION = 30
+_TOKENS_A_DIMENSION = 40
 MASKINGS = ("tokens", "words")
 
 
@@ -83,8 +83,8 @@ class FitSettings(TextSettings):
         return self.max_steps * self.batch_size + self.held_out
 
     def of_lens(self) -> LensSettings:
-        """The same text for a lens: rows, masks and seed; how many are held out is its own."""
-        shared = ("batch_size", "max_length", "mask_share", "masking", "seed")
+        """The same text for a lens: rows and seed; what is masked and held out is its own."""
+        shared = ("batch_size", "max_length", "masking", "seed")
         return LensSettings(**{name: getattr(self, name) for name in shared})
 
 
@@ -93,10 +93,11 @@ class LensSettings(TextSettings):
     """How a lens is fitted: one pass over text, without steps or a learning rate.
 
     Attributes:
-        batch_size, max_length, mask_share, seed: of `TextSettings`.
+        batch_size, max_length, seed: of `TextSettings`.
+        mask_share: likewise; twice the published one, for the reading is what takes the time.
         held_out: rows that choose the strengths and are measured; each is as good as many looks of a fit
             by steps.
-        max_tokens: targets that are read at most, the held-out ones aside; None for thirty for each
+        max_tokens: targets that are read at most, the held-out ones aside; None for forty for each
             dimension H of the states.
         targets: what the states of a target are regressed on. "words": its end point. "head": the end
             point that the model's head expects there, all words being as likely before,
@@ -106,6 +107,7 @@ class LensSettings(TextSettings):
             layer's own, chosen by held-out error.
     """
 
+    mask_share: float = 0.3
     held_out: int = 64
     max_tokens: int | None = None
     targets: str | None = None

@@ -65,7 +65,7 @@ from pets.tuning.models import load_plm
     "--steps", default=2000, show_default=True, help="Of mlp: optimiser steps at most; stops early."
 )
 @click.option("--lr", default=1e-3, show_default=True, help="Of mlp: peak learning rate.")
-@click.option("--tokens", type=int, help="Of lens: targets that are read at most.  [default: 30 H]")
+@click.option("--tokens", type=int, help="Of lens: targets that are read at most.  [default: 40 H]")
 @click.option(
     "--ridge", type=float, help="Of lens: strength of the regression.  [default: chosen for each layer]"
 )

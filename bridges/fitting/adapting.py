@@ -24,7 +24,7 @@ from bridges.errors import BadInput, is_whole, shown
 
 STRENGTHS = tuple(10 ** (power / 4) for power in range(-12, 5))
 """Of the ridge, those that are tried: shares of N times the mean squared length of a centred example."""
-_LENS_SHARE = 0.05  # of the prior variance, along what the lens reads: .02 to .2 were alike
+_LENS_SHARE = 0.05  # of the prior variance, along what the lens reads: .05 and .2 were alike
 _SAME = 1e-6  # between end points of unit length
 _TINY = 1e-300  # against 0 / 0 where all examples are the same
 

@@ -19,14 +19,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from bridges.errors import BadInput, is_whole, shown
 
 STRENGTHS = tuple(10 ** (power / 4) for power in range(-12, 5))
 """Of the ridge, those that are tried: shares of N times the mean squared length of a centred example."""
-_LENS_SHARE = 0.05  # of the prior variance, along what the lens reads: .02 to .2 were alike
-_NEAR = 2  # layers above and below that a layer's strength is chosen with
+_LENS_SHARE = 0.05  # of the prior variance, along what the lens reads: .05 and .2 were alike
 _SAME = 1e-6  # between end points of unit length
 _TINY = 1e-300  # against 0 / 0 where all examples are the same
 
@@ -139,7 +137,7 @@ def adapt(
 
     ridges = count * torch.tensor(STRENGTHS, dtype=torch.float64)
     errors = torch.stack([solve(r.expand(len(x)))[2].square().sum((1, 2)) for r in ridges])
-    choice = _choice(errors)
+    choice = errors.argmin(0)
     inverse, dual, missed = solve(ridges[choice])
 
     def linear(coefficients: Tensor) -> Tensor:
@@ -166,15 +164,6 @@ def adapt(
         shape=shape,
         offset=1 / count - torch.einsum("lnh,lh->ln", shape, mean_x),
     )
-
-
-def _choice(errors: Tensor) -> Tensor:
-    """Which strength [L] each layer has, of left-out errors [strengths, L].
-
-    A few examples say little of it, and neighbours are alike: the least of the mean over five layers.
-    """
-    near = F.avg_pool1d(errors, 2 * _NEAR + 1, stride=1, padding=_NEAR, count_include_pad=False)
-    return near.argmin(0)
 
 
 def _power(left: Tensor, right: Tensor) -> Tensor:

@@ -66,15 +66,22 @@ class Statistics:
             BadInput: for states or end points that are not finite.
         """
         ends = ends.detach().double().cpu()
+        sums = []
         for k, state in enumerate(states.detach()):  # by layers: in float64 all at once fill the memory
             x = normalised(state.double())
             x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
             gram, cross = (x.T @ x).cpu(), (x.T @ ends.to(x.device)).cpu()
-            if not (gram.isfinite().all() and cross.isfinite().all()):
+            if not gram.isfinite().all():
                 raise BadInput(
                     f"hidden state {k} of {len(state)} tokens is not finite: is the model loaded, in "
                     "a dtype that holds its states?"
                 )
+            sums.append((gram, cross))
+        if not ends.isfinite().all():
+            raise BadInput(
+                f"the end points of {len(ends)} tokens are not finite: does the head give numbers?"
+            )
+        for k, (gram, cross) in enumerate(sums):
             self.gram[k] += gram
             self.cross[k] += cross
         self.square += ends.square().sum(0)

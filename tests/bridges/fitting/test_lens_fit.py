@@ -19,8 +19,8 @@ from torch import Tensor, nn
 import bridges
 from bridges import BadInput, FitResult, LensSettings, RunningCost, Trajectory
 from bridges.fitting import lens_fit
-from bridges.fitting.contrasts import COMMON
 from bridges.fitting.batches import Batch
+from bridges.fitting.contrasts import COMMON
 from bridges.fitting.lens_fit import LensFit
 from bridges.fitting.statistics import Statistics
 from bridges.fitting.text import FitText, ReadBatch
@@ -305,7 +305,7 @@ def test_interrupted_and_resumed_is_uninterrupted(
     assert together(resumed, model, folders=folders) == expected
     handle.remove()
     left = expected[0].steps - (number if number >= 0 else expected[0].steps)
-    assert len(calls) == left + 3 * 2
+    assert len(calls) == left + 4 * 2
     assert_same(resumed, straight)
 
 

@@ -209,7 +209,7 @@ def main(
         write_text(path, to_json({"environment": environment(), "reader": record}))
 
     chosen = [(name.partition("-")[0], name.partition("-")[2]) for name in readers]
-    options = {"steps": steps, "splits": splits, "readers": chosen}
+    options: dict[str, Any] = {"steps": steps, "splits": splits, "readers": chosen}
     fill(plm, tokenizer, read_lines(texts), asked, record, **options, keep=keep)
     keep()
 

@@ -73,9 +73,11 @@ def damping(covariance: Tensor, rank: int = 32) -> Tensor:
     if not is_whole(rank, 1, width - 1):
         raise BadInput(f"rank={shown(rank)}: expected 1 to {width - 1} for states of width {width}")
     values, axes = torch.linalg.eigh(covariance.double())
-    values = values.clamp(min=0)  # rounding makes small ones negative
-    rest, wide = values[:, :-rank].mean(1, keepdim=True), values[:, -rank:]
-    share = torch.where(wide > rest, 1 - rest / wide.clamp(min=_TINY), 0)
+    values = values.clamp(min=0)  # below it is rounding
+    widths, rest = values[:, -rank:], values[:, :-rank].mean(1, keepdim=True)
+    # Where the text does not vary at all, as in few tokens, there is nothing to damp.
+    varies = widths > values[:, -1:] * width * torch.finfo(torch.float64).eps
+    share = torch.where(varies, (1 - rest / widths.clamp(min=_TINY)).clamp(min=0), 0)
     widest: Tensor = axes[:, :, -rank:] * share.sqrt()[:, None]
     return widest
 

@@ -235,10 +235,8 @@ def test_fit_makes_a_lens(run: Run, model: Path, text: Path, tune: Run) -> None:
     plain = bridges.RunningCost.from_pretrained("d")
     assert plain.options["ends"] == "pca"
     assert plain.fit_record is not None
-    assert (plain.fit_record["settings"]["max_tokens"], plain.fit_record["settings"]["ridge"]) == (
-        None,
-        None,
-    )
+    settings = plain.fit_record["settings"]
+    assert (settings["max_tokens"], settings["ridge"]) == (30 * 32, None)  # of the states' width
 
 
 def test_fit_of_a_published_map_says_what_its_axes_keep(run: Run, model: Path, text: Path) -> None:
@@ -425,7 +423,7 @@ def test_help_lists_what_is_registered(run: Run) -> None:
         assert "cola, colours, mnli" in shown
         assert "adapter, bitfit, lora, prefix, prompt" in shown
         assert "neftune, r-drop, r3f" in shown.replace("label- ", "label-")
-    assert "alpha, brownian" in run("fit", "--help")[1]
+    assert "alpha, axis, brownian" in run("fit", "--help")[1]
 
 
 def test_help_teaches(run: Run) -> None:

@@ -217,6 +217,20 @@ def test_damping_is_the_inverse_of_the_widest_directions() -> None:
     assert found.shape == (2, WIDTH, RANK)
 
 
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_directions_without_spread_are_not_damped(kept: int) -> None:
+    """Text of few tokens has some: their spread is rounding, on either side of 0."""
+    wide = torch.randn(LAYERS, WIDTH, kept, dtype=torch.float64)
+    noise = 1e-17 * torch.randn(LAYERS, WIDTH, WIDTH, dtype=torch.float64)
+    found = damping(wide @ wide.mT + noise + noise.mT, WIDTH - 1)
+    assert found.isfinite().all()
+    sizes = torch.linalg.svdvals(found)
+    if kept:
+        torch.testing.assert_close(sizes[:, :kept], torch.ones(LAYERS, kept).double())
+        assert (sizes[:, kept:] < 1e-12).all()
+    assert (sizes <= 1 + 1e-12).all()
+
+
 def test_length_and_dtype_of_the_states_do_not_matter() -> None:
     given = problem()
     expected = adapt(**given)

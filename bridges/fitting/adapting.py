@@ -26,6 +26,7 @@ STRENGTHS = tuple(10 ** (power / 4) for power in range(-12, 5))
 """Of the ridge, those that are tried: shares of N times the mean squared length of a centred example."""
 _LENS_SHARE = 0.05  # of the prior variance, along what the lens reads: .05 and .2 were alike
 _SAME = 1e-6  # between end points of unit length
+_NOTHING = 1e-10  # of the spread of the examples
 _TINY = 1e-300  # against 0 / 0 where all examples are the same
 
 
@@ -123,8 +124,8 @@ def adapt(
     x = x - mean_x[:, None]
     seen = axes @ weight  # [L, c, H]: how the lens reads the contrasts
     part_x, part_seen = x - x @ damped @ damped.mT, x @ seen.mT
-    scale_x = (1 - _LENS_SHARE) / _power(x, part_x)
-    scale_seen = _LENS_SHARE / _power(part_seen, part_seen)
+    scale_x = (1 - _LENS_SHARE) * _one_over_power(x, part_x, x)
+    scale_seen = _LENS_SHARE * _one_over_power(part_seen, part_seen, x)
     kernel = scale_x * (x @ part_x.mT) + scale_seen * (part_seen @ part_seen.mT)
     count = len(labels)
     values, vectors = torch.linalg.eigh((kernel + kernel.mT) / 2)
@@ -168,9 +169,15 @@ def adapt(
     )
 
 
-def _power(left: Tensor, right: Tensor) -> Tensor:
-    """[L, 1, 1], the mean diagonal of their kernel."""
-    return (left * right).sum(2).mean(1)[:, None, None].clamp(min=_TINY)
+def _one_over_power(left: Tensor, right: Tensor, whole: Tensor) -> Tensor:
+    """[L, 1, 1], of the mean diagonal of their kernel; 0 where that is nothing beside all there is.
+
+    So it is where examples are the same, or differ in nothing but what is damped.
+    """
+    power, all_of_it = (
+        (a * b).sum(2).mean(1)[:, None, None] for a, b in ((left, right), (whole, whole))
+    )
+    return torch.where(power > _NOTHING * all_of_it, 1 / power.clamp(min=_TINY), 0)
 
 
 def _check(

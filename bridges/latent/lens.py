@@ -19,7 +19,7 @@ def normalised(states: Tensor) -> Tensor:
 
 
 DAMPED = 32
-"""So many directions of the states' spread are kept for an adaptation to labelled examples."""
+"""So many directions of the states' spread, at most H/8, are kept for an adaptation to examples."""
 
 
 class Lens(Reader):
@@ -59,7 +59,7 @@ class Lens(Reader):
         self.weight = nn.Parameter(torch.randn(num_states, dim, hidden_size) * scale)
         self.bias = nn.Parameter(torch.zeros(num_states, dim))
         self.register_buffer("centre", torch.zeros(num_states, dim))
-        damped = torch.zeros(num_states, hidden_size, min(DAMPED, hidden_size - 1))
+        damped = torch.zeros(num_states, hidden_size, max(1, min(DAMPED, hidden_size // 8)))
         self.register_buffer("damped", damped)
 
     @property

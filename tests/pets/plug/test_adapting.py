@@ -52,7 +52,8 @@ def test_it_is_the_regression_of_the_examples_states() -> None:
     states, labels = [], []
     model.eval()
     for batch in batches():
-        hidden = model(**batch, output_hidden_states=True).hidden_states
+        inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+        hidden = model.model(**inputs, output_hidden_states=True).hidden_states
         states.append(torch.stack([h[:, 2] for h in hidden]).detach())
         labels.append(batch["labels"][:, 2])
     lens, mine = cost.latent_map, found.latent_map

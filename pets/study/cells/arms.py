@@ -15,6 +15,8 @@ VANILLA = "vanilla"
 CONTROLS = ("random-map", "shuffled-ends")
 """Of a cost: a latent map that is not fitted, words with each other's end points."""
 BRIDGE, CONTROL, REGULARIZER = "bridges", "controls", "other regularizers"
+ADAPTED = "adapted"
+READERS = (*MAPS, ADAPTED)
 KINDS = (VANILLA, BRIDGE, CONTROL, REGULARIZER)
 
 
@@ -29,7 +31,8 @@ class Arm:
         bridge: the bridge's text, where the arm has a running cost.
         control: one of `CONTROLS`, where that is not the bridge's proper cost.
         regularizer: a name from `pets.regularizers`.
-        reader: of `bridges.RunningCost.for_model`, its ``map``.
+        reader: of `bridges.RunningCost.for_model`, its ``map``, or "adapted", a lens that learns from
+            the training examples too, see `pets.adapt`.
     """
 
     text: str
@@ -52,12 +55,12 @@ class Arm:
         if text in regularizers.available():
             return cls(text, regularizer=text)
         bridge, *more = text.split("@")
-        reader = more.pop(0) if more and more[0] in MAPS else MAPS[0]
+        reader = more.pop(0) if more and more[0] in READERS else MAPS[0]
         control = more.pop(0) if more and more[0] in CONTROLS else None
         if more:
             raise BadInput(
                 f"arm {text!r}: {more[0]!r} is no reader or control, or not in its place; expected a "
-                f"bridge, then {_either(MAPS)} or nothing, then {_either(CONTROLS)} or nothing"
+                f"bridge, then {_either(READERS)} or nothing, then {_either(CONTROLS)} or nothing"
             )
         name = bridge.partition(":")[0]
         if name not in bridges.available():
@@ -68,6 +71,11 @@ class Arm:
 
     def __str__(self) -> str:
         return self.text
+
+    @property
+    def map(self) -> str:
+        """Of `bridges.RunningCost.for_model`."""
+        return "lens" if self.reader == ADAPTED else self.reader
 
     def controls(self, arm: Arm) -> bool:
         """Whether this control, compared with that arm, tells the two apart.

@@ -78,12 +78,12 @@ class Recipes:
         cost = RunningCost.for_model(
             self.model.plm,
             bridges.parse(arm.bridge or ""),
-            map=arm.reader,
+            map=arm.map,
             seed=self.settings.seed,
             shuffle_ends=arm.control == "shuffled-ends",
             fit=arm.control != "random-map",
         )
-        settings = self.settings if arm.reader == "mlp" else self.settings.of_lens()
+        settings = self.settings if arm.map == "mlp" else self.settings.of_lens()
         return Recipe(arm.text, cost, settings, self.text if arm.fits else None)
 
     def cost(self, arm: Arm, made: RunningCost) -> RunningCost:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from bridges.errors import BadInput
 from pets import methods, tasks
-from pets.study.cells.arms import VANILLA, Arm
+from pets.study.cells.arms import ADAPTED, VANILLA, Arm
 from pets.tasks.protocol import OURS
 from pets.tuning.schedule import CONSTANT
 from pets.tuning.settings import TuneSettings
@@ -126,6 +126,7 @@ class Grid:
                 restart=k,
                 regularizer=cell.arm.regularizer,
                 weight=self.settings.weight if strength is None else strength,
+                adapt="once" if cell.arm.reader == ADAPTED else self.settings.adapt,
             )
             for k, strength in enumerate(cell.arm.strengths(self.weights))
         ]

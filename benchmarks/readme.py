@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import kernel_tables
+from benchmarks import kernel_tables, label_tables
 from benchmarks.environment import RESULTS
 from bridges.storage.files import write_text
 
@@ -35,6 +35,10 @@ def render(records: dict[str, dict[str, Any]]) -> str:
     for name, record in sorted(records.items()):
         if "generation" in record:
             parts.append(_generation(name, record))
+        elif "reader" in record:
+            parts.append("\n".join([label_tables.reader_table(name, record), _where(record)]))
+        elif "label_costs" in record:
+            parts.append("\n".join([label_tables.label_costs_table(name, record), _where(record)]))
         elif "joint_fit" in record:
             parts.append(_joint_fit(name, record))
         elif "groups" in record or "check" in record:

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 import pets
 from benchmarks.environment import RESULTS, environment, to_json
 from benchmarks.natural import TEMPLATES, Asked, few_shot, forward, look, one_against_rest
-from benchmarks.reader import load
+from benchmarks.reader import BY_STEPS, load
 from bridges import RunningCost, fit_together
 from bridges.seeds import generator
 from bridges.storage.files import write_text
@@ -199,7 +199,8 @@ def fitted(
     at_once = {arm: cost for arm, cost in missing.items() if arm not in by_steps}
     if by_steps:
         several = list(by_steps.values())
-        fit_together(several, plm, tokenizer, texts, max_steps=steps, eval_every=steps)
+        options: dict[str, Any] = BY_STEPS | {"max_steps": steps, "eval_every": steps}
+        fit_together(several, plm, tokenizer, texts, **options)
     if at_once:
         fit_together(list(at_once.values()), plm, tokenizer, texts)
     for arm, cost in missing.items():

@@ -34,7 +34,7 @@ from bridges.storage.files import write_text
 from pets.commands.options import ManyValues, read_lines
 
 READERS = (("lens", "white"), ("lens", "pca"), ("mlp", "white"), ("mlp", "pca"))
-_BY_STEPS = {"batch_size": 8, "max_length": 48, "held_out": 64}
+BY_STEPS = {"batch_size": 8, "max_length": 48, "held_out": 64}
 """Of the published map's fit: more would take hours on a CPU with a language model of 30 layers."""
 SHOTS, SPLITS = 16, 8
 PROBES = (1e-3, 1e-1)
@@ -72,7 +72,7 @@ def fill(
         if name in record["readers"]:
             continue
         cost = RunningCost.for_model(plm, "brownian", map=map_name, ends=ends)
-        options = {} if map_name == "lens" else _BY_STEPS | {"max_steps": steps, "eval_every": steps}
+        options = {} if map_name == "lens" else BY_STEPS | {"max_steps": steps, "eval_every": steps}
         started = time.perf_counter()
         cost.fit(plm, tokenizer, texts, **options)
         entry: dict[str, Any] = {

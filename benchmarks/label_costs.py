@@ -199,8 +199,8 @@ def fitted(
     at_once = {arm: cost for arm, cost in missing.items() if arm not in by_steps}
     if by_steps:
         several = list(by_steps.values())
-        options: dict[str, Any] = BY_STEPS | {"max_steps": steps, "eval_every": steps}
-        fit_together(several, plm, tokenizer, texts, **options)
+        settings: dict[str, Any] = BY_STEPS | {"max_steps": steps, "eval_every": steps}
+        fit_together(several, plm, tokenizer, texts, **settings)
     if at_once:
         fit_together(list(at_once.values()), plm, tokenizer, texts)
     for arm, cost in missing.items():

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,16 +20,12 @@ from bridges.fitting.statistics import Statistics
 from bridges.fitting.text import FitText, ReadBatch
 from bridges.latent.lens import Lens
 from bridges.latent.trajectory import Trajectory
-from bridges.progress import progress_bar
 from bridges.storage.checkpoint import Snapshot
 from bridges.storage.shapes import COUNT, Shape
 
 logger = logging.getLogger(__name__)
 
-_SAVE_EVERY = 30.0  # seconds; what is kept are sums, the same whenever
-_AT_A_TIME = 512  # tokens whose distributions over the vocabulary are held
-_RAREST = 1e-8
-"""No word is taken to be rarer: else what the head all but excludes would count for most."""
+AT_A_TIME = 512  # tokens whose distributions over the vocabulary are held
 _FACTS: Shape = {"batches": COUNT}
 
 Known = tuple[Trajectory, Tensor]
@@ -90,7 +85,7 @@ class LensFit:
         assert self.log_prior is not None
         each = [
             torch.softmax(logits.float() - self.log_prior, -1) @ end_points.vectors
-            for logits in reading.logits.split(_AT_A_TIME)
+            for logits in reading.logits.split(AT_A_TIME)
         ]
         return torch.cat(each) if each else self._of_words(answers)
 
@@ -129,52 +124,6 @@ class LensFit:
         )
 
 
-def read_text(fits: Sequence[LensFit], text: FitText, settings: LensSettings, *, progress: bool) -> None:
-    """Read the text, once for all fits; one that was interrupted earlier catches up with the others."""
-    saved = time.monotonic()
-    assert settings.max_tokens is not None
-    total = settings.max_tokens
-    start = min(fit.batches for fit in fits)
-    done = min([total, *(fit.fitted.count for fit in fits)])
-    with progress_bar(desc="fit", unit="token", total=total, initial=done, shown=progress) as bar:
-        prior = log_prior(text)
-        for fit in fits:
-            fit.log_prior = prior
-        for number, rows in _one_epoch(text, start):
-            taking = [f for f in fits if f.batches == number and f.fitted.count < total]
-            if not taking:
-                break
-            reading = text.read(number, rows)
-            for fit in taking:
-                fit.take(fit.fitted, reading)
-                fit.batches = number + 1
-            more = min(reading.count, total - done)
-            done += more
-            bar.update(more)
-            if time.monotonic() - saved > _SAVE_EVERY:
-                for fit in fits:
-                    fit.save()
-                saved = time.monotonic()
-        for reading in text.held_out():
-            for fit in fits:
-                fit.take(fit.held_out, reading)
-    for fit in fits:
-        fit.save()
-
-
-def log_prior(text: FitText) -> Tensor | None:
-    """The logarithm of the head's mean probabilities over held-out text, [V]; None without a head."""
-    total, count = None, 0
-    for reading in text.held_out():
-        if reading.logits is None:
-            return None
-        for logits in reading.logits.split(_AT_A_TIME):
-            sums = logits.float().softmax(-1).sum(0)
-            total = sums if total is None else total + sums
-            count += len(logits)
-    return None if total is None else (total / count).clamp(min=_RAREST).log()
-
-
 def solve(fitted: Statistics, held_out: Statistics, *, strength: float | None = None) -> list[Fit]:
     """Every layer's regression.
 
@@ -209,16 +158,6 @@ def lens_of(cost: Fittable) -> Lens:
 def read(cost: Fittable, reading: ReadBatch) -> tuple[Trajectory, Tensor]:
     """The trajectories of a batch's targets, and their tokens."""
     return cost.trajectory(reading.hidden_states, reading.targets, reading.attention_mask)
-
-
-def _one_epoch(text: FitText, start: int) -> Iterator[tuple[int, list[list[int]]]]:
-    """Each row once: a second reading of it would add nothing but weight."""
-    count = -(-len(text.rows) // text.settings.batch_size)
-    if start < count:
-        for number, rows in text.batches(start):
-            yield number, rows
-            if number + 1 == count:
-                return
 
 
 def _known(cost: Fittable, reading: ReadBatch) -> Known:

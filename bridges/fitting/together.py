@@ -16,12 +16,13 @@ from torch import nn
 from bridges.errors import BadInput
 from bridges.fitting.contrasts import COMMON, shares_kept
 from bridges.fitting.fittable import Fittable
-from bridges.fitting.lens_fit import LensFit, read_text
+from bridges.fitting.lens_fit import LensFit
+from bridges.fitting.lens_reading import read_part, read_text
 from bridges.fitting.loop import FitLoop, run
+from bridges.fitting.refusals import check_costs, check_shared, has_lens
 from bridges.fitting.settings import FitResult, FitSettings, LensSettings, TextSettings
 from bridges.fitting.state import STATE_FILE, Folder, claimed_for_fits
 from bridges.fitting.text import AskedHead, FitText
-from bridges.latent.lens import Lens
 from bridges.model.head import has_head
 from bridges.model.identity import model_identity, own_code
 from bridges.model.spec import encoder_of, pretrained_model
@@ -43,6 +44,7 @@ def fit(
     *,
     folder: Folder | None = None,
     progress: bool = True,
+    distributed: bool = False,
     **settings: Any,
 ) -> FitResult:
     """Fit ``cost``'s latent map in place, and what its bridge learns; the best on held-out text is kept.
@@ -58,6 +60,8 @@ def fit(
             the same result; a state of other settings, text, weights, tokenizer or code is refused. The
             state stays until you delete it: do so once the cost is saved.
         progress: show a progress bar.
+        distributed: the processes of torch.distributed, all of which call this with the same arguments,
+            share the reading of the text, and all end with the same lens; without a state.
         **settings: fields of `FitSettings`; of `LensSettings` for a cost whose map is a lens.
 
     A bridge that has nothing to fit, like "none", is left as it is; a warning says so.
@@ -69,7 +73,14 @@ def fit(
     """
     folders = None if folder is None else [folder]
     [result] = fit_together(
-        [cost], model, tokenizer, texts, folders=folders, progress=progress, **settings
+        [cost],
+        model,
+        tokenizer,
+        texts,
+        folders=folders,
+        progress=progress,
+        distributed=distributed,
+        **settings,
     )
     return result
 
@@ -82,6 +93,7 @@ def fit_together(
     *,
     folders: Sequence[Folder] | None = None,
     progress: bool = True,
+    distributed: bool = False,
     **settings: Any,
 ) -> list[FitResult]:
     """Fit several costs of one model on the same text, which the model then reads once for all.
@@ -95,7 +107,9 @@ def fit_together(
     Returns:
         What was done, in the order of the costs.
     """
-    _check(costs, folders, model)
+    check_costs(costs, folders, model)
+    if distributed:
+        check_shared(costs, folders)
     plm: Any = pretrained_model(model)
     chosen = _settings(settings, costs, head=has_head(plm))
     texts = [text for text in texts if text.strip()]
@@ -114,9 +128,9 @@ def fit_together(
         if not cost.bridge.fits:
             logger.warning("bridge %r has nothing to fit", cost.bridge.registered_name)
     fitted = [k for k, cost in enumerate(costs) if cost.bridge.fits]
-    groups = _by_end_points(costs, [k for k in fitted if _has_lens(costs[k])])
+    groups = _by_end_points(costs, [k for k in fitted if has_lens(costs[k])])
     loops: dict[int, FitLoop] = {}
-    for k in (k for k in fitted if not _has_lens(costs[k])):
+    for k in (k for k in fitted if not has_lens(costs[k])):
         own = {"cost": costs[k].digest(), "cost_code": own_code(costs[k])}
         kept = snapshot(k, settings=dataclasses.asdict(chosen[FitSettings]), **own)
         loops[k] = FitLoop(costs[k], chosen[FitSettings], kept)
@@ -159,18 +173,17 @@ def fit_together(
                 for ends, group in groups.items()
             ]
             of_text = text(LensSettings, [k for group in groups.values() for k in group])
-            read_text(fits, of_text, chosen[LensSettings], progress=progress)
+            if distributed:
+                read_part(fits, of_text, chosen[LensSettings])
+            else:
+                read_text(fits, of_text, chosen[LensSettings], progress=progress)
             for group, fit in zip(groups.values(), fits, strict=True):
                 results |= dict(zip(group, fit.finish(of_text, chosen[LensSettings]), strict=True))
     for k, cost in enumerate(costs):
         more = {"text_sha256": text_sha256, "contrasts_kept": shares[k]} if k in fitted else {}
-        kind = LensSettings if _has_lens(cost) else FitSettings
+        kind = LensSettings if has_lens(cost) else FitSettings
         cost.fit_record = _record(chosen[kind], results[k], **more)
     return list(results.values())
-
-
-def _has_lens(cost: Fittable) -> bool:
-    return isinstance(cost.latent_map, Lens)
 
 
 def _by_end_points(costs: Sequence[Fittable], which: Sequence[int]) -> dict[str, list[int]]:
@@ -180,22 +193,6 @@ def _by_end_points(costs: Sequence[Fittable], which: Sequence[int]) -> dict[str,
         digest = hashlib.sha256(tensor_bytes(costs[k].end_points.rounded)).hexdigest()
         groups.setdefault(digest, []).append(k)
     return groups
-
-
-def _check(costs: Sequence[Fittable], folders: Sequence[Folder] | None, model: nn.Module) -> None:
-    if len({id(cost) for cost in costs}) < len(costs):
-        raise BadInput("a cost is given twice: it is fitted once")
-    if folders is not None and not len(costs) == len(folders) == len({Path(f) for f in folders}):
-        raise BadInput(
-            f"{len(costs)} costs and the folders {', '.join(map(str, folders))}: expected one for each"
-        )
-    for cost in costs:
-        cost.check_model(model)
-        if not cost.options["fit"]:
-            raise BadInput(
-                "this cost was made with fit=False: its latent map is random on purpose, as a control. "
-                "Use it as it is, or make one without fit=False"
-            )
 
 
 def _record(settings: TextSettings, result: FitResult, **more: Any) -> dict[str, Any]:
@@ -210,7 +207,7 @@ def _settings(given: dict[str, Any], costs: Sequence[Fittable], *, head: bool) -
     Raises:
         BadInput: for one that is none of theirs, or impossible.
     """
-    kinds = {LensSettings if _has_lens(cost) else FitSettings for cost in costs} or {FitSettings}
+    kinds = {LensSettings if has_lens(cost) else FitSettings for cost in costs} or {FitSettings}
     fields = {kind: {field.name for field in dataclasses.fields(kind)} for kind in kinds}
     known = sorted(set().union(*fields.values()))
     if unknown := sorted(set(given) - set(known)):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import bridges
 from bridges import BadInput, FitResult, LensSettings, RunningCost, Trajectory
-from bridges.fitting import lens_fit
+from bridges.fitting import lens_reading
 from bridges.fitting.batches import Batch
 from bridges.fitting.contrasts import COMMON
 from bridges.fitting.lens_fit import LensFit
@@ -275,7 +275,7 @@ def stop_at(patch: pytest.MonkeyPatch, number: int) -> None:
         original(self, sums, reading)
 
     patch.setattr(LensFit, "take", interrupted)
-    patch.setattr(lens_fit, "_SAVE_EVERY", 0)
+    patch.setattr(lens_reading, "_SAVE_EVERY", 0)
 
 
 @pytest.mark.parametrize("number", [0, 3, -1])

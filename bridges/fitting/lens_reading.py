@@ -1,0 +1,103 @@
+"""Reading text for lenses: once for all of them, alone or shared among processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from bridges.fitting.lens_fit import AT_A_TIME, LensFit
+from bridges.fitting.settings import LensSettings
+from bridges.fitting.text import FitText
+from bridges.progress import progress_bar
+
+_SAVE_EVERY = 30.0  # seconds; what is kept are sums, the same whenever
+_RAREST = 1e-8
+"""No word is taken to be rarer: else what the head all but excludes would count for most."""
+
+
+def read_text(fits: Sequence[LensFit], text: FitText, settings: LensSettings, *, progress: bool) -> None:
+    """Read the text, once for all fits; one that was interrupted earlier catches up with the others."""
+    saved = time.monotonic()
+    assert settings.max_tokens is not None
+    total = settings.max_tokens
+    start = min(fit.batches for fit in fits)
+    done = min([total, *(fit.fitted.count for fit in fits)])
+    with progress_bar(desc="fit", unit="token", total=total, initial=done, shown=progress) as bar:
+        prior = log_prior(text)
+        for fit in fits:
+            fit.log_prior = prior
+        for number, rows in _one_epoch(text, start):
+            taking = [f for f in fits if f.batches == number and f.fitted.count < total]
+            if not taking:
+                break
+            reading = text.read(number, rows)
+            for fit in taking:
+                fit.take(fit.fitted, reading)
+                fit.batches = number + 1
+            more = min(reading.count, total - done)
+            done += more
+            bar.update(more)
+            if time.monotonic() - saved > _SAVE_EVERY:
+                for fit in fits:
+                    fit.save()
+                saved = time.monotonic()
+        for reading in text.held_out():
+            for fit in fits:
+                fit.take(fit.held_out, reading)
+    for fit in fits:
+        fit.save()
+
+
+def read_part(fits: Sequence[LensFit], text: FitText, settings: LensSettings) -> None:
+    """Read this process's part of the text, one of torch.distributed's, and add up what all have read.
+
+    Every process ends with the same sums, those of one up to rounding; the held-out text is read by all.
+    """
+    assert settings.max_tokens is not None
+    rank, count = dist.get_rank(), dist.get_world_size()
+    prior = log_prior(text)
+    for fit in fits:
+        fit.log_prior = prior
+    for number, rows in _one_epoch(text, 0):
+        if fits[0].fitted.count * count >= settings.max_tokens:
+            break
+        if number % count == rank:
+            reading = text.read(number, rows)
+            for fit in fits:
+                fit.take(fit.fitted, reading)
+                fit.batches += 1
+    for reading in text.held_out():
+        for fit in fits:
+            fit.take(fit.held_out, reading)
+    for fit in fits:
+        fit.fitted.all_reduce()
+        batches = torch.tensor(fit.batches, device=text.device)
+        dist.all_reduce(batches)
+        fit.batches = int(batches)
+
+
+def log_prior(text: FitText) -> Tensor | None:
+    """The logarithm of the head's mean probabilities over held-out text, [V]; None without a head."""
+    total, count = None, 0
+    for reading in text.held_out():
+        if reading.logits is None:
+            return None
+        for logits in reading.logits.split(AT_A_TIME):
+            sums = logits.float().softmax(-1).sum(0)
+            total = sums if total is None else total + sums
+            count += len(logits)
+    return None if total is None else (total / count).clamp(min=_RAREST).log()
+
+
+def _one_epoch(text: FitText, start: int) -> Iterator[tuple[int, list[list[int]]]]:
+    """Each row once: a second reading of it would add nothing but weight."""
+    count = -(-len(text.rows) // text.settings.batch_size)
+    if start < count:
+        for number, rows in text.batches(start):
+            yield number, rows
+            if number + 1 == count:
+                return

@@ -91,8 +91,8 @@ def label_costs_table(name: str, record: dict[str, Any]) -> str:
         f"{settings['batch']}, learning rate {settings['lr']:g}, cross-entropy over the label words in "
         f"every arm, the cost's gradient {settings['ratio']:g} of its norm before the first step; "
         f"nothing selected, the last step on {found['test']} test examples at most; splits {whole}.\n",
-        "Share of an example's squared gradient at the PET's parameters that depends on its label, "
-        "before any step: "
+        "Share of the squared gradient at the PET's parameters, of 32 examples before any step, that "
+        "depends on their labels: "
         + ", ".join(f"{arm} {share:.1%}" for arm, share in found["label_share"].items())
         + ".\n",
     ]

@@ -113,9 +113,9 @@ class Comparison:
     def label_share(self, arm: str, seed: int = 0) -> float:
         """The share of a batch's squared gradient that depends on its labels, before any step.
 
-        Of 32 examples' mean cost, as it is trained on: what is left of the gradient when that of the same
-        examples with every label they might have, in the mean, is taken off, over the whole. Where labels
-        of two kinds pull the same parameters to and fro, they leave little.
+        Of 32 examples' mean cost, as it is trained on: what is left of the gradient when that of the
+        same examples with every label they might have, in the mean, is taken off, over the whole. Where
+        labels of two kinds pull the same parameters to and fro, they leave little.
         """
         model, classes = self.model(seed), len(self.asked.words)
         chosen = few_shot(self.asked.train.labels, _SHARE_EXAMPLES // classes, seed)

@@ -18,7 +18,7 @@ from torch import Tensor
 from bridges.errors import BadInput, is_number, is_whole, shown
 from bridges.storage.files import new_folder, tensor_bytes
 from bridges.storage.ownership import foreign
-from bridges.storage.shapes import LIST, OBJECT, TEXT, Each, Kind, Maybe, Optional, Shape, misfit
+from bridges.storage.shapes import OBJECT, TEXT, Each, Kind, Maybe, Optional, Shape, misfit
 
 FORMATS = {"mlp": 1, "lens": 2}
 """By what reads the states: an older version knows the first alone, and refuses the second."""
@@ -46,7 +46,7 @@ _CONFIG: dict[str, Shape | Optional] = {
     "model": OBJECT,
     "bridge": {"name": TEXT, "parameters": OBJECT},
     "map": Optional(Kind("'mlp' or 'lens'", lambda value: value in ("mlp", "lens"))),
-    "widths": LIST,
+    "widths": Kind("a list of one or more", lambda value: isinstance(value, list) and bool(value)),
     "options": Optional(Each(_OPTION)),
     "weights_sha256": Optional(TEXT),
     "fit": Maybe({"steps": _STEPS, "held_out": _CURVE, "settings": Optional(OBJECT)}),

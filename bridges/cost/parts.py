@@ -22,7 +22,7 @@ from bridges.cost.files import (
     tensors_sha256,
 )
 from bridges.cost.reader import chosen_ends, chosen_widths, make_reader, map_of, widths_of
-from bridges.errors import BadInput, check_seeds
+from bridges.errors import BadInput, check_flags, check_seeds
 from bridges.latent.end_points import EndPoints
 from bridges.latent.latent_map import Reader
 from bridges.model.spec import ModelSpec, pretrained_model
@@ -99,6 +99,7 @@ class CostParts(nn.Module):
         ends = chosen_ends(map, ends)
         spec = ModelSpec.of(model, reads)
         check_seeds(seed=seed)
+        check_flags(shuffle_ends=shuffle_ends, fit=fit)
         if not isinstance(bridge, Cost):
             bridge = catalogue.parse(bridge)
         sizes = chosen_widths(map, spec, latent_dim, widths)

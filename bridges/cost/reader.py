@@ -61,8 +61,21 @@ def make_reader(map_name: str, bridge: Cost, spec: ModelSpec, widths: Sequence[i
     """
     if map_name == "lens":
         (dim,) = widths
+        _check_takes_lens(type(bridge))
         return bridge.make_lens(spec.num_layers + 1, spec.hidden_size, dim)
     return bridge.make_map(spec.hidden_size, widths)
+
+
+def _check_takes_lens(kind: type[Cost]) -> None:
+    """Whether what last said which map a cost reads with has said so of a lens."""
+    defined = [
+        next(base for base in kind.__mro__ if name in vars(base)) for name in ("make_map", "make_lens")
+    ]
+    if defined[0] is not defined[1] and issubclass(*defined):
+        raise BadInput(
+            f"{kind.__name__} reads the states with a map of its own, and says nothing of a lens: take "
+            "map='mlp', or define make_lens beside make_map"
+        )
 
 
 def widths_of(reader: Reader) -> list[int]:

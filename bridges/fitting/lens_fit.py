@@ -83,8 +83,9 @@ class LensFit:
         if reading.logits is None:
             return self._of_words(answers)
         assert self.log_prior is not None
+        vectors = end_points.vectors.float()  # those of a cost in half precision too
         each = [
-            torch.softmax(logits.float() - self.log_prior, -1) @ end_points.vectors
+            torch.softmax(logits.float() - self.log_prior, -1) @ vectors
             for logits in reading.logits.split(AT_A_TIME)
         ]
         return torch.cat(each) if each else self._of_words(answers)

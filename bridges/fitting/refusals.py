@@ -33,6 +33,11 @@ def check_costs(costs: Sequence[Fittable], folders: Sequence[Folder] | None, mod
                 "this cost was made with fit=False: its latent map is random on purpose, as a control. "
                 "Use it as it is, or make one without fit=False"
             )
+    if len(ways := {cost.spec.reads for cost in costs}) > 1:
+        raise BadInput(
+            f"costs that read {' and '.join(map(repr, sorted(ways)))} cannot be fitted together, for "
+            "each needs other targets: fit them one after another"
+        )
 
 
 def check_shared(costs: Sequence[Fittable], folders: Sequence[Folder] | None) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from bridges.errors import BadInput, check_counts, check_seeds, is_number, shown
 
 _TOKENS_A_DIMENSION = 40
+_LEAST = 1e-12
+"""Of a ridge: with less, directions that the text has nothing of would be rounding over nothing."""
 MASKINGS = ("tokens", "words")
 
 
@@ -119,8 +121,10 @@ class LensSettings(TextSettings):
             check_counts(max_tokens=self.max_tokens)
         if self.targets not in (None, "words", "head"):
             raise BadInput(f"targets={shown(self.targets)}: expected 'words' or 'head'")
-        if self.ridge is not None and (not is_number(self.ridge) or not 0 < self.ridge < 1e9):
-            raise BadInput(f"ridge={shown(self.ridge)}: expected a number above 0, or None")
+        if self.ridge is not None and (not is_number(self.ridge) or not _LEAST <= self.ridge < 1e9):
+            raise BadInput(
+                f"ridge={shown(self.ridge)}: expected a number from {_LEAST:g}, below 1e9, or None"
+            )
 
     @property
     def most_rows(self) -> int:
@@ -128,7 +132,7 @@ class LensSettings(TextSettings):
 
     @property
     def most_tokens(self) -> int:
-        return math.ceil(self._targets / self.mask_share) + self.held_out * self.max_length
+        return math.ceil(min(self._targets / self.mask_share, 2.0**53)) + self.held_out * self.max_length
 
     @property
     def _targets(self) -> int:
@@ -161,10 +165,11 @@ def _check_share(name: str, value: object, expected: str) -> None:
 
 @dataclass(frozen=True)
 class LayerFit:
-    """How well a lens guesses the end points of held-out text at one layer.
+    """How well a lens guesses, on held-out text at one layer, what it was regressed on.
 
     Attributes:
-        r2: the share of their spread that it explains.
+        r2: the share of its spread that is explained. What the head expects is easier to guess than the
+            words that come: only fits with the same ``targets`` compare.
         ridge: the strength of its regression.
     """
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from bridges.errors import BadInput
+from bridges.errors import BadInput, shown
 from bridges.fitting.contrasts import COMMON, shares_kept
 from bridges.fitting.fittable import Fittable
 from bridges.fitting.lens_fit import LensFit
@@ -68,8 +68,8 @@ def fit(
 
     Raises:
         BadInput: for a cost made with ``fit=False``, a model it was not made for, unknown or impossible
-            settings, empty text, a state that belongs to another fit, or a folder in which another fit
-            is running.
+            settings, empty text or none, a state that belongs to another fit, or a folder in which
+            another fit is running.
     """
     folders = None if folder is None else [folder]
     [result] = fit_together(
@@ -98,7 +98,8 @@ def fit_together(
 ) -> list[FitResult]:
     """Fit several costs of one model on the same text, which the model then reads once for all.
 
-    Each comes out as from a `fit` of its own, to the same bits; arguments and errors are as there.
+    Each comes out as from a `fit` of its own, to the same bits; arguments and errors are as there. Costs
+    that read other states than each other (``cost.reads``) are refused.
 
     Args:
         costs: made for ``model``, each given once.
@@ -112,10 +113,11 @@ def fit_together(
         check_shared(costs, folders)
     plm: Any = pretrained_model(model)
     chosen = _settings(settings, costs, head=has_head(plm))
-    texts = [text for text in texts if text.strip()]
+    texts = _not_blank(texts)
     text_sha256 = hashlib.sha256("\0".join(texts).encode()).hexdigest()
     made_of = {
         "text": text_sha256,
+        "reads": costs[0].spec.reads if costs else None,
         **({} if folders is None else model_identity(model, tokenizer)),
         "code": source_digest(*FIT),
         "versions": versions(),
@@ -182,6 +184,7 @@ def fit_together(
     for k, cost in enumerate(costs):
         more = {"text_sha256": text_sha256, "contrasts_kept": shares[k]} if k in fitted else {}
         kind = LensSettings if has_lens(cost) else FitSettings
+        cost.options.pop("adapted", None)  # the fit has made the lens anew
         cost.fit_record = _record(chosen[kind], results[k], **more)
     return list(results.values())
 
@@ -193,6 +196,23 @@ def _by_end_points(costs: Sequence[Fittable], which: Sequence[int]) -> dict[str,
         digest = hashlib.sha256(tensor_bytes(costs[k].end_points.rounded)).hexdigest()
         groups.setdefault(digest, []).append(k)
     return groups
+
+
+def _not_blank(texts: Iterable[str]) -> list[str]:
+    """The texts that have anything in them.
+
+    Raises:
+        BadInput: for anything else, and for a single text, whose letters are none.
+    """
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+        raise BadInput(f"texts={shown(texts)}: expected several texts, such as a list of them")
+    found = []
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise BadInput(f"item {number} of texts is {shown(text)}: expected a text")
+        if text.strip():
+            found.append(text)
+    return found
 
 
 def _record(settings: TextSettings, result: FitResult, **more: Any) -> dict[str, Any]:

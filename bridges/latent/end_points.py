@@ -44,8 +44,8 @@ class EndPoints(nn.Module):
                 does not hide in what they differ.
 
         Raises:
-            BadInput: if d exceeds the rank the matrix can have, an embedding is not finite, or ``ends``
-                is neither.
+            BadInput: if d exceeds the rank the matrix can have, an embedding is not finite or all are
+                the same, or ``ends`` is neither.
         """
         if ends not in ENDS:
             raise BadInput(f"ends={shown(ends)}: expected {' or '.join(map(repr, ENDS))}")
@@ -63,6 +63,8 @@ class EndPoints(nn.Module):
             empty = spread <= spread[0] * width * torch.finfo(torch.float64).eps
             projected = projected * torch.where(empty, 0, spread.clamp(min=spread[0] * 1e-300).rsqrt())
         length = projected.norm(dim=1, keepdim=True)
+        if not length.any():
+            raise BadInput("the word embeddings are all the same: is the model loaded?")
         tiny = torch.finfo(torch.float64).tiny
         return cls((projected / length.clamp(min=tiny)).to(torch.float32), axes)
 

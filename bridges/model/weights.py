@@ -25,7 +25,7 @@ def pretrained_model(model: nn.Module) -> PreTrainedModel:
     Raises:
         BadInput: if there is none.
     """
-    for module in model.modules():
+    for module in model.modules() if isinstance(model, nn.Module) else ():
         if isinstance(module, PreTrainedModel):
             return module
     raise BadInput(

@@ -170,14 +170,14 @@ def _refuse_useless(map_name: str) -> None:
 
 
 def _outcome(result: bridges.FitResult) -> str:
-    """The held-out cost; of a lens also what it guesses of held-out end points along the path."""
+    """The held-out cost; of a lens also its held-out R2 along the path."""
     first = result.held_out[0][1]
     if not result.layers:
         steps = f"best at step {result.best_step} of {result.steps}"
         return f"held-out cost {first:.4f} -> {result.best:.4f} ({steps})"
     last = len(result.layers) - 1
     shares = [f"{result.layers[k].r2:.3f} at layer {k}" for k in sorted({0, (last + 1) // 2, last})]
-    return f"held-out cost {first:.4f}, R2 of the end points {', '.join(shares)}"
+    return f"held-out cost {first:.4f}, R2 of the lens {', '.join(shares)}"
 
 
 def _state_folder(out: Path) -> Path:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bridges import BadInput, LabelEnds, RunningCost, Trajectory
+from bridges.errors import shown
+from bridges.model.undisturbed import undisturbed
+from pets.plug.refusals import check_cost
 from pets.plug.regularize import regularize
 from pets.tasks.verbalizer import Verbalizer
 
@@ -59,16 +62,18 @@ def adapt(
         BadInput: for a cost without a lens, labels that are tokens of their own, no examples, or fewer
             than two of a label; and as `pets.regularize`.
     """
+    check_cost(cost)
     if cost.latent_map.reads_context:
         raise BadInput("only a lens can be adapted in closed form: make the cost with map='lens'")
-    gathering, training = _Gathering(cost), model.training
-    model.eval()
-    try:
-        with regularize(model, gathering, verbalizer=verbalizer, in_eval=True), torch.no_grad():
-            for batch in batches:
-                model(**batch)
-    finally:
-        model.train(training)
+    cost.check_model(model)
+    gathering = _Gathering(cost)
+    with (
+        undisturbed(model),
+        regularize(model, gathering, verbalizer=verbalizer, in_eval=True),
+        torch.no_grad(),
+    ):
+        for batch in _checked(batches):
+            model(**batch)
     if not gathering.answers:
         raise BadInput("there are no labelled examples to adapt to: give two or more of each label")
     if gathering.labels is None:
@@ -79,3 +84,16 @@ def adapt(
     states, answers = torch.cat(gathering.states, 1), torch.cat(gathering.answers)
     rows = torch.arange(len(answers), device=answers.device)
     return cost.adapted(Trajectory(states, states[:, :0], rows), answers, gathering.labels)
+
+
+def _checked(batches: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(batches, Mapping) or not isinstance(batches, Iterable):
+        raise BadInput(
+            f"batches are a {type(batches).__name__}: expected several, such as a list of them"
+        )
+    for number, batch in enumerate(batches):
+        if not isinstance(batch, Mapping):
+            raise BadInput(
+                f"batch {number} is {shown(batch)}: expected what the model is called with, by name"
+            )
+        yield batch

@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from bridges import BadInput, LabelEnds, RunningCost
+from bridges.errors import shown
 from bridges.model.positions import IGNORED
 from pets.tasks.verbalizer import Verbalizer
 
@@ -185,10 +186,12 @@ def label_targets(
     """How the labels of a model become targets.
 
     Raises:
-        BadInput: for a classifier without a verbalizer or with one for another number of classes, or a
-            language model with label words of several tokens.
+        BadInput: for a verbalizer that is none, a classifier without one or with one for another number
+            of classes, or a language model with label words of several tokens.
     """
     of_model = getattr(model, "verbalizer", None)  # whose labels are classes then
+    if verbalizer is not None and not isinstance(verbalizer, Verbalizer):
+        raise BadInput(f"verbalizer={shown(verbalizer)}: expected a pets.Verbalizer; {_HOW}")
     verbalizer = verbalizer or of_model
     kind = type(plm).__name__
     classifies = kind in _SEQUENCE or kind in _TOKEN

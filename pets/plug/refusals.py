@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bridges import BadInput, RunningCost
+from bridges.errors import shown
 from bridges.model.spec import pretrained_model
 from pets.plug.calls import Call
 from pets.plug.entry import is_entered, is_replaced
@@ -18,6 +19,18 @@ logger = logging.getLogger(__name__)
 _SFT = "for TRL's SFTTrainer see examples/sft_trl.py"
 
 
+def check_cost(cost: object) -> None:
+    """Whether it is one, and no name or folder of one.
+
+    Raises:
+        BadInput: if not.
+    """
+    if not isinstance(cost, RunningCost):
+        raise BadInput(
+            f"cost={shown(cost)}: expected a bridges.RunningCost, as for_model or from_pretrained gives"
+        )
+
+
 def check_pluggable(model: nn.Module, cost: RunningCost, *, same_weights: bool) -> None:
     """Whether a cost can be plugged into a model.
 
@@ -25,6 +38,7 @@ def check_pluggable(model: nn.Module, cost: RunningCost, *, same_weights: bool) 
         BadInput: if it was made for another one, or reads states in a way of its own, or the model has
             a running cost already.
     """
+    check_cost(cost)
     cost.check_model(model, same_weights=same_weights)
     if is_entered(pretrained_model(model)):
         raise BadInput("this model already has a running cost: call remove() on its handle first")

@@ -219,7 +219,7 @@ def test_fit_makes_a_lens(run: Run, model: Path, text: Path, tune: Run) -> None:
     code, shown, _ = run(*base, "--latent-dim", 5, "--tokens", 200, "--ridge", 0.1, "--out", "c")
     assert code == 0
     pattern = (
-        r"held-out cost \d\.\d{4}, R2 of the end points -?\d\.\d{3} at layer 0, "
+        r"held-out cost \d\.\d{4}, R2 of the lens -?\d\.\d{3} at layer 0, "
         r"-?\d\.\d{3} at layer 2, -?\d\.\d{3} at layer 3\n"
         r"\d+% of what tells common words apart is left in 5 dimensions\nwrote c\n"
     )
@@ -256,7 +256,7 @@ def test_fit_ignores_no_option(run: Run, model: Path, text: Path) -> None:
     refused(run(*lens, "--steps", 9, "--lr", 0.1), "--steps and --lr with --map lens")
     refused(run(*base, "--tokens", 9), "--tokens with --map mlp: only --map lens takes it")
     refused(run(*base, "--ridge", 0.1), "--ridge with --map mlp")
-    refused(run(*lens, "--ridge", 0), "ridge=0.0: expected a number above 0")
+    refused(run(*lens, "--ridge", 0), "ridge=0.0: expected a number from 1e-12")
     refused(run(*lens, "--bridge", "sde"), "the drift of 'sde'", "use map='mlp'")
     assert run(*base, "--map", "probe")[0] == 2
     assert not Path("c").exists()

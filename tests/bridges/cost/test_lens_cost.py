@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import bridges
 from bridges import BadInput, EndPoints, RunningCost
 from bridges.cost.files import tensors_sha256
+from bridges.latent.latent_map import Layers
 from bridges.latent.lens import Lens
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -186,6 +187,36 @@ def test_a_lens_that_cannot_be_made_is_refused() -> None:
     new_cost(model, bridges.get("ou", theta=[1.0] * 6))
 
 
+class OwnMap(bridges.GaussianBridge):
+    """Reads with a map that no lens can stand for; its subclass says which lens can."""
+
+    def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return t, t * (1 - t)
+
+    def make_map(self, hidden_size: int, widths: Any) -> Layers:
+        return Layers(hidden_size, widths)
+
+
+class OwnLens(OwnMap):
+    def make_lens(self, num_states: int, hidden_size: int, dim: int) -> Lens:
+        return Lens(num_states, hidden_size, dim)
+
+
+def test_a_bridge_with_a_map_of_its_own_takes_no_lens_that_it_did_not_make() -> None:
+    model = tiny_bert()
+    with pytest.raises(BadInput, match="OwnMap reads the states with a map of its own"):
+        new_cost(model, OwnMap())
+    assert isinstance(new_cost(model, OwnLens()).latent_map, Lens)
+
+
+@pytest.mark.parametrize("name", ["fit", "shuffle_ends"])
+@pytest.mark.parametrize("value", [0, 1, None, "no"])
+def test_what_is_neither_true_nor_false_is_refused(name: str, value: Any) -> None:
+    """It is kept in the files, which would not be read again."""
+    with pytest.raises(BadInput, match=f"{name}={value!r}: expected True or False"):
+        new_cost(tiny_bert(), **{name: value})
+
+
 # Its files
 
 
@@ -272,6 +303,7 @@ TAMPERED: dict[str, tuple[dict[str, Any], dict[str, Tensor], str]] = {
     "no map": ({"map": None}, {}, "has format 2, expected 1"),
     "the published map": ({"map": "mlp", "format": 1}, {}, "does not fit its config"),
     "another map": ({"map": "probe"}, {}, "has format 2, expected 1|map is 'probe'"),
+    "no widths": ({"widths": []}, {}, "widths is .*, expected a list of one or more"),
     "several widths": ({"widths": [8, 6]}, {}, "malformed"),
     "an sde": ({"bridge": {"name": "sde", "parameters": {}}}, {}, "the drift of 'sde'"),
 }

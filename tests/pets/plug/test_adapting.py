@@ -92,6 +92,51 @@ def test_model_and_cost_are_left_as_they_were() -> None:
         assert model(**batches()[0]).running_cost is not None
 
 
+def test_each_module_keeps_its_own_mode() -> None:
+    """As where a part of a model is frozen in eval mode while the rest is trained."""
+    plm = tiny_bert()
+    cost, model = fitted(plm), classifier(plm).train()
+    plm.bert.embeddings.eval()
+    modules = dict(model.named_modules())
+    before = {name: module.training for name, module in modules.items()}
+    assert set(before.values()) == {True, False}
+    pets.adapt(cost, model, batches())
+    assert {name: module.training for name, module in modules.items()} == before
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (batches()[0], "batches are a dict: expected several"),
+        (None, "batches are a NoneType: expected several"),
+        ([None], "batch 0 is None: expected what the model is called with"),
+    ],
+)
+def test_what_is_no_list_of_batches_is_refused(given: Any, message: str) -> None:
+    plm = tiny_bert()
+    with pytest.raises(BadInput, match=message):
+        pets.adapt(RunningCost.for_model(plm, map="lens", latent_dim=8), classifier(plm), given)
+
+
+@pytest.mark.parametrize("cost", [None, "lens-bert"])
+def test_what_is_no_cost_is_refused(cost: Any) -> None:
+    plm = tiny_bert()
+    with pytest.raises(BadInput, match=r"expected a bridges\.RunningCost"):
+        pets.adapt(cost, classifier(plm), batches())
+    with pytest.raises(BadInput, match=r"expected a bridges\.RunningCost"):
+        pets.regularize(plm, cost)
+
+
+@pytest.mark.parametrize("words", ["bad", {"negative": "bad", "positive": "good"}])
+def test_what_is_no_verbalizer_is_refused(words: Any) -> None:
+    plm = tiny_bert()
+    cost = RunningCost.for_model(plm, map="lens", latent_dim=8, fit=False)
+    with pytest.raises(BadInput, match=r"expected a pets\.Verbalizer"):
+        pets.adapt(cost, plm, batches(), verbalizer=words)
+    with pytest.raises(BadInput, match=r"expected a pets\.Verbalizer"):
+        pets.regularize(plm, cost, verbalizer=words)
+
+
 def test_it_is_saved_and_works_as_any_other(tmp_path: Any) -> None:
     plm = tiny_bert()
     model = classifier(plm).train()

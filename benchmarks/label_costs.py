@@ -5,7 +5,8 @@
 
 LoRA on the queries and values; cross-entropy over the task's words in every arm, and in every arm but
 the first a running cost beside it, whose weight makes the norm of its gradient at the PET's parameters
-``--ratio`` times that of cross-entropy before the first step. Nothing is selected: the last step is
+``--ratio`` times that of cross-entropy before the first step (an adapted lens has the weight of the lens
+that it was). Nothing is selected: the last step is
 reported, on the same test examples for all. Also measured, before any step: the share of each gradient
 that depends on the label. What is done is kept in the result file: the same command goes on.
 """
@@ -113,9 +114,9 @@ class Comparison:
     def label_share(self, arm: str, seed: int = 0) -> float:
         """The share of a batch's squared gradient that depends on its labels, before any step.
 
-        Of 32 examples' mean cost, as it is trained on: what is left of the gradient when that of the
-        same examples with every label they might have, in the mean, is taken off, over the whole. Where
-        labels of two kinds pull the same parameters to and fro, they leave little.
+        Of 32 examples' mean cost, as it is trained on: the mean of the gradients with every label they
+        might have is what labels have no part in, the rest what they have; the squares of the second
+        over those of both. Where labels of two kinds pull parameters to and fro, they leave little.
         """
         model, classes = self.model(seed), len(self.asked.words)
         chosen = few_shot(self.asked.train.labels, _SHARE_EXAMPLES // classes, seed)
@@ -126,10 +127,11 @@ class Comparison:
             found = _gradients(task if running is None else running, model)
             return torch.cat([g.flatten() for g in found]).double()
 
-        own = gradient(self.labels(chosen))
         every = [gradient(torch.full((len(chosen),), c)) for c in range(classes)]
+        without = torch.stack(every).mean(0)
+        apart = float((gradient(self.labels(chosen)) - without).square().sum())
         unload(model)
-        return float((own - torch.stack(every).mean(0)).square().sum() / own.square().sum())
+        return apart / (apart + float(without.square().sum()))
 
     def run(self, arm: str, split: int) -> dict[str, Any]:
         """One PET, tuned and scored."""
@@ -138,7 +140,9 @@ class Comparison:
         model = self.model(split)
         cost = self.adapted(arm, model, train)
         optimizer = torch.optim.AdamW(_trained(model), lr=self.settings["lr"], foreach=False)
-        weight = 0.0 if cost is None else self.weight(model, train, cost)
+        # An adapted reader has seen these labels: by itself it would have no gradient to speak of.
+        plain = self.costs.get(arm.replace("adapted ", ""))
+        weight = 0.0 if plain is None else self.weight(model, train, plain)
         order: list[int] = []
         for step in range(self.settings["steps"]):
             if len(order) < self.settings["batch"]:

@@ -24,6 +24,8 @@ from bridges.errors import BadInput, is_whole, shown
 
 STRENGTHS = tuple(10 ** (power / 4) for power in range(-12, 5))
 """Of the ridge, those that are tried: shares of N times the mean squared length of a centred example."""
+_MOST = 4096
+"""Examples: several N x N matrices a layer are held in memory, and each is decomposed."""
 _LENS_SHARE = 0.05  # of the prior variance, along what the lens reads: .05 and .2 were alike
 _SAME = 1e-6  # between end points of unit length
 _NOTHING = 1e-10  # of the spread of the examples
@@ -106,7 +108,7 @@ def adapt(
 
     Raises:
         BadInput: for shapes that do not fit, values that are not finite, ends that are all the same, or
-            a label with fewer than two examples.
+            a label with fewer than two examples, or more than 4096 examples.
     """
     damped = states.new_zeros(*states.shape[::2], 0) if damped is None else damped
     weight, bias, x, ends, damped = (
@@ -211,6 +213,11 @@ def _check(
     count = len(ends)
     if labels.is_floating_point() or not ((labels >= 0) & (labels < count)).all():
         raise BadInput(f"labels {shown(labels.tolist())}: expected whole numbers from 0 to {count - 1}")
+    if len(labels) > _MOST:
+        raise BadInput(
+            f"{len(labels)} examples to adapt a lens to: expected at most {_MOST}, for their N x N "
+            "matrices are held in memory; give some of each label"
+        )
     numbers = labels.bincount(minlength=count).tolist()
     if count < 2 or min(numbers) < 2:
         raise BadInput(f"{numbers} examples of the labels: expected at least two labels, each twice")

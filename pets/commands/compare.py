@@ -56,8 +56,9 @@ from pets.study.compare.run import compare as run
     names=bridges.available,
     multiple=True,
     metavar="ARM...",
-    help="{names}; with parameters, ou:theta=2, read through a lens, ou@lens, or a control of a fitted "
-    "cost, brownian@random-map or brownian@lens@shuffled-ends. The PET alone, vanilla, is always there.",
+    help="{names}; with parameters, ou:theta=2, read through a lens, ou@lens, or one that learns from "
+    "the training examples too, ou@adapted, or a control of a fitted cost, "
+    "brownian@random-map or brownian@lens@shuffled-ends. The PET alone, vanilla, is always there.",
 )
 @click.option(
     "--regularizers",

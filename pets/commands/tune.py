@@ -154,6 +154,8 @@ def tune(
         adapt=adapt,
         protocol=protocol,
     )
+    if cost_folder is None and regularizer is None:
+        _refuse_strengths(weight, schedule)
     is_main = joined().is_main
     if not is_main:
         logging.disable(logging.WARNING)  # the first process says it all
@@ -189,6 +191,23 @@ def _regularizer(text: str | None, weight: float | None) -> tuple[str | None, fl
     if None not in (own, weight) and own != weight:
         raise BadInput(f"--regularizer {text} with --weight {weight}: give one of the two numbers")
     return name, weight if own is None else own
+
+
+def _refuse_strengths(weight: float | None, schedule: str) -> None:
+    """They are of nothing, where a PET is tuned alone.
+
+    Raises:
+        BadInput: if one is given.
+    """
+    given = [
+        *(["--weight"] if weight is not None else []),
+        *(["--schedule"] if schedule != CONSTANT else []),
+    ]
+    if given:
+        raise BadInput(
+            f"{' and '.join(given)} with neither --cost nor --regularizer: there is nothing to weigh, "
+            "leave it out"
+        )
 
 
 def _plain(text: str) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bridges import BadInput, LabelEnds, RunningCost, Trajectory
 from bridges.errors import shown
+from bridges.model.spec import pretrained_model
 from bridges.model.undisturbed import undisturbed
 from pets.plug.refusals import check_cost
 from pets.plug.regularize import regularize
@@ -59,13 +60,13 @@ def adapt(
         Another cost, of the same bridge.
 
     Raises:
-        BadInput: for a cost without a lens, labels that are tokens of their own, no examples, or fewer
-            than two of a label; and as `pets.regularize`.
+        BadInput: for a cost without a lens, labels that are tokens of their own, no examples, fewer than
+            two of a label, or thousands in all; and as `pets.regularize`.
     """
     check_cost(cost)
     if cost.latent_map.reads_context:
         raise BadInput("only a lens can be adapted in closed form: make the cost with map='lens'")
-    cost.check_model(model)
+    pretrained_model(model)  # is one at all
     gathering = _Gathering(cost)
     with (
         undisturbed(model),

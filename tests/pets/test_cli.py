@@ -236,7 +236,7 @@ def test_fit_makes_a_lens(run: Run, model: Path, text: Path, tune: Run) -> None:
     assert plain.options["ends"] == "pca"
     assert plain.fit_record is not None
     settings = plain.fit_record["settings"]
-    assert (settings["max_tokens"], settings["ridge"]) == (30 * 32, None)  # of the states' width
+    assert (settings["max_tokens"], settings["ridge"]) == (40 * 32, None)  # of the states' width
 
 
 def test_fit_of_a_published_map_says_what_its_axes_keep(run: Run, model: Path, text: Path) -> None:
@@ -502,6 +502,13 @@ def test_the_demo_takes_no_place_that_is_not_its_own(run: Run, name: str) -> Non
         Path("demo", name).write_text("mine")
     refused(run("demo", "--out", "demo"), name)
     assert [p.name for p in Path("demo").iterdir()] == [name]
+
+
+def test_tune_of_a_pet_alone_takes_no_strength(tune: Run) -> None:
+    refused(tune("--weight", 0.9), "--weight with neither --cost nor --regularizer")
+    refused(tune("--schedule", "linear"), "--schedule with neither --cost nor --regularizer")
+    refused(tune("--weight", 1, "--schedule", "cosine"), "--weight and --schedule with neither")
+    assert not Path("runs").exists()
 
 
 def test_tune_takes_a_protocol_and_a_schedule_and_fit_whole_words(

@@ -269,6 +269,11 @@ def test_input_that_does_not_fit_is_refused(name: str, change: Any, message: str
         adapt(**{**given, name: change(given)})
 
 
+def test_more_examples_than_memory_holds_the_matrices_of_are_refused() -> None:
+    with pytest.raises(BadInput, match="4098 examples to adapt a lens to: expected at most 4096"):
+        adapt(**problem(each=2049))
+
+
 @pytest.mark.parametrize("rank", [0, WIDTH, 2.0])
 def test_a_rank_that_does_not_fit_is_refused(rank: int) -> None:
     with pytest.raises(BadInput, match=f"expected 1 to {WIDTH - 1}"):

@@ -194,20 +194,16 @@ def _regularizer(text: str | None, weight: float | None) -> tuple[str | None, fl
 
 
 def _refuse_strengths(weight: float | None, schedule: str) -> None:
-    """They are of nothing, where a PET is tuned alone.
+    """They are of nothing, where a PET is tuned alone; a weight, which scripts may always give, is let be.
 
     Raises:
-        BadInput: if one is given.
+        BadInput: if there is a schedule.
     """
-    given = [
-        *(["--weight"] if weight is not None else []),
-        *(["--schedule"] if schedule != CONSTANT else []),
-    ]
-    if given:
-        raise BadInput(
-            f"{' and '.join(given)} with neither --cost nor --regularizer: there is nothing to weigh, "
-            "leave it out"
-        )
+    alone = "with neither --cost nor --regularizer: there is nothing to weigh"
+    if schedule != CONSTANT:
+        raise BadInput(f"--schedule {alone}, leave it out")
+    if weight is not None:
+        logging.getLogger(__name__).warning("--weight %s", alone)
 
 
 def _plain(text: str) -> str:

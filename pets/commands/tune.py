@@ -194,7 +194,7 @@ def _regularizer(text: str | None, weight: float | None) -> tuple[str | None, fl
 
 
 def _refuse_strengths(weight: float | None, schedule: str) -> None:
-    """They are of nothing, where a PET is tuned alone; a weight, which scripts may always give, is let be.
+    """They are of nothing where a PET is tuned alone; a weight, as scripts may give it always, is let be.
 
     Raises:
         BadInput: if there is a schedule.

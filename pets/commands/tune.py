@@ -194,7 +194,7 @@ def _regularizer(text: str | None, weight: float | None) -> tuple[str | None, fl
 
 
 def _refuse_strengths(weight: float | None, schedule: str) -> None:
-    """They are of nothing where a PET is tuned alone; a weight is let be, as scripts may always give one.
+    """They are of nothing where a PET is tuned alone; a weight is let be, since scripts may give one.
 
     Raises:
         BadInput: if there is a schedule.

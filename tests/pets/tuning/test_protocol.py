@@ -19,7 +19,7 @@ from pets.tasks.base import Example, TaskData
 from pets.tasks.glue import SST2
 from pets.tasks.protocol import OURS, PROTOCOLS, PUBLISHED
 from pets.tuning.evaluation import score
-from pets.tuning.settings import TuneSettings
+from pets.tuning.settings import CAME_LATER, TuneSettings
 from pets.tuning.tune import data_sha256, prepared, tune
 
 WORDS = ("film", "book", "story", "dog", "cat", "bird")
@@ -72,7 +72,7 @@ def test_a_protocol_is_part_of_the_identity_where_it_is_not_ours() -> None:
     assert "protocol" not in TuneSettings().identity
     assert SETTINGS.identity["protocol"] == "published"
     names = {field.name for field in dataclasses.fields(TuneSettings)}
-    assert names - set(TuneSettings().identity) == {"protocol", "schedule"}
+    assert names - set(TuneSettings().identity) == set(CAME_LATER)
 
 
 def test_an_unknown_protocol_is_refused_by_name() -> None:

@@ -26,6 +26,8 @@ def reader_table(name: str, record: dict[str, Any]) -> str:
         "least and the most of (AUC - 0.5) over the head's own (AUC - 0.5) in the upper third of the "
         "layers. The logit lens is the head read at every layer.\n",
     ]
+    if "note" in found:
+        lines.append(f"{found['note']}\n")
     for entry, fit in found["readers"].items():
         own = [layer["r2"] for layer in fit["fit"].get("layers", [])]
         what = f"{entry}: fitted in {fit['seconds']:.0f} s"

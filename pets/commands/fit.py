@@ -112,6 +112,8 @@ def fit(
     _refuse_useless(map_name)
     unfinished = _state_folder(out)
     fits = control != "random-map"
+    if not fits:
+        _refuse_useless(map_name, fits=False)
     if fits != bool(texts):
         raise BadInput(
             "no text: give --text FILE to fit on"
@@ -155,8 +157,8 @@ def fit(
     click.echo(f"wrote {out}")
 
 
-def _refuse_useless(map_name: str) -> None:
-    """Options that the map takes no notice of.
+def _refuse_useless(map_name: str, *, fits: bool = True) -> None:
+    """Options that the map takes no notice of; of a lens that is not fitted, all that are its own.
 
     Raises:
         BadInput: if one is given.
@@ -164,6 +166,9 @@ def _refuse_useless(map_name: str) -> None:
     context = click.get_current_context()
     for other, options in (("mlp", ("steps", "lr")), ("lens", ("tokens", "ridge"))):
         given = [o for o in options if context.get_parameter_source(o) != ParameterSource.DEFAULT]
+        if not fits and other == "lens" and given:
+            words = " and ".join(f"--{option}" for option in given)
+            raise BadInput(f"{words} with --control random-map: nothing is fitted, leave it out")
         if map_name != other and given:
             words = " and ".join(f"--{option}" for option in given)
             raise BadInput(f"{words} with --map {map_name}: only --map {other} takes it, leave it out")

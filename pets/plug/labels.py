@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from bridges import BadInput, LabelEnds, RunningCost
 from bridges.errors import shown
 from bridges.model.positions import IGNORED
 from pets.tasks.verbalizer import Verbalizer
+
+logger = logging.getLogger(__name__)
 
 _SEQUENCE = frozenset(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values())
 _TOKEN = frozenset(MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES.values())
@@ -200,6 +203,11 @@ def label_targets(
             raise BadInput(f"the labels of a {kind} are classes, which have no end points: {_HOW}")
         return TokenTargets()
     ends = verbalizer.ends(cost)
+    if cost.bridge.contrasts and len(ends) == 1:
+        logger.warning(
+            "the cost %r tells a label from others, and the verbalizer has one label: it will be 0",
+            cost.bridge.registered_name,
+        )
     if classifies and len(verbalizer) != plm.config.num_labels:
         raise BadInput(
             f"the verbalizer has {len(verbalizer)} labels ({', '.join(verbalizer.labels)}) and the "

@@ -530,3 +530,12 @@ def test_tune_takes_a_protocol_and_a_schedule_and_fit_whole_words(
     code, out, err = run("tune", *args, "--protocol", "paper")
     assert code == 2
     assert "'paper' is not one of 'ours', 'published'" in err
+
+
+def test_what_a_lens_that_is_not_fitted_takes_no_notice_of(run: Run, model: Path) -> None:
+    given = ("fit", "--model", model, "--map", "lens", "--control", "random-map", "--out", "random")
+    message = "--tokens and --ridge with --control random-map: nothing is fitted"
+    refused(run(*given, "--tokens", 9, "--ridge", 0.1), message)
+    assert not Path("random").exists()
+    code, *_ = run(*given)
+    assert code == 0

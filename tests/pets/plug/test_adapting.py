@@ -182,3 +182,13 @@ def test_what_cannot_be_adapted_is_refused() -> None:
     other = RunningCost.for_model(tiny_bert(seed=1), "brownian", map="lens", latent_dim=8)
     with pytest.raises(BadInput, match="does not fit the model"):
         pets.adapt(other, model, batches())
+
+
+def test_a_cost_about_the_label_warns_where_there_is_but_one(caplog: pytest.LogCaptureFixture) -> None:
+    plm = tiny_bert()
+    one = Verbalizer.of_words(TOKENIZER, ["bad"])
+    for bridge, warned in (("posterior", True), ("axis", True), ("brownian", False)):
+        caplog.clear()
+        cost = RunningCost.for_model(plm, bridge, map="lens", latent_dim=8)
+        pets.regularize(plm, cost, 0.5, verbalizer=one).remove()
+        assert ("the verbalizer has one label" in caplog.text) == warned

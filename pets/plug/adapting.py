@@ -46,7 +46,9 @@ def adapt(
     """A cost for a task: its lens has also learned from labelled examples, in closed form.
 
     A lens is made from text and never saw the task; a few examples of each label are enough for it to
-    read as much as a linear probe does. The model reads them once, in eval mode and without gradients,
+    read as much as a linear probe does. Of those examples it knows the labels already, so on them a cost
+    like "posterior" is small at first and pulls little: where there are enough, adapt to some of the
+    training examples and tune on all. The model reads them once, in eval mode and without gradients,
     and is left as it was.
 
     Args:

@@ -30,22 +30,25 @@ from benchmarks.environment import RESULTS, environment, to_json
 from benchmarks.natural import TEMPLATES, Asked, few_shot, forward, look, one_against_rest
 from benchmarks.reader import BY_STEPS, load
 from bridges import RunningCost, fit_together
+from bridges.fitting.refusals import has_lens
 from bridges.seeds import generator
 from bridges.storage.files import write_text
 from pets.commands.options import ManyValues, read_lines
 from pets.tuning.models import unload
 
 VANILLA = "vanilla"
+_ADAPTED = "adapted "
 ARMS: dict[str, dict[str, Any] | None] = {
     VANILLA: None,
     "brownian, published": {"bridge": "brownian", "map": "mlp"},
     "brownian, lens": {"bridge": "brownian", "map": "lens"},
     "posterior, lens": {"bridge": "posterior", "map": "lens"},
-    "posterior, adapted lens": {"bridge": "posterior", "map": "lens", "adapt": True},
+    "posterior, adapted lens": None,
     "axis, lens": {"bridge": "axis", "map": "lens"},
-    "axis, adapted lens": {"bridge": "axis", "map": "lens", "adapt": True},
+    "axis, adapted lens": None,
     "posterior, random lens": {"bridge": "posterior", "map": "lens", "fit": False},
 }
+"""Their costs; none for an arm that has another's, adapted in each run."""
 _SHARE_EXAMPLES = 32
 
 
@@ -64,10 +67,14 @@ class Comparison:
         self.plm, self.asked, self.costs, self.settings = plm, asked, costs, settings
         self.reader = costs["brownian, lens"]
 
+    def plain(self, arm: str) -> RunningCost | None:
+        """The cost of an arm before it is adapted, which is another arm's too."""
+        return self.costs.get(arm.replace(_ADAPTED, ""))
+
     def adapted(self, arm: str, model: nn.Module, train: Sequence[int]) -> RunningCost | None:
         """The cost of an arm; where it says so, adapted to training examples before any step."""
-        cost = self.costs.get(arm.replace("adapted ", ""))
-        if cost is None or "adapted" not in arm:
+        cost = self.plain(arm)
+        if cost is None or _ADAPTED not in arm:
             return cost
         part = self.asked.train.part(train)
         path, _ = look(model, self.asked, part, cost)
@@ -141,7 +148,7 @@ class Comparison:
         cost = self.adapted(arm, model, train)
         optimizer = torch.optim.AdamW(_trained(model), lr=self.settings["lr"], foreach=False)
         # An adapted reader has seen these labels: by itself it would have no gradient to speak of.
-        plain = self.costs.get(arm.replace("adapted ", ""))
+        plain = self.plain(arm)
         weight = 0.0 if plain is None else self.weight(model, train, plain)
         order: list[int] = []
         for step in range(self.settings["steps"]):
@@ -187,7 +194,7 @@ def fitted(
     costs: dict[str, RunningCost] = {}
     missing: dict[str, RunningCost] = {}
     for arm, options in ARMS.items():
-        if options is None or "adapt" in options:
+        if options is None:
             continue
         where = _place(folder, arm)
         if where.exists():
@@ -198,7 +205,7 @@ def fitted(
             missing[arm] = made
         else:
             costs[arm] = made
-    by_steps = {arm: cost for arm, cost in missing.items() if cost.latent_map.reads_context}
+    by_steps = {arm: cost for arm, cost in missing.items() if not has_lens(cost)}
     at_once = {arm: cost for arm, cost in missing.items() if arm not in by_steps}
     if by_steps:
         several = list(by_steps.values())

@@ -168,6 +168,17 @@ class RunningCost(CostParts):
             context=self.latent_map.reads_context,
         )
 
+    @property
+    def lens(self) -> Lens:
+        """What a cost is adapted by.
+
+        Raises:
+            BadInput: for a cost without one.
+        """
+        if not isinstance(self.latent_map, Lens):
+            raise BadInput("only a lens can be adapted in closed form: make the cost with map='lens'")
+        return self.latent_map
+
     def adapted(self, trajectory: Trajectory, answers: Tensor, labels: LabelEnds) -> RunningCost:
         """A cost whose lens has also learned from labelled examples, in closed form.
 
@@ -182,13 +193,10 @@ class RunningCost(CostParts):
         Raises:
             BadInput: for a cost without a lens, or a label with fewer than two examples.
         """
-        lens = self.latent_map
-        if not isinstance(lens, Lens):
-            raise BadInput("only a lens can be adapted in closed form: make the cost with map='lens'")
+        lens = self.lens
         found = adapt(lens.weight, lens.bias, trajectory.states, answers, labels.means(), lens.damped)
         cost = copy.deepcopy(self)
-        mine = cost.latent_map
-        assert isinstance(mine, Lens)
+        mine = cost.lens
         with torch.no_grad():
             mine.weight.copy_(found.weight)
             mine.bias.copy_(found.bias)

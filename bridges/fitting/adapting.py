@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from bridges.errors import BadInput, is_whole, shown
+from bridges.latent.lens import DAMPED, normalised
 
 STRENGTHS = tuple(10 ** (power / 4) for power in range(-12, 5))
 """Of the ridge, those that are tried: shares of N times the mean squared length of a centred example."""
@@ -57,7 +58,7 @@ class Adapted:
     offset: Tensor
 
 
-def damping(covariance: Tensor, rank: int = 32) -> Tensor:
+def damping(covariance: Tensor, rank: int = DAMPED) -> Tensor:
     """What `adapt` needs of a text's states: their r widest directions, [L, H, r], float64.
 
     With B the result, I - B B' is the inverse of a covariance whose r largest axes are the text's and
@@ -116,7 +117,7 @@ def adapt(
     )
     labels = labels.cpu()
     _check(weight, bias, x, labels, ends, damped)
-    x = x / x.square().mean(2, keepdim=True).sqrt()
+    x = normalised(x)
     middle = ends.mean(0)
     _, sizes, axes = torch.linalg.svd(ends - middle, full_matrices=False)
     axes = axes[sizes > 1e-9 * sizes[0]]  # [c, d], c contrasts

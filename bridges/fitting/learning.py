@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bridges.errors import BadInput
-from bridges.latent.latent_map import Reader
+from bridges.latent.latent_map import Reader, as_latents
 from bridges.latent.trajectory import Trajectory
 
 _STEPS = 200
@@ -39,8 +39,7 @@ class Guesses(Reader):
         return torch.float64
 
     def forward(self, trajectory: Trajectory, factor: Tensor | None = None) -> Tensor:
-        guess = trajectory.states.double()
-        return guess if factor is None else guess * factor.to(guess).reshape(len(guess), 1, -1)
+        return as_latents(trajectory.states.double(), factor)
 
 
 def learn(bridge: nn.Module, value: Callable[[], Tensor], parameters: Sequence[nn.Parameter]) -> None:

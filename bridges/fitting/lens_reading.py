@@ -27,9 +27,7 @@ def read_text(fits: Sequence[LensFit], text: FitText, settings: LensSettings, *,
     start = min(fit.batches for fit in fits)
     done = min([total, *(fit.fitted.count for fit in fits)])
     with progress_bar(desc="fit", unit="token", total=total, initial=done, shown=progress) as bar:
-        prior = log_prior(text)
-        for fit in fits:
-            fit.log_prior = prior
+        _ask_prior(fits, text)
         for number, rows in _one_epoch(text, start):
             taking = [f for f in fits if f.batches == number and f.fitted.count < total]
             if not taking:
@@ -45,9 +43,7 @@ def read_text(fits: Sequence[LensFit], text: FitText, settings: LensSettings, *,
                 for fit in fits:
                     fit.save()
                 saved = time.monotonic()
-        for reading in text.held_out():
-            for fit in fits:
-                fit.take(fit.held_out, reading)
+        _read_held_out(fits, text)
     for fit in fits:
         fit.save()
 
@@ -59,9 +55,7 @@ def read_part(fits: Sequence[LensFit], text: FitText, settings: LensSettings) ->
     """
     assert settings.max_tokens is not None
     rank, count = dist.get_rank(), dist.get_world_size()
-    prior = log_prior(text)
-    for fit in fits:
-        fit.log_prior = prior
+    _ask_prior(fits, text)
     for number, rows in _one_epoch(text, 0):
         if fits[0].fitted.count * count >= settings.max_tokens:
             break
@@ -70,14 +64,24 @@ def read_part(fits: Sequence[LensFit], text: FitText, settings: LensSettings) ->
             for fit in fits:
                 fit.take(fit.fitted, reading)
                 fit.batches += 1
-    for reading in text.held_out():
-        for fit in fits:
-            fit.take(fit.held_out, reading)
+    _read_held_out(fits, text)
     for fit in fits:
         fit.fitted.all_reduce()
         batches = torch.tensor(fit.batches, device=text.device)
         dist.all_reduce(batches)
         fit.batches = int(batches)
+
+
+def _ask_prior(fits: Sequence[LensFit], text: FitText) -> None:
+    prior = log_prior(text)
+    for fit in fits:
+        fit.log_prior = prior
+
+
+def _read_held_out(fits: Sequence[LensFit], text: FitText) -> None:
+    for reading in text.held_out():
+        for fit in fits:
+            fit.take(fit.held_out, reading)
 
 
 def log_prior(text: FitText) -> Tensor | None:

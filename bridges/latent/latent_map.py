@@ -89,6 +89,13 @@ class Reader(nn.Module):
         return None
 
 
+def as_latents(guess: Tensor, factor: Tensor | None) -> Tensor:
+    """Guesses of the end point [L+1, N, d], turned into latents by a process's mean factors if given."""
+    if factor is None:
+        return guess
+    return guess * factor.to(guess).reshape(len(guess), 1, -1)
+
+
 class Layers(Reader):
     """A stack of linear layers that reads ``[context; state]`` in R^{2H}: what a cost's map is made of.
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bridges.errors import BadInput, is_whole, shown
-from bridges.latent.latent_map import Reader
+from bridges.latent.latent_map import Reader, as_latents
 from bridges.latent.trajectory import Trajectory
 from kernels.lens import lens_nll, lens_project
 
@@ -71,10 +71,7 @@ class Lens(Reader):
         return self.weight.dtype
 
     def forward(self, trajectory: Trajectory, factor: Tensor | None = None) -> Tensor:
-        guess = lens_project(trajectory.states, self.weight, self.bias)
-        if factor is None:
-            return guess
-        return guess * factor.to(guess).reshape(len(guess), 1, -1)
+        return as_latents(lens_project(trajectory.states, self.weight, self.bias), factor)
 
     def fused_cost(
         self,

@@ -109,11 +109,9 @@ def fit(
     of_map: dict[str, Any] = {"max_steps": steps, "learning_rate": lr}
     if map_name == "lens":
         of_map = {"max_tokens": tokens, "ridge": ridge}
-    _refuse_useless(map_name)
-    unfinished = _state_folder(out)
     fits = control != "random-map"
-    if not fits:
-        _refuse_useless(map_name, fits=False)
+    _refuse_useless(map_name, fits=fits)
+    unfinished = _state_folder(out)
     if fits != bool(texts):
         raise BadInput(
             "no text: give --text FILE to fit on"
@@ -157,7 +155,7 @@ def fit(
     click.echo(f"wrote {out}")
 
 
-def _refuse_useless(map_name: str, *, fits: bool = True) -> None:
+def _refuse_useless(map_name: str, *, fits: bool) -> None:
     """Options that the map takes no notice of; of a lens that is not fitted, all that are its own.
 
     Raises:
@@ -166,12 +164,11 @@ def _refuse_useless(map_name: str, *, fits: bool = True) -> None:
     context = click.get_current_context()
     for other, options in (("mlp", ("steps", "lr")), ("lens", ("tokens", "ridge"))):
         given = [o for o in options if context.get_parameter_source(o) != ParameterSource.DEFAULT]
-        if not fits and other == "lens" and given:
-            words = " and ".join(f"--{option}" for option in given)
-            raise BadInput(f"{words} with --control random-map: nothing is fitted, leave it out")
-        if map_name != other and given:
-            words = " and ".join(f"--{option}" for option in given)
+        words = " and ".join(f"--{option}" for option in given)
+        if given and map_name != other:
             raise BadInput(f"{words} with --map {map_name}: only --map {other} takes it, leave it out")
+        if given and other == "lens" and not fits:
+            raise BadInput(f"{words} with --control random-map: nothing is fitted, leave it out")
 
 
 def _outcome(result: bridges.FitResult) -> str:

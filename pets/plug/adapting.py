@@ -66,8 +66,7 @@ def adapt(
             two of a label, or thousands in all; and as `pets.regularize`.
     """
     check_cost(cost)
-    if cost.latent_map.reads_context:
-        raise BadInput("only a lens can be adapted in closed form: make the cost with map='lens'")
+    _ = cost.lens  # before the model runs
     pretrained_model(model)  # is one at all
     gathering = _Gathering(cost)
     with (

@@ -14,6 +14,7 @@ from peft import PeftConfig, PromptTuningConfig, get_peft_model
 from transformers import PreTrainedModel
 
 from bridges import BadInput, ModelSpec, RunningCost
+from bridges.fitting.refusals import has_lens
 from bridges.model.identity import model_identity, own_code
 from bridges.storage.files import new_folder, versions
 from bridges.storage.source import FIT, source_digest
@@ -81,7 +82,7 @@ def tune(
             f"a cost and regularizer {settings.regularizer!r} too: one of them is used instead of the "
             "other, so give only one"
         )
-    if settings.adapt != "never" and (cost is None or cost.latent_map.reads_context):
+    if settings.adapt != "never" and (cost is None or not has_lens(cost)):
         raise BadInput(
             f"adapt={settings.adapt!r}: only a running cost with a lens learns from examples; give one "
             "that was fitted with map='lens'"

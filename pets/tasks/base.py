@@ -1,13 +1,13 @@
-"""A task: classes with words that say them, a metric, and where its examples come from."""
+"""A task: what is asked, what may be answered, a metric, and where its examples come from."""
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from bridges.errors import BadInput, shown
 from bridges.registry import Registry
@@ -26,22 +26,35 @@ class Label:
     word: str
 
 
+CLASSES, CHOICE, GENERATION = "classes", "choice", "generation"
+KINDS = (CLASSES, CHOICE, GENERATION)
+"""Of tasks: the answer is one of the task's classes, of the example's own choices, or any text."""
+
+
 @dataclass(frozen=True)
 class Example:
-    """One text (a pair is joined by one space) and its class index.
+    """One example: what is asked, and the answer.
 
     Attributes:
+        text: all that is read of it, the fields joined by one space; equal texts are the same example.
+        label: index of its class or of the right choice; 0 where the answer is a text.
         stopped: the same text where the published protocol puts a full stop into it, behind the first
             text of a pair; None where it puts none.
+        fields: by name what a template may ask for: ``(("sentence1", "..."), ("sentence2", "..."))``.
+        choices: the answers to choose from, of a task of kind "choice".
+        answers: accepted answers, of a task of kind "generation"; the first one is trained on.
     """
 
     text: str
     label: int
     stopped: str | None = None
+    fields: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # the text has them all
+    choices: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
 
 class Task(ABC):
-    """A classification task; class index k is `labels[k]` everywhere.
+    """A task; where its answers are classes, class index k is `labels[k]` everywhere.
 
     A subclass that names itself, ``class SST2(GlueTask, name="sst2")``, is registered.
 
@@ -50,16 +63,22 @@ class Task(ABC):
 
     Attributes:
         name: what it is asked for by, and called in results.
-        labels: the classes in index order.
+        kind: one of `KINDS`.
+        labels: the classes in index order; none of other kinds.
         metric: the main metric, a name of `pets.tasks.metrics`.
+        template: how an example is asked, see `pets.tasks.templates`; None for the published layout.
+        chat: what stands before the answer is a user's turn in the tokenizer's chat template.
 
     Raises:
         BadInput: if the number of words is not the number of classes.
     """
 
-    name: ClassVar[str] = ""
-    labels: tuple[Label, ...]
-    metric: ClassVar[str] = "accuracy"
+    name: str = ""
+    kind: str = CLASSES
+    labels: tuple[Label, ...] = ()
+    metric: str = "accuracy"
+    template: str | None = None
+    chat: bool = False
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -88,6 +107,11 @@ class Task(ABC):
         return tuple(label.word for label in self.labels)
 
     @property
+    def strata(self) -> tuple[str, ...]:
+        """What splits keep the shares of: the classes, or "all" where there are none."""
+        return tuple(label.name for label in self.labels) or ("all",)
+
+    @property
     def verbalizer(self) -> dict[str, list[str]]:
         """The words of each class, as `pets.Verbalizer.of_words` takes them."""
         return {label.name: [w.strip() for w in label.word.split(",")] for label in self.labels}
@@ -99,6 +123,8 @@ class Task(ABC):
             BadInput: the number of words is not the number of classes.
         """
         several = isinstance(words, Sequence) and not isinstance(words, str)
+        if not self.labels:
+            raise BadInput(f"label words {shown(words)}: task {self.name} has no classes for them")
         if not (several and len(words) == len(self.labels) and all(isinstance(w, str) for w in words)):
             order = ", ".join(label.name for label in self.labels)
             raise BadInput(
@@ -110,11 +136,22 @@ class Task(ABC):
         other.labels = tuple(replace(label, word=word) for label, word in pairs)
         return other
 
+    def with_template(self, template: str | None, *, chat: bool = False) -> Task:
+        """The same task, asked in other words; see `pets.tasks.templates` for what is checked when."""
+        other = copy.copy(self)
+        other.template, other.chat = template, chat
+        return other
+
     @property
     def identity(self) -> dict[str, Any]:
         """What the results of runs on its examples depend on."""
         labels = [[label.name, label.word] for label in self.labels]
-        return {"name": self.name, "labels": labels, "metric": self.metric}
+        told: dict[str, Any] = {"name": self.name, "labels": labels, "metric": self.metric}
+        if self.kind != CLASSES:
+            told["kind"] = self.kind
+        if self.template is not None:
+            told |= {"template": self.template, "chat": self.chat}
+        return told
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.identity})"
@@ -130,12 +167,17 @@ class Task(ABC):
 class TaskData:
     """A task's examples.
 
-    `reported` is scored once, at the end, and no selection may see it: of GLUE the dev set.
+    Attributes:
+        task: what they are of.
+        train: to tune and to select on.
+        reported: scored once, at the end, and no selection may see it: of GLUE the dev set.
+        left_out: rows that are no examples, counted by the reason, e.g. ``{"label -1": 12}``.
     """
 
     task: Task
     train: tuple[Example, ...]
     reported: tuple[Example, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def without_reported(self) -> TaskData:
@@ -144,6 +186,12 @@ class TaskData:
         What a run does not have it cannot score, so no checkpoint, try or strength is selected by it.
         """
         return replace(self, reported=())
+
+    @property
+    def apart(self) -> TaskData:
+        """The same data with no text in the train set that is reported too."""
+        seen = {example.text for example in self.reported}
+        return replace(self, train=tuple(e for e in self.train if e.text not in seen))
 
 
 catalogue: Registry[Task] = Registry(

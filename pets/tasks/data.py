@@ -207,7 +207,8 @@ def _example(
     first, *more = stripped
     stop = task.stops_first and not first.endswith((".", "?", "!"))
     stopped = " ".join([f"{first}.", *more]) if stop else None
-    return Example(" ".join(stripped), class_of[raw], stopped)
+    fields = tuple(zip(task.hub_texts, stripped, strict=True))
+    return Example(" ".join(stripped), class_of[raw], stopped, fields)
 
 
 def _collect(

@@ -19,7 +19,7 @@ def few_shot(
     occurrence counts), so no text is in both parts.
 
     Returns:
-        (train, dev), each of `shots * len(task.labels)` examples.
+        (train, dev), each of `shots * len(task.strata)` examples.
 
     Raises:
         BadInput: `shots` is not positive, or a class has fewer than 2K different texts.
@@ -33,10 +33,10 @@ def few_shot(
     random = Random(seed)
     train: list[Example] = []
     dev: list[Example] = []
-    for label, members in zip(task.labels, _by_class(first.values(), task), strict=True):
+    for name, members in zip(task.strata, _by_class(first.values(), task), strict=True):
         if len(members) < 2 * shots:
             raise BadInput(
-                f"task {task.name}, class {label.name!r}: {len(members)} examples with different "
+                f"task {task.name}, class {name!r}: {len(members)} examples with different "
                 f"texts, {shots} shots for each of train and dev need {2 * shots}; take fewer shots"
             )
         drawn = random.sample(members, 2 * shots)
@@ -68,10 +68,10 @@ def hold_out(
     check_seeds(seed=seed)
     if not is_number(fraction) or not 0 < fraction < 1:
         raise BadInput(f"dev fraction {shown(fraction)} is out of range; expected 0 < fraction < 1")
-    if not is_whole(most, len(task.labels), 2**31):
+    if not is_whole(most, len(task.strata), 2**31):
         raise BadInput(
             f"dev size {shown(most)} is too small; expected at least one example for each of the "
-            f"{len(task.labels)} classes of {task.name}"
+            f"{len(task.strata)} classes of {task.name}"
         )
     classes = _by_class(examples, task)
     share = min(fraction, most / max(len(examples), 1))
@@ -82,11 +82,11 @@ def hold_out(
     random = Random(seed)
     held: set[str] = set()
     dev: list[Example] = []
-    for label, members, size in zip(task.labels, classes, sizes, strict=True):
+    for name, members, size in zip(task.strata, classes, sizes, strict=True):
         single = [example for example in members if copies[example.text] == 1]
         if len(single) < size or len(members) <= size:
             raise BadInput(
-                f"task {task.name}, class {label.name!r}: {len(members)} examples, of which "
+                f"task {task.name}, class {name!r}: {len(members)} examples, of which "
                 f"{len(single)} have a text that occurs once; {size} of these are needed for dev "
                 "and at least one example for train; pass more data"
             )
@@ -100,7 +100,7 @@ def hold_out(
 
 
 def _by_class(examples: Iterable[Example], task: Task) -> list[list[Example]]:
-    classes: list[list[Example]] = [[] for _ in task.labels]
+    classes: list[list[Example]] = [[] for _ in task.strata]
     for example in examples:
-        classes[example.label].append(example)
+        classes[example.label if task.labels else 0].append(example)
     return classes

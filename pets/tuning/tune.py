@@ -226,7 +226,8 @@ def data_sha256(data: TaskData, task: str = "", protocol: Protocol = OURS) -> st
     digest = hashlib.sha256(task.encode())
     for part in (data.train, data.reported):
         for example in part:
-            digest.update(f"{example.label}\t{protocol.text(example)}\n".encode())
+            answers = "".join(f"\t{answer}" for answer in (*example.choices, *example.answers))
+            digest.update(f"{example.label}\t{protocol.text(example)}{answers}\n".encode())
         digest.update(b"\0")
     return digest.hexdigest()
 

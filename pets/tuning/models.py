@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTuner
+from peft.utils import ModulesToSaveWrapper
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
@@ -230,6 +231,14 @@ def untouched(plm: PreTrainedModel) -> Iterator[None]:
 
 
 def unload(model: PeftModel) -> None:
-    """Take a PET off its model; a prompt or a prefix never was on it."""
+    """Take a PET off its model; a prompt or a prefix never was on it.
+
+    Parts that were trained beside the PET, such as a classifier's head, are the model's own again: peft
+    would leave the trained ones.
+    """
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, ModulesToSaveWrapper):
+                setattr(parent, name, child.original_module)
     if isinstance(model.base_model, BaseTuner):
         model.base_model.unload()

@@ -17,10 +17,11 @@ from pets.inside.lens import lens
 from pets.inside.separability import FOLDS, separability
 from pets.inside.trajectories import Seen
 from pets.tasks import metrics, prompts
+from pets.tasks.asking import Asking
 from pets.tasks.base import Example, Task
+from pets.tasks.families import CAUSAL, MASKED
 from pets.tasks.protocol import OURS, Protocol
-from pets.tasks.verbalizer import Verbalizer
-from pets.tuning.evaluation import encode, room
+from pets.tuning.evaluation import room
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +44,11 @@ def analyse(
 ) -> dict[str, Any]:
     """Trajectories, distances, separability and logit lens of one model on one task.
 
-    One forward pass over the examples, at [MASK], in the model's own state: with the PET it carries, or
-    frozen. Deterministic; the model is left as it was.
+    One forward pass over the examples, read where the answer is told, in the model's own state: with
+    the PET it carries, or frozen. Deterministic; the model is left as it was.
 
     Args:
-        model: a masked LM, plain or with a PET.
+        model: a language model or classifier, plain or with a PET.
         tokenizer: its tokenizer.
         task: for its label words and metric.
         examples: at least 5 of each label; some 60 give steady curves.
@@ -76,12 +77,15 @@ def analyse(
     """
     bridge = gaussian(cost)
     check_examples(task, examples)
-    verbalizer = Verbalizer.of_words(tokenizer, task.verbalizer, bare=protocol.bare_words, warn=False)
-    first = protocol.mask_first
-    limit = room(model, max_length, mask_first=first)
-    rows, _ = encode(prompts.Encoder(tokenizer), examples, limit, protocol)
-    pad_id = tokenizer.pad_token_id or 0
-    seen = trajectories.see(model, cost, verbalizer, rows, pad_id, mask_first=first)
+    asking = Asking(model, prompts.Encoder(tokenizer), task, protocol, warn=False)
+    if asking.verbalizer is None:
+        raise BadInput(f"task {task.name} has no classes, so there is nothing to tell apart inside")
+    rows, _ = asking.encode(examples, room(model, max_length, mask_first=protocol.mask_first))
+    classifier = asking.on(model)
+    try:
+        seen = trajectories.see_through(classifier, cost, rows)
+    finally:
+        classifier.remove()
     return {
         "labels": list(task.words),
         "times": layer_times(len(seen.states)).tolist(),
@@ -90,7 +94,7 @@ def analyse(
         "contrast": _contrast(seen, task.words),
         "distance": _distance(seen, task.words),
         "separability": _rounded(separability(seen.states, seen.labels)),
-        "lens": _lens(model, tokenizer, task, verbalizer, seen),
+        "lens": _lens(model, tokenizer, task, asking, seen),
         "examples": len(examples),
     }
 
@@ -172,10 +176,14 @@ def _distance(seen: Seen, words: Sequence[str]) -> dict[str, Any]:
 
 
 def _lens(
-    model: nn.Module, tokenizer: Any, task: Task, verbalizer: Verbalizer, seen: Seen
+    model: nn.Module, tokenizer: Any, task: Task, asking: Asking, seen: Seen
 ) -> dict[str, Any] | None:
     try:
-        scores = lens(model, seen.states, verbalizer, tokenizer.mask_token_id)
+        if asking.verbalizer is None or asking.whole or asking.family not in (MASKED, CAUSAL):
+            raise BadInput(f"a {asking.family} model that answers so has no head that tells one word")
+        tokens = (tokenizer.mask_token_id, tokenizer.eos_token_id, asking.pad_id)
+        token = next(k for k in tokens if k is not None)
+        scores = lens(model, seen.states, asking.verbalizer, token)
         answer = scores[-1]
         near = _SAME[seen.states.element_size() < 4]
         if not torch.allclose(answer, seen.scores.to(answer.dtype), rtol=near, atol=near):

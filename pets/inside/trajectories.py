@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,8 @@ from torch import Tensor, nn
 
 from bridges import RunningCost
 from bridges.latent.trajectory import Trajectory
-from bridges.model.spec import pretrained_model
 from pets.plug.regularize import regularize
-from pets.tasks import prompts
+from pets.tasks.answering import Answering, Rows
 from pets.tasks.classifier import PromptClassifier
 from pets.tasks.verbalizer import Verbalizer
 
@@ -25,7 +23,7 @@ class Seen:
     """What there was to see of N prompts in the order they were given, on the CPU.
 
     Attributes:
-        states: [L+1, N, H], the hidden states at [MASK] through all layers.
+        states: [L+1, N, H], the hidden states where the answer is told, through all layers.
         latent: [L+1, N, d], where the cost's latent map puts them; of a lens its guesses times m(t).
         labels: int64 [N], class indices.
         ends: [C, d], each class's end point; of a class with several words its first one's.
@@ -76,38 +74,50 @@ def see(
     model: nn.Module,
     cost: RunningCost,
     verbalizer: Verbalizer,
-    rows: Sequence[tuple[prompts.Row, int]],
+    rows: Rows,
     pad_id: int,
     *,
     mask_first: bool = False,
 ) -> Seen:
+    """As `see_through`, of a model that says one word.
+
+    Args:
+        model: a language model, plain or with a PET; left as it was.
+        cost, rows: as `see_through`.
+        verbalizer: words of the C classes.
+        pad_id: the tokenizer's `pad_token_id`.
+        mask_first: whether the prompts are encoded so.
+    """
+    classifier = PromptClassifier(model, verbalizer, mask_first=mask_first, pad_id=pad_id)
+    try:
+        return see_through(classifier, cost, rows)
+    finally:
+        classifier.remove()
+
+
+def see_through(classifier: Answering, cost: RunningCost, rows: Rows) -> Seen:
     """One forward pass over the prompts, with the cost plugged in as it is when a PET is tuned.
 
     So a soft prompt, a prefix or a changed layer counts here as it does there: nothing else knows how
     positions and masks change with a PET. The model is left as it was.
 
     Args:
-        model: a masked LM, plain or with a PET.
-        cost: made for it.
-        verbalizer: words of the C classes.
+        classifier: whose answers are classes.
+        cost: made for its model.
         rows: encoded prompts with class indices.
-        pad_id: the tokenizer's `pad_token_id`.
-        mask_first: whether the prompts are encoded so.
 
     Raises:
-        BadInput: as `pets.regularize` and `PromptClassifier`.
+        BadInput: as `pets.regularize`.
     """
+    assert classifier.verbalizer is not None
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0].input_ids))
-    device = pretrained_model(model).device
-    watched, mode, total = _Watched(cost), model.training, 0.0
+    watched, mode, total = _Watched(cost), classifier.model.training, 0.0
     states, latent, scores = [], [], []
-    classifier = PromptClassifier(model, verbalizer, mask_first=mask_first)
     try:
         with regularize(classifier, watched, in_eval=True), torch.no_grad():
             for start in range(0, len(order), _BATCH):
                 chosen = [rows[i] for i in order[start : start + _BATCH]]
-                batch = prompts.collate(chosen, pad_id)
-                output = classifier(**{name: tensor.to(device) for name, tensor in batch.items()})
+                output = classifier(**classifier.on_device(classifier.collate(chosen)))
                 assert watched.last is not None
                 path, _ = watched.last
                 states.append(path.states.cpu())
@@ -115,14 +125,13 @@ def see(
                 scores.append(output.logits.cpu())
                 total += output.running_cost.item() * len(chosen)
     finally:
-        classifier.remove()
-        model.train(mode)
+        classifier.model.train(mode)
     back = torch.tensor(order).argsort()
     return Seen(
         states=torch.cat(states, 1)[:, back],
         latent=torch.cat(latent, 1)[:, back],
         labels=torch.tensor([label for _, label in rows]),
-        ends=verbalizer.ends(cost).vectors[:, 0].cpu(),
+        ends=classifier.verbalizer.ends(cost).vectors[:, 0].cpu(),
         scores=torch.cat(scores)[back],
         cost=total / len(rows),
     )

@@ -215,10 +215,10 @@ def label_targets(
         )
     if kind in _TOKEN:
         return PlacedTargets(ends)
+    if classifies or plm.get_output_embeddings() is None:
+        return SequenceTargets(ends, plm, causal=cost.spec.causal)
     if of_model is not None:
         return MaskFirstTargets(ends) if getattr(model, "mask_first", False) else TokenTargets(ends)
-    if plm.get_output_embeddings() is None:
-        return SequenceTargets(ends, plm, causal=cost.spec.causal)
     return WordTargets(ends, verbalizer, cost.spec.vocab_size)
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from bridges.errors import BadInput, check_counts, is_number, shown
 from bridges.registry import Registry
-from pets.tasks.classifier import PromptClassifier
+from pets.tasks.answering import Answering
 
 Loss = Callable[..., Tensor]
-"""Of a batch as `PromptClassifier` takes it: the loss to be trained."""
+"""Of a batch as `pets.tasks.answering.Answering` takes it: the loss to be trained."""
 
 
 class Objective(ABC):
@@ -67,7 +67,7 @@ class Objective(ABC):
         return None
 
     @abstractmethod
-    def on(self, classifier: PromptClassifier) -> Loss:
+    def on(self, classifier: Answering) -> Loss:
         """The regularised loss of this classifier.
 
         Raises:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pets.regularizers.base import Loss, Objective
 from pets.regularizers.noise import ModelDropout
-from pets.tasks.classifier import PromptClassifier
+from pets.tasks.answering import Answering
 
 
 class Dropout(Objective, name="dropout"):
@@ -21,7 +21,7 @@ class Dropout(Objective, name="dropout"):
     number, tried, limit = "probability", (0.05, 0.5), 1.0
     may_fall = True
 
-    def on(self, classifier: PromptClassifier) -> Loss:
+    def on(self, classifier: Answering) -> Loss:
         dropout = ModelDropout(classifier.model)
 
         def loss(**batch: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pets.regularizers.base import Loss, Objective
-from pets.tasks.classifier import PromptClassifier
+from pets.tasks.answering import Answering
 
 
 class LabelSmoothing(Objective, name="label-smoothing"):
@@ -20,7 +20,7 @@ class LabelSmoothing(Objective, name="label-smoothing"):
     number, tried, limit = "epsilon", (0.02, 0.5), 1.0
     may_fall = True
 
-    def on(self, classifier: PromptClassifier) -> Loss:
+    def on(self, classifier: Answering) -> Loss:
         def loss(**batch: Tensor) -> Tensor:
             output = classifier(**batch)
             smoothed: Tensor = (1 - self.weight) * output.loss - self.weight * output.logits.mean()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pets.regularizers.base import Loss, Objective
 from pets.regularizers.noise import noisy_words
-from pets.tasks.classifier import PromptClassifier
+from pets.tasks.answering import Answering
 
 
 class NEFTune(Objective, name="neftune"):
@@ -24,7 +24,7 @@ class NEFTune(Objective, name="neftune"):
     number, tried = "alpha", (1.0, 25.0)
     may_fall = True
 
-    def on(self, classifier: PromptClassifier) -> Loss:
+    def on(self, classifier: Answering) -> Loss:
         def loss(**batch: Tensor) -> Tensor:
             length = batch["attention_mask"].sum(1)[:, None, None]
             with noisy_words(classifier.model, partial(_noise, alpha=self.weight, length=length)):

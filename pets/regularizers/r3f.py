@@ -10,7 +10,7 @@ from torch import Tensor
 from bridges.model.spec import pretrained_model
 from pets.regularizers.base import Loss, Objective, symmetric_kl
 from pets.regularizers.noise import noisy_words
-from pets.tasks.classifier import PromptClassifier
+from pets.tasks.answering import Answering
 
 
 class R3F(Objective, name="r3f"):
@@ -26,7 +26,7 @@ class R3F(Objective, name="r3f"):
     number, tried = "lambda", (0.1, 5.0)
     may_fall = True
 
-    def on(self, classifier: PromptClassifier) -> Loss:
+    def on(self, classifier: Answering) -> Loss:
         embeddings: Any = pretrained_model(classifier).get_input_embeddings()
         sigma = embeddings.weight.detach().float().std().item()
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from pets.regularizers.base import Loss, Objective, symmetric_kl
 from pets.regularizers.noise import ModelDropout
-from pets.tasks.classifier import PromptClassifier
+from pets.tasks.answering import Answering
 
 
 class RDrop(Objective, name="r-drop"):
@@ -22,13 +23,13 @@ class RDrop(Objective, name="r-drop"):
     number, tried = "alpha", (0.1, 5.0)
     may_fall = True
 
-    def on(self, classifier: PromptClassifier) -> Loss:
+    def on(self, classifier: Answering) -> Loss:
         dropout = ModelDropout(classifier.model)
         probability = None if dropout.probability > 0 else 0.1
 
         def loss(**batch: Tensor) -> Tensor:
             with dropout.active(probability):
-                output = classifier(**{name: value.repeat(2, 1) for name, value in batch.items()})
+                output = classifier(**{name: torch.cat([value, value]) for name, value in batch.items()})
             apart = symmetric_kl(*output.logits.chunk(2))
             penalised: Tensor = output.loss + self.weight / 2 * apart
             return penalised

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bridges.errors import BadInput
 from pets.regularizers.base import Loss, Objective
-from pets.tasks.classifier import PromptClassifier
+from pets.tasks.answering import Answering
 
 
 class WeightDecay(Objective, name="weight-decay"):
@@ -24,7 +24,7 @@ class WeightDecay(Objective, name="weight-decay"):
     def weight_decay(self) -> float:
         return self.weight
 
-    def on(self, classifier: PromptClassifier) -> Loss:
+    def on(self, classifier: Answering) -> Loss:
         if not any(p.requires_grad and p.dim() > 1 for p in classifier.parameters()):
             raise BadInput(
                 "weight-decay acts on the matrices of a PET, and this one trains vectors alone, so it "

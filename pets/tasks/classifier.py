@@ -1,111 +1,201 @@
-"""Prompt-based classification: a masked LM read at [MASK], its answer one of the label words."""
+"""Prompt-based classification: a language model read at one place, its answer one of the label words."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.utils import ModelOutput
 
-from bridges.errors import BadInput
 from bridges.model.positions import IGNORED
-from bridges.model.spec import pretrained_model
+from pets.tasks import prompts
+from pets.tasks.answering import PromptOutput, Rows, WordAnswering
+from pets.tasks.families import ENCODER_DECODER
 from pets.tasks.layout import MaskFirst
 from pets.tasks.verbalizer import Verbalizer
 
 
-@dataclass
-class PromptOutput(ModelOutput):  # type: ignore[misc]
-    """Output of `PromptClassifier`.
-
-    Attributes:
-        loss: negative log-probability of the labels' words at the targets, mean.
-        logits: [N, C], log-probabilities of the labels' words at the targets.
-        running_cost: where one is plugged in.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    running_cost: Tensor | None = None
-
-
-class PromptClassifier(nn.Module):
-    """A masked LM that answers at its target positions, with the head evaluated only there.
-
-    The head over all positions is most of a small model's step; here its input is narrowed to the
-    targets. The language model stays in eval mode in training too: the published protocol tunes
-    without dropout.
+class PromptClassifier(WordAnswering):
+    """A language model that says one word, at its target positions.
 
     Args:
-        model: a masked LM, plain or with a PET.
+        model: a masked or causal LM or an encoder-decoder, plain or with a PET.
         verbalizer: the C labels' words; `pets.regularize` takes them from here.
         mask_first: prompts begin with [MASK], the published layout: see `pets.tasks.layout.MaskFirst`.
+        among_labels: the loss is of the right label among the labels, not in the whole vocabulary.
+        **options: see `WordAnswering`.
 
     Raises:
         BadInput: if the model has no vocabulary head, or not all tokens of the words, or cannot be given
             the published layout.
     """
 
-    def __init__(self, model: nn.Module, verbalizer: Verbalizer, *, mask_first: bool = False) -> None:
-        super().__init__()
-        plm = pretrained_model(model)
-        head = plm.get_output_embeddings()
-        if head is None:
-            raise BadInput(f"{type(plm).__name__} has no vocabulary head to read label words from")
-        verbalizer.check_tokens(int(head.weight.shape[0]))
-        self.model = model
-        self.verbalizer = verbalizer
-        self._targets: tuple[Tensor, ...] | None = None
-        self._length = 0
+    verbalizer: Verbalizer
+
+    def __init__(
+        self,
+        model: nn.Module,
+        verbalizer: Verbalizer,
+        *,
+        mask_first: bool = False,
+        among_labels: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, verbalizer, **options)
+        self.among_labels = among_labels
         self._layout = MaskFirst(model) if mask_first else None
-        self._hook = head.register_forward_pre_hook(self._narrow)
-        self.train(self.training)
 
     def remove(self) -> None:
-        """Give the model back without the narrowed head."""
-        self._hook.remove()
+        super().remove()
         if self._layout is not None:
             self._layout.remove()
 
     @property
     def mask_first(self) -> bool:
-        """Whether [MASK] stands before a soft prompt."""
         return self._layout is not None
 
-    def train(self, mode: bool = True) -> PromptClassifier:
-        super().train(mode)
-        self.model.eval()
-        return self
+    def collate(self, rows: Rows) -> dict[str, Tensor]:
+        if self.family != ENCODER_DECODER:
+            return prompts.collate(rows, self.pad_id)
+        said = torch.tensor([self.decoder_start] * len(rows))
+        labels = torch.full_like(said, IGNORED)
+        labels[:, -1] = torch.tensor([label for _, label in rows])
+        inputs = self.collate_inputs([row.input_ids for row, _ in rows])
+        return {**inputs, "decoder_input_ids": said, "labels": labels}
 
-    def _narrow(self, head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if self._targets is None:
-            return None
-        hidden, *rest = args
-        return hidden[self._behind_prompt(hidden)], *rest
+    def _behind_prompt(self, columns: Tensor, soft: int) -> Tensor:
+        return columns + (soft * (columns > 0) if self.mask_first else soft)
 
-    def _behind_prompt(self, sequence: Tensor) -> tuple[Tensor, ...]:
-        """The targets in a sequence [B, S', *] that a soft prompt has lengthened."""
-        assert self._targets is not None
-        rows, columns = self._targets
-        soft = sequence.shape[1] - self._length
-        return rows, columns + (soft * (columns > 0) if self.mask_first else soft)
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **decoder: Tensor
+    ) -> PromptOutput:
+        """Loss and scores of prompts [B, S]; labels [B, S] are class indices at N targets, else -100.
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> PromptOutput:
-        """Loss and scores of prompts [B, S]; labels [B, S] are class indices at N targets, else -100."""
-        self._targets = (labels != IGNORED).nonzero(as_tuple=True)
-        self._length = labels.shape[1]
+        Of an encoder-decoder labels and ``decoder_input_ids`` are [B, T].
+        """
         if self._layout is not None:
             self._layout.read(attention_mask)
         try:
-            scores = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-            if scores.dim() == 3:  # a head that does not end in its output embeddings
-                scores = scores[self._behind_prompt(scores)]
-            scores = self.verbalizer.score(scores.float())
-            loss = F.nll_loss(scores, labels[self._targets])
+            logits = self.logits_at(
+                labels, input_ids=input_ids, attention_mask=attention_mask, **decoder
+            )
         finally:
-            self._targets = None
             if self._layout is not None:
                 self._layout.read(None)
+        scores = self.verbalizer.score(logits)
+        if self.among_labels:
+            scores = scores.log_softmax(1)
+        loss = F.nll_loss(scores, labels[labels != IGNORED])
         return PromptOutput(loss=loss, logits=scores)
+
+
+class WholeAnswers(WordAnswering):
+    """A language model that compares answers of any length by their whole log-probability.
+
+    Each prompt is read once with each answer behind it, or in a masked LM with as many masks as the
+    answer has tokens.
+
+    Args:
+        model: as `PromptClassifier`.
+        verbalizer: where the answers are the words of the task's labels; several words of a label count
+            together. Without one each row has answers of its own.
+        answers: the tokens of the words of each label; the verbalizer's by default.
+        among_labels, **options: as `PromptClassifier`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        verbalizer: Verbalizer | None = None,
+        *,
+        answers: Sequence[Sequence[tuple[int, ...]]] | None = None,
+        among_labels: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, verbalizer, **options)
+        self.among_labels = among_labels
+        of_labels = answers if answers is not None else (verbalizer.tokens if verbalizer else ())
+        self._words = [tuple(word) for words in of_labels for word in words]
+        self._label_of = [k for k, words in enumerate(of_labels) for _ in words]
+
+    def collate(self, rows: Rows) -> dict[str, Tensor]:
+        """The rows of each prompt, one an answer, follow each other.
+
+        Returns:
+            "input_ids" and "attention_mask"; "answers", at each answer's place its tokens, else -100;
+            "labels", of right answers alone, the class where they begin or, without a verbalizer, their
+            tokens; "decoder_input_ids" of an encoder-decoder.
+        """
+        inputs, tokens, targets, said = [], [], [], []
+        decodes = self.family == ENCODER_DECODER
+        start = self.decoder_start if decodes else []
+        for row, label in rows:
+            candidates = self._words or list(row.answers)
+            right = self._label_of.index(label) if self._words else label
+            for k, answer in enumerate(candidates):
+                before, after = (
+                    row.input_ids[: row.mask_position],
+                    row.input_ids[row.mask_position + 1 :],
+                )
+                if decodes:
+                    inputs.append(row.input_ids)
+                    said.append([*start, *answer[:-1]])
+                    place, length = len(start) - 1, len(said[-1])
+                else:
+                    filled = row.input_ids[row.mask_position :][:1] * len(answer)
+                    if self.family == "causal":
+                        filled = list(answer)
+                    inputs.append([*before, *filled, *after])
+                    place, length = len(before), len(inputs[-1])
+                own = [IGNORED] * length
+                own[place : place + len(answer)] = answer
+                tokens.append(own)
+                target = [IGNORED] * length
+                if k == right:
+                    target = own if not self._words else [IGNORED] * length
+                    if self._words:
+                        target[place] = label
+                targets.append(target)
+        batch = {
+            **self.collate_inputs(inputs),
+            "answers": padded_labels(tokens),
+            "labels": padded_labels(targets),
+        }
+        if decodes:
+            batch["decoder_input_ids"] = self.collate_ids(said)
+        return batch
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        answers: Tensor,
+        **decoder: Tensor,
+    ) -> PromptOutput:
+        """Loss and scores [N, C] of N prompts in N * C rows; see `collate`."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **decoder}
+        logits = self.logits_at(answers, **inputs)
+        at = answers != IGNORED
+        log_probs = -F.cross_entropy(logits, answers[at], reduction="none")
+        rows = at.nonzero()[:, 0]
+        whole = log_probs.new_zeros(len(answers)).index_add(0, rows, log_probs)
+        right = (labels != IGNORED).any(1).nonzero()[:, 0]
+        scores = whole.view(len(right), -1)
+        index = right % scores.shape[1]
+        if self._words:
+            of_word = torch.tensor(self._label_of, device=scores.device)
+            index = of_word[index]
+            scores = torch.stack(
+                [scores[:, of_word == k].logsumexp(1) for k in range(self._label_of[-1] + 1)], 1
+            )
+        if self.among_labels:
+            scores = scores.log_softmax(1)
+        return PromptOutput(loss=F.nll_loss(scores, index), logits=scores)
+
+
+def padded_labels(rows: Sequence[Sequence[int]]) -> Tensor:
+    length = max(map(len, rows))
+    return torch.tensor([[*row, *[IGNORED] * (length - len(row))] for row in rows])

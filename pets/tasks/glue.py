@@ -11,6 +11,7 @@ class SST2(GlueTask, name="sst2"):
     folder = "SST-2"
     labels = (GlueLabel("negative", "negative", "0", 0), GlueLabel("positive", "positive", "1", 1))
     tsv_texts = hub_texts = ("sentence",)
+    natural = "{sentence}\nsentiment: {answer}"
 
 
 class MNLI(GlueTask, name="mnli"):
@@ -25,6 +26,7 @@ class MNLI(GlueTask, name="mnli"):
     tsv_texts, tsv_label, hub_texts = ("sentence1", "sentence2"), "gold_label", ("premise", "hypothesis")
     reported_file, reported_split = "dev_matched.tsv", "validation_matched"
     stops_first = True
+    natural = '{premise}\nquestion: Is it so that "{hypothesis}"?\nanswer: {answer}'
 
 
 class CoLA(GlueTask, name="cola"):
@@ -34,6 +36,7 @@ class CoLA(GlueTask, name="cola"):
     labels = (GlueLabel("unacceptable", "no", "0", 0), GlueLabel("acceptable", "yes", "1", 1))
     tsv_texts = hub_texts = ("sentence",)
     tsv_columns = ("source", "label", "star", "sentence")
+    natural = "{sentence}\nquestion: Is this acceptable English?\nanswer: {answer}"
 
 
 class RTE(GlueTask, name="rte"):
@@ -45,6 +48,7 @@ class RTE(GlueTask, name="rte"):
         GlueLabel("entailment", "yes", "entailment", 0),
     )
     tsv_texts = hub_texts = ("sentence1", "sentence2")
+    natural = '{sentence1}\nquestion: Is it so that "{sentence2}"?\nanswer: {answer}'
 
 
 class QNLI(GlueTask, name="qnli"):
@@ -52,6 +56,7 @@ class QNLI(GlueTask, name="qnli"):
 
     folder, labels = "QNLI", RTE.labels
     tsv_texts = hub_texts = ("question", "sentence")
+    natural = "{sentence}\nquestion: Does this answer the question '{question}'?\nanswer: {answer}"
 
 
 class MRPC(GlueTask, name="mrpc"):
@@ -60,6 +65,7 @@ class MRPC(GlueTask, name="mrpc"):
     folder, metric = "MRPC", "f1_macro"
     labels = (GlueLabel("not_equivalent", "different", "0", 0), GlueLabel("equivalent", "same", "1", 1))
     tsv_texts, tsv_label, hub_texts = ("#1 String", "#2 String"), "Quality", ("sentence1", "sentence2")
+    natural = "{sentence1}\n{sentence2}\nThe meaning of the two sentences is {answer}"
 
 
 class QQP(GlueTask, name="qqp"):
@@ -69,3 +75,4 @@ class QQP(GlueTask, name="qqp"):
     labels = (GlueLabel("not_duplicate", "different", "0", 0), GlueLabel("duplicate", "same", "1", 1))
     tsv_texts = hub_texts = ("question1", "question2")
     tsv_label, skips_broken_rows = "is_duplicate", True
+    natural = "{question1}\n{question2}\nThe meaning of the two questions is {answer}"

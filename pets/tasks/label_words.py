@@ -23,7 +23,14 @@ _LONGEST = 100  # characters of a word that others are compared with
 _INSIDE = re.compile(r"##\w.*|.*\w@@")
 
 
-def word_tokens(tokenizer: PreTrainedTokenizerBase, word: str, *, bare: bool = False) -> tuple[int, ...]:
+def word_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    word: str,
+    *,
+    bare: bool = False,
+    context: str | None = None,
+    spaced: bool = True,
+) -> tuple[int, ...]:
     """The token ids of a label word: those that it adds, after a space, to a text before it.
 
     A mask may also stand where a text begins. So with a tokenizer that has one a word counts in its
@@ -33,6 +40,8 @@ def word_tokens(tokenizer: PreTrainedTokenizerBase, word: str, *, bare: bool = F
         tokenizer: of the model.
         word: see `pets.tasks.verbalizer.Verbalizer.of_words`.
         bare: always take the bare form, the tokens of the word alone: the published protocol.
+        context: the words right before it, where they are known; it is read behind these then.
+        spaced: whether there is a space between.
 
     Raises:
         BadInput: for a word that is empty, has pieces unknown to the vocabulary, or is written with
@@ -40,8 +49,13 @@ def word_tokens(tokenizer: PreTrainedTokenizerBase, word: str, *, bare: bool = F
     """
     text = _written(tokenizer, word)
     (alone,) = plain_token_ids(tokenizer, [text])
-    ids = alone if bare else after_space(tokenizer, text)
-    if tokenizer.mask_token is not None and len(ids) != 1 and len(alone) == 1:
+    if bare:
+        ids = alone
+    elif context is not None:
+        ids = in_place(tokenizer, context, text, spaced=spaced)
+    else:
+        ids = after_space(tokenizer, text)
+    if context is None and tokenizer.mask_token is not None and len(ids) != 1 and len(alone) == 1:
         ids = alone
     if not ids or set(tokenizer.all_special_ids).intersection(ids):
         pieces = " ".join(map(str, tokenizer.convert_ids_to_tokens(ids)))
@@ -63,6 +77,17 @@ def after_space(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         if whole[: len(alone)] == alone and len(whole) > len(alone):
             return whole[len(alone) :]
     return []
+
+
+def in_place(tokenizer: PreTrainedTokenizerBase, context: str, text: str, *, spaced: bool) -> list[int]:
+    """The ids that ``text`` adds to the context right before it, with a space between or without.
+
+    Where the two melt into other tokens, it is read behind other words with a space, alone without.
+    """
+    alone, whole = plain_token_ids(tokenizer, [context, f"{context}{' ' if spaced else ''}{text}"])
+    if alone and whole[: len(alone)] == alone and len(whole) > len(alone):
+        return whole[len(alone) :]
+    return after_space(tokenizer, text) if spaced else plain_token_ids(tokenizer, [text])[0]
 
 
 def proposals(tokenizer: PreTrainedTokenizerBase, word: str, *, bare: bool = False) -> list[str]:

@@ -20,10 +20,23 @@ _log = logging.getLogger(__name__)
 
 
 class Row(NamedTuple):
-    """Token ids of one prompt, without padding, and the index of [MASK] among them."""
+    """One encoded prompt, without padding.
+
+    Attributes:
+        input_ids: what the model, of an encoder-decoder the encoder, reads.
+        mask_position: where the answer's first token stands among them: the index of [MASK], or of what
+            keeps the place behind the last token of a causal model's prompt.
+        answers: the tokens of each answer that it may choose, where they are not the same for all rows;
+            of a text to be generated the one that is trained on.
+        references: the accepted texts, where the answer is one.
+        types: token types, of a pair that a classifier reads.
+    """
 
     input_ids: list[int]
     mask_position: int
+    answers: tuple[tuple[int, ...], ...] = ()
+    references: tuple[str, ...] = ()
+    types: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,12 +48,12 @@ class Prompts:
 
 
 class Encoder:
-    """`encode` for one tokenizer that splits no text twice: splits of one data set share its texts.
+    """A tokenizer that splits no text twice: splits of one data set share its texts.
 
     What was cut is warned of once, however often the same texts are asked for.
 
     Args:
-        tokenizer: of a masked language model.
+        tokenizer: of a language model.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -48,18 +61,25 @@ class Encoder:
         self._tokens: dict[str, list[int]] = {}
         self._warned: set[tuple[int, int, int]] = set()
 
-    def encode(self, texts: Sequence[str], max_length: int, *, mask_first: bool = False) -> Prompts:
-        """See `encode`."""
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """As `plain_token_ids`; not to be changed."""
         new = [text for text in dict.fromkeys(texts) if text not in self._tokens]
         if new:
             self._tokens.update(zip(new, plain_token_ids(self.tokenizer, new), strict=True))
-        tokens = [self._tokens[text] for text in texts]
-        prompts = _lay_out(self.tokenizer, tokens, max_length, mask_first)
-        what = (prompts.truncated, len(texts), max_length)
-        if prompts.truncated and what not in self._warned:
+        return [self._tokens[text] for text in texts]
+
+    def encode(self, texts: Sequence[str], max_length: int, *, mask_first: bool = False) -> Prompts:
+        """See `encode`."""
+        prompts = _lay_out(self.tokenizer, self.ids(texts), max_length, mask_first)
+        self.warn(prompts.truncated, len(texts), max_length)
+        return prompts
+
+    def warn(self, truncated: int, count: int, max_length: int) -> None:
+        """Say once how many texts were cut."""
+        what = (truncated, count, max_length)
+        if truncated and what not in self._warned:
             self._warned.add(what)
             _warn(*what)
-        return prompts
 
 
 def encode(
@@ -162,11 +182,11 @@ def plain_token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) ->
     parts: dict[int, list[int]] = {}
     for token in leaked:
         written = str(tokenizer.convert_ids_to_tokens(token))
-        parts[token] = _inner_ids(tokenizer, written[:1]) + _inner_ids(tokenizer, written[1:])
+        parts[token] = inner_ids(tokenizer, written[:1]) + inner_ids(tokenizer, written[1:])
     return [[part for token in row for part in parts.get(token, [token])] for row in ids]
 
 
-def _inner_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def inner_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Ids of a text inside of another, where vocabularies put no space before it."""
     alone, whole = _split_ids(tokenizer, ["0", f"0{text}"])
     if whole[: len(alone)] == alone:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,6 +49,7 @@ class Verbalizer:
         *,
         bare: bool = False,
         warn: bool = True,
+        tokens_of: Callable[[str], tuple[int, ...]] | None = None,
     ) -> Verbalizer:
         """From words: ``{"negative": "bad", "positive": ["good", "great"]}``, or without the names.
 
@@ -62,6 +64,7 @@ class Verbalizer:
             bare: take each word's tokens as they are of the word alone, with no space before it where
                 vocabularies tell the two apart: the published protocol.
             warn: whether to log the words of several tokens, and shorter ones near them.
+            tokens_of: what a word's tokens are in its place, instead of all that.
 
         Raises:
             BadInput: for a label without words, a word that is empty, unknown to the vocabulary or
@@ -80,12 +83,13 @@ class Verbalizer:
             if not isinstance(label, str):
                 raise BadInput(f"label {shown(label)}: expected the name of a class, in class order")
         lists = [(each,) if isinstance(each, str) else tuple(each) for each in named.values()]
+        tokens_of = tokens_of or partial(word_tokens, tokenizer, bare=bare)
         seen: dict[tuple[int, ...], str] = {}
         tokens = []
         for label, of_label in zip(named, lists, strict=True):
             if not of_label:
                 raise BadInput(f"label {shown(label)} has no words: give it one or more")
-            tokens.append(tuple(word_tokens(tokenizer, word, bare=bare) for word in of_label))
+            tokens.append(tuple(map(tokens_of, of_label)))
             for word, ids in zip(of_label, tokens[-1], strict=True):
                 if ids in seen:
                     raise BadInput(

@@ -10,82 +10,72 @@ from typing import Any
 
 import torch
 from peft import PeftModel, PrefixTuningConfig, PromptLearningConfig
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from bridges import BadInput
 from bridges.model.positions import max_positions
 from bridges.model.spec import pretrained_model
-from pets.tasks import metrics, prompts
-from pets.tasks.base import Example, Task
-from pets.tasks.classifier import PromptClassifier
-from pets.tasks.protocol import OURS, Protocol
-from pets.tasks.verbalizer import Verbalizer
+from pets.tasks import metrics
+from pets.tasks.answering import Answering, Rows
+from pets.tasks.asking import Asking
+from pets.tasks.base import GENERATION, Example, Task
 from pets.tuning.models import load_pet, unload, untouched
 from pets.tuning.workers import Processes
-
-Rows = list[tuple[prompts.Row, int]]
-"""Encoded prompts and their class indices."""
 
 _BATCH = 32
 """Prompts in a forward pass, neighbours in length."""
 
 
 def evaluate(
-    classifier: PromptClassifier,
+    classifier: Answering,
     rows: Rows,
     task: Task,
-    pad_id: int,
     processes: Processes | None = None,
 ) -> tuple[dict[str, float], float]:
     """Metrics and mean task loss of a classifier on encoded prompts; its mode is left as it was.
 
     Args:
         classifier: reads the task's label words.
-        rows: prompts with class indices, in any order.
+        rows: prompts with the indices of their answers, in any order.
         task: whose metrics are computed.
-        pad_id: the tokenizer's padding token.
         processes: that share the work; all know the same at the end.
     """
     processes = processes or Processes()
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0].input_ids))
-    batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
-    predictions, losses = [0.0] * len(rows), [0.0] * len(batches)
+    size = max(1, _BATCH // max(1, len(rows[0][0].answers)))
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    guesses: dict[int, Any] = {}
+    losses = [0.0] * len(batches)
     mode = classifier.training
     classifier.eval()
     with torch.no_grad():
-        for k in range(processes.rank, len(batches), processes.count):
-            chosen = batches[k]
-            batch = prompts.collate([rows[i] for i in chosen], pad_id)
-            output = classifier(**on_device(batch, classifier))
-            losses[k] = output.loss.item() * len(chosen)
-            for i, answer in zip(chosen, output.logits.argmax(1).tolist(), strict=True):
-                predictions[i] = answer
+        for k in processes.turns(len(batches)):
+            answers, loss = classifier.answer([rows[i] for i in batches[k]])
+            losses[k] = loss * len(batches[k])
+            guesses.update(zip(batches[k], answers, strict=True))
     classifier.train(mode)
-    predictions, losses = processes.total(predictions), processes.total(losses)
-    labels = [label for _, label in rows]
-    scores = metrics.score(task, [int(answer) for answer in predictions], labels)
+    guesses, losses = processes.merged(guesses), processes.total(losses)
+    right: list[Any] = [row.references if task.kind == GENERATION else label for row, label in rows]
+    scores = metrics.score(task, [guesses[i] for i in range(len(rows))], right)
     return scores, functools.reduce(operator.add, losses) / len(rows)  # `sum` depends on the Python
 
 
 def score(
     plm: PreTrainedModel,
-    encoder: prompts.Encoder,
-    task: Task,
+    asking: Asking,
     examples: Sequence[Example],
     folder: str | os.PathLike[str],
     max_length: int,
-    protocol: Protocol = OURS,
 ) -> tuple[dict[str, float], int]:
     """A tuned PET's metrics on examples that had no part in its selection.
 
     Args:
-        plm: the masked LM it was tuned on; left as it was.
-        encoder: of its tokenizer.
-        task: the task it was tuned for, with the same label words.
+        plm: the model it was tuned on; left as it was.
+        asking: how the task it was tuned for is put to the model.
         examples: the reported ones.
         folder: where the PET is, ``pet`` in a run folder.
-        max_length, protocol: as it was tuned with.
+        max_length: as it was tuned with.
 
     Returns:
         Metrics, see `pets.tasks.metrics.score`, and how many texts were cut to fit.
@@ -93,20 +83,16 @@ def score(
     Raises:
         BadInput: if the folder holds no PET for this model.
     """
-    verbalizer = Verbalizer.of_words(
-        encoder.tokenizer, task.verbalizer, bare=protocol.bare_words, warn=False
-    )
     with untouched(plm):
         model = load_pet(plm, folder)
         classifier = None
         try:
-            limit = room(model, max_length, mask_first=protocol.mask_first)
-            rows, truncated = encode(encoder, examples, limit, protocol)
+            limit = room(model, max_length, mask_first=asking.protocol.mask_first)
+            rows, truncated = asking.encode(examples, limit)
             check_tokens(rows, model)
-            classifier = PromptClassifier(model, verbalizer, mask_first=protocol.mask_first)
+            classifier = asking.on(model)
             classifier.to(plm.device)
-            pad_id = encoder.tokenizer.pad_token_id or 0
-            return evaluate(classifier, rows, task, pad_id)[0], truncated
+            return evaluate(classifier, rows, asking.task)[0], truncated
         finally:
             if classifier is not None:
                 classifier.remove()
@@ -117,7 +103,7 @@ def room(model: nn.Module, max_length: int, *, mask_first: bool = False) -> int:
     """Tokens a prompt may have: ``max_length``, or what a soft prompt leaves of the positions.
 
     Args:
-        model: a masked LM, plain or with a PET.
+        model: plain or with a PET.
         max_length: what is wished for.
         mask_first: [MASK] comes on top, as `pets.tasks.prompts.encode` has it then.
 
@@ -138,16 +124,6 @@ def room(model: nn.Module, max_length: int, *, mask_first: bool = False) -> int:
     return limit
 
 
-def encode(
-    encoder: prompts.Encoder, examples: Sequence[Example], limit: int, protocol: Protocol = OURS
-) -> tuple[Rows, int]:
-    """Encoded prompts of at most ``limit`` tokens with their class indices, and how many were cut."""
-    texts = [protocol.text(example) for example in examples]
-    encoded = encoder.encode(texts, limit, mask_first=protocol.mask_first)
-    labels = [example.label for example in examples]
-    return list(zip(encoded.rows, labels, strict=True)), encoded.truncated
-
-
 def check_tokens(rows: Rows, model: nn.Module) -> None:
     """Whether a model has all tokens of encoded prompts.
 
@@ -155,14 +131,9 @@ def check_tokens(rows: Rows, model: nn.Module) -> None:
         BadInput: if it has fewer word embeddings than its tokenizer has tokens.
     """
     known = len(pretrained_model(model).get_input_embeddings().weight)
-    most = max(max(row.input_ids) for row, _ in rows)
+    most = max(max(*row.input_ids, *(t for a in row.answers for t in a)) for row, _ in rows)
     if most >= known:
         raise BadInput(
             f"a text has token {most}, and the model knows 0 to {known - 1}: its tokenizer is another "
             "model's, or tokens were added to it without resize_token_embeddings(len(tokenizer))"
         )
-
-
-def on_device(batch: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    device = next(module.parameters()).device
-    return {name: tensor.to(device) for name, tensor in batch.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,10 +20,9 @@ from bridges.storage.shapes import COUNT, FINITE, Shape
 from pets.plug.adapting import adapt
 from pets.plug.regularize import Regularizer
 from pets.regularizers import Objective
-from pets.tasks import prompts
+from pets.tasks.answering import Answering, PromptOutput, Rows
 from pets.tasks.base import TaskData
-from pets.tasks.classifier import PromptClassifier, PromptOutput
-from pets.tuning.evaluation import Rows, evaluate, on_device
+from pets.tuning.evaluation import evaluate
 from pets.tuning.run_folder import LOOK, RunFolder
 from pets.tuning.schedule import CONSTANT, share
 from pets.tuning.settings import TuneSettings
@@ -47,7 +45,6 @@ class TuningLoop:
         encoded: prompts of each split, and how many were cut.
         data: whose task is scored.
         settings: of the run.
-        pad_id: the tokenizer's.
         processes: that share the run.
         plugged: the handle of the running cost, whose weight a schedule lets fall.
         cost: the running cost, that `adapt` begins from each time.
@@ -55,11 +52,10 @@ class TuningLoop:
 
     def __init__(
         self,
-        classifier: PromptClassifier,
+        classifier: Answering,
         encoded: dict[str, tuple[Rows, int]],
         data: TaskData,
         settings: TuneSettings,
-        pad_id: int,
         processes: Processes | None = None,
         *,
         plugged: Regularizer | None = None,
@@ -74,7 +70,6 @@ class TuningLoop:
         self.loss = None if objective is None else objective.on(classifier)
         self.rows = {name: rows for name, (rows, _) in encoded.items()}
         self.truncated = {name: cut for name, (_, cut) in encoded.items()}
-        self.pad_id = pad_id
         named = [(n, p) for n, p in classifier.named_parameters() if p.requires_grad]
         if not named:
             raise BadInput(f"PET {settings.pet!r} has no trainable parameter on this model")
@@ -129,7 +124,7 @@ class TuningLoop:
     def evaluate(self, split: str) -> tuple[dict[str, float], float]:
         """Metrics and mean task loss of the present PET; the running cost plays no part."""
         rows, task = self.rows[split], self.data.task
-        return evaluate(self.classifier, rows, task, self.pad_id, self.processes)
+        return evaluate(self.classifier, rows, task, self.processes)
 
     def best_entry(self) -> dict[str, Any]:
         """The selected entry of the curves: best metric, then lowest loss, then earliest.
@@ -139,8 +134,11 @@ class TuningLoop:
         metric = self.data.task.metric
         return max(self.curves[1:], key=lambda e: (e["dev"][metric], -e["dev_loss"], -e["step"]))
 
-    def _forward(self, rows: Sequence[tuple[prompts.Row, int]]) -> Any:
-        batch = on_device(prompts.collate(rows, self.pad_id), self.classifier)
+    def _batch_of(self, rows: Rows) -> dict[str, Tensor]:
+        return self.classifier.on_device(self.classifier.collate(rows))
+
+    def _forward(self, rows: Rows) -> Any:
+        batch = self._batch_of(rows)
         if self.loss is None:
             return self.classifier(**batch)
         return PromptOutput(loss=self.loss(**batch))
@@ -184,13 +182,12 @@ class TuningLoop:
         rows = self.rows["train"]
         batches = (rows[k : k + _ADAPTED] for k in range(0, len(rows), _ADAPTED))
         with self.plugged.replacing() as replace:
-            on = (on_device(prompts.collate(part, self.pad_id), self.classifier) for part in batches)
-            replace(adapt(self.cost, self.classifier, on))
+            replace(adapt(self.cost, self.classifier, map(self._batch_of, batches)))
 
     def _batch(self, step: int) -> Rows:
         """The examples of one step: epochs of random order, a function of seed and step alone."""
         rows, size = self.rows["train"], self.settings.batch_size
-        chosen: Rows = []
+        chosen: list[Any] = []
         for position in range(step * size, (step + 1) * size):
             epoch, k = divmod(position, len(rows))
             if not chosen or k == 0:

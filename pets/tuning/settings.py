@@ -16,7 +16,9 @@ from pets.tasks.protocol import protocol as protocol_named
 from pets.tuning.schedule import CONSTANT, SCHEDULES
 
 ADAPT = ("never", "once", "looks")
-CAME_LATER = {"protocol": OURS.name, "schedule": CONSTANT, "adapt": ADAPT[0]}
+AMONG_LABELS = "labels"
+LOSSES = ("vocabulary", AMONG_LABELS)
+CAME_LATER = {"protocol": OURS.name, "schedule": CONSTANT, "adapt": ADAPT[0], "loss": LOSSES[0]}
 """Settings that earlier versions did not have, with what those did."""
 
 
@@ -45,6 +47,7 @@ class TuneSettings:
         schedule: how the weight falls over the run, see `pets.tuning.schedule.share`.
         adapt: when the running cost's lens learns from the training examples, see `pets.adapt`: "never",
             "once" before the first step, or then and after each of the "looks".
+        loss: of the right answer in the whole "vocabulary", or among the "labels" alone.
     """
 
     pet: str = "lora"
@@ -63,6 +66,7 @@ class TuneSettings:
     protocol: str = OURS.name
     schedule: str = CONSTANT
     adapt: str = ADAPT[0]
+    loss: str = LOSSES[0]
 
     def __post_init__(self) -> None:
         counts = ("max_steps", "batch_size", "eval_every", "max_length")
@@ -79,6 +83,7 @@ class TuneSettings:
         protocol_named(self.protocol)
         check_name("schedule", self.schedule, SCHEDULES)
         check_name("adapt", self.adapt, ADAPT)
+        check_name("loss", self.loss, LOSSES)
         if not isinstance(self.pet_options, dict):
             raise BadInput(f"pet_options={shown(self.pet_options)}: expected a dict of options")
         if self.shots is not None and not is_whole(self.shots, 1, 2**31):

@@ -21,17 +21,17 @@ from bridges.storage.source import FIT, source_digest
 from pets import methods
 from pets.plug.regularize import Regularizer, regularize
 from pets.tasks import prompts, splits
-from pets.tasks.base import TaskData
-from pets.tasks.classifier import PromptClassifier
+from pets.tasks.answering import Answering
+from pets.tasks.asking import Asking
+from pets.tasks.base import Task, TaskData
 from pets.tasks.metrics import check_metric
 from pets.tasks.protocol import OURS, Protocol
 from pets.tasks.shared_texts import warn_of_shared_texts
-from pets.tasks.verbalizer import Verbalizer
-from pets.tuning.evaluation import check_tokens, encode, room
+from pets.tuning.evaluation import check_tokens, room
 from pets.tuning.loop import TuningLoop
 from pets.tuning.models import unload, untouched
 from pets.tuning.run_folder import RunFolder
-from pets.tuning.settings import CAME_LATER, TuneSettings
+from pets.tuning.settings import AMONG_LABELS, CAME_LATER, TuneSettings
 from pets.tuning.workers import Processes, joined
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def tune(
     every batch, all return the result, and the first writes.
 
     Args:
-        plm: a masked LM, frozen here.
+        plm: a language model or a sequence classifier, frozen here.
         tokenizer: its tokenizer.
         data: a task and its examples; without reported ones the PET is selected and not scored.
         settings: see `TuneSettings`.
@@ -166,8 +166,7 @@ def prepared(
     ``plm`` and the global generator are left as they were.
     """
     check_metric(data.task)
-    protocol = settings.conventions
-    verbalizer = Verbalizer.of_words(tokenizer, data.task.verbalizer, bare=protocol.bare_words)
+    asking = ask(plm, encoder or prompts.Encoder(tokenizer), data.task, settings)
     if settings.shots is None:
         train, dev = splits.hold_out(data.train, data.task, settings.seed)
     else:
@@ -177,19 +176,22 @@ def prepared(
     devices = [plm.device] if plm.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
-        _classifier(plm, config, settings, verbalizer, cost) as (classifier, plugged),
+        _classifier(plm, config, settings, asking, cost) as (classifier, plugged),
     ):
         if isinstance(config, PromptTuningConfig):
-            methods.init_prompt(classifier.model, tokenizer.mask_token_id)
-        limit = room(classifier.model, settings.max_length, mask_first=protocol.mask_first)
-        encoder = encoder or prompts.Encoder(tokenizer)
-        encoded = {name: encode(encoder, part, limit, protocol) for name, part in parts.items()}
+            first = (tokenizer.mask_token_id, tokenizer.eos_token_id, asking.pad_id)
+            methods.init_prompt(classifier.model, next(k for k in first if k is not None))
+        limit = room(classifier.model, settings.max_length, mask_first=settings.conventions.mask_first)
+        encoded = {name: asking.encode(part, limit) for name, part in parts.items()}
         for rows, _ in encoded.values():
             check_tokens(rows, plm)
-        pad_id = tokenizer.pad_token_id or 0
-        yield TuningLoop(
-            classifier, encoded, data, settings, pad_id, joined(), plugged=plugged, cost=cost
-        )
+        yield TuningLoop(classifier, encoded, data, settings, joined(), plugged=plugged, cost=cost)
+
+
+def ask(plm: PreTrainedModel, encoder: prompts.Encoder, task: Task, settings: TuneSettings) -> Asking:
+    """How the settings put a task to a model."""
+    among_labels = settings.loss == AMONG_LABELS
+    return Asking(plm, encoder, task, settings.conventions, among_labels=among_labels)
 
 
 @contextlib.contextmanager
@@ -197,9 +199,9 @@ def _classifier(
     plm: PreTrainedModel,
     config: PeftConfig,
     settings: TuneSettings,
-    verbalizer: Verbalizer,
+    asking: Asking,
     cost: RunningCost | None,
-) -> Iterator[tuple[PromptClassifier, Regularizer | None]]:
+) -> Iterator[tuple[Answering, Regularizer | None]]:
     """The PET on the model, the narrowed head and the cost; all taken off again at the end.
 
     The global generator is seeded for the PET's initial weights: the caller restores it.
@@ -212,8 +214,7 @@ def _classifier(
         except ValueError as error:
             raise BadInput(f"PET {settings.pet!r} on {type(plm).__name__}: {error}") from error
         stack.callback(unload, model)
-        mask_first = settings.conventions.mask_first
-        classifier = PromptClassifier(model, verbalizer, mask_first=mask_first).to(plm.device)
+        classifier = asking.on(model).to(plm.device)
         stack.callback(classifier.remove)
         plugged = None if cost is None else regularize(classifier, cost, settings.weight)
         if plugged is not None:

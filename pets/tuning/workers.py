@@ -74,6 +74,18 @@ class Processes:
         sums: list[float] = self._reduce(torch.tensor(values, dtype=torch.float64)).tolist()
         return sums
 
+    def turns(self, count: int) -> Sequence[int]:
+        """Which of so many pieces of work are this process's."""
+        return range(self.rank, count, self.count)
+
+    def merged(self, values: dict[Part, Any]) -> dict[Part, Any]:
+        """What all processes have, by key."""
+        if self.count == 1:
+            return values
+        parts: list[Any] = [None] * self.count
+        dist.all_gather_object(parts, values)
+        return {key: value for part in parts for key, value in part.items()}
+
     def adopt(self, tensors: Iterable[Tensor]) -> None:
         """Take the main process's values of all tensors."""
         if self.count > 1:

@@ -28,7 +28,7 @@ from pets.tasks.shared_texts import shared_texts
 from pets.tuning.evaluation import score
 from pets.tuning.run_folder import PET_FOLDER
 from pets.tuning.tune import MADE_BY as TUNING
-from pets.tuning.tune import tune
+from pets.tuning.tune import ask, tune
 
 MADE_BY = (*TUNING, "pets/study/cells")
 """The folders whose code a cell's row depends on."""
@@ -144,12 +144,10 @@ def _filled(context: Context, cell: Cell, row: Row, folder: Path) -> Row:
     settings = context.grid.settings
     reported, truncated = score(
         model.plm,
-        model.encoder,
-        data.task,
+        ask(model.plm, model.encoder, data.task, settings),
         data.reported,
         pet,
         settings.max_length,
-        settings.conventions,
     )
     return dataclasses.replace(
         row,

@@ -16,9 +16,8 @@ from pets.study.cells.grid import Cell, Grid
 from pets.study.cells.model import Model
 from pets.tasks import splits
 from pets.tasks.shared_texts import warn_of_shared_texts
-from pets.tasks.verbalizer import Verbalizer
 from pets.tuning.loop import TuningLoop
-from pets.tuning.tune import data_sha256, prepared
+from pets.tuning.tune import ask, data_sha256, prepared
 
 COSTS_FOLDER = "costs"
 
@@ -64,9 +63,9 @@ class Context:
                 words outside its vocabulary, too few examples for the shots, or arms with a cost to fit
                 and no text.
         """
+        settings = self.grid.settings
         for data in self.examples.values():
-            bare = self.grid.settings.conventions.bare_words
-            Verbalizer.of_words(self.model.tokenizer, data.task.verbalizer, bare=bare)
+            ask(self.model.plm, self.model.encoder, data.task, settings)
             warn_of_shared_texts(data)
             for shots, seed in itertools.product(self.grid.shots, self.grid.seeds):
                 if shots:

@@ -14,7 +14,6 @@ from tiny import tiny_model, tiny_tokenizer
 import pets
 from bridges import BadInput, RunningCost
 from bridges.latent.lens import Lens
-from pets.tasks import prompts
 from pets.tasks.base import Example, TaskData
 from pets.tasks.glue import SST2
 from pets.tuning.loop import TuningLoop
@@ -82,9 +81,9 @@ def test_it_learns_from_the_training_examples_alone() -> None:
         assert loop.plugged is not None
         found = weights(loop.plugged._forward.cost)
         loop.plugged.remove()
-        train = prompts.collate(loop.rows["train"], loop.pad_id)
+        train = loop.classifier.collate(loop.rows["train"])
         assert torch.equal(found, weights(pets.adapt(cost, loop.classifier, [train])))
-        dev = prompts.collate(loop.rows["dev"], loop.pad_id)
+        dev = loop.classifier.collate(loop.rows["dev"])
         assert not torch.equal(found, weights(pets.adapt(cost, loop.classifier, [dev])))
 
 

@@ -13,6 +13,7 @@ from tiny import tiny_tokenizer
 import pets
 from bridges import BadInput
 from pets.tasks import prompts
+from pets.tasks.asking import Asking
 from pets.tasks.base import TaskData
 from pets.tuning.evaluation import score
 from pets.tuning.tune import tune
@@ -41,8 +42,8 @@ def test_select_then_score_is_the_whole_run(tmp_path: Path, pet: str) -> None:
         k: v for k, v in selected.items() if k in ("curves", "dev", "dev_loss", "best_step")
     }
     before = {name: p.clone() for name, p in plm.state_dict().items()}
-    encoder = prompts.Encoder(tiny_tokenizer())
-    found, truncated = score(plm, encoder, TASK, DATA.reported, tmp_path / "selected" / "pet", 40)
+    asking = Asking(plm, prompts.Encoder(tiny_tokenizer()), TASK)
+    found, truncated = score(plm, asking, DATA.reported, tmp_path / "selected" / "pet", 40)
     assert found == whole["reported"]
     assert truncated == whole["truncated"]["reported"]
     assert list(before) == list(plm.state_dict())
@@ -50,8 +51,10 @@ def test_select_then_score_is_the_whole_run(tmp_path: Path, pet: str) -> None:
 
 
 def test_scoring_refuses_what_is_no_pet(tmp_path: Path) -> None:
+    plm = model()
+    asking = Asking(plm, prompts.Encoder(tiny_tokenizer()), TASK)
     with pytest.raises(BadInput, match="holds no PET"):
-        score(model(), prompts.Encoder(tiny_tokenizer()), TASK, DATA.reported, tmp_path, 40)
+        score(plm, asking, DATA.reported, tmp_path, 40)
 
 
 def test_a_restart_is_another_start_on_the_same_split(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from bridges import BadInput, RunningCost
 from pets.tasks import prompts
 from pets.tasks import protocol as protocols
+from pets.tasks.asking import Asking
 from pets.tasks.base import Example, TaskData
 from pets.tasks.glue import SST2
 from pets.tasks.protocol import OURS, PROTOCOLS, PUBLISHED
@@ -100,8 +101,8 @@ def test_a_published_run_is_scored_as_it_was_tuned(tmp_path: Path, pet: str) -> 
     result = tune(plm, tokenizer, DATA, settings, run, cost=cost, progress=False)
     assert result["settings"]["protocol"] == "published"
     assert json.loads((run / "result.json").read_text()) == result
-    how = (plm, prompts.Encoder(tokenizer), TASK, DATA.reported, run / "pet", 128)
-    assert score(*how, PUBLISHED)[0] == result["reported"]
+    asking = Asking(plm, prompts.Encoder(tokenizer), TASK, PUBLISHED)
+    assert score(plm, asking, DATA.reported, run / "pet", 128)[0] == result["reported"]
     assert not plm.bert.embeddings._forward_pre_hooks
     ours = dataclasses.replace(settings, protocol="ours")
     with pytest.raises(BadInput, match="protocol 'published' there, None here"):

@@ -1,0 +1,69 @@
+"""A sequence classifier that answers with classes of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bridges.errors import BadInput
+from bridges.model.spec import pretrained_model
+from pets.tasks.answering import Answering, PromptOutput, Rows
+from pets.tasks.verbalizer import Verbalizer
+
+
+class HeadClassifier(Answering):
+    """A sequence classifier whose classes are the task's, in the task's order.
+
+    Args:
+        model: with a head of C classes, plain or with a PET.
+        verbalizer: words of the labels, at which a running cost's trajectories end.
+        pad_id: the tokenizer's padding token.
+
+    Raises:
+        BadInput: if the model has another number of classes.
+    """
+
+    verbalizer: Verbalizer
+
+    def __init__(self, model: nn.Module, verbalizer: Verbalizer, *, pad_id: int = 0) -> None:
+        super().__init__(model, verbalizer)
+        plm: Any = pretrained_model(model)
+        if plm.config.num_labels != len(verbalizer):
+            raise BadInput(
+                f"{type(plm).__name__} tells {plm.config.num_labels} classes and the task has "
+                f"{len(verbalizer)} ({', '.join(verbalizer.labels)}): give a model for these, or a "
+                "language model, which says the label words"
+            )
+        self.pad_id = pad_id
+        if plm.config.pad_token_id is None:
+            # Without one the heads of causal models refuse batches; it tells them where a text ends.
+            plm.config.pad_token_id = pad_id
+
+    def collate(self, rows: Rows) -> dict[str, Tensor]:
+        """ "input_ids", "attention_mask" and, of pairs, "token_type_ids" [B, S], and "labels" [B]."""
+        length = max(len(row.input_ids) for row, _ in rows)
+
+        def padded(values: list[Any], fill: int) -> Tensor:
+            return torch.tensor([[*each, *[fill] * (length - len(each))] for each in values])
+
+        batch = {
+            "input_ids": padded([row.input_ids for row, _ in rows], self.pad_id),
+            "attention_mask": padded([[1] * len(row.input_ids) for row, _ in rows], 0),
+            "labels": torch.tensor([label for _, label in rows]),
+        }
+        if any(row.types for row, _ in rows):
+            batch["token_type_ids"] = padded(
+                [row.types or [0] * len(row.input_ids) for row, _ in rows], 0
+            )
+        return batch
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **types: Tensor
+    ) -> PromptOutput:
+        """Loss and log-probabilities [B, C] of texts [B, S] with classes [B]."""
+        logits = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
+        scores = logits.float().log_softmax(1)
+        return PromptOutput(loss=F.nll_loss(scores, labels), logits=scores)

@@ -11,8 +11,8 @@ import click
 from pets import tasks
 from pets.commands.options import ManyValues
 from pets.tasks.base import CLASSES, Example, TaskData
+from pets.tasks.own.task_file import write_first
 from pets.tasks.shared_texts import shared_texts
-from pets.tasks.task_file import write_first
 from pets.tasks.templates import Template
 
 _EXAMPLES = 3

@@ -11,13 +11,13 @@ from typing import Any
 
 from bridges.errors import BadInput, shown
 from bridges.registry import Info
-from pets.tasks import tables
 from pets.tasks.base import Example, Label, Task, TaskData, catalogue
 from pets.tasks.data import GlueTask
 from pets.tasks.glue import MNLI, MRPC, QNLI, QQP, RTE, SST2, CoLA
-from pets.tasks.own import OwnTask
-from pets.tasks.own_settings import OwnSettings
-from pets.tasks.task_file import TASK_FILES, read_task
+from pets.tasks.own import tables
+from pets.tasks.own.settings import OwnSettings
+from pets.tasks.own.task import OwnTask
+from pets.tasks.own.task_file import TASK_FILES, read_task
 
 __all__ = [
     "MNLI",

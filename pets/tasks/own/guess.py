@@ -8,8 +8,8 @@ from typing import Any
 
 from bridges.errors import BadInput, listed, shown
 from pets.tasks.base import CHOICE, CLASSES, GENERATION
-from pets.tasks.own_settings import NEEDS, OwnSettings
-from pets.tasks.tables import Table
+from pets.tasks.own.settings import NEEDS, OwnSettings
+from pets.tasks.own.tables import Table
 from pets.tasks.templates import Template
 
 LABEL = ("label", "labels", "class", "target", "gold_label", "category", "sentiment", "topic", "intent")

@@ -11,12 +11,12 @@ from typing import Any
 
 from bridges.errors import BadInput, listed, one_line, shown, unknown, writing
 from pets.tasks.base import CHOICE, GENERATION
-from pets.tasks.guess import guess
 from pets.tasks.metrics import BY_KIND
-from pets.tasks.own import TRAIN, OwnTask
-from pets.tasks.own_labels import LabelColumn, classes
-from pets.tasks.own_settings import OwnSettings
-from pets.tasks.tables import Table, is_file, is_table, name_of, read
+from pets.tasks.own.guess import guess
+from pets.tasks.own.labels import LabelColumn, classes
+from pets.tasks.own.settings import OwnSettings
+from pets.tasks.own.tables import Table, is_file, is_table, name_of, read
+from pets.tasks.own.task import TRAIN, OwnTask
 
 TASK_FILES = (".toml", ".yaml", ".yml")
 _COLUMNS = ("template", "label", "choices", "answers")
@@ -137,7 +137,7 @@ def write_first(source: str, path: Path) -> OwnSettings:
     """Write a first task file for a table, from the columns that it has; returns what it says.
 
     Args:
-        source: see `pets.tasks.tables.read`.
+        source: see `pets.tasks.own.tables.read`.
         path: of the file, which is not there yet.
 
     Raises:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bridges.errors import BadInput, listed, one_line, shown
-from pets.tasks.table_files import FILES, quiet, read_file, unquoted
+from pets.tasks.own.table_files import FILES, quiet, read_file, unquoted
 
 FORMS = "a .csv, .tsv, .jsonl, .json or .parquet file, a folder that save_to_disk wrote, or owner/name"
 

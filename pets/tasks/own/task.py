@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from bridges.errors import BadInput, listed, shown
-from pets.tasks import guess, own_rows, tables
 from pets.tasks.base import CHOICE, CLASSES, GENERATION, Example, Task, TaskData
 from pets.tasks.metrics import BY_KIND
-from pets.tasks.own_labels import MISSING, NONE, LabelColumn, classes
-from pets.tasks.own_settings import OwnSettings
+from pets.tasks.own import guess, rows, tables
+from pets.tasks.own.labels import MISSING, NONE, LabelColumn, classes
+from pets.tasks.own.settings import OwnSettings
+from pets.tasks.own.tables import Table
 from pets.tasks.splits import set_aside
-from pets.tasks.tables import Table
 from pets.tasks.templates import Template
 
 TRAIN = "train"
@@ -152,13 +152,13 @@ def _read(
 ) -> tuple[tuple[Example, ...], Counter[str]]:
     Template.parse(str(settings.template)).check(table.names)
     if task.kind == CHOICE:
-        answer = own_rows.among_choices(table, settings.choices, str(settings.label))
+        answer = rows.among_choices(table, settings.choices, str(settings.label))
     elif task.kind == GENERATION:
-        answer = own_rows.in_words(table, settings.answers)
+        answer = rows.in_words(table, settings.answers)
     else:
         column = LabelColumn.of(table, str(settings.label))
-        answer = own_rows.in_classes(table, column, [label.name for label in task.labels])
-    examples, left_out = own_rows.examples(table, fields, answer)
+        answer = rows.in_classes(table, column, [label.name for label in task.labels])
+    examples, left_out = rows.examples(table, fields, answer)
     if not examples:
         raise BadInput(
             f"{table.where} has no example: all rows are left out, {_counted(left_out)}; expected "

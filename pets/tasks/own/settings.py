@@ -20,7 +20,7 @@ class OwnSettings:
 
     Attributes:
         name: what results call it.
-        source: where its table is, see `pets.tasks.tables.read`; None where ``train`` is a file.
+        source: where its table is, see `pets.tasks.own.tables.read`; None where ``train`` is a file.
         kind: one of `KINDS`.
         template, chat: see `pets.tasks.templates`; the template names the columns that are read.
         label: the column of the classes, or of the right choice.

@@ -12,7 +12,7 @@ from typing import Any
 
 from bridges.errors import BadInput, listed, shown
 from pets.tasks.base import Label
-from pets.tasks.tables import Table
+from pets.tasks.own.tables import Table
 
 MISSING, NONE = "", "-1"
 """A label that is not there, and the one that means that there is none, unless it is a class."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from bridges.errors import BadInput, listed, shown
 from pets.tasks.base import Example
-from pets.tasks.own_labels import MISSING, NONE, LabelColumn
-from pets.tasks.tables import Table
+from pets.tasks.own.labels import MISSING, NONE, LabelColumn
+from pets.tasks.own.tables import Table
 
 Answer = Callable[[int], dict[str, Any] | str]
 """Of a row: what an example has beside its texts, or, in words, why it is none."""

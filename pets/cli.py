@@ -1,4 +1,4 @@
-"""The command line: ``bridge-pets demo | fit | tune | compare | report | zoo``."""
+"""The command line: ``bridge-pets demo | fit | tune | compare | report | task | zoo``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ COMMANDS = {
     "tune": "Tune one PET on one task and print its result line.",
     "compare": "Compare PETs with and without running costs: tasks x shots x PETs x arms x seeds.",
     "report": "Show what a comparison came to: one HTML file, and the same as Markdown.",
+    "task": "Write a first task file for a table of your own, or show what a task is.",
     "zoo": "List what is registered: bridges, PETs, regularizers and tasks, with their parameters.",
 }
 """What each module of `pets.commands` does, said without importing it: that takes seconds."""

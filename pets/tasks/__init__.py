@@ -6,6 +6,7 @@ Importing this room registers all of them.
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import Any
 
 from bridges.errors import BadInput, shown
@@ -13,6 +14,10 @@ from bridges.registry import Info
 from pets.tasks.base import Example, Label, Task, TaskData, catalogue
 from pets.tasks.data import GlueTask
 from pets.tasks.glue import MNLI, MRPC, QNLI, QQP, RTE, SST2, CoLA
+from pets.tasks.own import tables
+from pets.tasks.own.settings import OwnSettings
+from pets.tasks.own.task import OwnTask
+from pets.tasks.own.task_file import TASK_FILES, read_task
 
 __all__ = [
     "MNLI",
@@ -25,6 +30,8 @@ __all__ = [
     "Example",
     "GlueTask",
     "Label",
+    "OwnSettings",
+    "OwnTask",
     "Task",
     "TaskData",
     "available",
@@ -53,12 +60,20 @@ def get(name: str, **parameters: Any) -> Task:
 
 
 def parse(text: str) -> Task:
-    """A task in one word: ``"sst2"``, ``"sst2:words=[terrible,(good,great)]"``.
+    """A task in one word: ``"sst2"``, ``"sst2:words=[terrible,(good,great)]"``, or one of a user's own.
+
+    These are ``"reviews.csv"``, also .tsv, .jsonl, .json, .parquet or a folder that save_to_disk wrote,
+    ``"owner/name:config"`` of the hub, and a task file, ``"reviews.toml"`` or .yaml. A name comes first.
 
     Raises:
-        BadInput: as `get`, and for a text that is not ``name:key=value,...``.
+        BadInput: as `get`, and for a text that is none of these.
     """
     name, colon, rest = text.partition(":") if isinstance(text, str) else (text, "", "")
+    if isinstance(text, str) and _key(name) not in map(_key, available()):
+        if text.lower().endswith(TASK_FILES):
+            return read_task(Path(text))
+        if tables.is_table(text):
+            return OwnTask(OwnSettings(tables.name_of(text), text))
     return catalogue.parse(f"{_registered(name)}{colon}{rest}")
 
 
@@ -77,7 +92,10 @@ def _registered(name: str) -> str:
     if key not in known:
         near = known[difflib.get_close_matches(key[:_LONGEST], known, n=1, cutoff=0.0)[0]]
         names = ", ".join(available())
-        raise BadInput(f"task {shown(name)} is unknown; expected one of {names}; nearest is {near!r}")
+        raise BadInput(
+            f"task {shown(name)} is unknown; expected one of {names}, or of your own {tables.FORMS}, or "
+            f"a task file, .toml or .yaml; nearest is {near!r}"
+        )
     return known[key]
 
 

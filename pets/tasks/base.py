@@ -53,6 +53,11 @@ class Example:
     answers: tuple[str, ...] = ()
 
 
+def same_text(text: str) -> str:
+    """What texts have in common that are the same but for case and white space."""
+    return " ".join(text.split()).casefold()
+
+
 class Task(ABC):
     """A task; where its answers are classes, class index k is `labels[k]` everywhere.
 
@@ -123,9 +128,13 @@ class Task(ABC):
     def with_words(self, words: Sequence[str]) -> Task:
         """The same task with other label words, one per class in class order; "good,great" is two.
 
+        Given alone, "terrible,great" is the words of two classes.
+
         Raises:
             BadInput: the number of words is not the number of classes.
         """
+        if len(self.labels) > 1 and isinstance(words, (list, tuple)) and len(words) == 1:
+            words = [word.strip() for word in str(words[0]).split(",")]  # "terrible,great"
         several = isinstance(words, Sequence) and not isinstance(words, str)
         if not self.labels:
             raise BadInput(f"label words {shown(words)}: task {self.name} has no classes for them")
@@ -193,9 +202,9 @@ class TaskData:
 
     @property
     def apart(self) -> TaskData:
-        """The same data with no text in the train set that is reported too."""
-        seen = {example.text for example in self.reported}
-        return replace(self, train=tuple(e for e in self.train if e.text not in seen))
+        """The same data with no text in the train set that is reported too, but for case and spaces."""
+        seen = {same_text(example.text) for example in self.reported}
+        return replace(self, train=tuple(e for e in self.train if same_text(e.text) not in seen))
 
 
 catalogue: Registry[Task] = Registry(

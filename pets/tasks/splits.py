@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from random import Random
 
 from bridges.errors import BadInput, check_seeds, is_number, is_whole, shown
-from pets.tasks.base import Example, Task
+from pets.tasks.base import Example, Task, same_text
 
 
 def few_shot(
@@ -99,8 +99,54 @@ def hold_out(
     return train, dev
 
 
+def set_aside(
+    examples: Sequence[Example], task: Task, share: float = 0.25, seed: int = 0
+) -> tuple[list[Example], list[Example]]:
+    """Put a share of every class aside to report on, of a task that comes without such a split.
+
+    Texts are drawn, not examples: all examples of a text, whatever its case and spaces, are on one side.
+    Both sides keep the order of the examples.
+
+    Args:
+        share: of the texts of each class, in (0, 1); of two or more one at least is on either side.
+
+    Returns:
+        (train, reported).
+
+    Raises:
+        BadInput: an argument is out of range, or no class has two texts.
+    """
+    check_seeds(seed=seed)
+    if not is_number(share) or not 0 < share < 1:
+        raise BadInput(f"share {shown(share)} is out of range; expected 0 < share < 1")
+    keys = [same_text(example.text) for example in examples]
+    first: dict[str, Example] = {}
+    for key, example in zip(keys, examples, strict=True):
+        first.setdefault(key, example)
+    texts: list[list[str]] = [[] for _ in task.strata]
+    for key, example in first.items():
+        texts[_stratum(example, task)].append(key)
+    random = Random(seed)
+    aside: set[str] = set()
+    for members in texts:
+        size = min(max(1, round(share * len(members))), len(members) - 1)
+        aside.update(random.sample(members, max(size, 0)))
+    if not aside:
+        raise BadInput(
+            f"task {task.name}: {len(first)} different texts, too few to put some aside to report on; "
+            "expected at least two of a class, or a split of its own to report on"
+        )
+    sides = list(zip(keys, examples, strict=True))
+    train = [example for key, example in sides if key not in aside]
+    return train, [example for key, example in sides if key in aside]
+
+
 def _by_class(examples: Iterable[Example], task: Task) -> list[list[Example]]:
     classes: list[list[Example]] = [[] for _ in task.strata]
     for example in examples:
-        classes[example.label if task.labels else 0].append(example)
+        classes[_stratum(example, task)].append(example)
     return classes
+
+
+def _stratum(example: Example, task: Task) -> int:
+    return example.label if task.labels else 0

@@ -1,0 +1,205 @@
+"""A file with a table: its shape is checked, then `datasets` reads it.
+
+A file's cells are what is written in it. So csv and tsv are read as texts: "NA", "None" and "007" stay
+what they are; and what pandas would mend in silence, such as a row with a cell too many, is refused.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bridges.errors import BadInput, listed, one_line, shown
+
+FILES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+"""How the names of files end that hold a table."""
+
+
+def read_file(path: Path) -> Any:
+    """The `datasets.Dataset` of a file, in memory; nothing is left on the disk.
+
+    Raises:
+        BadInput: it cannot be read, or a row is not as the others are.
+    """
+    content = _content(path)
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        return _loaded(path, "parquet")
+    text = _decoded(path, content)
+    if kind in (".csv", ".tsv"):
+        tabs = kind == ".tsv"
+        names = _shape(path, text, tabs)
+        return _loaded(
+            path,
+            "csv",
+            sep="\t" if tabs else ",",
+            quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
+            column_names=names,
+            header=0,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            features=lambda d: d.Features({name: d.Value("string") for name in names}),
+        )
+    _check_objects(path, text)
+    return _loaded(path, "json")
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadInput(f"{path} cannot be read ({reason}): check its name and its rights") from error
+    if not content.removeprefix(codecs.BOM_UTF8).strip():
+        raise BadInput(f"{path} is empty: expected columns with names, and rows")
+    return content
+
+
+def _decoded(path: Path, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadInput(
+            f"{path}, line {line}: byte {content[error.start]:#04x} is not UTF-8; convert the file, "
+            "with `iconv -t UTF-8` for example"
+        ) from None
+
+
+def _shape(path: Path, text: str, tabs: bool) -> list[str]:
+    """The names of the columns, once every row has as many cells.
+
+    Raises:
+        BadInput: otherwise, or for two columns of one name, or for no rows.
+    """
+    lines = io.StringIO(text, newline=None)  # ends of all kinds, as pandas takes them
+    if tabs:
+        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(lines, strict=True)
+    number = 0
+    with _any_length():
+        try:
+            names: list[str] = []
+            for cells in reader:
+                if not cells:
+                    continue  # an empty line, which pandas skips too
+                number += 1
+                if number == 1:
+                    names = _names(path, cells, tabs)
+                elif len(cells) != len(names):
+                    raise BadInput(
+                        f"{path}, row {number} (line {reader.line_num}): {len(cells)} cells, expected "
+                        f"{len(names)}, one for each of the columns {listed(names)}; {_remedy(tabs)}"
+                    )
+        except csv.Error as error:
+            raise BadInput(
+                f"{path}, row {number + 1} (line {reader.line_num}): {error}; {_remedy(tabs)}"
+            ) from None
+    if number < 2:
+        raise BadInput(f"{path} has a header and no rows: expected at least one row for each class")
+    return names
+
+
+def _remedy(tabs: bool) -> str:
+    if tabs:
+        return "a text with a tab or a line end in it needs another form: write csv or jsonl"
+    return 'a text with commas, quotes or line ends stands in quotes, quotes in it doubled: "a ""b"", c"'
+
+
+def _names(path: Path, cells: Sequence[str], tabs: bool) -> list[str]:
+    stripped = [(unquoted(cell) if tabs else cell).strip() for cell in cells]
+    names = [name or f"unnamed {place}" for place, name in enumerate(stripped, 1)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadInput(
+            f"{path} has several columns of the name {shown(twice[0])}: the first row has to name the "
+            "columns, each by a name of its own"
+        )
+    return names
+
+
+@contextmanager
+def _any_length() -> Iterator[None]:
+    """The csv module takes cells of any length, not of 131,072 characters at most."""
+    before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def unquoted(cell: str) -> str:
+    """A cell of a tsv file: quotes are text there unless they enclose it, those inside doubled."""
+    inner = cell[1:-1].replace('""', "")
+    if len(cell) < 2 or not (cell[0] == cell[-1] == '"') or '"' in inner:
+        return cell
+    return cell[1:-1].replace('""', '"')
+
+
+def _check_objects(path: Path, text: str) -> None:
+    """Whether a JSON text begins as objects do, in a list or one a line."""
+    start = text.lstrip()
+    if start.startswith("["):
+        start = start[1:].lstrip()
+    if not start.startswith("{"):
+        raise BadInput(
+            f"{path} holds no objects: expected one a line, or a list of them, such as "
+            '{"text": "a film", "label": 1}'
+        )
+
+
+def _loaded(path: Path, kind: str, features: Callable[[Any], Any] | None = None, **options: Any) -> Any:
+    """A file as a dataset in memory; what `datasets` writes meanwhile is removed."""
+    try:
+        with quiet() as datasets, tempfile.TemporaryDirectory() as cache:
+            if features is not None:
+                options["features"] = features(datasets)
+            read_it = getattr(datasets.Dataset, f"from_{kind}")
+            data = read_it(str(path), cache_dir=cache, keep_in_memory=True, **options)
+    except Exception as error:  # of datasets, pandas and pyarrow, each their own kinds
+        raise BadInput(f"{path} cannot be read as {kind}: {_reason(path, kind, error)}") from error
+    if not len(data):
+        raise BadInput(f"{path} has no rows: expected at least one for each class")
+    return data
+
+
+def _reason(path: Path, kind: str, error: Exception) -> str:
+    if kind == "json":
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+            if path.suffix.lower() == ".json" or not line.strip():
+                continue
+            try:
+                if isinstance(json.loads(line), dict):
+                    continue
+                fault = "no object"
+            except ValueError as error_there:
+                fault = str(error_there)
+            return f"line {number}: {fault}; expected one object a line"
+    reason = error.__cause__ or error
+    return one_line(f"{type(reason).__name__}: {reason}", 300) + f"; write the table anew as {kind}"
+
+
+@contextmanager
+def quiet() -> Iterator[Any]:
+    """`datasets`, without bars and without messages beside the one line that is said here."""
+    import datasets  # here: it takes seconds, and not every machine has it
+
+    bars = not datasets.are_progress_bars_disabled()
+    level = datasets.utils.logging.get_verbosity()
+    datasets.disable_progress_bars()
+    datasets.utils.logging.set_verbosity(60)
+    try:
+        yield datasets
+    finally:
+        datasets.utils.logging.set_verbosity(level)
+        if bars:
+            datasets.enable_progress_bars()

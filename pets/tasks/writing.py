@@ -27,10 +27,6 @@ class Writer(WordAnswering):
         answer_tokens: how long a written answer is at most.
         **options: see `WordAnswering`.
 
-    Attributes:
-        in_step: whether several processes that share the weights write together, so that each has to go
-            on until all are done.
-
     Raises:
         BadInput: for a masked LM, which cannot write.
     """
@@ -44,7 +40,6 @@ class Writer(WordAnswering):
                 "or a task with classes or choices"
             )
         self.tokenizer, self.answer_tokens = tokenizer, answer_tokens
-        self.in_step = False
 
     def collate(self, rows: Rows) -> dict[str, Tensor]:
         """Prompts with their answers; "labels" are the answers' tokens, else -100."""

@@ -61,6 +61,7 @@ class HowLoaded:
     Attributes:
         dtype: one of `DTYPES`.
         quantize: one of `QUANTIZED`, to keep the frozen weights so, by bitsandbytes; None for not.
+        on_cpu: they stay on the CPU, though there is a GPU: for sharding, which moves the parts.
 
     Raises:
         BadInput: for another one.
@@ -68,6 +69,7 @@ class HowLoaded:
 
     dtype: str = DTYPES[0]
     quantize: str | None = None
+    on_cpu: bool = False
 
     def __post_init__(self) -> None:
         check_name("dtype", self.dtype, DTYPES)
@@ -164,7 +166,7 @@ def load_plm(
         )
     with model_files.reading(name, code):  # a GPU may be too small
         kept = getattr(model, "hf_quantizer", None) is not None  # where it was put when it was read
-        return (model if kept else model.to(_device())), tokenizer
+        return (model if kept or how.on_cpu else model.to(_device())), tokenizer
 
 
 def _device() -> str:

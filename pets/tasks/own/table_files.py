@@ -118,6 +118,11 @@ def _remedy(tabs: bool) -> str:
 def _names(path: Path, cells: Sequence[str], tabs: bool) -> list[str]:
     stripped = [(unquoted(cell) if tabs else cell).strip() for cell in cells]
     names = [name or f"unnamed {place}" for place, name in enumerate(stripped, 1)]
+    if len(names) < 2:
+        raise BadInput(
+            f"{path} has one column, {shown(names[0])}, where a task has texts and answers: cells are "
+            f"separated by {'tabs' if tabs else 'commas, in .tsv files by tabs'}"
+        )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadInput(

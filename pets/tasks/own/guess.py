@@ -119,12 +119,7 @@ class _Columns:
     def __init__(self, table: Table, taken: Collection[str | None]) -> None:
         free = [name for name in table.names if name not in taken]
         self.names = [name for name in free if name.lower() not in COUNTS] or free
-        first = Table(
-            table.where,
-            table.data.select(range(min(_ROWS, len(table.data)))),
-            table.first_row,
-            table.quoted,
-        )
+        first = replace(table, data=table.data.select(range(min(_ROWS, len(table.data)))))
         self.cells: dict[str, Sequence[Any]] = {}
         for name in self.names:
             try:

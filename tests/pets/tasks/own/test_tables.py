@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bridges.errors import BadInput
 from pets.tasks.own import tables
@@ -44,11 +48,32 @@ def test_csv(tmp_path: Path, content: str | bytes, expected: dict[str, list[str]
     assert columns(table(tmp_path / "a.csv", content)) == expected
 
 
-def test_a_quote_in_tsv_is_text_unless_it_encloses_the_cell(tmp_path: Path) -> None:
-    cells = ['"a" b', '"c', 'd"', '"e ""f"""', '"g" and "h"', '"', '""']
+def test_a_quote_in_tsv_is_text_unless_it_encloses_others(tmp_path: Path) -> None:
+    cells = ['"a" b', '"c', 'd"', '"e ""f"""', '"g" and "h"', '"', '""', '"i."', '""j"" k', '"l "" m']
     content = "t\tl\n" + "".join(f"{cell}\t0\n" for cell in cells)
     found = table(tmp_path / "a.tsv", content)
-    assert found.column("t") == ['"a" b', '"c', 'd"', 'e "f"', '"g" and "h"', '"', ""]
+    assert found.column("t") == [
+        *('"a" b', '"c', 'd"', 'e "f"', '"g" and "h"', '"', "", '"i."', '""j"" k', '"l "" m'),
+    ]
+
+
+def test_tsv_whose_header_stands_in_quotes_is_quoted_all_over(tmp_path: Path) -> None:
+    found = table(tmp_path / "a.tsv", '"t"\t"l"\n"i."\t0\n"a\tb\n""c"""\t"1"\n')
+    assert columns(found) == {"t": ["i.", 'a\tb\n"c"'], "l": ["0", "1"]}
+
+
+cell = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.lists(st.tuples(cell, cell), min_size=1, max_size=4), quoting=st.sampled_from([0, 1]))
+def test_csv_of_any_cells_is_read_as_it_was_written(
+    rows: list[tuple[str, str]], quoting: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    written = io.StringIO(newline="")
+    csv.writer(written, quoting=quoting).writerows([("t", "l"), *rows])
+    found = table(tmp_path_factory.mktemp("csv") / "a.csv", written.getvalue())
+    assert columns(found) == {"t": [t for t, _ in rows], "l": [label for _, label in rows]}
 
 
 def test_rows_are_counted_as_spreadsheets_do(tmp_path: Path) -> None:
@@ -80,7 +105,7 @@ def test_json_keeps_types(tmp_path: Path) -> None:
         ("a.csv", "t,t\na,0\n", "several columns of the name 't'"),
         ("a.csv", b"t,l\na,0\n\xe9,1\n", "line 3: byte 0xe9 is not UTF-8; convert the file"),
         ("a.csv", "t,l\na,0\n".encode("utf-16"), "line 1: byte 0xff is not UTF-8"),
-        ("a.tsv", "t\tl\n\"a\tb\"\t0\n", r"row 2 \(line 2\): 3 cells, .* write csv or jsonl"),
+        ("a.tsv", "t\tl\n\"a\tb\"\t0\n", r"row 2 \(line 2\): 3 cells, .* needs another form, csv or jsonl"),
         ("a.jsonl", '{"t": "a"}\n{"t": "b"\n', "line 2: .*; expected one object a line"),
         ("a.jsonl", '{"t": "a"}\n5\n', "line 2: no object; expected one object a line"),
         ("a.jsonl", '"a"\n"b"\n', "holds no objects: expected one a line"),

@@ -143,7 +143,7 @@ def main(
     out: str | None,
 ) -> None:
     """Compare LoRA alone with LoRA and each cost; print and keep the table."""
-    plm, tokenizer = load_plm(model, any_lm=True)
+    plm, tokenizer = load_plm(model)
     settings = {"weight": weight, "shots": shots, "steps": steps, "batch_size": batch_size, "lr": lr}
     arms = {"vanilla": None, **{Path(c).name: RunningCost.from_pretrained(c) for c in costs}}
     scores: dict[str, list[float]] = {arm: [] for arm in arms}

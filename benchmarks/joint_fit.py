@@ -29,7 +29,7 @@ class Workload:
     """Fits of a few steps on a model, all from the same start."""
 
     def __init__(self, model: str, bridges: tuple[str, ...], texts: list[str], **settings: int) -> None:
-        self.plm, self.tokenizer = load_plm(model, any_lm=True)
+        self.plm, self.tokenizer = load_plm(model)
         self.bridges, self.texts = bridges, texts
         looks = {"eval_every": settings["max_steps"], "held_out": settings["batch_size"]}
         self.settings: dict[str, Any] = {**settings, **looks, "progress": False}

@@ -133,8 +133,12 @@ class Registry(Generic[T]):
             cls=cls,
             description=(inspect.getdoc(cls) or "").partition("\n")[0],
             formula=getattr(cls, "formula", ""),
-            defaults=MappingProxyType(dict(self._defaults(cls))),
+            defaults=self.parameters(cls),
         )
+
+    def parameters(self, cls: type[T]) -> Mapping[str, Any]:
+        """Those of a class, registered or not, with their defaults."""
+        return MappingProxyType(dict(self._defaults(cls)))
 
     def get(self, name: str, **parameters: Any) -> T:
         """Build one by name: ``get("ou", theta=1.0)``.
@@ -169,8 +173,14 @@ class Registry(Generic[T]):
         name, parameters = self.split(text)
         return self.get(name, **parameters)
 
-    def split(self, text: str) -> tuple[str, dict[str, Any]]:
+    def split(
+        self, text: str, *, info: Callable[[str], Info[T]] | None = None
+    ) -> tuple[str, dict[str, Any]]:
         """The name and the parameters of a text, as `parse` hands them to `get`.
+
+        Args:
+            text: ``name:key=value,...``.
+            info: what is known of a name, where there are more than those registered.
 
         Raises:
             BadInput: for an unknown name, and for a text that is not ``name:key=value,...``.
@@ -178,7 +188,7 @@ class Registry(Generic[T]):
         if not isinstance(text, str) or text.count(":") > _NESTED:
             raise BadInput(f"{self.kind} {shown(text)}: expected a text like {self.example}")
         name, _, rest = text.partition(":")
-        defaults = self.info(name).defaults
+        defaults = (info or self.info)(name).defaults
         parameters: dict[str, Any] = {}
         for key, value, item in pairs(rest):
             default = defaults.get(key, 0.0)

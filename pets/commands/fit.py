@@ -17,12 +17,13 @@ from bridges.fitting.state import STATE_FILE, discard_state, partial_folder
 from bridges.latent.end_points import ENDS
 from bridges.storage.ownership import claimed, foreign
 from bridges.storage.workplace import clean
-from pets.commands.options import ManyValues, Named, read_lines, trust_remote_code
-from pets.tuning.models import load_plm
+from pets.commands.options import ManyValues, Named, model_options, read_lines, trust_remote_code
+from pets.tuning.models import HowLoaded, load_plm
 
 
 @click.command(cls=ManyValues)
 @click.option("--model", required=True, help="Hugging Face name or local folder of a language model.")
+@model_options
 @click.option(
     "--bridge",
     cls=Named,
@@ -78,6 +79,8 @@ from pets.tuning.models import load_plm
 @trust_remote_code
 def fit(
     model: str,
+    dtype: str,
+    quantize: str | None,
     bridge: str,
     texts: tuple[str, ...],
     control: str | None,
@@ -119,7 +122,8 @@ def fit(
             else "--text has no use with --control random-map, which fits nothing: leave it out"
         )
     lines = read_lines(texts)
-    plm, tokenizer = load_plm(model, any_lm=True, trust_remote_code=trust_remote_code)
+    how = HowLoaded(dtype, quantize)
+    plm, tokenizer = load_plm(model, how, trust_remote_code=trust_remote_code)
     cost = bridges.RunningCost.for_model(
         plm,
         process,

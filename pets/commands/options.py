@@ -10,8 +10,12 @@ from typing import Any
 import click
 
 from bridges.errors import BadInput, shown
+from pets.tasks.base import Task
 from pets.tasks.protocol import PROTOCOLS
+from pets.tasks.templates import Template
+from pets.tuning.models import DTYPES, QUANTIZED
 from pets.tuning.schedule import SCHEDULES
+from pets.tuning.settings import LOSSES
 
 
 class ManyValues(click.Command):
@@ -73,6 +77,73 @@ def schedule_option(**options: Any) -> Callable[[Callable[..., Any]], Callable[.
         help="How the weight of the cost or regularizer falls over the steps, to 0 unless constant.",
         **options,
     )
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--dtype`` and ``--quantize`` of a command that loads a model."""
+    for option in (
+        click.option(
+            "--quantize",
+            type=click.Choice(QUANTIZED),
+            help="Keep the frozen weights in 4 or 8 bits; needs bitsandbytes.",
+        ),
+        click.option(
+            "--dtype",
+            type=click.Choice(DTYPES),
+            default=DTYPES[0],
+            show_default=True,
+            help="Of the frozen weights; a PET is trained in float32.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--template``, ``--chat``, ``--label-words`` and ``--loss`` of a command that puts a task."""
+    for option in (
+        click.option(
+            "--loss",
+            type=click.Choice(LOSSES),
+            help="Of the right answer in the whole vocabulary, or among the labels alone.",
+        ),
+        click.option(
+            "--label-words",
+            multiple=True,
+            metavar="WORD...",
+            help="Words that stand for the classes, in class order; several for one as in 'good,great'. "
+            "One text is words of all classes: 'terrible,great'.",
+        ),
+        click.option(
+            "--chat", is_flag=True, help="What stands before the answer is a user's turn of a chat."
+        ),
+        click.option(
+            "--template",
+            help="How an example is asked: '{text} It was {mask}.', with columns in braces and one "
+            "place of the answer.  [default: the task's]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def asked(task: Task, template: str | None, chat: bool, label_words: Sequence[str]) -> Task:
+    """A task in the words that a command was given.
+
+    Raises:
+        BadInput: for a broken template, chat without a template, or words that do not fit.
+    """
+    if label_words:
+        words = list(label_words)
+        if len(words) == 1 and len(task.labels) > 1:
+            words = [word.strip() for word in words[0].split(",")]
+        task = task.with_words(words)
+    if template is not None:
+        Template.parse(template)
+        return task.with_template(template, chat=chat or task.chat)
+    if chat:
+        return task.with_template(task.template or task.natural, chat=True)
+    return task
 
 
 def read_lines(files: tuple[str, ...]) -> list[str]:

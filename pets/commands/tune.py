@@ -11,11 +11,20 @@ import click
 import bridges
 from bridges.errors import BadInput
 from pets import methods, regularizers, tasks
-from pets.commands.options import ManyValues, Named, protocol_option, schedule_option, trust_remote_code
+from pets.commands.options import (
+    ManyValues,
+    Named,
+    asked,
+    asking_options,
+    model_options,
+    protocol_option,
+    schedule_option,
+    trust_remote_code,
+)
 from pets.tasks.protocol import OURS
-from pets.tuning.models import load_plm
+from pets.tuning.models import HowLoaded, load_plm
 from pets.tuning.schedule import CONSTANT
-from pets.tuning.settings import ADAPT, TuneSettings
+from pets.tuning.settings import ADAPT, LOSSES, TuneSettings
 from pets.tuning.tune import tune as run
 from pets.tuning.workers import joined
 
@@ -23,14 +32,17 @@ _WEIGHT = TuneSettings.weight
 
 
 @click.command(cls=ManyValues)
-@click.option("--model", required=True, help="Hugging Face name or local folder of a masked LM.")
+@click.option("--model", required=True, help="Hugging Face name or local folder of any language model.")
+@model_options
 @click.option(
     "--task",
     cls=Named,
     names=tasks.available,
     required=True,
-    help="{names}; with label words if you like: sst2:words=[bad,good]",
+    help="Your own, a .csv, .tsv, .jsonl, .parquet or task file (see `bridge-pets task`) or "
+    "owner/name[:config] of the hub; or {names}, with label words if you like: sst2:words=[bad,good]",
 )
+@asking_options
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -42,7 +54,8 @@ _WEIGHT = TuneSettings.weight
     names=methods.available,
     default="lora",
     show_default=True,
-    help="{names}; with options of peft's if you like: lora:r=16,target_modules=all-linear",
+    help="{names} or any other of peft's; with options if you like: "
+    "lora:r=16,target_modules=all-linear; or the adapter_config.json of a saved adapter",
 )
 @click.option(
     "--cost",
@@ -86,12 +99,6 @@ _WEIGHT = TuneSettings.weight
 )
 @protocol_option(show_default=True, default=OURS.name)
 @click.option(
-    "--label-words",
-    multiple=True,
-    metavar="WORD...",
-    help="Words that stand for the classes, in class order; several for one as in 'good,great'.",
-)
-@click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Run folder.  [default: runs/TASK-PET-BRIDGE-SHOTS-SEED]",
@@ -99,7 +106,12 @@ _WEIGHT = TuneSettings.weight
 @trust_remote_code
 def tune(
     model: str,
+    dtype: str,
+    quantize: str | None,
     task: str,
+    template: str | None,
+    chat: bool,
+    loss: str | None,
     data: Path | None,
     pet: str,
     cost_folder: Path | None,
@@ -153,18 +165,18 @@ def tune(
         schedule=schedule,
         adapt=adapt,
         protocol=protocol,
+        loss=loss or LOSSES[0],
     )
     if cost_folder is None and regularizer is None:
         _refuse_strengths(weight, schedule)
     is_main = joined().is_main
     if not is_main:
         logging.disable(logging.WARNING)  # the first process says it all
-    chosen = tasks.parse(task)
-    if label_words:
-        chosen = chosen.with_words(label_words)
+    chosen = asked(tasks.parse(task), template, chat, label_words)
     cost = bridges.RunningCost.from_pretrained(cost_folder) if cost_folder else None
     examples = chosen.load(data)
-    plm, tokenizer = load_plm(model, trust_remote_code=trust_remote_code)
+    how = HowLoaded(dtype, quantize)
+    plm, tokenizer = load_plm(model, how, trust_remote_code=trust_remote_code)
     name = cost.bridge.registered_name if cost else regularizer or "vanilla"
     if protocol != OURS.name:
         name = f"{name}-{protocol}"

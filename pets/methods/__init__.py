@@ -11,13 +11,14 @@ from typing import Any
 from peft import PeftConfig
 from torch import nn
 
+from bridges.errors import BadInput
+from bridges.registry import Info
 from pets.methods.adapter.pet import Adapter
 from pets.methods.base import PET, catalogue
 from pets.methods.bitfit.pet import BitFit
+from pets.methods.installed import installed, names, own_name, read_config, saved_config
 from pets.methods.lora import Lora
 from pets.methods.prompts import Prefix, Prompt, init_prompt
-
-available, info, split = catalogue.available, catalogue.info, catalogue.split
 
 __all__ = [
     "PET",
@@ -35,6 +36,44 @@ __all__ = [
     "parse",
     "split",
 ]
+
+
+available = catalogue.available
+
+
+def info(name: str) -> Info[PET]:
+    """What is known of a method: one of those `available`, or any other of the installed peft.
+
+    Raises:
+        BadInput: for an unknown name.
+    """
+    if isinstance(name, str) and (name := own_name(name)) not in available():
+        found = installed(name)
+        if found is not None:
+            return Info(found.name, found, str(found.__doc__), "", catalogue.parameters(found))
+    try:
+        return catalogue.info(name)
+    except BadInput as error:
+        others = ", ".join(sorted(set(names()) - set(available())))
+        raise BadInput(f"{error}. Others of the installed peft: {others}") from None
+
+
+def split(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the options of a method in one word, or in the config of a saved adapter.
+
+    Args:
+        text: ``"lora"``, ``"lora:r=16,target_modules=[query,key]"``, ``"ia3"``, or the path of an
+            adapter_config.json or of the folder that it is in.
+
+    Raises:
+        BadInput: for an unknown name, a text that is not ``name:key=value,...``, or a file that is no
+            such config.
+    """
+    path = saved_config(text) if isinstance(text, str) else None
+    if path is not None:
+        return read_config(path)
+    name, options = catalogue.split(text, info=info)
+    return info(name).name, options
 
 
 def get(name: str, *, model: nn.Module | None = None, **options: Any) -> PeftConfig:

@@ -37,7 +37,7 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase, *, pair: bool = False) ->
     """What the tokenizer puts around a text, or a pair of them, by itself."""
     encoded: Any = tokenizer(*(["a", "b"] if pair else ["a"]), verbose=False)
     ids, types = encoded["input_ids"], encoded.get("token_type_ids")
-    special = set(tokenizer.all_special_ids)
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     texts = [k for k, token in enumerate(ids) if token not in special]
     first = texts[0]
     if not pair:

@@ -81,7 +81,7 @@ class Written:
 
     def _check_encoder_decoder(self) -> None:
         said: Any = self.tokenizer(text_target="a", verbose=False)["input_ids"]
-        special = set(self.tokenizer.all_special_ids)
+        special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
         first = next(k for k, token in enumerate(said) if token not in special)
         self.decoder_prefix = tuple(said[:first])
         if "{mask}" in self.template.text.replace("{{", ""):

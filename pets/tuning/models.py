@@ -6,19 +6,24 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTuner
+from peft.utils import ModulesToSaveWrapper
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -26,62 +31,112 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 
-from bridges.errors import BadInput
+from bridges.errors import BadInput, check_name
 from pets.tuning import model_files
 
 logger = logging.getLogger(__name__)
 
 PET_WEIGHTS = "adapter_model.safetensors"
 
-# In this order: a model with several heads gets the first of them.
+# In this order: a model whose config names no class gets the first that its architecture has.
 _HEADS = (
     (MODEL_FOR_MASKED_LM_MAPPING_NAMES, AutoModelForMaskedLM),
     (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, AutoModelForCausalLM),
     (MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, AutoModelForSeq2SeqLM),
+    (MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES, AutoModelForSequenceClassification),
 )
 _MISSING_SEED = 0
 """Of the weights that a checkpoint lacks: the same name is the same model every time."""
+DTYPES = ("float32", "bfloat16", "float16")
+QUANTIZED = ("4bit", "8bit")
+
+
+@dataclass(frozen=True)
+class HowLoaded:
+    """How the weights of a model are kept.
+
+    Attributes:
+        dtype: one of `DTYPES`.
+        quantize: one of `QUANTIZED`, to keep the frozen weights so, by bitsandbytes; None for not.
+
+    Raises:
+        BadInput: for another one.
+    """
+
+    dtype: str = DTYPES[0]
+    quantize: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name("dtype", self.dtype, DTYPES)
+        if self.quantize is not None:
+            check_name("quantize", self.quantize, QUANTIZED)
+
+    def options(self) -> dict[str, Any]:
+        """What ``from_pretrained`` is told.
+
+        Raises:
+            BadInput: if bitsandbytes is needed and not installed.
+        """
+        dtype = getattr(torch, self.dtype)
+        if self.quantize is None:
+            return {"dtype": dtype}
+        if find_spec("bitsandbytes") is None:
+            raise BadInput(
+                f"quantize={self.quantize!r} needs bitsandbytes, which is not installed: "
+                "pip install bitsandbytes"
+            )
+        four = self.quantize == QUANTIZED[0]
+        config = BitsAndBytesConfig(
+            load_in_4bit=four,
+            load_in_8bit=not four,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=dtype,
+        )
+        return {"dtype": dtype, "quantization_config": config, "device_map": {"": _device()}}
 
 
 def load_plm(
-    name: str, *, any_lm: bool = False, trust_remote_code: bool = False
+    name: str, how: HowLoaded | None = None, *, trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, Any]:
-    """A masked language model (float32, on the GPU where there is one) and its tokenizer.
+    """A language model or a sequence classifier, on the GPU where there is one, and its tokenizer.
 
-    Weights that the checkpoint lacks are drawn from a fixed seed; a warning names them. Nothing that
-    comes with the model is run unless asked for, and pickled weights are not read.
+    What it is its config says: the class that the checkpoint was saved as. Weights that the checkpoint
+    lacks are drawn from a fixed seed; a warning names them. Nothing that comes with the model is run
+    unless asked for, and pickled weights are not read.
 
     Args:
         name: a Hugging Face name or a local folder.
-        any_lm: where there is no masked-LM head, also accept a causal one or an encoder-decoder.
+        how: the weights are kept; in float32 by default.
         trust_remote_code: run the Python code that the model's files name. Without it a model whose
             architecture transformers has is loaded by the library's own class, with a warning.
 
     Raises:
         BadInput: if the model cannot be found or read, has no such head, has no weights but pickled
-            ones, or needs code of its own without ``trust_remote_code``.
+            ones, needs code of its own without ``trust_remote_code``, or a library that is missing.
     """
+    how = how or HowLoaded()
+    options = how.options()
     model_files.check_no_pet(name)
     code = [] if trust_remote_code else model_files.code_classes(name)
     with model_files.reading(name, code):
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         model_files.check_weights(name, config)
-        auto = _auto_class(config, any_lm=any_lm, trust_remote_code=trust_remote_code)
+        auto = _auto_class(config, trust_remote_code=trust_remote_code)
     if auto is None:
-        wanted = "language-model" if any_lm else "masked-LM"
         if code:
             raise model_files.needs_code(name, code)
         raise BadInput(
-            f"model {name!r} ({config.model_type}) has no {wanted} head: choose a masked language model "
-            "such as BERT or RoBERTa"
+            f"model {name!r} ({config.model_type}) has no language-model head and none of a classifier: "
+            "choose a masked, causal or encoder-decoder language model, or a sequence classifier"
         )
     with model_files.reading(name, code), _missing_weights_seeded():
         model, info = auto.from_pretrained(
             name,
             config=config,
-            dtype=torch.float32,
+            **options,
             output_loading_info=True,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
@@ -108,16 +163,26 @@ def load_plm(
             _MISSING_SEED,
         )
     with model_files.reading(name, code):  # a GPU may be too small
-        return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+        kept = getattr(model, "hf_quantizer", None) is not None  # where it was put when it was read
+        return (model if kept else model.to(_device())), tokenizer
 
 
-def _auto_class(config: PreTrainedConfig, *, any_lm: bool, trust_remote_code: bool) -> Any:
-    """What loads a model of this kind with the head that is wanted; None where it has none."""
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _auto_class(config: PreTrainedConfig, *, trust_remote_code: bool) -> Any:
+    """What loads a model of this kind with the head that its checkpoint has; None where it has none."""
     own = (getattr(config, "auto_map", None) or {}) if trust_remote_code else {}
-    for known, auto in _HEADS if any_lm else _HEADS[:1]:
-        if config.model_type in known or auto.__name__ in own:
-            return auto
-    return None
+    saved_as = set(config.architectures or ())
+    named = [auto for known, auto in _HEADS if saved_as & _classes(known.get(config.model_type))]
+    possible = [a for known, a in _HEADS if config.model_type in known or a.__name__ in own]
+    return next(iter([*named, *possible]), None)
+
+
+def _classes(names: Any) -> set[str]:
+    """The names of classes as transformers' tables have them: one, or several."""
+    return {names} if isinstance(names, str) else set(names or ())
 
 
 @contextlib.contextmanager
@@ -166,6 +231,14 @@ def untouched(plm: PreTrainedModel) -> Iterator[None]:
 
 
 def unload(model: PeftModel) -> None:
-    """Take a PET off its model; a prompt or a prefix never was on it."""
+    """Take a PET off its model; a prompt or a prefix never was on it.
+
+    Parts that were trained beside the PET, such as a classifier's head, are the model's own again: peft
+    would leave the trained ones.
+    """
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, ModulesToSaveWrapper):
+                setattr(parent, name, child.original_module)
     if isinstance(model.base_model, BaseTuner):
         model.base_model.unload()

@@ -1,0 +1,354 @@
+"""Every family of models answers tasks of every kind, as plain forwards of the whole model say."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import get_peft_model
+from tiny import tiny_model, tiny_tokenizer
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor
+
+import pets
+from bridges import BadInput, RunningCost
+from bridges.model.positions import IGNORED
+from pets import regularizers
+from pets.tasks.asking import Asking
+from pets.tasks.base import CHOICE, CLASSES, GENERATION, Example, Label, Task, TaskData
+from pets.tasks.families import CAUSAL, CLASSIFIER, ENCODER_DECODER, FAMILIES, MASKED, family_of
+from pets.tasks.prompts import Encoder
+from pets.tasks.protocol import PUBLISHED
+from pets.tuning.evaluation import evaluate
+from pets.tuning.settings import TuneSettings
+from pets.tuning.tune import tune
+
+TYPES = {MASKED: "bert", CAUSAL: "llama", ENCODER_DECODER: "t5", CLASSIFIER: "bert"}
+LMS = (MASKED, CAUSAL, ENCODER_DECODER)
+TOKENIZER = tiny_tokenizer()
+TOKENIZER.eos_token = "[SEP]"
+TEMPLATE = "{text} it was {mask}"
+
+
+class Asked(Task):
+    """A task of any kind."""
+
+    def __init__(
+        self, kind: str = CLASSES, words: tuple[str, ...] = ("bad", "good"), **facts: Any
+    ) -> None:
+        self.name, self.kind = "asked", kind
+        self.labels = tuple(Label(f"class {k}", word) for k, word in enumerate(words))
+        self.metric = "exact_match" if kind == GENERATION else "accuracy"
+        if kind != CLASSES:
+            self.labels = ()
+        self.template, self.answer_tokens = TEMPLATE, 4
+        for name, value in facts.items():
+            setattr(self, name, value)
+
+    def load(self, folder: Any = None) -> TaskData:
+        raise NotImplementedError
+
+
+def model_of(family: str, **changes: Any) -> Any:
+    head = "ForSequenceClassification" if family == CLASSIFIER else None
+    if family == CLASSIFIER:
+        changes = {"num_labels": 2, **changes}
+    return tiny_model(TYPES[family], head=head, initializer_range=0.3, **changes)
+
+
+def example(text: str, label: int, **more: Any) -> Example:
+    return Example(text, label, fields=(("text", text),), **more)
+
+
+TEXTS = ["the film was very slow", "a quick dog", "we liked the red house of rain and snow", "it is"]
+OF_CLASSES = [example(text, k % 2) for k, text in enumerate(TEXTS)]
+OF_CHOICES = [
+    example(text, k % 3, choices=("dog", "the cat sleeps", "blue bird")) for k, text in enumerate(TEXTS)
+]
+OF_TEXTS = [
+    example(text, 0, answers=(f"{word} house", "moon"))
+    for text, word in zip(TEXTS, ["red", "blue"] * 2, strict=True)
+]
+EXAMPLES = {CLASSES: OF_CLASSES, CHOICE: OF_CHOICES, GENERATION: OF_TEXTS}
+
+
+def ids(text: str) -> list[int]:
+    return list(TOKENIZER(text, add_special_tokens=False)["input_ids"])
+
+
+def log_prob(plm: Any, family: str, text: str, answer: list[int]) -> float:
+    """Of an answer behind "TEXT it was", by one plain forward of one row without padding."""
+    prompt = [2, *ids(f"{text} it was")]
+    with torch.no_grad():
+        if family == MASKED:
+            row = [*prompt, *[4] * len(answer), 3]
+            logits = plm(input_ids=torch.tensor([row])).logits[
+                0, len(prompt) : len(prompt) + len(answer)
+            ]
+        elif family == CAUSAL:
+            row = [*prompt, *answer]
+            logits = plm(input_ids=torch.tensor([row])).logits[0, len(prompt) - 1 : -1]
+        else:  # the mask stands in the encoder, the decoder begins with its start token, 0
+            said = torch.tensor([[0, 2, *answer[:-1]]])
+            output = plm(input_ids=torch.tensor([[*prompt, 4, 3]]), decoder_input_ids=said)
+            logits = output.logits[0, 1:]
+    scores = logits.double().log_softmax(-1)
+    return float(sum(scores[k, token] for k, token in enumerate(answer)))
+
+
+def answering(family: str, task: Task, model: Any = None, **options: Any) -> tuple[Asking, Any]:
+    model = model_of(family) if model is None else model
+    asking = Asking(model, Encoder(TOKENIZER), task, **options)
+    return asking, asking.on(model).eval()
+
+
+def batch_of(asking: Asking, classifier: Any, examples: list[Example]) -> dict[str, Tensor]:
+    return classifier.collate(asking.encode(examples, 40)[0])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_asked_of_the_model(family: str) -> None:
+    assert family_of(model_of(family)) == family
+
+
+@pytest.mark.parametrize("family", LMS)
+@pytest.mark.parametrize("words", [("bad", "good"), ("very bad", "good")])
+def test_label_words_have_their_log_probability(family: str, words: tuple[str, ...]) -> None:
+    plm = model_of(family)
+    expected = torch.tensor(
+        [[log_prob(plm, family, text, ids(word)) for word in words] for text in TEXTS]
+    )
+    if family == MASKED and words[0] != "bad":  # one mask has the mean of a longer word's tokens
+        ones = [[log_prob(plm, family, text, [token]) for token in ids(words[0])] for text in TEXTS]
+        expected[:, 0] = torch.tensor(ones).mean(1)
+    asking, classifier = answering(family, Asked(words=words), plm)
+    output = classifier(**batch_of(asking, classifier, OF_CLASSES))
+    torch.testing.assert_close(output.logits.detach(), expected, rtol=1e-4, atol=1e-4)
+    right = expected[torch.arange(4), torch.tensor([0, 1, 0, 1])]
+    assert output.loss.item() == pytest.approx(-right.mean().item(), rel=1e-4)
+    guesses, loss = classifier.answer(asking.encode(OF_CLASSES, 40)[0])
+    assert guesses == expected.argmax(1).tolist()
+    assert loss == pytest.approx(output.loss.item())
+
+
+@pytest.mark.parametrize("family", LMS)
+def test_words_of_one_label_count_together(family: str) -> None:
+    plm = model_of(family)
+    asking, classifier = answering(family, Asked(words=("bad", "good,very fine")), plm)
+    logits = classifier(**batch_of(asking, classifier, OF_CLASSES)).logits
+    if family == MASKED:
+        pytest.skip("one mask says one token: held in test_verbalizer.py")
+    each = [log_prob(plm, family, TEXTS[0], ids(word)) for word in ("good", "very fine")]
+    assert logits[0, 1].item() == pytest.approx(torch.tensor(each).logsumexp(0).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("family", LMS)
+def test_choices_are_compared_whole(family: str) -> None:
+    plm = model_of(family)
+    choices = OF_CHOICES[0].choices
+    expected = torch.tensor([[log_prob(plm, family, t, ids(c)) for c in choices] for t in TEXTS])
+    asking, classifier = answering(family, Asked(CHOICE), plm)
+    batch = batch_of(asking, classifier, OF_CHOICES)
+    output = classifier(**batch)
+    torch.testing.assert_close(output.logits.detach(), expected, rtol=1e-4, atol=1e-4)
+    right = expected[torch.arange(4), torch.tensor([e.label for e in OF_CHOICES])]
+    assert output.loss.item() == pytest.approx(-right.mean().item(), rel=1e-4)
+    # What a running cost reads are the right answers' tokens alone.
+    told = [row[row != IGNORED].tolist() for row in batch["labels"]]
+    assert [row for row in told if row] == [ids(choices[e.label]) for e in OF_CHOICES]
+
+
+def test_an_answer_that_begins_another_one_is_ended() -> None:
+    task = Asked(words=("good", "good film"))
+    asking, classifier = answering(CAUSAL, task)
+    batch = batch_of(asking, classifier, OF_CLASSES)
+    told = [row[row != IGNORED].tolist() for row in batch["answers"][:2]]
+    assert told == [[*ids("good"), 3], [*ids("good film"), 3]]
+
+
+@pytest.mark.parametrize("family", [CAUSAL, ENCODER_DECODER])
+def test_texts_are_trained_on_with_their_end_and_written_greedily(family: str) -> None:
+    plm = model_of(family)
+    asking, classifier = answering(family, Asked(GENERATION), plm)
+    rows, _ = asking.encode(OF_TEXTS, 40)
+    answers = [[*ids(e.answers[0]), 3] for e in OF_TEXTS]
+    each = [log_prob(plm, family, e.text, a) for e, a in zip(OF_TEXTS, answers, strict=True)]
+    output = classifier(**classifier.collate(rows))
+    assert output.loss.item() == pytest.approx(-sum(each) / sum(map(len, answers)), rel=1e-4)
+    assert classifier.write(rows) == [greedy(plm, family, text) for text in TEXTS]
+
+
+def greedy(plm: Any, family: str, text: str) -> str:
+    answer: list[int] = []
+    vocabulary = len(TOKENIZER)
+    while len(answer) < 4:
+        scores = [log_prob(plm, family, text, [*answer, token]) for token in range(vocabulary)]
+        best = max(range(vocabulary), key=scores.__getitem__)
+        if best == 3:
+            break
+        answer.append(best)
+    return str(TOKENIZER.decode(answer, skip_special_tokens=True)).strip()
+
+
+@pytest.mark.parametrize("family", LMS)
+def test_among_the_labels_alone(family: str) -> None:
+    plm = model_of(family)
+    asking, plain = answering(family, Asked(), plm)
+    batch = batch_of(asking, plain, OF_CLASSES)
+    whole = plain(**batch).logits
+    plain.remove()
+    _, among = answering(family, Asked(), plm, among_labels=True)
+    output = among(**batch)
+    torch.testing.assert_close(output.logits, whole.log_softmax(1))
+    torch.testing.assert_close(output.logits.exp().sum(1), torch.ones(4))
+
+
+def test_a_classifier_reads_columns_as_a_text_or_a_pair() -> None:
+    plm = model_of(CLASSIFIER, type_vocab_size=2)
+    asking, classifier = answering(CLASSIFIER, Asked(), plm)
+    output = classifier(**batch_of(asking, classifier, OF_CLASSES))
+    expected = torch.cat(
+        [plm(input_ids=torch.tensor([[2, *ids(text), 3]])).logits for text in TEXTS]
+    ).log_softmax(1)
+    torch.testing.assert_close(output.logits, expected, rtol=1e-4, atol=1e-5)
+    classifier.remove()
+    rows = [
+        Example("a dog the cat", 1, fields=(("one", "a dog"), ("two", "the cat"))),
+        Example("it very red", 0, fields=(("one", "it"), ("two", "very red"))),
+    ]
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    task = Asked(template="{one} and so {two}: {answer}")
+    asking = Asking(plm, Encoder(tokenizer), task)
+    assert asking.written is not None
+    assert asking.written.drops == "and so :"
+    output = asking.on(plm).eval()(**asking.on(plm).collate(asking.encode(rows, 40)[0]))
+    for k, row in enumerate(rows):
+        values = dict(row.fields)
+        encoded = tokenizer(values["one"], values["two"], return_tensors="pt")
+        alone = plm(**encoded).logits.log_softmax(1)
+        torch.testing.assert_close(output.logits[k : k + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+SETTINGS = TuneSettings(
+    shots=4, max_steps=4, batch_size=4, eval_every=2, learning_rate=1e-2, max_length=40
+)
+
+
+def data_of(kind: str) -> TaskData:
+    """Enough of them to tune on."""
+    texts = [
+        f"{text} {more}" for text in TEXTS for more in ("dog", "cat", "bird", "tree", "sun", "moon")
+    ]
+    pool = []
+    for k, text in enumerate(texts):
+        plain = EXAMPLES[kind][k % 4]
+        pool.append(dataclasses.replace(plain, text=text, fields=(("text", text),)))
+    return TaskData(Asked(kind), tuple(pool[:20]), tuple(pool[20:]))
+
+
+KINDS = [(f, k) for f in LMS for k in (CLASSES, CHOICE, GENERATION) if (f, k) != (MASKED, GENERATION)]
+KINDS.append((CLASSIFIER, CLASSES))
+
+
+@pytest.mark.parametrize(("family", "kind"), KINDS)
+def test_it_is_tuned_with_a_running_cost(family: str, kind: str, tmp_path: Path) -> None:
+    plm = model_of(family)
+    cost = RunningCost.for_model(plm, "brownian", fit=False)
+    data = data_of(kind)
+    result = tune(plm, TOKENIZER, data, SETTINGS, tmp_path / "run", cost=cost, progress=False)
+    assert set(result["reported"]) >= {data.task.metric}
+    assert all(look["running_cost"] > 0 for look in result["curves"][1:])
+    assert result["curves"][-1]["loss"] < 1e3
+    vanilla = tune(plm, TOKENIZER, data, SETTINGS, tmp_path / "vanilla", progress=False)
+    zero = dataclasses.replace(SETTINGS, weight=0.0)
+    none = tune(plm, TOKENIZER, data, zero, tmp_path / "zero", cost=cost, progress=False)
+    assert [e["loss"] for e in none["curves"]] == [e["loss"] for e in vanilla["curves"]]
+    assert [e["loss"] for e in result["curves"]] != [e["loss"] for e in vanilla["curves"]]
+
+
+@pytest.mark.parametrize(("family", "kind"), KINDS)
+@pytest.mark.parametrize("pet", ["prompt", "bitfit"])
+def test_a_soft_prompt_moves_what_is_read(family: str, kind: str, pet: str) -> None:
+    """An answer's log-probability with a PET is that of the peft model's own whole forward."""
+    if family in (CAUSAL, ENCODER_DECODER) and pet == "bitfit":
+        pet = "lora"  # these have no biases
+    plm = model_of(family)
+    options = {"num_virtual_tokens": 3} if pet == "prompt" else {}
+    model = get_peft_model(plm, pets.get(pet, model=plm, **options))
+    asking = Asking(plm, Encoder(TOKENIZER), Asked(kind))
+    classifier = asking.on(model).eval()
+    rows, _ = asking.encode(EXAMPLES[kind][:1], 40)
+    batch = classifier.collate(rows)
+    output = classifier(**batch)
+    classifier.remove()
+    inputs = {k: v for k, v in batch.items() if k not in ("labels", "answers")}
+    with torch.no_grad():
+        logits = model(**inputs).logits
+    if family == CLASSIFIER:
+        torch.testing.assert_close(output.logits, logits.log_softmax(1))
+        return
+    at = batch["answers"] if "answers" in batch else batch["labels"]
+    soft = logits.shape[1] - at.shape[1]
+    assert soft == (3 if pet == "prompt" and family != ENCODER_DECODER else 0)
+    where = (at != IGNORED).nonzero()
+    places = where[:, 1] + soft - int(family == CAUSAL)
+    scores = logits[where[:, 0], places].log_softmax(1)
+    if kind == CLASSES:
+        scores = scores[:, [ids("bad")[0], ids("good")[0]]]
+    elif kind == CHOICE:
+        own = scores[torch.arange(len(where)), at[at != IGNORED]]
+        scores = torch.zeros(len(at)).index_add(0, where[:, 0], own)[None]
+    torch.testing.assert_close(output.logits, scores, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["r-drop", "r3f", "neftune", "label-smoothing", "dropout"])
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [(CAUSAL, CLASSES), (CAUSAL, CHOICE), (CAUSAL, GENERATION), (CLASSIFIER, CLASSES)],
+)
+def test_regularizers_work_on_all(name: str, family: str, kind: str) -> None:
+    plm = model_of(family, attention_dropout=0.1) if family == CAUSAL else model_of(family)
+    asking = Asking(plm, Encoder(TOKENIZER), Asked(kind))
+    model = get_peft_model(plm, pets.get("lora", model=plm))
+    classifier = asking.on(model).train()
+    batch = batch_of(asking, classifier, EXAMPLES[kind])
+    torch.manual_seed(0)
+    plain = classifier(**batch).loss
+    loss = regularizers.get(name, weight=0.3).on(classifier)(**batch)
+    assert torch.isfinite(loss)
+    assert loss.item() != plain.item()
+    loss.backward()
+
+
+def test_what_does_not_go_together_is_refused() -> None:
+    for family, task, words in [
+        (MASKED, Asked(GENERATION), "does not write texts"),
+        (CLASSIFIER, Asked(CHOICE), "of kind choice, and the model tells classes"),
+        (CLASSIFIER, Asked(words=("bad", "good", "fine")), "tells 2 classes and the task has 3"),
+        (MASKED, Asked(chat=True), "chat template is for causal"),
+        (CAUSAL, Asked(chat=True), "has no chat template"),
+        (CAUSAL, Asked(template="{mask} it is {text}"), "write the answer last"),
+        (CAUSAL, Asked(template="{other} {mask}"), "there is no column 'other'"),
+        (CAUSAL, Asked(words=("good", "good")), "are the same tokens"),
+    ]:
+        with pytest.raises(BadInput, match=words):
+            answering(family, task)[0].encode(OF_CLASSES, 40)
+    with pytest.raises(BadInput, match="a layout of its own"):
+        Asking(model_of(CAUSAL), Encoder(TOKENIZER), Asked(), PUBLISHED)
+
+
+def test_evaluation_scores_texts() -> None:
+    asking, classifier = answering(CAUSAL, Asked(GENERATION))
+    rows, _ = asking.encode(OF_TEXTS, 40)
+    written = classifier.write(rows)
+    right = [dataclasses.replace(e, answers=("moon", w)) for e, w in zip(OF_TEXTS, written, strict=True)]
+    scores, _ = evaluate(classifier, asking.encode(right, 40)[0], asking.task)
+    assert scores["exact_match"] == 1.0

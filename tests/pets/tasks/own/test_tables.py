@@ -105,7 +105,7 @@ def test_json_keeps_types(tmp_path: Path) -> None:
         ("a.csv", "t,t\na,0\n", "several columns of the name 't'"),
         ("a.csv", b"t,l\na,0\n\xe9,1\n", "line 3: byte 0xe9 is not UTF-8; convert the file"),
         ("a.csv", "t,l\na,0\n".encode("utf-16"), "line 1: byte 0xff is not UTF-8"),
-        ("a.tsv", "t\tl\n\"a\tb\"\t0\n", r"row 2 \(line 2\): 3 cells, .* needs another form, csv or jsonl"),
+        ("a.tsv", "t\tl\n\"a\tb\"\t0\n", r"row 2 \(line 2\): 3 cells, .* another form, csv or jsonl"),
         ("a.jsonl", '{"t": "a"}\n{"t": "b"\n', "line 2: .*; expected one object a line"),
         ("a.jsonl", '{"t": "a"}\n5\n', "line 2: no object; expected one object a line"),
         ("a.jsonl", '"a"\n"b"\n', "holds no objects: expected one a line"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch.distributed as dist
+from peft import PromptLearningConfig
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -17,8 +18,8 @@ from pets.tuning.workers import Processes
 def shard(model: nn.Module, processes: Processes) -> None:
     """Keep of every frozen weight only this process's part; a layer is whole while it is used.
 
-    What is trained is left whole in each process: it is little, and stays as without sharding, to the
-    bit, in the optimiser, the checkpoints and the PET's files. The model cannot be put together again.
+    What is trained is left whole in each process: it is little, and so the optimiser, the checkpoints
+    and the PET's files are as without sharding. The model cannot be put together again.
 
     Args:
         model: a language model with a PET, and whatever is plugged into it.
@@ -44,7 +45,11 @@ def shard(model: nn.Module, processes: Processes) -> None:
         )
     device = next(plm.parameters()).device.type if processes.device == "cpu" else processes.device.type
     mesh = init_device_mesh(device, (dist.get_world_size(),))
-    trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
+    whole = {parameter for parameter in model.parameters() if parameter.requires_grad}
+    if isinstance(getattr(model, "active_peft_config", None), PromptLearningConfig):
+        # peft looks the words up itself, outside of the model's forward.
+        whole |= set(plm.get_input_embeddings().parameters())
     for layer in layers:
-        fully_shard(layer, mesh=mesh, ignored_params=trained)
-    fully_shard(plm, mesh=mesh, ignored_params=trained)
+        fully_shard(layer, mesh=mesh, ignored_params=whole)
+    # Parted again after each forward, as reading a state_dict does: only one process saves the PET.
+    fully_shard(plm, mesh=mesh, ignored_params=whole, reshard_after_forward=True)

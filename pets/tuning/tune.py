@@ -73,7 +73,7 @@ def tune(
         encoder: of the tokenizer, to share what it has split into tokens between runs.
         of_model: the `bridges.model.identity.model_identity` of both, to share that between runs too.
         sharded: several processes keep a part of the frozen weights each, see `pets.tuning.sharding`; to
-            the same result, but ``plm`` is not as it was afterwards.
+            the same result up to rounding, but ``plm`` is not as it was afterwards.
         progress: show a progress bar.
 
     Returns:

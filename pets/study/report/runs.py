@@ -41,7 +41,7 @@ class Runs:
         failed: rows with an error.
         missing: cells of the grid that the rows span which have no row.
         left_out: rows of other versions, settings or models.
-        times: PET -> arm -> {"milliseconds", "ratio", "low", "high", "rounds"}; may be empty.
+        times: PET -> arm -> what `write_step_times` measured of a step; may be empty.
         environment: where the times were measured.
         analysis: records of ``analysis.json``.
     """
@@ -63,6 +63,10 @@ class Runs:
     @property
     def pets(self) -> list[str]:
         return list(dict.fromkeys(row.pet for row in self.done))
+
+    @property
+    def metrics(self) -> list[str]:
+        return list(dict.fromkeys(row.metric for row in self.done))
 
     @property
     def kinds(self) -> dict[str, str]:

@@ -17,8 +17,8 @@ _FEWEST = 3  # pairs; from fewer a spread is hardly known
 _EFFECTS = (0.02, 0.05)  # for which the number of pairs is told where there are too few
 _SURE = (
     (0.001, "as good as certain"),
-    (0.01, "very likely no chance"),
-    (ERROR, "likely no chance"),
+    (0.01, "very sure"),
+    (ERROR, "fairly sure"),
 )
 """Below which corrected p how sure a difference is."""
 
@@ -75,21 +75,20 @@ def _use(scope: Scope, best: ArmDifference) -> str:
     sure = next(words for bound, words in _SURE if best.adjusted_p < bound)
     where = scope.name if len(best.settings) == len(scope.settings) else best.where
     return (
-        f"On {where} use {best.arm}: {scope.metric} {signed(d.mean)} over {VANILLA}, 95 % interval "
-        f"{interval(d.low, d.high)}; {sure} ({_pairs(best)}, corrected p {p_value(best.adjusted_p)}). "
-        f"{_price(scope, best.arm)}"
+        f"On {where}, use {best.arm}: {signed(d.mean)} {scope.metric} over {VANILLA} "
+        f"{interval(d.low, d.high)}, {sure} ({_pairs(best)}, corrected p {p_value(best.adjusted_p)}), "
+        f"{_price(scope, best.arm)}."
     )
 
 
 def _price(scope: Scope, arm: str) -> str:
     price = scope.prices.get(arm)
     if price is None:
-        return "What a step costs was not measured."
-    text = f"A training step takes {price.time:.2f} times as long as {VANILLA}'s"
+        return "at a price that was not measured"
     if price.memory is None:
-        return f"{text}; its memory was not measured."
+        return f"for {price.time:.2f} times the time of a step"
     kept = f" ({size(price.kept)})" if price.kept else ""
-    return f"{text} and keeps {price.memory:.2f} times the memory for its backward pass{kept}."
+    return f"for {price.time:.2f} times the time and {price.memory:.2f} times the memory{kept} of a step"
 
 
 def _doubts(scope: Scope, best: ArmDifference, controls: Sequence[ArmDifference]) -> list[str]:

@@ -184,12 +184,12 @@ def p_value(value: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes: ``512 B``, ``1.2 kB``, ``34 MB``."""
+    """Bytes: ``512 B``, ``1.2 kB``, ``34.1 MB``."""
     for unit in ("B", "kB", "MB"):
         if count < 999.5:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 9.95 else f"{count:.1f} {unit}"
+            return f"{count:.3g} {unit}"
         count /= 1000
-    return f"{count:.1f} GB"
+    return f"{count:.3g} GB"
 
 
 def listed(words: Sequence[str]) -> str:

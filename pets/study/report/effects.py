@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,27 +24,19 @@ def forest(found: Sequence[Scope], measured: ArmDifferences) -> list[Picture]:
     found = [scope for scope in found if scope.against]
     if not found:
         return []
-    arms = list(dict.fromkeys(arm for scope in found for arm in scope.against))
-    styles = arm_styles(arms)
-    figure = new_figure(1.5 + max(3.4, 1.75 * len(found)), 0.9 + 0.3 * len(arms))
-    axes = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
+    styles = arm_styles(arm for scope in found for arm in scope.kinds)
+    heights = [0.7 + 0.29 * len(scope.against) for scope in found]
+    figure = new_figure(4.4, 0.2 + sum(heights))  # beside the table on a desk, and as wide as a phone
+    axes = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, scope in zip(axes, found, strict=True):
-        for place, arm in enumerate(arms):
-            if arm in scope.against:
-                _strokes(axis, scope, measured, arm, place)
-                _interval(axis, scope.against[arm], place, styles[arm]["color"])
-        _rows(axis, arms, f"{scope.metric} minus {VANILLA}'s")
-        axis.set_title(f"{len(scope.settings)} settings" if scope.pooled else _short(scope))
+        for place, (arm, comparison) in enumerate(scope.against.items()):
+            _strokes(axis, scope, measured, arm, place)
+            _interval(axis, comparison, place, styles[arm]["color"])
+        _rows(axis, list(scope.against), f"{scope.metric} minus {VANILLA}'s")
+        axis.set_title(textwrap.shorten(scope.name, 48, placeholder=" ..."))
     strokes = " Small strokes are single settings." if any(scope.pooled for scope in found) else ""
-    return [
-        Picture(
-            f"Difference to {VANILLA}", f"Score of each arm minus {VANILLA}'s, {_READ}{strokes}", figure
-        )
-    ]
-
-
-def _short(scope: Scope) -> str:
-    return str(scope.settings[0]).replace(", ", "\n", 1)
+    caption = f"Score of each arm minus {VANILLA}'s, {_READ}{strokes}"
+    return [Picture(f"Difference to {VANILLA}", caption, figure)]
 
 
 def control_forest(found: Sequence[Scope]) -> list[Picture]:
@@ -52,8 +45,9 @@ def control_forest(found: Sequence[Scope]) -> list[Picture]:
     if not found:
         return []
     controls = list(dict.fromkeys(control for scope in found for _, control in scope.to_controls))
-    arms = list(dict.fromkeys(arm for scope in found for arm, _ in scope.to_controls))
-    styles = arm_styles(arms)
+    kinds = dict.fromkeys(arm for scope in found for arm in scope.kinds)
+    arms = [arm for arm in kinds if any((arm, c) in s.to_controls for s in found for c in controls)]
+    styles = arm_styles(kinds)
     figure = new_figure(1.5 + max(3.0, 2.3 * len(controls)), (0.8 + 0.3 * len(arms)) * len(found))
     axes = figure.subplots(len(found), len(controls), squeeze=False, sharey=True, sharex="row")
     for line, scope in zip(axes, found, strict=True):
@@ -62,7 +56,8 @@ def control_forest(found: Sequence[Scope]) -> list[Picture]:
                 if (arm, control) in scope.to_controls:
                     comparison = scope.to_controls[arm, control]
                     _interval(axis, comparison, place, styles[arm]["color"])
-            _rows(axis, arms, f"{scope.metric} minus {control}'s")
+            _rows(axis, arms, f"{scope.metric} minus the control's")
+            axis.set_title(control)
     caption = f"Score of each arm minus that of a control, {_READ}"
     return [Picture("Difference to the controls", caption, figure)]
 

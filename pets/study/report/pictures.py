@@ -114,7 +114,7 @@ def legend_below(figure: Any, *axes: Any) -> None:
     shown: dict[str, Any] = {}
     for axis in axes:
         handles, names = axis.get_legend_handles_labels()
-        shown = dict(zip(names, handles, strict=True)) | shown
+        shown |= {n: h for n, h in zip(names, handles, strict=True) if n not in shown}
     names = [textwrap.shorten(name, 40, placeholder=" ...") for name in shown]
     fit = int(figure.get_figwidth() / (0.09 * max(map(len, names)) + 0.7))  # inches an entry takes
     columns = max(1, min(len(names), fit))

@@ -8,7 +8,12 @@ from statistics import fmean
 
 from pets.study.cells.arms import BRIDGE, CONTROL, KINDS, VANILLA
 from pets.study.report.runs import Runs
-from pets.study.statistics.arm_differences import ArmDifference, ArmDifferences, Setting
+from pets.study.statistics.arm_differences import (
+    ArmDifference,
+    ArmDifferences,
+    Setting,
+    together,
+)
 
 MOST_SETTINGS = 3  # told one by one; more of them are pooled, metric by metric
 
@@ -52,10 +57,8 @@ class Scope:
 
     @property
     def name(self) -> str:
-        """For a sentence: ``sst2, 16 shots, lora``."""
-        if len(self.settings) == 1:
-            return str(self.settings[0])
-        return f"the {len(self.settings)} settings scored by {self.metric}"
+        """For a sentence: ``sst2, 16 shots, lora``, ``rte and sst2, 8 settings together``."""
+        return together(self.settings)
 
     @property
     def pooled(self) -> bool:
@@ -76,14 +79,15 @@ class Scope:
 
 
 def scopes(runs: Runs, measured: ArmDifferences) -> list[Scope]:
-    """Every setting if there are few, else every metric with all its settings."""
+    """Every setting if there are few, else every metric with all its settings, most first."""
     settings = list(measured.metrics)
     if len(settings) <= MOST_SETTINGS:
         return [_scope(runs, measured, (setting,)) for setting in settings]
-    return [
-        _scope(runs, measured, tuple(s for s in settings if measured.metrics[s] == metric))
+    by_metric = [
+        tuple(s for s in settings if measured.metrics[s] == metric)
         for metric in dict.fromkeys(measured.metrics.values())
     ]
+    return [_scope(runs, measured, own) for own in sorted(by_metric, key=len, reverse=True)]
 
 
 def _scope(runs: Runs, measured: ArmDifferences, settings: tuple[Setting, ...]) -> Scope:

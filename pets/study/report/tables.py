@@ -10,7 +10,6 @@ from pets.study.report.document import (
     RowGroup,
     Table,
     interval,
-    listed,
     number,
     p_value,
     plural,
@@ -34,7 +33,10 @@ _MEMORY = {"memory": "kept", "device_memory": "peak of the device"}
 
 def arms_table(found: Sequence[Scope]) -> Table:
     """The table that is seen first: every arm, what it gains, how sure that is, at what price."""
-    groups = [RowGroup(_named(scope), [_arm_row(scope, arm) for arm in scope.kinds]) for scope in found]
+    groups = [
+        RowGroup(f"{scope.name}: {scope.metric}", [_arm_row(scope, arm) for arm in scope.kinds])
+        for scope in found
+    ]
     caption = (
         f"Score of each arm and its difference to {VANILLA}, paired by seed, with the 95 % interval and "
         "the p corrected for all arms; time of a training step and memory kept for its backward pass, "
@@ -45,13 +47,6 @@ def arms_table(found: Sequence[Scope]) -> Table:
         *("corrected p", "pairs", "step time", "memory"),
     )
     return Table(caption, columns, groups)
-
-
-def _named(scope: Scope) -> str:
-    if not scope.pooled:
-        return f"{scope.name}: {scope.metric}"
-    tasks = listed(list(dict.fromkeys(setting.task for setting in scope.settings)))
-    return f"{scope.metric}: {plural(len(scope.settings), 'setting')} of {tasks} together"
 
 
 def _arm_row(scope: Scope, arm: str) -> list[Entry]:
@@ -124,8 +119,8 @@ def pooled_table(runs: Runs, measured: ArmDifferences, scope: Scope) -> Table:
             cells = [Entry(arm), Entry(str(pairs)), *(difference_cell(c, pairs) for c in here)]
             groups.setdefault(kind, []).append(cells)
     caption = (
-        f"{_named(scope)}. A pair is one seed of one task, with its mean over PETs and shots. Arms that "
-        "ran in one of them only are not here."
+        f"{scope.name}: {scope.metric}. A pair is one seed of one task, with its mean over PETs and "
+        "shots. Arms that ran in one of them only are not here."
     )
     columns = ("arm", "pairs", *(f"minus {baseline}" for baseline in baselines))
     return Table(caption, columns, [RowGroup(kind, rows) for kind, rows in groups.items()])

@@ -28,6 +28,15 @@ class Setting:
         return f"{self.task}, {shots}, {self.pet}"
 
 
+def together(settings: Sequence[Setting]) -> str:
+    """The setting, or of several their tasks and number."""
+    if len(settings) == 1:
+        return str(settings[0])
+    *most, last = sorted({setting.task for setting in settings})
+    tasks = f"{', '.join(most)} and {last}" if most else last
+    return f"{tasks}, {len(settings)} settings together"
+
+
 @dataclass(frozen=True)
 class ArmDifference:
     """An arm against a baseline on the seeds that both have.
@@ -52,9 +61,7 @@ class ArmDifference:
     @property
     def where(self) -> str:
         """Its setting, or how many are pooled."""
-        if len(self.settings) == 1:
-            return str(self.settings[0])
-        return f"the {len(self.settings)} settings scored by {self.metric}"
+        return together(self.settings)
 
     @property
     def significant(self) -> bool:

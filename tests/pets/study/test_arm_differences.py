@@ -199,7 +199,7 @@ def test_only_settings_of_one_metric_are_pooled_and_only_several() -> None:
     assert set(found.pooled) == {("accuracy", "ou", "vanilla")}
     pooled = found.pooled["accuracy", "ou", "vanilla"]
     assert set(pooled.settings) == {LORA, rte}
-    assert pooled.where == "the 2 settings scored by accuracy"
+    assert pooled.where == "rte and sst2, 2 settings together"
     assert pooled.difference.count == 10
     assert pooled.difference.mean == pytest.approx(
         np.mean([found.single[s, "ou", "vanilla"].difference.mean for s in (LORA, rte)])

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from pets.study.cells.arms import BRIDGE, CONTROL, VANILLA
+from pets.study.cells.arms import BRIDGE, CONTROL, REGULARIZER, VANILLA
 from pets.study.report.document import Answer, interval, listed, number, p_value, plural, signed, size
 from pets.study.report.scopes import Scope
 from pets.study.statistics.arm_differences import ArmDifference
@@ -15,6 +15,7 @@ from pets.study.statistics.power import detectable, pairs_needed
 
 _FEWEST = 3  # pairs; from fewer a spread is hardly known
 _EFFECTS = (0.02, 0.05)  # for which the number of pairs is told where there are too few
+_KINDS = {BRIDGE: "bridges", REGULARIZER: "regularizers", CONTROL: "controls"}
 _SURE = (
     (0.001, "as good as certain"),
     (0.01, "very sure"),
@@ -110,14 +111,15 @@ def _doubts(scope: Scope, best: ArmDifference, controls: Sequence[ArmDifference]
 
 def _bound(scope: Scope, told: Sequence[ArmDifference]) -> str:
     most = max(c.simultaneous[1] for c in told if c.family)
-    arms = "the other arm" if len(told) == 1 else f"any of the {len(told)} other arms"
-    held = "95 %" if len(told) == 1 else "95 %, for all of them at once"
-    return f"{arms} is at most {signed(most)} in {scope.metric} ({held}; {_pairs(_fullest(told))})."
+    kinds = dict.fromkeys(_KINDS[scope.kinds[c.arm]] for c in told)
+    arms = told[0].arm if len(told) == 1 else f"any of the {len(told)} {listed(list(kinds))}"
+    held = "95 %" if len(told) == 1 else "95 %, all of them at once"
+    return f"{arms} is at most {signed(most)} {scope.metric} ({held}; {_pairs(_fullest(told))})."
 
 
 def _power(scope: Scope, told: Sequence[ArmDifference]) -> str:
     best, fullest, spread = max(told, key=lambda c: c.difference.mean), _fullest(told), _spread(told)
-    head = f"The {'best' if len(told) > 1 else 'one'} of them: {_arm(scope, best)}."
+    head = f"{'The best of them' if len(told) > 1 else 'Measured'}: {_arm(scope, best)}."
     if not spread:
         return f"{head} All pairs differ alike, so these numbers do not know their own spread."
     least = detectable(spread, fullest.difference.count, ERROR / max(1, fullest.family))

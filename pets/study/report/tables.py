@@ -33,19 +33,27 @@ _MEMORY = {"memory": "kept", "device_memory": "peak of the device"}
 
 def arms_table(found: Sequence[Scope]) -> Table:
     """The table that is seen first: every arm, what it gains, how sure that is, at what price."""
-    groups = [
-        RowGroup(f"{scope.name}: {scope.metric}", [_arm_row(scope, arm) for arm in scope.kinds])
-        for scope in found
-    ]
+    prices = [price for scope in found for price in scope.prices.values()]
+    timed, kept = bool(prices), any(price.memory is not None for price in prices)
+    told = "; time of a training step" if timed else ""
+    told += " and memory kept for its backward pass" if kept else ""
+    told += f", as multiples of {VANILLA}'s" if timed else ""
     caption = (
         f"Score of each arm and its difference to {VANILLA}, paired by seed, with the 95 % interval and "
-        "the p corrected for all arms; time of a training step and memory kept for its backward pass, "
-        f"as multiples of {VANILLA}'s. Bold: corrected p below 0.05."
+        f"the p corrected for all arms{told}. Bold: corrected p below 0.05."
     )
     columns = (
-        *("arm", "mean", f"minus {VANILLA}", "95 % interval"),
-        *("corrected p", "pairs", "step time", "memory"),
+        *("arm", "mean", f"minus {VANILLA}", "95 % interval", "corrected p", "pairs"),
+        *(["step time"] if timed else []),
+        *(["memory"] if kept else []),
     )
+    groups = [
+        RowGroup(
+            f"{scope.name}: {scope.metric}",
+            [_arm_row(scope, arm)[: len(columns)] for arm in scope.kinds],
+        )
+        for scope in found
+    ]
     return Table(caption, columns, groups)
 
 
@@ -53,9 +61,8 @@ def _arm_row(scope: Scope, arm: str) -> list[Entry]:
     c, price = scope.against.get(arm), scope.prices.get(arm)
     notes = ["control"] if scope.kinds[arm] == CONTROL else []
     if c is not None and len(c.settings) < len(scope.settings):
-        notes.append(
-            f"only {c.where}" if len(c.settings) == 1 else f"in {len(c.settings)} of the settings"
-        )
+        only = c.where if len(c.settings) == 1 else f"{len(c.settings)} of the settings"
+        notes.append(f"only {only}")
     cells = [Entry(arm, note="; ".join(notes)), Entry(number(scope.means[arm]))]
     if c is None:
         cells += [Entry("")] * 4
@@ -70,11 +77,8 @@ def _arm_row(scope: Scope, arm: str) -> list[Entry]:
     if price is None:
         return [*cells, Entry("-"), Entry("-")]
     memory = "-" if price.memory is None else f"{price.memory:.2f}"
-    return [
-        *cells,
-        Entry(f"{price.time:.2f}"),
-        Entry(memory, note=size(price.kept) if price.kept else ""),
-    ]
+    note = size(price.kept) if price.kept else ""
+    return [*cells, Entry(f"{price.time:.2f}"), Entry(memory, note=note)]
 
 
 def main_table(runs: Runs, measured: ArmDifferences, task: str, shots: int | None) -> Table:

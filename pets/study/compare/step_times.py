@@ -106,7 +106,7 @@ def _memory(context: Context, pet: str, arm: Arm) -> dict[str, int]:
         with kept_for_backward(at_rest) as kept:
             loop.step(0)
         found = {"memory": kept.most}
-        if context.model.device == "cuda":
+        if context.model.plm.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
             loop.step(1)  # without the counting, which keeps nothing but takes time
             found["device_memory"] = torch.cuda.max_memory_allocated()

@@ -33,7 +33,7 @@ def forest(found: Sequence[Scope], measured: ArmDifferences) -> list[Picture]:
             _strokes(axis, scope, measured, arm, place)
             _interval(axis, comparison, place, styles[arm]["color"])
         _rows(axis, list(scope.against), f"{scope.metric} minus {VANILLA}'s")
-        axis.set_title(textwrap.shorten(scope.name, 48, placeholder=" ..."))
+        axis.set_title(textwrap.shorten(scope.name, 40, placeholder=" ..."))
     strokes = " Small strokes are single settings." if any(scope.pooled for scope in found) else ""
     caption = f"Score of each arm minus {VANILLA}'s, {_READ}{strokes}"
     return [Picture(f"Difference to {VANILLA}", caption, figure)]

@@ -85,7 +85,7 @@ def draw(picture: Picture) -> Image:
 
 def _few_colours(png: io.BytesIO) -> bytes:
     """The same picture with a palette: a third of the bytes, and no difference that is seen."""
-    from PIL import Image as pillow  # comes with matplotlib
+    from PIL import Image as pillow  # as slow to import as matplotlib, and as optional
 
     with io.BytesIO() as buffer, pillow.open(png) as image:
         image.convert("RGB").quantize(_PALETTE, dither=pillow.Dither.NONE).save(

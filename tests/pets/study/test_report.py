@@ -180,7 +180,8 @@ def test_the_first_table_has_difference_interval_p_and_price(
 
 
 def test_without_an_effect_nothing_is_bold(tmp_path: Path) -> None:
-    write_runs(tmp_path, Truth(settings=(("sst2", 16),)), whole=False)
+    arms = ("vanilla", "brownian", "ou:theta=2.0", "sde", "regression")
+    write_runs(tmp_path, Truth(settings=(("sst2", 16),), arms=arms), whole=False)
     write_report(tmp_path)
     document = document_of(tmp_path)
     for told in document.answers:
@@ -336,6 +337,21 @@ def test_one_seed_is_shown_without_spread_or_tests(tmp_path: Path, small: Truth)
     assert document.answers[0].first.startswith(
         "Nothing can be said of sst2, 16 shots, lora yet: 1 pair of"
     )
+
+
+def test_times_of_an_earlier_version_have_no_memory(tmp_path: Path, small: Truth) -> None:
+    write_runs(tmp_path, small)
+    path = tmp_path / "step-times.json"
+    path.write_text(re.sub(r',\s*"memory": \d+', "", path.read_text()))
+    document = document_of(tmp_path)
+    (glance,) = (block for block in document.top if isinstance(block, Table))
+    assert glance.columns[-1] == "step time"
+    assert "memory" not in glance.caption
+    (times,) = tables(document, "cost")
+    assert times.columns[-1] == "rounds"
+    write_runs(tmp_path, small)
+    (times,) = tables(document_of(tmp_path), "cost")
+    assert [row[-1].text for row in times.groups[0].rows] == ["10.7 MB", "10.8 MB"]
 
 
 def test_vanilla_alone_is_reported_as_nothing_to_compare(tmp_path: Path) -> None:

@@ -225,8 +225,11 @@ def _classifier(
         stack.enter_context(untouched(plm))
         try:
             model = get_peft_model(plm, config)
-        except ValueError as error:
-            raise BadInput(f"PET {settings.pet!r} on {type(plm).__name__}: {error}") from error
+        except (BadInput, MemoryError):
+            raise
+        except Exception as error:  # each method of peft has its own for what it lacks
+            told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise BadInput(f"PET {settings.pet!r} on {type(plm).__name__}: {told}") from error
         stack.callback(unload, model)
         classifier = asking.on(model).to(plm.device)
         stack.callback(classifier.remove)

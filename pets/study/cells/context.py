@@ -43,6 +43,7 @@ class Context:
     Attributes:
         examples: by task.
         costs: by arm, those that are fitted.
+        cost_sha256: their digests.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Context:
         self.examples = {task.name: task.load(data) for task in grid.tasks}
         self.recipes = recipes(self.model, self.examples, FitSettings(**grid.fit), text)
         self.costs: dict[str, RunningCost] = {}
+        self.cost_sha256: dict[str, str] = {}
         self._recipes: dict[str, Recipe] = {}
 
     def check(self) -> None:
@@ -162,6 +164,7 @@ class Context:
         arms = {arm.text: arm for arm in self.grid.arms}
         costs = made(self._made_by(), self.folder / COSTS_FOLDER, self.model, progress=progress)
         self.costs |= {text: self.recipes.cost(arms[text], cost) for text, cost in costs.items()}
+        self.cost_sha256 |= {text: self.costs[text].digest() for text in costs}
         self._recipes = {}  # what they hold is fitted now
 
     @cached_property
@@ -172,8 +175,3 @@ class Context:
             name: data_sha256(data, json.dumps(data.task.identity), protocol)
             for name, data in self.examples.items()
         }
-
-    @cached_property
-    def cost_sha256(self) -> dict[str, str]:
-        """Of every arm's cost, once all are fitted."""
-        return {arm: cost.digest() for arm, cost in self.costs.items()}

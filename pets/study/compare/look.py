@@ -114,7 +114,9 @@ def _all(
     """What is looked into: a name that says everything it depends on, the row, the facts of a record."""
     told = {name for name, data in context.examples.items() if data.task.kind == CLASSES}
     if others := context.examples.keys() - told:
-        logger.warning("no analysis of what is inside on tasks without classes: %s", listed(sorted(others)))
+        logger.warning(
+            "no analysis of what is inside on tasks without classes: %s", listed(sorted(others))
+        )
     rows = [row for row in rows if row.task in told]
     shots = {row.task: row.shots for row in reversed(rows)}
     for task, size in shots.items():

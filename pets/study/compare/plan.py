@@ -86,9 +86,7 @@ def within(grid: Grid, pace: Pace, lanes: int, budget: float) -> Grid:
     return cut(*fitting(seconds, len(grid.seeds), len(grid.weights), budget))
 
 
-def described(
-    grid: Grid, pace: Pace, lanes: int, left: Iterable[Cell], *, jobs: int = 1, ray: bool = False
-) -> str:
+def described(grid: Grid, pace: Pace, lanes: int, left: Iterable[Cell], *, ray: bool = False) -> str:
     """A plan in a few lines.
 
     Args:
@@ -96,35 +94,35 @@ def described(
         pace: as measured.
         lanes: cells that run at once.
         left: cells that are not done yet.
-        jobs, ray: as `compare` was given them.
+        ray: whether they run on Ray, whose room is not known here.
     """
     left, every = list(left), sum(1 for _ in grid.cells())
-    axes = [
-        _count(len(grid.tasks), "task"),
-        _count(len(grid.shots), "number") + " of shots",
-        _count(len(grid.pets), "PET"),
-        _count(len(grid.arms), "arm"),
-        _count(len(grid.seeds), "seed"),
+    sizes = [
+        (len(grid.tasks), "tasks"),
+        (len(grid.shots), "numbers of shots"),
+        (len(grid.pets), "PETs"),
+        (len(grid.arms), "arms"),
+        (len(grid.seeds), "seeds"),
     ]
+    axes = " x ".join(f"{size} {name}" for size, name in sizes if size > 1)
     what = "ratio" if grid.as_ratios else "weight"
-    tries = f"{_count(len(grid.weights), 'try', 'tries')} each ({what} {listed(grid.weights)})"
+    tries = f"{len(grid.weights)} {'try' if len(grid.weights) == 1 else 'tries'} each"
+    first = f"plan: {every} {'cell' if every == 1 else 'cells'}{f' = {axes}' if axes else ''}, {tries} "
+    first += f"({what} {listed([f'{weight:g}' for weight in grid.weights])})"
     done = every - len(left)
-    lines = [
-        f"plan: {_count(every, 'cell')} = {' x '.join(axes)}, {tries}"
-        + (f"; {done} of them done before" if done else "")
-    ]
-    first = grid.tasks[0].name
+    lines = [first + (f"; {done} of them done before" if done else "")]
+    task = grid.tasks[0].name
     for pet in grid.pets:
         times = {
-            arm.text: pace.cell(grid, Cell(first, grid.shots[0], pet, arm, grid.seeds[0]))
+            arm.text: pace.cell(grid, Cell(task, grid.shots[0], pet, arm, grid.seeds[0]))
             for arm in grid.arms
         }
-        lines.append(f"  a cell of {pet}: {_times(times)}" + (f" ({first})" if grid.tasks[1:] else ""))
+        lines.append(f"  a cell of {pet}: {_times(times)}" + (f" ({task})" if grid.tasks[1:] else ""))
     cells = pace.cells(grid, left, lanes)
+    at_once = "one at a time, which Ray's nodes share" if ray else f"{lanes} at once"
     parts = [f"fits {said(pace.fits)}"] if pace.fits else []
-    parts += [f"cells {said(cells)}", f"step times {said(pace.after)}"]
-    how = {True: "one at a time: Ray's nodes divide that", False: f"{jobs} at once"}[ray]
-    parts[-2] += f", {how}" if ray or jobs > 1 else ""
+    parts.append(f"cells {said(cells)}" + (f", {at_once}" if ray or lanes > 1 else ""))
+    parts.append(f"step times {said(pace.after)}")
     whole = said(pace.fits + cells + pace.after)
     lines.append(f"  in all about {whole}, by steps and answers measured here: {'; '.join(parts)}")
     return "\n".join(lines)
@@ -135,7 +133,3 @@ def _times(times: Mapping[str, float]) -> str:
         return ", ".join(f"{arm} {said(seconds)}" for arm, seconds in times.items())
     slowest = max(times, key=lambda arm: times[arm])
     return f"{VANILLA} {said(times[VANILLA])}, up to {said(times[slowest])} ({slowest})"
-
-
-def _count(number: int, one: str, several: str | None = None) -> str:
-    return f"{number} {one if number == 1 else several or one + 's'}"

@@ -73,7 +73,7 @@ def planned(
         left = [cell for cell in context.grid.cells() if not _is_known(context, cell, is_done)]
         if left:
             pace = pace or measured(context, jobs)
-            tell(described(context.grid, pace, lanes, left, jobs=jobs, ray=ray))
+            tell(described(context.grid, pace, lanes, left, ray=ray))
     if budget is not None and pace is not None:
         tell(f"  within {said(budget)}: {_kept(context.grid, given)}")
         _write(file, asking, context.grid, pace.whole(context.grid, lanes))
@@ -143,7 +143,7 @@ def _kept(grid: Grid, given: Grid) -> str:
     what = "ratios" if grid.as_ratios else "weights"
     return (
         f"{len(grid.seeds)} of {len(given.seeds)} seeds ({listed(grid.seeds)}), {len(grid.weights)} of "
-        f"{len(given.weights)} {what} ({listed(grid.weights)})"
+        f"{len(given.weights)} {what} ({listed([f'{weight:g}' for weight in grid.weights])})"
     )
 
 

@@ -182,10 +182,11 @@ def test_the_command_asks_in_other_words(
     command: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
     words = ("--template", "{text} it was {mask}", "--label-words", "bad,good", "--loss", "labels")
-    code, said = command("--task", text_csv(tmp_path), *words, "--ratios", "0.5", "2", "--dtype", "bfloat16")
+    code, said = command(
+        "--task", text_csv(tmp_path), *words, "--ratios", "0.5", "2", "--dtype", "bfloat16"
+    )
     assert code == 0, said
-    assert "plan: 2 cells = 1 task x " in said
-    assert "2 tries each (ratio 0.5, 2.0)" in said
+    assert "plan: 2 cells = 2 arms, 2 tries each (ratio 0.5, 2)" in said
     rows = {row["arm"]: row for row in rows_of(tmp_path / "runs")}
     lens = rows["brownian@lens"]
     assert lens["by_ratio"]
@@ -200,7 +201,10 @@ def test_the_command_asks_in_other_words(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--template", "{text} {mask}"], "--template with 2 tasks: give one task, or write each into a"),
+        (
+            ["--template", "{text} {mask}"],
+            "--template with 2 tasks: give one task, or write each into a",
+        ),
         (["--label-words", "bad,good", "--chat"], "--chat, --label-words with 2 tasks"),
         (["--ratios", "1", "--weights", "1"], "--weights with --ratios: give one of the two"),
         (["--ratios", "0"], "ratio 0.0: expected a finite number above 0"),

@@ -34,7 +34,7 @@ MADE_BY = (*TUNING, "pets/study/cells")
 """The folders whose code a cell's row depends on."""
 CELLS_FOLDER = "cells"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-_OF_A_CELL = ("pet", "shots", "seed", "restart", "weight", "ratio", "regularizer")
+_OF_A_CELL = ("pet", "shots", "seed", "restart", "weight", "ratio", "regularizer", "adapt")
 
 
 def describe(context: Context, cell: Cell) -> Row:
@@ -70,7 +70,8 @@ def describe(context: Context, cell: Cell) -> Row:
     )
     found = arm.strengths(context.grid.weights)
     strengths = len(tries) if arm.kind == VANILLA else found
-    made_of = json.dumps({**row.to_dict(), "strengths": strengths}, sort_keys=True)
+    told = {**row.to_dict(), "strengths": strengths, "adapt": tries[0].adapt}
+    made_of = json.dumps(told, sort_keys=True)
     return dataclasses.replace(row, cell=hashlib.sha256(made_of.encode()).hexdigest()[:16])
 
 

@@ -53,6 +53,8 @@ def planned(
         BadInput: for a budget that is too little, or a record that cannot be of this command.
     """
     given = context.grid
+    if budget is None and not progress:
+        return given
     lanes = 1 if ray or context.model.plm.device.type == "cuda" else jobs  # jobs share one GPU
     tell = _tell if progress else _be_silent
     file, pace, asking = context.folder / PLAN_FILE, None, {}
@@ -65,11 +67,12 @@ def planned(
             return context.grid
         if changed:
             tell(f"{file} is of another command ({changed}): a new plan")
+    if not context.missing():
+        context.fit(progress=False)  # reads them
+    if budget is not None:
         pace = measured(context, jobs)
         context.grid = within(given, pace, lanes, budget)
     if progress:
-        if not context.missing():
-            context.fit(progress=False)  # reads them
         left = [cell for cell in context.grid.cells() if not _is_known(context, cell, is_done)]
         if left:
             pace = pace or measured(context, jobs)

@@ -21,6 +21,7 @@ from pets.study.cells.cell import describe
 from pets.study.cells.context import Context
 from pets.study.cells.grid import Grid
 from pets.study.compare.run import Tally, compare
+from pets.study.report.runs import read_runs
 from pets.tasks.base import CHOICE, CLASSES, GENERATION
 from pets.tasks.families import CAUSAL, CLASSIFIER, ENCODER_DECODER, MASKED
 from pets.tuning.models import HowLoaded
@@ -93,6 +94,19 @@ def test_every_family_and_kind_is_compared(
         assert by_arm["vanilla"]["examples"]["train"] == 6
         assert not (out / "analysis.json").exists()
         assert looks == 1  # said once
+
+
+def test_an_adapted_arm_is_reported_beside_the_others(models: dict[str, Path], tmp_path: Path) -> None:
+    grid = grid_of(tmp_path, arms=("posterior@lens", "posterior@adapted"), as_ratios=True)
+    out = tmp_path / "runs"
+    found = compare(grid, out, str(models[CAUSAL]), None, tuple(TEXTS), progress=False)
+    assert found == Tally(done=3, failed=0, reused=0)
+    runs = read_runs(out)
+    assert not runs.left_out
+    assert {row.arm for row in runs.done} == {"vanilla", "posterior@lens", "posterior@adapted"}
+    weights = {row.arm: row.tries[0].weight for row in runs.done}
+    # An adapted lens has the weight of the lens that it was.
+    assert weights["posterior@adapted"] == weights["posterior@lens"]
 
 
 def test_two_tasks_of_ones_own_and_workers(models: dict[str, Path], tmp_path: Path) -> None:

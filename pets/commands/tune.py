@@ -104,6 +104,11 @@ _WEIGHT = TuneSettings.weight
 )
 @protocol_option(show_default=True, default=OURS.name)
 @click.option(
+    "--sharded",
+    is_flag=True,
+    help="Under torchrun: each process keeps a part of the frozen weights (FSDP2).",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Run folder.  [default: runs/TASK-PET-BRIDGE-SHOTS-SEED]",
@@ -134,6 +139,7 @@ def tune(
     adapt: str,
     protocol: str,
     label_words: tuple[str, ...],
+    sharded: bool,
     out: Path | None,
     trust_remote_code: bool,
 ) -> None:
@@ -153,6 +159,8 @@ def tune(
 
     \b
       torchrun --nproc-per-node 2 -m pets.cli tune --batch-size 32 ...
+
+    A model that is too large for one of them is shared out, --sharded.
     """
     method, options = methods.split(pet)
     regularizer, weight = _regularizer(regularizer, weight)
@@ -184,7 +192,7 @@ def tune(
     chosen = asked(tasks.parse(task), template, chat, label_words)
     cost = bridges.RunningCost.from_pretrained(cost_folder) if cost_folder else None
     examples = chosen.load(data)
-    how = HowLoaded(dtype, quantize)
+    how = HowLoaded(dtype, quantize, on_cpu=sharded)
     plm, tokenizer = load_plm(model, how, trust_remote_code=trust_remote_code)
     name = cost.bridge.registered_name if cost else regularizer or "vanilla"
     if protocol != OURS.name:
@@ -194,7 +202,7 @@ def tune(
     if adapt != ADAPT[0]:
         name = f"{name}-adapt-{adapt}"
     folder = out or Path("runs") / _plain(f"{chosen.name}-{pet}-{name}-{shots or 'all'}-{seed}")
-    result = run(plm, tokenizer, examples, settings, folder, cost=cost)
+    result = run(plm, tokenizer, examples, settings, folder, cost=cost, sharded=sharded)
     if is_main:
         click.echo(json.dumps({k: v for k, v in result.items() if k != "curves"}))
         click.echo(f"wrote {folder}", err=True)

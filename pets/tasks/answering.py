@@ -50,7 +50,11 @@ class Answering(nn.Module, ABC):
 
     Attributes:
         family: one of `pets.tasks.families.FAMILIES`.
+        in_step: several processes that share out its weights run it together, so that what is written
+            goes on until all are done.
     """
+
+    in_step = False
 
     def __init__(self, model: nn.Module, verbalizer: Verbalizer | None) -> None:
         super().__init__()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from peft import PromptLearningConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bridges.errors import BadInput
 from bridges.model.positions import IGNORED
 from pets.tasks.answering import PromptOutput, Rows, WordAnswering
 from pets.tasks.classifier import padded_labels
-from pets.tasks.families import ENCODER_DECODER, MASKED
+from pets.tasks.families import ENCODER_DECODER
 
 
 class Writer(WordAnswering):
@@ -26,25 +26,11 @@ class Writer(WordAnswering):
         tokenizer: of the model.
         answer_tokens: how long a written answer is at most.
         **options: see `WordAnswering`.
-
-    Attributes:
-        in_step: whether several processes that share the weights write together, so that each has to go
-            on until all are done.
-
-    Raises:
-        BadInput: for a masked LM, which cannot write.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, *, answer_tokens: int, **options: Any) -> None:
         super().__init__(model, None, **options)
-        if self.family == MASKED:
-            self.remove()
-            raise BadInput(
-                "a masked language model does not write texts: give a causal one or an encoder-decoder, "
-                "or a task with classes or choices"
-            )
         self.tokenizer, self.answer_tokens = tokenizer, answer_tokens
-        self.in_step = False
 
     def collate(self, rows: Rows) -> dict[str, Tensor]:
         """Prompts with their answers; "labels" are the answers' tokens, else -100."""
@@ -76,28 +62,55 @@ class Writer(WordAnswering):
 
     def write(self, rows: Rows) -> list[str]:
         """What it writes behind each prompt."""
-        end = self.tokenizer.eos_token_id
-        options: dict[str, Any] = {
-            "max_new_tokens": self.answer_tokens,
-            "do_sample": False,
-            "num_beams": 1,
-            "pad_token_id": self.pad_id if end is None else end,
-            "eos_token_id": end,
-            "synced_gpus": self.in_step,
-        }
+        config = getattr(self.model, "active_peft_config", None)
+        with torch.no_grad():
+            if isinstance(config, PromptLearningConfig):
+                written = self._by_whole_forwards(rows)
+            else:
+                written = self._generated(rows)
+        texts: list[str] = self.tokenizer.batch_decode(written, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def _generated(self, rows: Rows) -> Any:
+        """What transformers generates, which keeps the states of what was read: [B, *] token ids."""
         if self.family == ENCODER_DECODER:
             inputs = self.collate_inputs([row.input_ids for row, _ in rows])
-            start = torch.tensor([self.decoder_start] * len(rows))
-            inputs["decoder_input_ids"] = start
-            seen = start.shape[1]
+            said = inputs["decoder_input_ids"] = torch.tensor([self.decoder_start] * len(rows))
         else:  # padded on the left, so that all go on from the same place
             before = [row.input_ids[: row.mask_position] for row, _ in rows]
             inputs = {k: v.flip(1) for k, v in self.collate_inputs([p[::-1] for p in before]).items()}
-            seen = inputs["input_ids"].shape[1]
+            said = inputs["input_ids"]
+        end = self.tokenizer.eos_token_id
         generate: Any = self.model.generate
-        with torch.no_grad():
-            written = generate(**self.on_device(inputs), **options)
-        # Behind a soft prompt that is given as embeddings the prompt's own tokens are not returned.
-        new = written[:, seen:] if written.shape[1] > self.answer_tokens else written
-        texts: list[str] = self.tokenizer.batch_decode(new, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        written = generate(
+            **self.on_device(inputs),
+            max_new_tokens=self.answer_tokens,
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=self.pad_id if end is None else end,
+            eos_token_id=end,
+            synced_gpus=self.in_step,
+        )
+        return written[:, said.shape[1] :]
+
+    def _by_whole_forwards(self, rows: Rows) -> list[list[int]]:
+        """The same by a forward of everything for each token.
+
+        Behind a soft prompt or a prefix peft's own generation reads otherwise than its forward does,
+        where prompts are padded and after the first token (seen with peft 0.21, transformers 5.23).
+        """
+        end = self.tokenizer.eos_token_id
+        written: list[list[int]] = [[] for _ in rows]
+        for _ in range(self.answer_tokens):
+            if not self.in_step and all(words and words[-1] == end for words in written):
+                break
+            asked = [  # any answer behind what is written has its first token predicted there
+                (row._replace(answers=((*words, self.pad_id),)), label)
+                for (row, label), words in zip(rows, written, strict=True)
+            ]
+            batch = self.on_device(self.collate(asked))
+            ends = (batch["labels"] != IGNORED).sum(1).cumsum(0) - 1
+            tokens = self(**batch).logits[ends].argmax(1).tolist()
+            for words, token in zip(written, tokens, strict=True):
+                words.append(end if words and words[-1] == end else token)
+        return written

@@ -50,10 +50,11 @@ def evaluate(
     mode = classifier.training
     classifier.eval()
     with torch.no_grad():
-        for k in processes.turns(len(batches)):
+        for k, counts in processes.turns(len(batches)):
             answers, loss = classifier.answer([rows[i] for i in batches[k]])
-            losses[k] = loss * len(batches[k])
-            guesses.update(zip(batches[k], answers, strict=True))
+            if counts:
+                losses[k] = loss * len(batches[k])
+                guesses.update(zip(batches[k], answers, strict=True))
     classifier.train(mode)
     guesses, losses = processes.merged(guesses), processes.total(losses)
     right: list[Any] = [row.references if task.kind == GENERATION else label for row, label in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import os
@@ -32,6 +33,7 @@ from pets.tuning.loop import TuningLoop
 from pets.tuning.models import unload, untouched
 from pets.tuning.run_folder import RunFolder
 from pets.tuning.settings import AMONG_LABELS, CAME_LATER, TuneSettings
+from pets.tuning.sharding import shard
 from pets.tuning.workers import Processes, joined
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ def tune(
     cost: RunningCost | None = None,
     encoder: prompts.Encoder | None = None,
     of_model: Mapping[str, str | None] | None = None,
+    sharded: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Tune and score one PET; the run folder holds the result line, curves and the PET.
@@ -69,6 +72,8 @@ def tune(
         cost: the running cost; without one and without a regularizer in the settings the PET is vanilla.
         encoder: of the tokenizer, to share what it has split into tokens between runs.
         of_model: the `bridges.model.identity.model_identity` of both, to share that between runs too.
+        sharded: several processes keep a part of the frozen weights each, see `pets.tuning.sharding`; to
+            the same result up to rounding, but ``plm`` is not as it was afterwards.
         progress: show a progress bar.
 
     Returns:
@@ -92,7 +97,7 @@ def tune(
             f"adapt={settings.adapt!r}: only a running cost with a lens learns from examples; give one "
             "that was fitted with map='lens'"
         )
-    processes = joined()
+    processes = dataclasses.replace(joined(), in_step=sharded)
     processes.check_batch(settings.batch_size)
     of_model = of_model or model_identity(plm, tokenizer)
     identity = {"model": ModelSpec.of(plm).name, **of_model, **_identity(data, settings, cost)}
@@ -108,7 +113,9 @@ def tune(
     shared = warn_of_shared_texts(data) if data.reported else None
     with (
         _alone(run, processes),
-        prepared(plm, tokenizer, data, settings, cost=cost, encoder=encoder) as loop,
+        prepared(
+            plm, tokenizer, data, settings, cost=cost, encoder=encoder, processes=processes
+        ) as loop,
     ):
         if processes.is_main:
             run.start()  # nothing is written before all that can be refused has been
@@ -166,8 +173,11 @@ def prepared(
     *,
     cost: RunningCost | None = None,
     encoder: prompts.Encoder | None = None,
+    processes: Processes | None = None,
 ) -> Iterator[TuningLoop]:
     """The loop of a run before its first step, with everything on the model; arguments as `tune`.
+
+    ``processes`` are those that share it, their weights where they are in step; none by default.
 
     ``plm`` and the global generator are left as they were.
     """
@@ -191,7 +201,11 @@ def prepared(
         encoded = {name: asking.encode(part, limit) for name, part in parts.items()}
         for rows, _ in encoded.values():
             check_tokens(rows, plm)
-        yield TuningLoop(classifier, encoded, data, settings, joined(), plugged=plugged, cost=cost)
+        processes = processes or joined()
+        if processes.in_step:
+            classifier.in_step = True
+            shard(classifier.model, processes)
+        yield TuningLoop(classifier, encoded, data, settings, processes, plugged=plugged, cost=cost)
 
 
 def ask(plm: PreTrainedModel, encoder: prompts.Encoder, task: Task, settings: TuneSettings) -> Asking:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -27,11 +27,13 @@ class Processes:
         rank: of this process.
         count: of all.
         device: what their messages go through.
+        in_step: they share out the weights, so that each has to run the model as often as the others.
     """
 
     rank: int = 0
     count: int = 1
     device: Any = "cpu"
+    in_step: bool = False
 
     @property
     def is_main(self) -> bool:
@@ -74,9 +76,17 @@ class Processes:
         sums: list[float] = self._reduce(torch.tensor(values, dtype=torch.float64)).tolist()
         return sums
 
-    def turns(self, count: int) -> Sequence[int]:
-        """Which of so many pieces of work are this process's."""
-        return range(self.rank, count, self.count)
+    def turns(self, count: int) -> Iterator[tuple[int, bool]]:
+        """Which of so many pieces of work this process does, and whether each counts.
+
+        In step with others one is done that does not count where they have one more.
+        """
+        for first in range(0, count, self.count):
+            mine = first + self.rank
+            if mine < count:
+                yield mine, True
+            elif self.in_step:
+                yield first, False
 
     def merged(self, values: dict[Part, Any]) -> dict[Part, Any]:
         """What all processes have, by key."""

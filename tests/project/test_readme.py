@@ -56,6 +56,8 @@ def test_commands_and_options_exist() -> None:
     for line in re.findall(r"^\$ bridge-pets (.*)$", README, re.MULTILINE):
         name, *words = line.split()
         command = cli.get_command(click.Context(cli), name)
+        if isinstance(command, click.Group):
+            command = command.get_command(click.Context(command), words[0])
         assert command is not None, name
         options = {opt for p in command.params if isinstance(p, click.Option) for opt in p.opts}
         assert {w for w in words if w.startswith("--")} <= options

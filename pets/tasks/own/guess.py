@@ -10,7 +10,7 @@ from bridges.errors import BadInput, listed, shown
 from pets.tasks.base import CHOICE, CLASSES, GENERATION
 from pets.tasks.own.settings import NEEDS, OwnSettings
 from pets.tasks.own.tables import Table
-from pets.tasks.templates import Template
+from pets.tasks.templates import ANSWER, Template
 
 LABEL = ("label", "labels", "class", "target", "gold_label", "category", "sentiment", "topic", "intent")
 CHOICES = ("choices", "options", "endings", "candidates", "alternatives")
@@ -20,6 +20,7 @@ COUNTS = ("id", "idx", "index", "guid", "uid", "unnamed 1", "row", "row_id", "qi
 """Names of columns, in lower case, by what they tend to hold; the first one that is there counts."""
 
 _FEW = 20  # classes of a column that is not called a label
+_SHORT = 3  # words of a class
 _ROWS = 500  # that are looked at
 
 
@@ -48,6 +49,8 @@ def guess(settings: OwnSettings, table: Table) -> Guess:
     kind = settings.kind or _kind(settings, columns)
     if kind == CHOICE:
         choices = settings.choices or columns.first(CHOICES)
+        if not choices:
+            doubts.append(f"no column is called {' or '.join(CHOICES)}")
         label = settings.label or columns.one(RIGHT, doubts, "says which choice is right")
         settings = replace(settings, kind=kind, choices=choices, label=label)
         answer = "answer"
@@ -62,6 +65,11 @@ def guess(settings: OwnSettings, table: Table) -> Guess:
     if settings.template is None:
         used = {*settings.choices, *settings.answers, settings.label}
         texts = [name for name in columns.texts() if name not in used]
+        unfit = [name for name in texts if name in ANSWER or set(name) & set("{}:!")]
+        if unfit:
+            texts = [name for name in texts if name not in unfit]
+            named = listed([shown(name, 40) for name in unfit])
+            doubts.append(f"the columns {named} cannot stand in a template, so give them other names")
         if not texts:
             raise BadInput(
                 f"{table.where}: no column with texts is left to ask with; the columns are "
@@ -70,7 +78,7 @@ def guess(settings: OwnSettings, table: Table) -> Guess:
         if len(texts) > 2:
             doubts.append(f"there are texts in {listed(texts)}, and hardly all of them ask something")
         lines = [f"{{{name}}}" for name in texts]
-        settings = replace(settings, template="\n".join([*lines, f"{answer}: {{answer}}"]))
+        settings = replace(settings, template="\n".join([*lines, f"{_plain(answer)}: {{answer}}"]))
     return Guess(settings, tuple(doubts))
 
 
@@ -111,17 +119,12 @@ class _Columns:
     def __init__(self, table: Table, taken: Collection[str | None]) -> None:
         free = [name for name in table.names if name not in taken]
         self.names = [name for name in free if name.lower() not in COUNTS] or free
-        first = Table(
-            table.where,
-            table.data.select(range(min(_ROWS, len(table.data)))),
-            table.first_row,
-            table.quoted,
-        )
+        first = replace(table, data=table.data.select(range(min(_ROWS, len(table.data)))))
         self.cells: dict[str, Sequence[Any]] = {}
         for name in self.names:
             try:
                 self.cells[name] = [cell for cell in first.column(name) if cell not in (None, "")]
-            except BadInput:  # of dates: neither asked with nor answered
+            except Exception:  # dates, or what needs a decoder, images say: neither asked nor answered
                 self.cells[name] = []
 
     def first(self, wanted: Sequence[str], among: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -144,16 +147,16 @@ class _Columns:
         if len(rest) == 1 and among is not None:
             return rest[0]
         between = listed([shown(name, 40) for name in rest or self.names])
-        doubts.append(
-            f"no column is named so that it is plain which one {what}: it may be one of {between}"
-        )
+        doubts.append(f"no name says which column {what}: it may be one of {between}")
         return (rest or self.names or [""])[-1]
 
     def few(self) -> list[str]:
         """Columns with the few values, each met again, that classes have."""
         found = []
         for name, cells in self.cells.items():
-            plain = all(isinstance(cell, (str, int, float)) for cell in cells)
+            plain = all(
+                isinstance(c, (str, int, float)) and len(str(c).split()) <= _SHORT for c in cells
+            )
             if plain and cells and 2 <= len(set(cells)) <= min(_FEW, len(cells) // 2):
                 found.append(name)
         return found
@@ -173,6 +176,11 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _plain(text: str) -> str:
+    """A text as a template has it."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def described(settings: OwnSettings) -> str:

@@ -36,12 +36,14 @@ def read_file(path: Path) -> Any:
     text = _decoded(path, content)
     if kind in (".csv", ".tsv"):
         tabs = kind == ".tsv"
-        names = _shape(path, text, tabs)
+        # Where the header stands in quotes, so may any cell, tabs and line ends in it.
+        bare = tabs and not text.lstrip().startswith('"')
+        names = _shape(path, text, tabs, bare)
         return _loaded(
             path,
             "csv",
             sep="\t" if tabs else ",",
-            quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
+            quoting=csv.QUOTE_NONE if bare else csv.QUOTE_MINIMAL,
             column_names=names,
             header=0,
             keep_default_na=False,
@@ -74,17 +76,18 @@ def _decoded(path: Path, content: bytes) -> str:
         ) from None
 
 
-def _shape(path: Path, text: str, tabs: bool) -> list[str]:
+def _shape(path: Path, text: str, tabs: bool, bare: bool) -> list[str]:
     """The names of the columns, once every row has as many cells.
 
     Raises:
         BadInput: otherwise, or for two columns of one name, or for no rows.
     """
     lines = io.StringIO(text, newline=None)  # ends of all kinds, as pandas takes them
-    if tabs:
-        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    separator = "\t" if tabs else ","
+    if bare:
+        reader = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE)
     else:
-        reader = csv.reader(lines, strict=True)
+        reader = csv.reader(lines, delimiter=separator, strict=True)
     number = 0
     with _any_length():
         try:
@@ -111,13 +114,18 @@ def _shape(path: Path, text: str, tabs: bool) -> list[str]:
 
 def _remedy(tabs: bool) -> str:
     if tabs:
-        return "a text with a tab or a line end in it needs another form: write csv or jsonl"
+        return "a text with a tab or a line end in it needs another form, csv or jsonl"
     return 'a text with commas, quotes or line ends stands in quotes, quotes in it doubled: "a ""b"", c"'
 
 
 def _names(path: Path, cells: Sequence[str], tabs: bool) -> list[str]:
-    stripped = [(unquoted(cell) if tabs else cell).strip() for cell in cells]
+    stripped = [cell.strip() for cell in cells]
     names = [name or f"unnamed {place}" for place, name in enumerate(stripped, 1)]
+    if len(names) < 2:
+        raise BadInput(
+            f"{path} has one column, {shown(names[0])}, where a task has texts and answers: cells are "
+            f"separated by {'tabs' if tabs else 'commas, in .tsv files by tabs'}"
+        )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadInput(
@@ -138,11 +146,15 @@ def _any_length() -> Iterator[None]:
 
 
 def unquoted(cell: str) -> str:
-    """A cell of a tsv file: quotes are text there unless they enclose it, those inside doubled."""
-    inner = cell[1:-1].replace('""', "")
-    if len(cell) < 2 or not (cell[0] == cell[-1] == '"') or '"' in inner:
-        return cell
-    return cell[1:-1].replace('""', '"')
+    """A cell of a tsv file: quotes are text there, unless they enclose others, each of those doubled.
+
+    A program quotes what has quotes in it; a cell like ``"Never."`` is a quotation.
+    """
+    inner = cell[1:-1]
+    if cell == '""':
+        return ""
+    encloses = len(cell) > 1 and cell[0] == cell[-1] == '"' and '""' in inner
+    return inner.replace('""', '"') if encloses and '"' not in inner.replace('""', "") else cell
 
 
 def _check_objects(path: Path, text: str) -> None:

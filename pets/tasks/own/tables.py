@@ -23,7 +23,7 @@ class Table:
         where: what messages call it.
         data: the `datasets.Dataset`.
         first_row: what messages call the first row: of csv and tsv 2, since the header is row 1.
-        quoted: cells may stand in quotes as a whole, which are no part of them: of tsv.
+        quoted: cells with quotes in them may stand in quotes: of tsv.
     """
 
     where: str

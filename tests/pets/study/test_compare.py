@@ -145,6 +145,8 @@ def test_step_times_and_a_look_into_the_model_are_beside_the_table(whole: Path) 
     assert set(times["step_times"]["lora"]) == {"vanilla", "brownian", "brownian@random-map"}
     assert times["step_times"]["lora"]["vanilla"]["ratio"] == 1
     assert times["environment"]["device"] == "cpu"
+    memory = {arm: entry["memory"] for arm, entry in times["step_times"]["lora"].items()}
+    assert 0 < memory["vanilla"] < memory["brownian"] == memory["brownian@random-map"]
     records = json.loads((whole / "analysis.json").read_text())
     assert [(r["pet"], r["arm"]) for r in records] == [
         (None, "frozen"),

@@ -20,7 +20,7 @@ from pets import regularizers
 from pets.tasks.asking import Asking
 from pets.tasks.base import CHOICE, CLASSES, GENERATION, Example, Label, Task, TaskData
 from pets.tasks.families import CAUSAL, CLASSIFIER, ENCODER_DECODER, FAMILIES, MASKED, family_of
-from pets.tasks.prompts import Encoder
+from pets.tasks.prompts import Encoder, Row
 from pets.tasks.protocol import PUBLISHED
 from pets.tuning.evaluation import evaluate
 from pets.tuning.settings import TuneSettings
@@ -179,6 +179,25 @@ def test_texts_are_trained_on_with_their_end_and_written_greedily(family: str) -
     output = classifier(**classifier.collate(rows))
     assert output.loss.item() == pytest.approx(-sum(each) / sum(map(len, answers)), rel=1e-4)
     assert classifier.write(rows) == [greedy(plm, family, text) for text in TEXTS]
+
+
+@pytest.mark.parametrize("pet", [None, "prompt", "prefix", "lora"])
+@pytest.mark.parametrize("room", [2, 30])
+def test_what_is_written_is_the_likeliest_token_after_token(pet: str | None, room: int) -> None:
+    model: Any = model_of(CAUSAL)
+    if pet:
+        model = get_peft_model(model, pets.get(pet, model=model))
+    asking, classifier = answering(CAUSAL, Asked(GENERATION, answer_tokens=room), model)
+    rows, _ = asking.encode(OF_TEXTS, 60)
+    for text, (row, label) in zip(classifier.write(rows), rows, strict=True):
+        before = row.input_ids[: row.mask_position]
+        words: list[int] = []
+        while len(words) < room and (not words or words[-1] != 3):
+            said = Row([*before, *words, 0], len(before) + len(words), ((0,),), row.references)
+            batch = classifier.collate([(said, label)])
+            with torch.no_grad():
+                words.append(int(classifier(**batch).logits[0].argmax()))
+        assert text == TOKENIZER.decode(words, skip_special_tokens=True).strip()
 
 
 def greedy(plm: Any, family: str, text: str) -> str:

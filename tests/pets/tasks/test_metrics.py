@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from bridges.errors import BadInput
 from pets import tasks
-from pets.tasks.metrics import score
+from pets.tasks.base import GENERATION
+from pets.tasks.metrics import BY_KIND, METRICS, RANGES, check_metric, score
 
 LABELS = [0, 0, 0, 1, 1, 1, 1, 1]
 PREDICTIONS = [0, 0, 1, 1, 1, 1, 1, 0]  # one class-0 and one class-1 example are wrong
@@ -48,6 +49,15 @@ def test_constant_predictions_score_zero_matthews() -> None:
     assert score(tasks.get("cola"), [1] * 8, LABELS)["matthews"] == 0
 
 
+def test_every_metric_reaches_the_ends_of_its_range_and_no_further() -> None:
+    """Right and wrong throughout; macro-F1 and accuracy are then 0, Matthews is -1."""
+    for name, metric in METRICS.items():
+        if name in ("accuracy", "matthews", "f1_macro"):  # those of classes
+            labels = [0, 1, 1, 0]
+            assert (metric(labels, [1, 0, 0, 1]), metric(labels, labels)) == RANGES[name]
+        assert name in RANGES
+
+
 def test_lengths_must_match() -> None:
     with pytest.raises(BadInput, match="2 predictions for 3 labels; expected one for each"):
         score(tasks.get("sst2"), [0, 1], [0, 1, 1])
@@ -56,3 +66,75 @@ def test_lengths_must_match() -> None:
 def test_nothing_to_score() -> None:
     with pytest.raises(BadInput, match="task sst2: no predictions to score"):
         score(tasks.get("sst2"), [], [])
+
+
+# Answers in words
+
+
+class Reply(tasks.Task):
+    """What comes next?"""
+
+    kind = GENERATION
+    metric = "exact_match"
+
+    def load(self, folder: object = None) -> tasks.TaskData:
+        raise NotImplementedError
+
+
+def replied(prediction: str, *answers: str) -> dict[str, float]:
+    return score(Reply(), [prediction], [answers])
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answers", "exact", "f1", "rouge"),
+    [
+        ("a cat", ("a cat",), 1, 1, 1),
+        ("The cat.", ("cat",), 1, 1, 2 / 3),  # articles and stops are none of SQuAD's words
+        ("the black cat", ("the cat sat",), 0, 1 / 2, 2 / 3),
+        ("sat cat the", ("the cat sat",), 0, 1, 1 / 3),  # the longest common subsequence is one word
+        ("dog", ("cat", "dog"), 1, 1, 1),
+        ("black cat", ("cat", "black cat sat"), 0, 4 / 5, 4 / 5),  # the best of both
+        ("", ("cat",), 0, 0, 0),
+        ("Кошка спит", ("кошка",), 0, 2 / 3, 2 / 3),  # letters beyond a to z are letters
+        ("cat", ("dog",), 0, 0, 0),
+    ],
+)
+def test_answers_in_words(
+    prediction: str, answers: tuple[str, ...], exact: float, f1: float, rouge: float
+) -> None:
+    expected = {"exact_match": exact, "f1": f1, "rouge_l": rouge}
+    assert replied(prediction, *answers) == pytest.approx(expected)
+
+
+def test_scores_of_words_are_means_in_0_to_1() -> None:
+    scores = score(Reply(), ["cat", "x", "a b"], [("cat", "dog"), ("cat",), ("b c",)])
+    assert scores == pytest.approx({"exact_match": 1 / 3, "f1": (1 + 2 / 3) / 3, "rouge_l": 1.5 / 3})
+
+
+def longest_common(first: list[str], second: list[str]) -> int:
+    """Of subsequences, by trying all."""
+    if not first or not second:
+        return 0
+    with_first = 1 + longest_common(first[1:], second[1:]) if first[0] == second[0] else 0
+    return max(with_first, longest_common(first[1:], second), longest_common(first, second[1:]))
+
+
+words = st.lists(st.sampled_from(["cat", "dog", "sun"]), min_size=1, max_size=5)
+
+
+@given(first=words, second=words)
+def test_rouge_l_and_f1_against_their_formulas(first: list[str], second: list[str]) -> None:
+    scores = replied(" ".join(first), " ".join(second))
+    common = sum(min(first.count(word), second.count(word)) for word in set(first))
+    size = len(first) + len(second)
+    assert scores["f1"] == pytest.approx(2 * common / size)
+    assert scores["rouge_l"] == pytest.approx(2 * longest_common(first, second) / size)
+    assert scores["exact_match"] == float(first == second)
+
+
+def test_a_metric_belongs_to_a_kind() -> None:
+    assert set(METRICS) == set(BY_KIND["classes"])
+    with pytest.raises(BadInput, match="unknown metric 'accuracy'"):
+        check_metric(type("Other", (Reply,), {"metric": "accuracy"})())
+    for task in map(tasks.get, tasks.available()):
+        check_metric(task)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from bridges.errors import BadInput
 from pets import tasks
-from pets.tasks.base import Example
-from pets.tasks.splits import few_shot, hold_out
+from pets.tasks.base import Example, same_text
+from pets.tasks.splits import few_shot, hold_out, set_aside
 
 SST2 = tasks.get("sst2")
 MNLI = tasks.get("mnli")
@@ -137,3 +137,51 @@ def test_hold_out_size_is_checked() -> None:
 def test_hold_out_needs_enough_of_every_class(pool: list[Example]) -> None:
     with pytest.raises(BadInput, match=r"task sst2, class '\w+': \d+ examples, .* pass more data"):
         hold_out(pool, SST2, 0)
+
+
+# Some texts, written in two ways each, under any label.
+written = st.lists(
+    st.builds(
+        lambda number, spaced, label: Example(f" Text  {number}" if spaced else f"text {number}", label),
+        st.integers(0, 30),
+        st.booleans(),
+        st.integers(0, 1),
+    ),
+    min_size=8,
+    max_size=60,
+)
+
+
+@given(pool=written, share=st.floats(0.01, 0.99), seed=st.integers(0, 2**32))
+def test_what_is_set_aside_has_no_text_of_the_rest(pool: list[Example], share: float, seed: int) -> None:
+    assume(len({same_text(example.text) for example in pool}) > 3)
+    train, reported = set_aside(pool, SST2, share, seed)
+    assert not {same_text(e.text) for e in train} & {same_text(e.text) for e in reported}
+    sides = {same_text(example.text) for example in reported}
+    assert [e for e in pool if same_text(e.text) in sides] == reported
+    assert [e for e in pool if same_text(e.text) not in sides] == train
+    assert (train, reported) == set_aside(pool, SST2, share, seed)
+
+
+def test_what_is_set_aside_is_a_share_of_each_class() -> None:
+    pool = examples(40, 8, 2) * 3
+    train, reported = set_aside(pool, MNLI, 0.25, 1)
+    assert Counter(example.label for example in reported) == {0: 30, 1: 6, 2: 3}
+    assert len(train) + len(reported) == len(pool)
+    assert set_aside(pool, MNLI, 0.25, 2)[1] != reported
+    # Written down once: what is reported must not move with a release.
+    assert [e.text for e in set_aside(examples(4, 4), SST2, 0.25, 0)[1]] == ["0 3", "1 3"]
+
+
+def test_a_class_of_one_text_is_trained_on() -> None:
+    train, reported = set_aside(examples(1, 5), SST2, 0.9, 0)
+    assert Counter(e.label for e in train) == {0: 1, 1: 1}
+    assert Counter(e.label for e in reported) == {1: 4}
+
+
+def test_there_has_to_be_something_to_set_aside() -> None:
+    with pytest.raises(BadInput, match="sst2: 2 different texts, too few to put some aside"):
+        set_aside([*examples(1, 1), Example(" 0  0", 0)], SST2)
+    for share in (0, 1, 2.0, float("nan"), True):
+        with pytest.raises(BadInput, match=r"share .* is out of range"):
+            set_aside(examples(9, 9), SST2, share)

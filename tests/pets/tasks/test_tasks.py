@@ -86,6 +86,8 @@ def test_with_words_returns_a_new_task() -> None:
     assert other.words == ("terrible", "great")
     assert [label.name for label in other.labels] == ["negative", "positive"]
     assert tasks.get("sst2").words == ("negative", "positive")
+    assert task.with_words(["terrible, great"]).words == ("terrible", "great")
+    assert task.with_words(["bad,awful", "good"]).verbalizer["negative"] == ["bad", "awful"]
 
 
 @pytest.mark.parametrize("words", [("yes", "no"), ("a", "b", "c", "d"), (), "yes"])

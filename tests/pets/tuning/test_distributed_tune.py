@@ -18,11 +18,11 @@ import torch
 from places import script_environment
 from processes import run_ranks
 from safetensors.torch import load_file
-from tiny import tiny_tokenizer
+from tiny import WORDS, tiny_llama, tiny_tokenizer
 
 from bridges import BadInput, RunningCost
 from bridges.storage.checkpoint import Checkpoint, Snapshot
-from pets.tasks.base import TaskData
+from pets.tasks.base import GENERATION, Example, Task, TaskData
 from pets.tuning.loop import TuningLoop
 from pets.tuning.run_folder import RunFolder
 from pets.tuning.tune import tune
@@ -55,8 +55,23 @@ def run(folder: Path, **changes: Any) -> dict[str, Any]:
     plm = model().double()
     bridge = changes.pop("bridge", None)
     cost = RunningCost.for_model(plm, bridge).double() if bridge else None
+    sharded = changes.pop("sharded", False)
     settings = dataclasses.replace(SETTINGS_HERE, **changes)
-    return tune(plm, tiny_tokenizer(), DATA, settings, folder, cost=cost, progress=False)
+    options = {"cost": cost, "sharded": sharded, "progress": False}
+    return tune(plm, tiny_tokenizer(), DATA, settings, folder, **options)
+
+
+def write(folder: Path, *, sharded: bool = False) -> dict[str, Any]:
+    """A causal model that writes texts, three batches of which are scored at the end."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = "[SEP]"
+    pairs = [(e.text, WORDS[k % 7]) for k, e in enumerate([*DATA.train, *DATA.reported])]
+    every = [Example(text, 0, answers=(answer,)) for text, answer in pairs]
+    task = Task.with_template(TASK, "{text} {answer}")
+    task.kind, task.labels, task.metric, task.answer_tokens = GENERATION, (), "f1", 3
+    data = TaskData(task, tuple(every[:100]), tuple(every[100:]))
+    settings = dataclasses.replace(SETTINGS_HERE, max_steps=4, eval_every=2)
+    return tune(tiny_llama(), tokenizer, data, settings, folder, sharded=sharded, progress=False)
 
 
 # In each of two processes
@@ -84,6 +99,10 @@ def main(folder: Path) -> None:
         run(folder / "odd", batch_size=5)
     except BadInput as error:
         seen["odd"] = str(error)
+    for name in ("brownian", "prompt"):
+        run(folder / f"{name} sharded", sharded=True, **EXACT[name])
+    for name in ("written", "written sharded"):
+        write(folder / name, sharded="sharded" in name)
     (folder / f"{rank}.json").write_text(json.dumps(seen))
 
 
@@ -176,6 +195,23 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(folder: Path, ranks: list[
     assert [seen["stopped"] for seen in ranks] == [False, False]
     assert same_bytes(folder / "dropout", folder / "resumed", "result.json", PET)
     assert all(seen["resumed"] == seen["finished"] == seen["dropout"] for seen in ranks)
+
+
+@pytest.mark.parametrize("name", ["brownian", "prompt", "written"])
+def test_shared_out_weights_change_nothing(name: str, folder: Path) -> None:
+    weights, parted = (load_file(folder / which / PET) for which in (name, f"{name} sharded"))
+    bound = 1e-10 if name == "brownian" else 1e-5  # in float32; buffers lie elsewhere, so sums round so
+    assert all((weight - parted[key]).abs().max() < bound for key, weight in weights.items())
+    results = [
+        json.loads((folder / which / "result.json").read_text()) for which in (name, f"{name} sharded")
+    ]
+    assert results[0]["reported"] == results[1]["reported"]
+
+
+def test_one_process_has_nothing_to_share_out(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="there is one process"):
+        run(tmp_path / "run", sharded=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(folder: Path, ranks: list[dict[str, Any]]) -> None:

@@ -21,6 +21,7 @@ from pets.study.compare.budget import said
 from pets.study.compare.pace import fit_seconds, measured
 from pets.study.compare.plan import Pace, TaskPace
 from pets.study.compare.run import Tally, compare
+from pets.tuning.loop import TuningLoop
 
 pytestmark = pytest.mark.slow
 
@@ -185,6 +186,28 @@ def test_a_slow_comparison_is_measured_on_fewer_pairs(
         ("bitfit", "ou@random-map"): 8.0,
         ("bitfit", "none"): 12.0,
     }
+
+
+def test_an_arm_that_fails_stops_no_plan(
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its cells fail, and the others go on, as without a plan."""
+    inner = TuningLoop.step
+
+    def failing(self: TuningLoop, step: int) -> Any:
+        if self.plugged is not None:
+            raise RuntimeError("no such kernel")
+        return inner(self, step)
+
+    monkeypatch.setattr(TuningLoop, "step", failing)
+    context = Context(cheap_grid(), tmp_path / "runs", *sources(inputs))
+    assert measured(context, 1).steps["lora", "brownian@random-map"] > 0
+    assert "lora with brownian@random-map cannot be measured: no such kernel" in caplog.text
+    with context.prepared(next(context.grid.cells())) as loop:  # nothing of it was left on the model
+        loop.step(0)
 
 
 def test_fits_are_as_long_as_their_text(inputs: Path, tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ def tune(
         progress: show a progress bar.
 
     Returns:
-        The result: settings, versions, "reported" and "dev" metrics, "best_step", "curves".
+        The result: settings, versions, "reported" and "dev" metrics, "best_step", "curves", and the
+        "weight" that the cost or regularizer had at first.
 
     Raises:
         BadInput: for anything that does not fit: label words, shots, cost, folder.
@@ -86,6 +87,10 @@ def tune(
         raise BadInput(
             f"a cost and regularizer {settings.regularizer!r} too: one of them is used instead of the "
             "other, so give only one"
+        )
+    if settings.ratio is not None and cost is None:
+        raise BadInput(
+            f"ratio={settings.ratio}: there is no running cost to weigh; give one, or no ratio"
         )
     if settings.adapt != "never" and (cost is None or not has_lens(cost)):
         raise BadInput(
@@ -126,6 +131,7 @@ def tune(
             "pet": settings.pet,
             "bridge": cost.config()["bridge"] if cost is not None else None,
             "settings": identity["settings"] | {s: getattr(settings, s) for s in CAME_LATER},
+            "weight": None if loop.weighed is None else loop.weight,
             "versions": versions(),
             "reported": reported,
             "dev": best["dev"],

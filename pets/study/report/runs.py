@@ -152,7 +152,7 @@ def _origin(row: Row) -> dict[str, Any]:
 
 def _made_with(row: Row) -> dict[str, Any]:
     """What rows that are compared have to share; what a failed row was tried with is not known."""
-    facts = {**_origin(row), "settings": row.settings}
+    facts = {**_origin(row), "settings": row.settings, "by_ratio": row.by_ratio}
     if row.is_done:
         facts |= {"tries": len(row.tries), "strengths": [t.strength for t in row.tries]}
     return facts

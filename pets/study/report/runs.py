@@ -175,11 +175,13 @@ def _expected(rows: Sequence[Row], path: Path) -> Callable[[Row], dict[str, Any]
     tries = len(done[-1].tries)
     settings = {row.pet: row.settings for row in same}
     strengths = {row.arm: _made_with(row)["strengths"] for row in done if len(row.tries) == tries}
+    by_ratio = {row.arm: row.by_ratio for row in done}
 
     def expected(row: Row) -> dict[str, Any]:
         own = _made_with(row)
         wanted = own | origin | {"settings": settings.get(row.pet, row.settings)}
         if row.is_done:
+            wanted["by_ratio"] = by_ratio.get(row.arm, row.by_ratio)
             wanted["tries"] = tries
             if own["tries"] == tries:
                 wanted["strengths"] = strengths.get(row.arm, own["strengths"])

@@ -363,6 +363,17 @@ def test_vanilla_alone_is_reported_as_nothing_to_compare(tmp_path: Path) -> None
     assert [section.anchor for section in document.sections] == ["tables", "curves", "run"]
 
 
+def test_a_weight_and_a_ratio_of_the_same_number_are_not_one_cell(tmp_path: Path, small: Truth) -> None:
+    table = rows(small)
+    by_weight = [row for row in table if row["arm"] == "brownian"]
+    write_rows(tmp_path, [*by_weight, *(row | {"by_ratio": row in by_weight} for row in table)])
+    runs = read_runs(tmp_path)
+    assert len(runs.done) == len(table)
+    assert [(left.count, left.difference) for left in runs.left_out] == [
+        (len(by_weight), "by_ratio False there, True here")
+    ]
+
+
 def test_rows_of_other_versions_are_counted_and_left_out(tmp_path: Path, small: Truth) -> None:
     table = rows(small)
     old = [row | {"code": "ffffffffffff", "score": 0.0} for row in table[:3]]

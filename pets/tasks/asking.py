@@ -12,6 +12,7 @@ from pets.tasks import prompts
 from pets.tasks.answering import Answering, Rows
 from pets.tasks.base import CLASSES, GENERATION, Example, Task
 from pets.tasks.classifier import PromptClassifier, WholeAnswers
+from pets.tasks.ending import end_token
 from pets.tasks.families import CLASSIFIER, MASKED, family_of
 from pets.tasks.own_head import HeadClassifier
 from pets.tasks.protocol import OURS, Protocol
@@ -36,6 +37,7 @@ class Asking:
 
     Attributes:
         family: of the model.
+        end: the token that ends an answer, see `pets.tasks.ending`.
         written: the template's prompts; None in the published layout.
         verbalizer: words of the labels; None where the answers are no classes.
 
@@ -74,7 +76,8 @@ class Asking:
                 f"protocol={protocol.name!r} has a layout of its own for masked language models: leave "
                 f"out the protocol, or the template {task.template!r}"
             )
-        self.written = None if task.template is None else Written(encoder, task, family)
+        self.end = None if family == CLASSIFIER else end_token(model, tokenizer)
+        self.written = None if task.template is None else Written(encoder, task, family, self.end)
         self.pad_id = tokenizer.pad_token_id or 0
         self.verbalizer = None
         if task.kind == CLASSES:
@@ -116,9 +119,8 @@ class Asking:
         if self.written is not None:
             options["decoder_prefix"] = self.written.decoder_prefix
         if self.task.kind == GENERATION:
-            return Writer(
-                model, self.encoder.tokenizer, answer_tokens=self.task.answer_tokens, **options
-            )
+            room = self.task.answer_tokens
+            return Writer(model, self.encoder.tokenizer, self.end, answer_tokens=room, **options)
         options["among_labels"] = self.among_labels
         if self.whole:
             return WholeAnswers(model, self.verbalizer, answers=self._answers(), **options)
@@ -143,5 +145,5 @@ class Asking:
         if self.verbalizer is None:
             return None
         flat = tuple(word for words in self.verbalizer.tokens for word in words)
-        ended = iter(closed(flat, self.encoder.tokenizer.eos_token_id))
+        ended = iter(closed(flat, self.end))
         return [[next(ended) for _ in words] for words in self.verbalizer.tokens]

@@ -24,13 +24,16 @@ class Writer(WordAnswering):
     Args:
         model: plain or with a PET.
         tokenizer: of the model.
+        end: the token that ends an answer; None for none.
         answer_tokens: how long a written answer is at most.
         **options: see `WordAnswering`.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, *, answer_tokens: int, **options: Any) -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, end: int | None, *, answer_tokens: int, **options: Any
+    ) -> None:
         super().__init__(model, None, **options)
-        self.tokenizer, self.answer_tokens = tokenizer, answer_tokens
+        self.tokenizer, self.end, self.answer_tokens = tokenizer, end, answer_tokens
 
     def collate(self, rows: Rows) -> dict[str, Tensor]:
         """Prompts with their answers; "labels" are the answers' tokens, else -100."""
@@ -80,7 +83,7 @@ class Writer(WordAnswering):
             before = [row.input_ids[: row.mask_position] for row, _ in rows]
             inputs = {k: v.flip(1) for k, v in self.collate_inputs([p[::-1] for p in before]).items()}
             said = inputs["input_ids"]
-        end = self.tokenizer.eos_token_id
+        end = self.end
         generate: Any = self.model.generate
         written = generate(
             **self.on_device(inputs),
@@ -99,7 +102,7 @@ class Writer(WordAnswering):
         Behind a soft prompt or a prefix peft's own generation reads otherwise than its forward does,
         where prompts are padded and after the first token (seen with peft 0.21, transformers 5.23).
         """
-        end = self.tokenizer.eos_token_id
+        end = self.end
         written: list[list[int]] = [[] for _ in rows]
         for _ in range(self.answer_tokens):
             if not self.in_step and all(words and words[-1] == end for words in written):

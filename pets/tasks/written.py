@@ -31,6 +31,7 @@ class Written:
         encoder: of the model's tokenizer.
         task: with a template.
         family: of the model, one of `pets.tasks.families.FAMILIES`.
+        end: the token that ends an answer, see `pets.tasks.ending`; None for none.
 
     Attributes:
         decoder_prefix: what a decoder has said before the answer, but for its start token.
@@ -41,10 +42,10 @@ class Written:
             a chat template.
     """
 
-    def __init__(self, encoder: Encoder, task: Task, family: str) -> None:
+    def __init__(self, encoder: Encoder, task: Task, family: str, end: int | None = None) -> None:
         assert task.template is not None
         self.tokenizer: Any = encoder.tokenizer
-        self.encoder, self.task, self.family = encoder, task, family
+        self.encoder, self.task, self.family, self.end = encoder, task, family, end
         self.template = template = Template.parse(task.template)
         self.decoder_prefix: tuple[int, ...] = ()
         self.drops = ""
@@ -129,7 +130,7 @@ class Written:
         """
         if self.task.kind == CLASSES:
             return ()
-        end = self.tokenizer.eos_token_id
+        end = self.end
         if self.task.kind == GENERATION:
             ids = self.answer(example.answers[0])
             return (ids if end is None else (*ids, end),)

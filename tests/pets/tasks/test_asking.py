@@ -80,7 +80,13 @@ def ids(text: str) -> list[int]:
 
 
 def log_prob(plm: Any, family: str, text: str, answer: list[int]) -> float:
-    """Of an answer behind "TEXT it was", by one plain forward of one row without padding."""
+    """Of an answer behind "TEXT it was"."""
+    scores = plain_scores(plm, family, text, answer)
+    return float(sum(scores[k, token] for k, token in enumerate(answer)))
+
+
+def plain_scores(plm: Any, family: str, text: str, answer: list[int]) -> Tensor:
+    """Log-probabilities of all tokens at each of an answer's, by one forward of one row unpadded."""
     prompt = [2, *ids(f"{text} it was")]
     with torch.no_grad():
         if family == MASKED:
@@ -95,8 +101,7 @@ def log_prob(plm: Any, family: str, text: str, answer: list[int]) -> float:
             said = torch.tensor([[0, 2, *answer[:-1]]])
             output = plm(input_ids=torch.tensor([[*prompt, 4, 3]]), decoder_input_ids=said)
             logits = output.logits[0, 1:]
-    scores = logits.double().log_softmax(-1)
-    return float(sum(scores[k, token] for k, token in enumerate(answer)))
+    return logits.double().log_softmax(-1)
 
 
 def answering(family: str, task: Task, model: Any = None, **options: Any) -> tuple[Asking, Any]:
@@ -202,10 +207,8 @@ def test_what_is_written_is_the_likeliest_token_after_token(pet: str | None, roo
 
 def greedy(plm: Any, family: str, text: str) -> str:
     answer: list[int] = []
-    vocabulary = len(TOKENIZER)
     while len(answer) < 4:
-        scores = [log_prob(plm, family, text, [*answer, token]) for token in range(vocabulary)]
-        best = max(range(vocabulary), key=scores.__getitem__)
+        best = int(plain_scores(plm, family, text, [*answer, 0])[-1].argmax())
         if best == 3:
             break
         answer.append(best)

@@ -169,7 +169,8 @@ def test_a_question_and_the_answers_are_never_cut() -> None:
 def test_an_answer_that_is_trained_on_has_its_end() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = "[SEP]"
-    asked = Written(Encoder(tokenizer), Asked("{text} {answer}", kind=GENERATION, labels=()), CAUSAL)
+    task = Asked("{text} {answer}", kind=GENERATION, labels=())
+    asked = Written(Encoder(tokenizer), task, CAUSAL, 3)
     row = asked.encode([Example("x", 0, fields=(("text", "a"),), answers=("red house", "moon"))], 20)[0][
         0
     ][0]

@@ -24,7 +24,7 @@ from pets.tasks.base import Label, TaskData
 from pets.tasks.prompts import Encoder
 from pets.tuning.models import DTYPES, load_pet
 
-BRIDGE = "posterior"
+BRIDGE = "axis"
 DTYPE_FILE = "dtype"
 MAX_LENGTH = 48
 REPORTED = 40  # texts of each area
@@ -45,10 +45,10 @@ _TRIES = 5
 
 
 class TwoAreas(demo.Docstrings):
-    """Is a docstring about files or about numbers? Two classes have one axis to be drawn along."""
+    """Is a docstring about files or about tests? Two classes have one axis to be drawn along."""
 
-    name = "file-or-number"
-    labels = (Label("file", "file"), Label("number", "number"))
+    name = "file-or-test"
+    labels = (Label("file", "file"), Label("test", "test"))
     template = "{text}\nTopic: {answer}"
 
     def load(self, folder: Any = None) -> TaskData:
@@ -94,7 +94,7 @@ def _run(folder: Path, seeds: int) -> dict[str, list[float]]:
     picture = folder / demo.PICTURE_FILE
     _draw(picture, reader, seen, data.task.words)
     click.echo(
-        f"\nIs a docstring of the standard library about a file or about a number?\n"
+        f"\nIs a docstring of the standard library about files or about tests?\n"
         f"{TUNING['shots']} examples a class, {len(data.reported)} scored, chance 0.50, "
         f"the frozen model {_accuracy(frozen):.2f}\n\n{table}\n\n"
         f"wrote {picture} and {folder / demo.TABLE_FILE}, {time.perf_counter() - started:.0f} s"

@@ -25,7 +25,7 @@ def stand_in(folder: Path) -> None:
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
-    inner.train_from_iterator([*docstrings.corpus()[:300], " file number" * 999], trainer)
+    inner.train_from_iterator([*docstrings.corpus()[:300], " file test" * 999], trainer)
     plm = tiny_llama()
     plm.resize_token_embeddings(inner.get_vocab_size())
     plm.save_pretrained(folder)
@@ -57,14 +57,14 @@ def test_it_ends_with_table_and_picture_and_goes_on_where_it_was(
     main(["demo", "--real", "--out", str(out), "--seeds", "2"])
     printed = capsys.readouterr().out
     table = (out / "table.md").read_text()
-    assert "| posterior | " in table
+    assert f"| {real.BRIDGE} | " in table
     assert table in printed
     assert "6 scored, chance 0.50, the frozen model 0." in printed
     assert "minutes from here" in printed
     assert (out / "trajectories.png").read_bytes().startswith(b"\x89PNG")
     assert (out / real.DTYPE_FILE).read_text().strip() in ("float32", "bfloat16")
     runs = {run.name: (run / "result.json").read_bytes() for run in (out / "runs").iterdir()}
-    assert sorted(runs) == ["posterior-42", "posterior-43", "vanilla-42", "vanilla-43"]
+    assert sorted(runs) == ["axis-42", "axis-43", "vanilla-42", "vanilla-43"]
     monkeypatch.setattr(real, "_product_seconds", lambda *_: pytest.fail("measured again"))
     main(["demo", "--real", "--out", str(out), "--seeds", "2"])
     printed = capsys.readouterr().out
@@ -83,7 +83,7 @@ def test_the_faster_dtype_is_taken() -> None:
 
 def test_the_task_is_two_areas_of_the_four() -> None:
     data, whole = real.TwoAreas().load(), demo.Docstrings().load()
-    for name, label in (("file", 0), ("number", 1)):
+    for name, label in (("file", 0), ("test", 1)):
         texts = {e.text for e in data.train if e.label == label}
         place = whole.task.words.index(name)
         assert texts == {e.text for e in whole.train if e.label == place}
@@ -97,9 +97,9 @@ def test_trajectories_are_drawn_on_the_line_between_the_labels() -> None:
     latent = torch.stack([ends, ends + torch.tensor([3.0, 3.0, 1.0])])  # [L+1 = 2, N = 2, d]
     seen = Seen(latent, latent, torch.tensor([0, 1]), ends, torch.zeros(2, 2), 0.0)
     frozen = ends.mean(0).expand(2, -1)
-    panel = plots.between_labels("", Brownian(), seen, frozen, ["file", "number"])
+    panel = plots.between_labels("", Brownian(), seen, frozen, ["file", "test"])
     torch.testing.assert_close(panel.progress["file"], torch.tensor([[-1.0, -1.0]]))
-    torch.testing.assert_close(panel.progress["number"], torch.tensor([[1.0, 1.0]]))
+    torch.testing.assert_close(panel.progress["test"], torch.tensor([[1.0, 1.0]]))
 
 
 def test_without_the_packages_it_is_refused_in_one_line_and_nothing_is_left(

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
-from scipy import stats
-
 from pets.study.statistics.intervals import markdown_table, paired, summarise
+from pets.study.statistics.power import detectable
 
 _MOST_COLUMNS = 12
-_POWER = 0.8
 
 
 def reader_table(name: str, record: dict[str, Any]) -> str:
@@ -121,8 +119,7 @@ def _seen(values: dict[str, list[float]], arms: Sequence[str]) -> str:
     """The difference to the first arm that so many splits would show with a power of 80 %."""
     spread = [paired(values[arm], values[arms[0]]).deviation for arm in arms[1:]]
     count = len(values[arms[0]])
-    needed = stats.t.ppf(0.975, count - 1) + stats.t.ppf(_POWER, count - 1)
-    least = needed * mean(spread) / count**0.5
+    least = detectable(mean(spread), count)
     return f"With {count} splits a difference of about {least:.3f} is seen four times in five."
 
 

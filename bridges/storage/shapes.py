@@ -68,6 +68,7 @@ TEXT = Kind("text", lambda value: isinstance(value, str))
 COUNT = Kind("a whole number", _is_count)
 NUMBER = Kind("a number", lambda value: isinstance(value, float) or _is_finite(value))
 FINITE = Kind("a finite number", _is_finite)
+FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 LIST = Kind("a list", lambda value: isinstance(value, list))
 

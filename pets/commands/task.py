@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
+from bridges.errors import check_counts
 from pets import tasks
-from pets.commands.options import ManyValues
+from pets.commands.options import ManyValues, trust_remote_code
 from pets.tasks.base import CLASSES, Example, TaskData
 from pets.tasks.own.task_file import write_first
 from pets.tasks.shared_texts import shared_texts
@@ -57,8 +58,18 @@ def new(file: str, out: Path) -> None:
     metavar="WORD...",
     help="Words that stand for the classes, in class order; several for one as in 'good,great'.",
 )
+@click.option("--model", help="Show prompts and tokens as this model reads them; no weights are read.")
+@click.option("--max-length", default=128, show_default=True, help="Tokens a prompt.")
+@trust_remote_code
 def show(
-    name: str, data: Path | None, template: str | None, chat: bool, label_words: tuple[str, ...]
+    name: str,
+    data: Path | None,
+    template: str | None,
+    chat: bool,
+    label_words: tuple[str, ...],
+    model: str | None,
+    max_length: int,
+    trust_remote_code: bool,
 ) -> None:
     """Show what TASK is: its columns, classes and counts, and three examples as they are asked.
 
@@ -69,7 +80,22 @@ def show(
         chosen = chosen.with_template(chosen.template if template is None else template, chat=chat)
     if label_words:
         chosen = chosen.with_words(label_words)
-    click.echo("\n".join(described(chosen.load(data))))
+    loaded = chosen.load(data)
+    check_counts(max_length=max_length)
+    lines = list(described(loaded))
+    if model is None:
+        lines += examples_of(loaded)
+    else:
+        from pets.tasks.asking import Asking  # these import torch and transformers
+        from pets.tasks.prompts import Encoder
+        from pets.tasks.shown import asked_by
+        from pets.tuning.models import load_outline
+
+        plm, tokenizer = load_outline(model, trust_remote_code=trust_remote_code)
+        asking = Asking(plm, Encoder(tokenizer), loaded.task)
+        every = (*loaded.train, *loaded.reported)
+        lines += asked_by(asking, every, _EXAMPLES, max_length)
+    click.echo("\n".join(lines))
 
 
 def described(data: TaskData) -> Iterator[str]:
@@ -96,6 +122,10 @@ def described(data: TaskData) -> Iterator[str]:
     twice = shared_texts(data)
     yield f"texts in both: {twice['reported_in_train']} reported examples have a text that is trained on"
     yield f"texts with two labels: {twice['two_labels']}"
+
+
+def examples_of(data: TaskData) -> Iterator[str]:
+    """Three examples as they are asked, with no model in sight."""
     for number, example in enumerate(data.train[:_EXAMPLES], 1):
         yield f"example {number}:"
         yield from (f"    {line}" for line in asked(data, example).split("\n"))

@@ -76,6 +76,11 @@ _WEIGHT = TuneSettings.weight
     f"[default: {_WEIGHT}]",
 )
 @click.option(
+    "--ratio",
+    type=float,
+    help="Instead of a cost's weight: how long its weighed gradient is beside the task's at first.",
+)
+@click.option(
     "--shots",
     default=16,
     show_default=True,
@@ -122,6 +127,7 @@ def tune(
     cost_folder: Path | None,
     regularizer: str | None,
     weight: float | None,
+    ratio: float | None,
     shots: int,
     seed: int,
     steps: int,
@@ -174,9 +180,12 @@ def tune(
         adapt=adapt,
         protocol=protocol,
         loss=loss or LOSSES[0],
+        ratio=ratio,
     )
+    if ratio is not None and weight is not None:
+        raise BadInput(f"--ratio {ratio} with --weight {weight}: give one of the two")
     if cost_folder is None and regularizer is None:
-        _refuse_strengths(weight, schedule)
+        _refuse_strengths(weight, ratio, schedule)
     is_main = joined().is_main
     if not is_main:
         logging.disable(logging.WARNING)  # the first process says it all
@@ -213,15 +222,17 @@ def _regularizer(text: str | None, weight: float | None) -> tuple[str | None, fl
     return name, weight if own is None else own
 
 
-def _refuse_strengths(weight: float | None, schedule: str) -> None:
+def _refuse_strengths(weight: float | None, ratio: float | None, schedule: str) -> None:
     """They are of nothing where a PET is tuned alone; a weight is let be, since scripts may give one.
 
     Raises:
-        BadInput: if there is a schedule.
+        BadInput: if there is a schedule or a ratio.
     """
     alone = "with neither --cost nor --regularizer: there is nothing to weigh"
     if schedule != CONSTANT:
         raise BadInput(f"--schedule {alone}, leave it out")
+    if ratio is not None:
+        raise BadInput(f"--ratio {alone}, leave it out")
     if weight is not None:
         logging.getLogger(__name__).warning("--weight %s", alone)
 

@@ -25,12 +25,24 @@ _NOT_OF_THE_METHOD = {
 }
 
 
+_NEEDED = {"adaption_prompt": "adapter_layers", "trainable_tokens": "token_indices"}
+_OF_SEVERAL_TASKS = ("multitask_prompt_tuning", "poly")
+
+
 class _Installed(PET):
     """A method as peft has it, with peft's defaults."""
 
     prompt_tokens: ClassVar[int] = 20
 
     def on(self, model: nn.Module) -> dict[str, Any]:
+        if self.name in _OF_SEVERAL_TASKS:
+            raise BadInput(
+                f"PET {self.name!r} learns several tasks at once and is told which one by task_ids: "
+                "there is one task here, take another method"
+            )
+        needed = _NEEDED.get(self.name)
+        if needed and not self.options.get(needed):
+            raise BadInput(f"PET {self.name!r} needs {needed}, for which peft has no default: give it")
         learns_prompt = issubclass(self.config_class, PromptLearningConfig)
         return {**(prompt_shape(model) if learns_prompt else {}), **super().on(model)}
 

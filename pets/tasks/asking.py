@@ -64,6 +64,11 @@ class Asking:
                 f"task {task.name} is of kind {task.kind}, and the model tells classes of its own: give "
                 "a language model"
             )
+        if task.kind == GENERATION and family == MASKED:
+            raise BadInput(
+                "a masked language model does not write texts: give a causal one or an encoder-decoder, "
+                "or a task with classes or choices"
+            )
         if task.template is not None and protocol != OURS:
             raise BadInput(
                 f"protocol={protocol.name!r} has a layout of its own for masked language models: leave "

@@ -32,6 +32,11 @@ def _f1_macro(labels: Sequence[int], predictions: Sequence[int]) -> float:
 
 
 METRICS: dict[str, Metric] = {"accuracy": _accuracy, "matthews": _matthews, "f1_macro": _f1_macro}
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("accuracy", "f1_macro", "exact_match", "f1", "rouge_l"), (0.0, 1.0)),
+    "matthews": (-1.0, 1.0),
+}
+"""The lowest and the highest value of each metric; what is not here has no known bounds."""
 BY_KIND: dict[str, tuple[str, ...]] = {
     CLASSES: ("accuracy", "matthews", "f1_macro"),
     CHOICE: ("accuracy",),

@@ -9,11 +9,10 @@ from peft import PromptLearningConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bridges.errors import BadInput
 from bridges.model.positions import IGNORED
 from pets.tasks.answering import PromptOutput, Rows, WordAnswering
 from pets.tasks.classifier import padded_labels
-from pets.tasks.families import ENCODER_DECODER, MASKED
+from pets.tasks.families import ENCODER_DECODER
 
 
 class Writer(WordAnswering):
@@ -27,19 +26,10 @@ class Writer(WordAnswering):
         tokenizer: of the model.
         answer_tokens: how long a written answer is at most.
         **options: see `WordAnswering`.
-
-    Raises:
-        BadInput: for a masked LM, which cannot write.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, *, answer_tokens: int, **options: Any) -> None:
         super().__init__(model, None, **options)
-        if self.family == MASKED:
-            self.remove()
-            raise BadInput(
-                "a masked language model does not write texts: give a causal one or an encoder-decoder, "
-                "or a task with classes or choices"
-            )
         self.tokenizer, self.answer_tokens = tokenizer, answer_tokens
 
     def collate(self, rows: Rows) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from pets.regularizers import Objective
 from pets.tasks.answering import Answering, PromptOutput, Rows
 from pets.tasks.base import TaskData
 from pets.tuning.evaluation import evaluate
+from pets.tuning.ratio import weight_of
 from pets.tuning.run_folder import LOOK, RunFolder
 from pets.tuning.schedule import CONSTANT, share
 from pets.tuning.settings import TuneSettings
@@ -48,6 +49,9 @@ class TuningLoop:
         processes: that share the run.
         plugged: the handle of the running cost, whose weight a schedule lets fall.
         cost: the running cost, that `adapt` begins from each time.
+
+    Attributes:
+        weight: of the running cost or regularizer at first; a ratio's is measured as a run begins.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class TuningLoop:
         objective = settings.objective
         self.plugged, self.cost = plugged, cost
         self.weighed: Objective | Regularizer | None = plugged if objective is None else objective
+        self.weight = settings.weight
         self.loss = None if objective is None else objective.on(classifier)
         self.rows = {name: rows for name, (rows, _) in encoded.items()}
         self.truncated = {name: cut for name, (_, cut) in encoded.items()}
@@ -95,6 +100,8 @@ class TuningLoop:
     def run(self, run: RunFolder, *, progress: bool) -> None:
         """All steps, with the best checkpoint loaded at the end."""
         settings = self.settings
+        if settings.ratio is not None:
+            self._weigh(settings.ratio)  # with the lens as it was on text, whose cost is not yet small
         if settings.adapt == "once":
             self._adapt()  # to the states as they are before tuning, whatever step it goes on from
         step = self._resume(run)
@@ -151,13 +158,13 @@ class TuningLoop:
         torch.manual_seed(generator(self.settings.run_seed, -2, step, *rank).initial_seed())
         if self.weighed is not None and self.settings.schedule != CONSTANT:
             left = share(self.settings.schedule, step, self.settings.max_steps)
-            self.weighed.weight = self.settings.weight * left
+            self.weighed.weight = self.weight * left
         output = self._forward(self.processes.part(self._batch(step)))
         loss = self.processes.mean(output.loss.detach())
         if not loss.isfinite():
             raise BadInput(
                 f"the loss became {loss.item()} at step {step}: lower learning_rate "
-                f"({self.settings.rate}) or weight ({self.settings.weight})"
+                f"({self.settings.rate}) or weight ({self.weight})"
             )
         self.optimizer.zero_grad()
         output.loss.backward()
@@ -174,6 +181,17 @@ class TuningLoop:
         self.optimizer.step()
         cost = output.running_cost
         return loss.item(), None if cost is None else self.processes.mean(cost.detach()).item()
+
+    def _weigh(self, ratio: float) -> None:
+        """The weight of a ratio: a function of seed and data alone, so a resumed run has the same."""
+        assert self.plugged is not None
+        assert self.cost is not None
+        torch.manual_seed(generator(self.settings.run_seed, -4).initial_seed())
+        with self.plugged.replacing():
+            own = weight_of(ratio, self.classifier, self.cost, self.rows["train"], self.parameters)
+        # Sums differ in their last digits from one GPU to another.
+        self.weight = self.processes.mean(torch.tensor(own, dtype=torch.float64)).item()
+        self.plugged.weight = self.weight
 
     def _adapt(self) -> None:
         """The cost's lens, from what it was on text, to the training examples as they are seen now."""

@@ -126,14 +126,7 @@ def load_plm(
     with model_files.reading(name, code):
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         model_files.check_weights(name, config)
-        auto = _auto_class(config, trust_remote_code=trust_remote_code)
-    if auto is None:
-        if code:
-            raise model_files.needs_code(name, code)
-        raise BadInput(
-            f"model {name!r} ({config.model_type}) has no language-model head and none of a classifier: "
-            "choose a masked, causal or encoder-decoder language model, or a sequence classifier"
-        )
+    auto = _checked_class(name, config, code, trust_remote_code=trust_remote_code)
     with model_files.reading(name, code), _missing_weights_seeded():
         model, info = auto.from_pretrained(
             name,
@@ -167,6 +160,43 @@ def load_plm(
     with model_files.reading(name, code):  # a GPU may be too small
         kept = getattr(model, "hf_quantizer", None) is not None  # where it was put when it was read
         return (model if kept or how.on_cpu else model.to(_device())), tokenizer
+
+
+def load_outline(name: str, *, trust_remote_code: bool = False) -> tuple[PreTrainedModel, Any]:
+    """A model without its weights, on torch's meta device, and its tokenizer: what kind of model it is.
+
+    Args:
+        name, trust_remote_code: as `load_plm`.
+
+    Raises:
+        BadInput: as `load_plm`, but for what is wrong with weights.
+    """
+    code = [] if trust_remote_code else model_files.code_classes(name)
+    with model_files.reading(name, code):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    auto = _checked_class(name, config, code, trust_remote_code=trust_remote_code)
+    with model_files.reading(name, code), torch.device("meta"):
+        plm = auto.from_config(config, trust_remote_code=trust_remote_code)
+        return plm, AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+
+
+def _checked_class(
+    name: str, config: PreTrainedConfig, code: list[str], *, trust_remote_code: bool
+) -> Any:
+    """As `_auto_class`.
+
+    Raises:
+        BadInput: where it has none.
+    """
+    auto = _auto_class(config, trust_remote_code=trust_remote_code)
+    if auto is None:
+        if code:
+            raise model_files.needs_code(name, code)
+        raise BadInput(
+            f"model {name!r} ({config.model_type}) has no language-model head and none of a classifier: "
+            "choose a masked, causal or encoder-decoder language model, or a sequence classifier"
+        )
+    return auto
 
 
 def _device() -> str:

@@ -18,7 +18,13 @@ from pets.tuning.schedule import CONSTANT, SCHEDULES
 ADAPT = ("never", "once", "looks")
 AMONG_LABELS = "labels"
 LOSSES = ("vocabulary", AMONG_LABELS)
-CAME_LATER = {"protocol": OURS.name, "schedule": CONSTANT, "adapt": ADAPT[0], "loss": LOSSES[0]}
+CAME_LATER: dict[str, Any] = {
+    "protocol": OURS.name,
+    "schedule": CONSTANT,
+    "adapt": ADAPT[0],
+    "loss": LOSSES[0],
+    "ratio": None,
+}
 """Settings that earlier versions did not have, with what those did."""
 
 
@@ -48,6 +54,8 @@ class TuneSettings:
         adapt: when the running cost's lens learns from the training examples, see `pets.adapt`: "never",
             "once" before the first step, or then and after each of the "looks".
         loss: of the right answer in the whole "vocabulary", or among the "labels" alone.
+        ratio: instead of a running cost's weight, how long its weighed gradient is beside the task's
+            before the first step, see `pets.tuning.ratio`.
     """
 
     pet: str = "lora"
@@ -67,6 +75,7 @@ class TuneSettings:
     schedule: str = CONSTANT
     adapt: str = ADAPT[0]
     loss: str = LOSSES[0]
+    ratio: float | None = None
 
     def __post_init__(self) -> None:
         counts = ("max_steps", "batch_size", "eval_every", "max_length")
@@ -97,6 +106,14 @@ class TuneSettings:
             )
         if self.objective is None and (not is_number(self.weight) or self.weight < 0):
             raise BadInput(f"weight={shown(self.weight)}: expected a finite number, 0 or more")
+        if self.ratio is not None:
+            if not is_number(self.ratio) or self.ratio <= 0:
+                raise BadInput(f"ratio={shown(self.ratio)}: expected a finite number above 0")
+            if self.regularizer is not None:
+                raise BadInput(
+                    f"ratio={self.ratio} with regularizer {self.regularizer!r}: a ratio is of a running "
+                    "cost's gradient; give the regularizer its own weight"
+                )
 
     @property
     def conventions(self) -> Protocol:
@@ -111,6 +128,8 @@ class TuneSettings:
         known by it.
         """
         used = dataclasses.asdict(self) | {"learning_rate": self.rate}
+        if self.ratio is not None:
+            del used["weight"]  # it is measured
         return {k: v for k, v in used.items() if k not in CAME_LATER or v != CAME_LATER[k]}
 
     @property

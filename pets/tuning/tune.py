@@ -77,7 +77,8 @@ def tune(
         progress: show a progress bar.
 
     Returns:
-        The result: settings, versions, "reported" and "dev" metrics, "best_step", "curves".
+        The result: settings, versions, "reported" and "dev" metrics, "best_step", "curves", and the
+        "weight" that the cost or regularizer had at first.
 
     Raises:
         BadInput: for anything that does not fit: label words, shots, cost, folder.
@@ -86,6 +87,10 @@ def tune(
         raise BadInput(
             f"a cost and regularizer {settings.regularizer!r} too: one of them is used instead of the "
             "other, so give only one"
+        )
+    if settings.ratio is not None and cost is None:
+        raise BadInput(
+            f"ratio={settings.ratio}: there is no running cost to weigh; give one, or no ratio"
         )
     if settings.adapt != "never" and (cost is None or not has_lens(cost)):
         raise BadInput(
@@ -126,6 +131,7 @@ def tune(
             "pet": settings.pet,
             "bridge": cost.config()["bridge"] if cost is not None else None,
             "settings": identity["settings"] | {s: getattr(settings, s) for s in CAME_LATER},
+            "weight": None if loop.weighed is None else loop.weight,
             "versions": versions(),
             "reported": reported,
             "dev": best["dev"],
@@ -225,8 +231,11 @@ def _classifier(
         stack.enter_context(untouched(plm))
         try:
             model = get_peft_model(plm, config)
-        except ValueError as error:
-            raise BadInput(f"PET {settings.pet!r} on {type(plm).__name__}: {error}") from error
+        except (BadInput, MemoryError):
+            raise
+        except Exception as error:  # each method of peft has its own for what it lacks
+            told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise BadInput(f"PET {settings.pet!r} on {type(plm).__name__}: {told}") from error
         stack.callback(unload, model)
         classifier = asking.on(model).to(plm.device)
         stack.callback(classifier.remove)

@@ -14,7 +14,7 @@ from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tiny import TEXTS, tiny_bert, tiny_llama, tiny_tokenizer
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, ViTConfig
 
 import bridges
 import pets
@@ -329,8 +329,9 @@ def test_tune_refusals(tune: Run, run: Run, tmp_path: Path, text: Path) -> None:
     refused(tune("--lr", "-1"), "learning_rate=-1.0")
     refused(tune("--steps", "many"), "'many'")
     refused(tune("--cost", "absent"), "absent holds no saved cost")
-    llama = saved(tiny_llama(), tmp_path / "llama")
-    refused(tune("--model", llama), "(llama) has no masked-LM head")
+    vit = tmp_path / "vit"
+    ViTConfig().save_pretrained(vit)
+    refused(tune("--model", vit), "(vit) has no language-model head")
     wide = saved(tiny_bert(hidden_size=48), tmp_path / "wide")
     assert run("fit", "--model", wide, "--text", text, "--out", "wide-cost", *SHORT)[0] == 0
     refused(tune("--cost", "wide-cost"), "'wide'", "hidden_size is 48 in the cost, 32 in the model")

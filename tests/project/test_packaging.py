@@ -89,7 +89,7 @@ def test_nothing_loads_pickles() -> None:
 
 def test_every_kind_of_import_is_declared() -> None:
     declared = {re.split(r"[><=;\[ ]", line)[0] for line in PROJECT["dependencies"]}
-    declared |= {"matplotlib", "jinja2", "ray"}  # the extras `report` and `ray`
+    declared |= {"matplotlib", "PIL", "jinja2", "ray"}  # the extras `report` and `ray`
     names = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
     known = {names.get(d, d) for d in declared} | {"bridges", "kernels", "pets", "tokenizers"}
     outside = imports("bridges") | imports("kernels") | imports("pets")

@@ -15,8 +15,12 @@ import numpy as np
 
 Row = dict[str, Any]
 
-METRICS = {"sst2": "accuracy", "rte": "accuracy", "mrpc": "f1", "cola": "matthews"}
-LEVELS = {"sst2": 0.72, "rte": 0.56, "mrpc": 0.62, "cola": 0.15}
+METRICS = {
+    **dict.fromkeys(("sst2", "rte", "qnli", "mnli"), "accuracy"),
+    **dict.fromkeys(("mrpc", "qqp"), "f1_macro"),
+    "cola": "matthews",
+}
+LEVELS = {"sst2": 0.72, "rte": 0.56, "qnli": 0.6, "mnli": 0.45, "mrpc": 0.62, "qqp": 0.65, "cola": 0.15}
 ARMS = (
     "vanilla",
     "brownian",
@@ -61,6 +65,21 @@ class Truth:
     failed: Mapping[tuple[Any, ...], str] = field(default_factory=dict)
     strengths: Sequence[float] = (0.3, 1.0, 3.0)
     seed: int = 0
+
+
+SMALL = Truth(
+    settings=(("sst2", 16),),
+    pets=("lora",),
+    arms=("vanilla", "brownian", "regression"),
+    effects={"brownian": 0.05},
+)
+"""What most users have: one setting, one bridge, one control, five seeds."""
+LARGE = Truth(
+    settings=tuple((task, shots) for task in METRICS for shots in (16, 64)),
+    pets=("lora", "bitfit", "adapter", "prefix"),
+    effects={"r3f": 0.02, "weight-decay": -0.02},
+)
+"""As large as evidence gets: 56 settings, 2520 cells."""
 
 
 def rows(truth: Truth) -> list[Row]:
@@ -153,7 +172,10 @@ def _try(rng: Any, metric: str, strength: float | None, restart: int, score: flo
 
 
 def step_times(truth: Truth) -> Row:
-    """``step-times.json``; the measured ratio is 1 + 0.01 for each letter of the arm's name."""
+    """``step-times.json``; the measured ratio is 1 + 0.01 for each letter of the arm's name.
+
+    Memory is 10 MB and 0.1 MB for each.
+    """
     return {
         "environment": {"device": "cpu", "threads": 2, "torch": "2.13.0"},
         "step_times": {
@@ -164,6 +186,7 @@ def step_times(truth: Truth) -> Row:
                     "low": 1.0 if arm == "vanilla" else 0.98 + 0.01 * len(arm),
                     "high": 1.0 if arm == "vanilla" else 1.03 + 0.01 * len(arm),
                     "rounds": 20,
+                    "memory": 10_000_000 + 100_000 * len(arm),
                 }
                 for arm in truth.arms
             }

@@ -34,7 +34,7 @@ MADE_BY = (*TUNING, "pets/study/cells")
 """The folders whose code a cell's row depends on."""
 CELLS_FOLDER = "cells"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-_OF_A_CELL = ("pet", "shots", "seed", "restart", "weight", "regularizer")
+_OF_A_CELL = ("pet", "shots", "seed", "restart", "weight", "ratio", "regularizer", "adapt")
 
 
 def describe(context: Context, cell: Cell) -> Row:
@@ -54,6 +54,7 @@ def describe(context: Context, cell: Cell) -> Row:
         bridge=cost.config()["bridge"] if cost is not None else None,
         control=arm.control,
         regularizer=arm.regularizer,
+        by_ratio=context.grid.has_ratios(arm),
         fit=_fit(cost),
         settings={k: v for k, v in tries[0].identity.items() if k not in _OF_A_CELL},
         model=ModelSpec.of(context.model.plm).name,
@@ -67,8 +68,10 @@ def describe(context: Context, cell: Cell) -> Row:
         versions=versions(),
         device=context.model.device,
     )
-    strengths = len(tries) if arm.kind == VANILLA else [t.weight for t in tries]
-    made_of = json.dumps({**row.to_dict(), "strengths": strengths}, sort_keys=True)
+    found = arm.strengths(context.grid.weights)
+    strengths = len(tries) if arm.kind == VANILLA else found
+    told = {**row.to_dict(), "strengths": strengths, "adapt": tries[0].adapt}
+    made_of = json.dumps(told, sort_keys=True)
     return dataclasses.replace(row, cell=hashlib.sha256(made_of.encode()).hexdigest()[:16])
 
 

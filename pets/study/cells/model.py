@@ -13,24 +13,26 @@ import torch
 
 from bridges.model.identity import model_identity
 from pets.tasks.prompts import Encoder
-from pets.tuning.models import load_plm
+from pets.tuning.models import HowLoaded, load_plm
 
 
 class Model:
-    """A masked LM and its tokenizer; cells leave both as they are.
+    """A model of any family and its tokenizer; cells leave both as they are.
 
     Args:
         name: Hugging Face name or local folder.
-        trust_remote_code: see `pets.tuning.models.load_plm`.
+        how, trust_remote_code: see `pets.tuning.models.load_plm`.
 
     Attributes:
         plm, tokenizer: the two.
         encoder: of the tokenizer; it keeps what it has split into tokens.
     """
 
-    def __init__(self, name: str, *, trust_remote_code: bool = False) -> None:
-        self.name, self.trust_remote_code = name, trust_remote_code
-        self.plm, self.tokenizer = load_plm(name, trust_remote_code=trust_remote_code)
+    def __init__(
+        self, name: str, how: HowLoaded | None = None, *, trust_remote_code: bool = False
+    ) -> None:
+        self.name, self.how, self.trust_remote_code = name, how, trust_remote_code
+        self.plm, self.tokenizer = load_plm(name, how, trust_remote_code=trust_remote_code)
         self.encoder = Encoder(self.tokenizer)
 
     @cached_property
@@ -68,6 +70,6 @@ class Model:
         with tempfile.TemporaryDirectory() as folder:
             for name, content in state.pop("files").items():
                 Path(folder, name).write_bytes(content)
-            self.plm, _ = load_plm(folder, trust_remote_code=state["trust_remote_code"])
+            self.plm, _ = load_plm(folder, state["how"], trust_remote_code=state["trust_remote_code"])
         self.plm.config.name_or_path = state.pop("path")
         self.__dict__.update(state)

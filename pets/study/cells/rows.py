@@ -14,6 +14,7 @@ from bridges.errors import BadInput
 from bridges.storage.shapes import (
     COUNT,
     FINITE,
+    FLAG,
     NUMBER,
     OBJECT,
     TEXT,
@@ -58,6 +59,7 @@ class Try:
 
     Attributes:
         strength: of the arm's cost or regularizer; None of vanilla.
+        weight: with which that was in the loss at first: the strength itself, but for ratios.
         restart: its number in the cell.
         dev, dev_loss, best_step: of the look that was best, where the PET was kept.
         running_cost: that of the last look.
@@ -65,6 +67,7 @@ class Try:
     """
 
     strength: float | None
+    weight: float | None = None
     restart: int
     dev: Numbers
     dev_loss: float | None = None
@@ -87,6 +90,7 @@ class Row:
     `_SCORED` are empty here and null there.
 
     Attributes:
+        by_ratio: whether the strengths are ratios of gradients, see `pets.tuning.ratio`.
         source: the JSON that the row was read from. It is written as it was read, with what a newer
             version has put there; a row that was read is not changed.
     """
@@ -111,6 +115,7 @@ class Row:
     bridge: Mapping[str, Any] | None
     control: str | None
     regularizer: str | None = None
+    by_ratio: bool = False
     fit: Numbers | None
     trainable_parameters: int = 0
     examples: Mapping[str, int] = field(default_factory=dict)
@@ -185,6 +190,7 @@ _OF_ALL: dict[str, Shape | Optional] = {
     "device": TEXT,
     "bridge": Maybe(OBJECT),
     "control": TEXT.or_null(),
+    "by_ratio": Optional(FLAG),
     "fit": Maybe({"first": NUMBER, "best": NUMBER, "steps": COUNT}),
 }
 _FAILED: dict[str, Shape] = {"error": TEXT}

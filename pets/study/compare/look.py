@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from bridges import GaussianBridge, RunningCost
-from bridges.errors import BadInput
+from bridges.errors import BadInput, listed
 from bridges.progress import progress_bar
 from bridges.storage.files import write_text
 from pets.inside.analysis import analyse
@@ -20,7 +20,7 @@ from pets.study.cells.context import Context
 from pets.study.cells.rows import ANEW, Row
 from pets.study.compare.table import read_json
 from pets.tasks import splits
-from pets.tasks.base import Example
+from pets.tasks.base import CLASSES, Example
 from pets.tasks.protocol import OURS
 from pets.tuning.models import load_pet, unload, untouched
 from pets.tuning.run_folder import PET_FOLDER
@@ -112,6 +112,12 @@ def _all(
     context: Context, rows: list[Row], seed: int
 ) -> Iterator[tuple[str, Row | None, dict[str, Any]]]:
     """What is looked into: a name that says everything it depends on, the row, the facts of a record."""
+    told = {name for name, data in context.examples.items() if data.task.kind == CLASSES}
+    if others := context.examples.keys() - told:
+        logger.warning(
+            "no analysis of what is inside on tasks without classes: %s", listed(sorted(others))
+        )
+    rows = [row for row in rows if row.task in told]
     shots = {row.task: row.shots for row in reversed(rows)}
     for task, size in shots.items():
         of = f"{FROZEN}/{context.model.sha256[:12]}/{context.data_sha256[task][:12]}/{size}/{seed}"

@@ -22,16 +22,18 @@ from pets.study.cells.costs import Recipes
 from pets.study.cells.grid import Cell, Grid
 from pets.study.cells.rows import Row
 from pets.study.compare.look import ANALYSIS_FILE, read_analysis, write_analysis
+from pets.study.compare.planning import PLAN_FILE, planned, read_plan
 from pets.study.compare.step_times import TIMES_FILE, read_times, write_step_times
 from pets.study.compare.table import ROW_FILE, TABLE_FILE, read_all, write_row, write_table
 from pets.study.execution import ray as cluster
 from pets.study.execution.attempt import Failure
 from pets.study.execution.outcomes import outcomes
+from pets.tuning.models import HowLoaded
 from pets.tuning.run_folder import PET_FOLDER
 
 logger = logging.getLogger(__name__)
 
-_FILES = (TABLE_FILE, TIMES_FILE, ANALYSIS_FILE)
+_FILES = (TABLE_FILE, TIMES_FILE, ANALYSIS_FILE, PLAN_FILE)
 _OURS = (*_FILES, COSTS_FOLDER, CELLS_FOLDER)
 
 
@@ -69,6 +71,8 @@ def compare(
     progress: bool = True,
     recipes: type[Recipes] = Recipes,
     trust_remote_code: bool = False,
+    how: HowLoaded | None = None,
+    budget: float | None = None,
 ) -> Tally:
     """Run the cells of a grid that are not in the folder's table yet, and write the table.
 
@@ -78,27 +82,39 @@ def compare(
     Args:
         grid: what is compared.
         folder: new, or one of earlier comparisons.
-        model: Hugging Face name or local folder of a masked LM.
-        data: folder with the original GLUE tsv files; None for the hub.
+        model: Hugging Face name or local folder of a language model or a sequence classifier.
+        data: folder with the original GLUE tsv files; None for the hub. Tasks of a user's own know where
+            their data are.
         text: lines to fit costs on.
         jobs: processes on this machine.
         ray: address of a Ray cluster, or "local"; then ``jobs`` has no part.
-        progress: show progress bars.
+        progress: show a plan, which a few measured steps are made for, and progress bars.
         recipes: of costs, where arms have some of another making.
-        trust_remote_code: see `pets.tuning.models.load_plm`.
+        how, trust_remote_code: see `pets.tuning.models.load_plm`.
+        budget: seconds; of seeds and weights as many are taken as fit, by a plan that is kept in the
+            folder, see `pets.study.compare.plan`. What is done already counts as if it were not.
 
     Raises:
-        BadInput: for anything wrong that can be seen before a cell runs; and when results can no longer
-            be written. Cells that were finished are intact.
+        BadInput: for anything wrong that can be seen before a cell runs, such as a budget that is too
+            little; and when results can no longer be written. Cells that were finished are intact.
     """
     if ray is not None:
         cluster.check(ray)  # before the minutes that fits may take
     with _alone(folder):
-        sources = (grid, folder, model, data, text, trust_remote_code, recipes)
-        context = Context(*sources)
+        sources = (folder, model, data, text, trust_remote_code, recipes, how)
+        context = Context(grid, *sources)
         context.check()
         rows = read_all(folder)
         read_times(folder), read_analysis(folder)  # refused now, not after the cells
+        grid = planned(
+            context,
+            lambda row: _is_kept(folder, rows.get(row.cell)),
+            read_plan(folder),
+            budget=budget,
+            jobs=jobs,
+            ray=ray is not None,
+            progress=progress,
+        )
         table = _Table(folder, rows)
         table.write()
         context.fit(progress=progress)
@@ -110,7 +126,7 @@ def compare(
         todo = [c for c, row in described.items() if not _is_kept(folder, rows.get(row.cell))]
         reused = len(described) - len(todo)
         logger.info("%d cells, %d of them done before", len(described), reused)
-        make = functools.partial(load_context, *sources)
+        make = functools.partial(load_context, grid, *sources)
         alone = jobs == 1 and ray is None
         results = outcomes(
             run_cell, todo, make_context=(lambda: context) if alone else make, jobs=jobs, ray=ray

@@ -1,4 +1,4 @@
-"""What each arm adds to the time of a training step, measured in turn with vanilla's."""
+"""What each arm adds to the time and the memory of a training step, measured in turn with vanilla's."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import torch
 
 from bridges.errors import BadInput
 from bridges.storage.files import versions, write_text
-from bridges.storage.shapes import FINITE, OBJECT, Each, Optional, Shape, misfit
+from bridges.storage.shapes import COUNT, FINITE, OBJECT, Each, Optional, Shape, misfit
 from pets.study.cells.arms import Arm
 from pets.study.cells.context import Context
 from pets.study.cells.rows import ANEW
+from pets.study.compare.kept import kept_for_backward
 from pets.study.compare.table import read_json
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ _ENTRY: Shape = {
     "high": FINITE,
     "milliseconds": Optional(FINITE),
     "rounds": Optional(FINITE),
+    "memory": Optional(COUNT),
+    "device_memory": Optional(COUNT),
 }
 _SHAPE: Shape = {"step_times": Each(Each(_ENTRY)), "environment": OBJECT}
 _ROUNDS = (3, 15)  # of each PET: at least, at most
@@ -78,7 +81,10 @@ def _of_pet(context: Context, pet: str, arms: list[Arm]) -> dict[str, dict[str, 
         turn = k % len(arms)  # so that no arm is always the one after another
         for arm in arms[turn:] + arms[:turn]:
             seconds[arm].append(_step(context, pet, arm))
-    return {arm.text: _entry(times, seconds[arms[0]]) for arm, times in seconds.items()}
+    return {
+        arm.text: _entry(times, seconds[arms[0]]) | _memory(context, pet, arm)
+        for arm, times in seconds.items()
+    }
 
 
 def _step(context: Context, pet: str, arm: Arm) -> float:
@@ -91,6 +97,20 @@ def _step(context: Context, pet: str, arm: Arm) -> float:
             loop.step(number)  # reads the loss, so a GPU has finished
             taken.append(time.perf_counter() - started)
     return statistics.median(taken)
+
+
+def _memory(context: Context, pet: str, arm: Arm) -> dict[str, int]:
+    """Bytes that the first step of the first cell keeps for its backward pass; on CUDA its peak too."""
+    with context.prepared(context.grid.first(pet, arm)) as loop:
+        at_rest = [loop.classifier, *([loop.cost] if loop.cost is not None else [])]
+        with kept_for_backward(at_rest) as kept:
+            loop.step(0)
+        found = {"memory": kept.most}
+        if context.model.plm.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            loop.step(1)  # without the counting, which keeps nothing but takes time
+            found["device_memory"] = torch.cuda.max_memory_allocated()
+    return found
 
 
 def _entry(seconds: list[float], vanilla: list[float]) -> dict[str, float]:

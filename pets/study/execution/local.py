@@ -42,7 +42,7 @@ def in_processes(
 ) -> Generator[Any, None, None]:
     """As `outcomes` with several jobs; what ran when a worker died runs again alone."""
     logger.info("%d to do, in %d processes", len(items), min(jobs, len(items)))
-    threads = max(1, _cores() // jobs)
+    threads = threads_of(jobs)
     left = deque(range(len(items)))
     # Those that ran when a worker died run again alone, which tells the one at fault from the others.
     suspects: deque[int] = deque()
@@ -69,6 +69,11 @@ def in_processes(
                 yield items[index], Failure.worker_died()
 
 
+def threads_of(jobs: int) -> int:
+    """How many threads each of so many processes has: no more than torch takes here."""
+    return min(max(1, _cores() // jobs), torch.get_num_threads())
+
+
 # In the worker processes
 
 
@@ -92,7 +97,7 @@ def _start_worker(make_context: Callable[[], Any], end: Connection, threads: int
     global _context
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process decides
     threading.Thread(target=_exit_at, args=(end,), daemon=True).start()
-    torch.set_num_threads(min(threads, torch.get_num_threads()))
+    torch.set_num_threads(threads)
     # Made with the first item, as the pool would hide an error in here.
     _context = functools.cache(make_context)
 

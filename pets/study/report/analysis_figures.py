@@ -18,19 +18,24 @@ from pets.study.report.trajectory_figures import trajectory_figure
 _BARRED = 5  # arms whose error bars can be told apart in one panel
 
 
-def analysis_figures(records: Sequence[Record]) -> list[Picture]:
+def analysis_figures(records: Sequence[Record], *, first_only: bool = False) -> list[Picture]:
     """The pictures of every task, number of shots and PET among the records of ``analysis.json``.
 
     Latent trajectories against the bridge (of the first seed) and distances to the labels' end points,
     for every reader; then separability and the logit lens by layer. An arm looks the same everywhere.
+
+    Args:
+        records: of the analyses.
+        first_only: whether to draw the first task, number of shots and PET alone, with its first reader.
 
     Raises:
         BadInput: if a record lacks a field, or matplotlib is not installed.
     """
     plots.require()
     pictures: list[Picture] = []
-    for all_arms, by_reader in groups(records):
-        for group in by_reader:
+    most = 1 if first_only else None
+    for all_arms, by_reader in groups(records)[:most]:
+        for group in by_reader[:most]:
             pictures += [trajectory_figure(group), _distances(group)]
         pictures.append(_separability(all_arms))
         pictures += _lens(all_arms)

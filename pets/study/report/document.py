@@ -93,12 +93,25 @@ Block: TypeAlias = Paragraph | Points | Table | Pictures
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a report begins with.
+
+    Attributes:
+        first: the sentence that someone in a hurry reads.
+        more: what has to be known of it; may be empty.
+    """
+
+    first: str
+    more: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
-    """A heading and what is under it.
+    """A heading and what is under it, folded away on the page.
 
     Attributes:
         anchor: the same in every report, for links.
-        title: the heading.
+        title: the heading, which says what is in it.
         blocks: what is under it.
     """
 
@@ -113,19 +126,21 @@ class Document:
 
     Attributes:
         title: its heading.
-        lead: the first sentences.
+        answers: the first lines.
         note: what they rest on.
-        sections: in order.
+        top: what is seen at once: the table of arms, and its picture where there is one.
+        sections: all else, in order.
     """
 
     title: str
-    lead: str
+    answers: Sequence[Answer]
     note: str
+    top: Sequence[Block] = ()
     sections: Sequence[Section] = field(default_factory=tuple)
 
     @property
     def pictures(self) -> list[Picture]:
-        blocks = (block for section in self.sections for block in section.blocks)
+        blocks = [*self.top, *(block for section in self.sections for block in section.blocks)]
         return [p for block in blocks if isinstance(block, Pictures) for p in block.pictures]
 
 
@@ -166,6 +181,15 @@ def p_value(value: float) -> str:
     if math.isnan(value):
         return "-"
     return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def size(count: float) -> str:
+    """Bytes: ``512 B``, ``1.2 kB``, ``34.1 MB``."""
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
 
 
 def listed(words: Sequence[str]) -> str:

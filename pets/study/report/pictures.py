@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +23,10 @@ _LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 LABEL_COLOURS = ("#762A83", "#1B7837", "#B35806", "#2166AC", "#878787")
 LABEL_MARKERS = "osD^v"
 
-_LONGEST = 400_000  # characters of an SVG
-_RESOLUTION = 144  # dots an inch of a PNG
+_LONGEST = 160_000  # characters of an SVG
+_LONG_NUMBERS = re.compile(rb' (d|x|y|points|transform)="[^"]*"')
+_RESOLUTION = 120  # dots an inch of a PNG
+_PALETTE = 64  # its colours
 _NO_METADATA = ("Date", "Creator", "Format", "Type")
 _STYLE = {
     "svg.hashsalt": "bridge-pets",
@@ -72,12 +75,28 @@ def draw(picture: Picture) -> Image:
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     with io.BytesIO() as buffer:
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(_NO_METADATA))
-        data = buffer.getvalue()
+        data = _LONG_NUMBERS.sub(_shortened, buffer.getvalue())
     if len(data) <= _LONGEST:
         return Image(data, ".svg", width, height)
     with io.BytesIO() as buffer:
         figure.savefig(buffer, format="png", dpi=_RESOLUTION, metadata={"Software": None})
-        return Image(buffer.getvalue(), ".png", width, height)
+        return Image(_few_colours(buffer), ".png", width, height)
+
+
+def _few_colours(png: io.BytesIO) -> bytes:
+    """The same picture with a palette: a third of the bytes, and no difference that is seen."""
+    from PIL import Image as pillow  # as slow to import as matplotlib, and as optional
+
+    with io.BytesIO() as buffer, pillow.open(png) as image:
+        image.convert("RGB").quantize(_PALETTE, dither=pillow.Dither.NONE).save(
+            buffer, format="png", optimize=True
+        )
+        return buffer.getvalue()
+
+
+def _shortened(attribute: re.Match[bytes]) -> bytes:
+    """Of places in points, a 72nd of an inch, two decimals are seen."""
+    return re.sub(rb"(\.\d\d)\d+", rb"\1", attribute[0])
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -87,14 +106,41 @@ def new_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def legend_below(figure: Any, axis: Any) -> None:
-    """The legend of one axis, under all of them, in as many columns as fit; the figure grows by it."""
-    handles, names = axis.get_legend_handles_labels()
-    names = [textwrap.shorten(name, 40, placeholder=" ...") for name in names]
+def legend_below(figure: Any, *axes: Any) -> None:
+    """The legend of some axes, under all of them, in as many columns as fit; the figure grows by it.
+
+    What several of the axes name is there once.
+    """
+    shown: dict[str, Any] = {}
+    for axis in axes:
+        handles, names = axis.get_legend_handles_labels()
+        shown |= {n: h for n, h in zip(names, handles, strict=True) if n not in shown}
+    names = [textwrap.shorten(name, 40, placeholder=" ...") for name in shown]
     fit = int(figure.get_figwidth() / (0.09 * max(map(len, names)) + 0.7))  # inches an entry takes
     columns = max(1, min(len(names), fit))
     figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(names) // columns))
-    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    look = {"loc": "outside lower center", "ncols": columns, "frameon": False, "fontsize": 9}
+    figure.legend(shown.values(), names, **look)
+
+
+def panels(count: int, columns: int, width: float, height: float) -> tuple[Any, list[Any]]:
+    """A figure of small panels, ``columns`` beside each other, each so many inches; and its axes."""
+    columns = min(columns, count)
+    lines = -(-count // columns)
+    figure = new_figure(0.7 + width * columns, 0.4 + height * lines)
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.set_visible(False)
+    for axis in axes[:count]:
+        axis.grid(alpha=0.25)
+    return figure, axes[:count]
+
+
+def same_scale(axes: Sequence[Any]) -> None:
+    """All on the scale that the one with the widest needs."""
+    limits = [axis.get_ylim() for axis in axes]
+    for axis in axes:
+        axis.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
 
 
 def in_order(arms: Iterable[str]) -> list[str]:

@@ -101,7 +101,11 @@ def render_markdown(document: Document, names: Sequence[str]) -> str:
         names: where the file of each of ``document.pictures`` is, seen from the text's folder.
     """
     left = iter(names)
-    parts = [f"# {escaped(document.title)}", escaped(document.lead), escaped(document.note)]
+    parts = [f"# {escaped(document.title)}"]
+    parts += [escaped(text) for a in document.answers for text in (a.first, a.more) if text]
+    parts.append(escaped(document.note))
+    for block in document.top:
+        parts += _block(block, left)
     for section in document.sections:
         parts.append(f"## {escaped(section.title)}")
         for block in section.blocks:

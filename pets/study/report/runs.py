@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Runs:
         failed: rows with an error.
         missing: cells of the grid that the rows span which have no row.
         left_out: rows of other versions, settings or models.
-        times: PET -> arm -> {"milliseconds", "ratio", "low", "high", "rounds"}; may be empty.
+        times: PET -> arm -> what `write_step_times` measured of a step; may be empty.
         environment: where the times were measured.
         analysis: records of ``analysis.json``.
     """
@@ -65,6 +66,10 @@ class Runs:
         return list(dict.fromkeys(row.pet for row in self.done))
 
     @property
+    def metrics(self) -> list[str]:
+        return list(dict.fromkeys(row.metric for row in self.done))
+
+    @cached_property
     def kinds(self) -> dict[str, str]:
         """Of all arms with a score, see `arm_kinds`."""
         return arm_kinds(self.done)
@@ -131,7 +136,8 @@ def read_runs(folder: Path) -> Runs:
 
 def arm_kinds(rows: Iterable[Row]) -> dict[str, str]:
     """Arm -> kind: vanilla first, then bridges, controls, regularizers, each in the rows' order."""
-    kinds = {row.arm: row.kind for row in rows}
+    by_arm = {row.arm: row for row in rows}
+    kinds = {arm: row.kind for arm, row in by_arm.items()}
     return dict(sorted(kinds.items(), key=lambda item: KINDS.index(item[1])))
 
 
@@ -146,7 +152,7 @@ def _origin(row: Row) -> dict[str, Any]:
 
 def _made_with(row: Row) -> dict[str, Any]:
     """What rows that are compared have to share; what a failed row was tried with is not known."""
-    facts = {**_origin(row), "settings": row.settings}
+    facts = {**_origin(row), "settings": row.settings, "by_ratio": row.by_ratio}
     if row.is_done:
         facts |= {"tries": len(row.tries), "strengths": [t.strength for t in row.tries]}
     return facts

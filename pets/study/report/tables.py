@@ -1,6 +1,8 @@
-"""The tables: scores, differences to vanilla and to every control, times of a step."""
+"""The tables: the arms at a glance, differences to vanilla and to every control, times of a step."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from pets.study.cells.arms import CONTROL, VANILLA
 from pets.study.report.document import (
@@ -13,16 +15,70 @@ from pets.study.report.document import (
     plural,
     setting_name,
     signed,
+    size,
 )
 from pets.study.report.runs import Runs
+from pets.study.report.scopes import Scope
 from pets.study.statistics.arm_differences import ArmDifference, ArmDifferences, Setting
 
 HOW_TO_READ = (
-    "Differences are paired by seed, with their 95 % bootstrap interval; below them the p of the "
-    "paired t test (t), of Wilcoxon's signed-rank test (W), and that of the t test corrected "
-    "by Holm for all comparisons with the same baseline. Bold: the corrected p is below 0.05 and the "
-    "interval leaves out 0."
+    "Differences are paired by seed, with their 95 % interval (Student's t, cut to what the metric can "
+    "be); below them the p of the paired t test (t), of Wilcoxon's signed-rank test (W), and that of "
+    "the t test corrected by Holm for all comparisons with the same baseline. Bold: the corrected p is "
+    "below 0.05."
 )
+_MEMORY = {"memory": "kept", "device_memory": "peak of the device"}
+"""Of a step, where it was measured."""
+
+
+def arms_table(found: Sequence[Scope]) -> Table:
+    """The table that is seen first: every arm, what it gains, how sure that is, at what price."""
+    prices = [price for scope in found for price in scope.prices.values()]
+    timed, kept = bool(prices), any(price.memory is not None for price in prices)
+    told = "; time of a training step" if timed else ""
+    told += " and memory kept for its backward pass" if kept else ""
+    told += f", as multiples of {VANILLA}'s" if timed else ""
+    caption = (
+        f"Score of each arm and its difference to {VANILLA}, paired by seed, with the 95 % interval and "
+        f"the p corrected for all arms{told}. Bold: corrected p below 0.05."
+    )
+    columns = (
+        *("arm", "mean", f"minus {VANILLA}", "95 % interval", "corrected p", "pairs"),
+        *(["step time"] if timed else []),
+        *(["memory"] if kept else []),
+    )
+    groups = [
+        RowGroup(
+            f"{scope.name}: {scope.metric}",
+            [_arm_row(scope, arm)[: len(columns)] for arm in scope.kinds],
+        )
+        for scope in found
+    ]
+    return Table(caption, columns, groups)
+
+
+def _arm_row(scope: Scope, arm: str) -> list[Entry]:
+    c, price = scope.against.get(arm), scope.prices.get(arm)
+    notes = ["control"] if scope.kinds[arm] == CONTROL else []
+    if c is not None and len(c.settings) < len(scope.settings):
+        only = c.where if len(c.settings) == 1 else f"{len(c.settings)} of the settings"
+        notes.append(f"only {only}")
+    cells = [Entry(arm, note="; ".join(notes)), Entry(number(scope.means[arm]))]
+    if c is None:
+        cells += [Entry("")] * 4
+    else:
+        d = c.difference
+        cells += [
+            Entry(signed(d.mean), c.significant),
+            Entry(interval(d.low, d.high)),
+            Entry(p_value(c.adjusted_p)),
+            Entry(str(d.count)),
+        ]
+    if price is None:
+        return [*cells, Entry("-"), Entry("-")]
+    memory = "-" if price.memory is None else f"{price.memory:.2f}"
+    note = size(price.kept) if price.kept else ""
+    return [*cells, Entry(f"{price.time:.2f}"), Entry(memory, note=note)]
 
 
 def main_table(runs: Runs, measured: ArmDifferences, task: str, shots: int | None) -> Table:
@@ -56,21 +112,19 @@ def main_table(runs: Runs, measured: ArmDifferences, task: str, shots: int | Non
     return Table(caption, columns, groups)
 
 
-def pooled_table(runs: Runs, measured: ArmDifferences) -> Table:
-    """Every arm over all settings at once."""
-    kinds = runs.kinds
+def pooled_table(runs: Runs, measured: ArmDifferences, scope: Scope) -> Table:
+    """Every arm over all settings of a metric at once, against vanilla and the controls."""
     baselines = [VANILLA, *runs.arms(CONTROL)]
     groups: dict[str, list[list[Entry]]] = {}
-    for arm, kind in kinds.items():
-        here = [measured.pooled.get((arm, baseline)) for baseline in baselines]
+    for arm, kind in scope.kinds.items():
+        here = [measured.pooled.get((scope.metric, arm, baseline)) for baseline in baselines]
         pairs = max((c.difference.count for c in here if c), default=0)
         if pairs:
             cells = [Entry(arm), Entry(str(pairs)), *(difference_cell(c, pairs) for c in here)]
             groups.setdefault(kind, []).append(cells)
-    tasks = len({task for task, _ in runs.settings})
     caption = (
-        f"All settings together. A pair is one seed of one task ({plural(tasks, 'task')}), with its "
-        f"mean over PETs and shots; the tasks' metrics are averaged as they are."
+        f"{scope.name}: {scope.metric}. A pair is one seed of one task, with its mean over PETs and "
+        "shots. Arms that ran in one of them only are not here."
     )
     columns = ("arm", "pairs", *(f"minus {baseline}" for baseline in baselines))
     return Table(caption, columns, [RowGroup(kind, rows) for kind, rows in groups.items()])
@@ -100,6 +154,8 @@ def times_table(runs: Runs) -> Table | None:
     """The step times as measured."""
     if not runs.times:
         return None
+    entries = [entry for arms in runs.times.values() for entry in arms.values()]
+    memory = [key for key in _MEMORY if any(key in entry for entry in entries)]
     groups = [
         RowGroup(
             pet,
@@ -110,16 +166,21 @@ def times_table(runs: Runs) -> Table | None:
                     Entry(f"{entry['ratio']:.3f}"),
                     Entry(f"{entry['low']:.3f} to {entry['high']:.3f}"),
                     Entry(f"{entry['rounds']:.0f}" if "rounds" in entry else "-"),
+                    *(Entry(size(entry[key]) if key in entry else "-") for key in memory),
                 ]
                 for arm, entry in arms.items()
             ],
         )
         for pet, arms in runs.times.items()
     ]
+    about = "Kept: what autograd saves for the backward pass, weights aside. " if memory else ""
     where = ", ".join(f"{name} {value}" for name, value in runs.environment.items())
     caption = (
         f"Time of a training step, median over rounds, and as a multiple of {VANILLA}'s in the same "
-        f"round (median, 20th to 80th percentile). Measured on: {where or 'not recorded'}."
+        f"round (median, 20th to 80th percentile). {about}Measured on: {where or 'not recorded'}."
     )
-    columns = ("arm", "milliseconds", f"times {VANILLA}", "20 to 80 %", "rounds")
+    columns = (
+        *("arm", "milliseconds", f"times {VANILLA}", "20 to 80 %", "rounds"),
+        *(_MEMORY[key] for key in memory),
+    )
     return Table(caption, columns, groups)

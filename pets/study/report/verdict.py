@@ -6,39 +6,26 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pets.study.cells.arms import BRIDGE, VANILLA
+from pets.study.cells.arms import VANILLA
 from pets.study.report.document import interval, listed, p_value, plural, signed
-from pets.study.report.runs import Runs
-from pets.study.statistics.arm_differences import LEVEL, ArmDifference, ArmDifferences
+from pets.study.report.scopes import Scope
+from pets.study.statistics.arm_differences import ArmDifference, ArmDifferences
+from pets.study.statistics.paired import ERROR
 
 _NAMED = 8  # single comparisons told one by one
-_ALL = "over all settings together"
 
 
-def headline(measured: ArmDifferences) -> str:
-    """A sentence: which arms differ from vanilla."""
-    against = _with_vanilla(measured.pooled)
-    if not against:
-        return f"There is nothing to compare: no arm has a seed in common with {VANILLA}."
-    better, worse = _clear(against)
-    if not better and not worse:
-        if any(c.significant for c in _with_vanilla(measured.single)):
-            return f"No arm differs significantly from {VANILLA} {_ALL}; in single settings some do."
-        return f"No arm differs significantly from {VANILLA}, neither {_ALL} nor in any single one."
-    parts = []
-    if better:
-        parts.append(f"significantly better than {VANILLA}: {_arms(better)}")
-    if worse:
-        parts.append(f"significantly worse{'' if better else f' than {VANILLA}'}: {_arms(worse)}")
-    return f"{_ALL[0].upper()}{_ALL[1:]}, {'; '.join(parts)}."
-
-
-def points(runs: Runs, measured: ArmDifferences) -> list[str]:
-    """Sentences on what the headline leaves out: other arms, controls, single settings, resolution."""
-    told = [_not_significant(measured)]
-    told += _against_controls(runs.arms(BRIDGE), measured)
-    told += [_single(measured), _resolution(measured), _signed_ranks(measured)]
+def points(found: Sequence[Scope], measured: ArmDifferences) -> list[str]:
+    """Sentences on what the first lines leave out: controls, single settings, resolution."""
+    told = [text for scope in found for text in _of_scope(scope)]
+    if any(scope.pooled for scope in found):
+        told.append(_single(measured))
+    told.append(_signed_ranks(measured))
     return [text for text in told if text]
+
+
+def _of_scope(scope: Scope) -> list[str]:
+    return [_not_significant(scope), *_against_controls(scope), _resolution(scope)]
 
 
 def _with_vanilla(comparisons: Mapping[Any, ArmDifference]) -> list[ArmDifference]:
@@ -51,10 +38,6 @@ def _clear(comparisons: Iterable[ArmDifference]) -> tuple[list[ArmDifference], l
     return [c for c in clear if c.difference.mean > 0], [c for c in clear if c.difference.mean < 0]
 
 
-def _arms(comparisons: Sequence[ArmDifference]) -> str:
-    return ", ".join(f"{c.arm} {_numbers(c)}" for c in comparisons)
-
-
 def _baselines(comparisons: Sequence[ArmDifference]) -> str:
     return ", ".join(f"{c.baseline} {_numbers(c)}" for c in comparisons)
 
@@ -64,40 +47,34 @@ def _numbers(c: ArmDifference) -> str:
     return f"({signed(d.mean)} {interval(d.low, d.high)}, corrected p {p_value(c.adjusted_p)})"
 
 
-def _not_significant(measured: ArmDifferences) -> str:
-    rest = [c for c in _with_vanilla(measured.pooled) if not c.significant]
+def _not_significant(scope: Scope) -> str:
+    rest = [c for c in scope.against.values() if not c.significant]
     if not rest:
         return ""
-    largest = max(rest, key=lambda c: abs(c.difference.mean))
-    names = listed([c.arm for c in rest])
-    most = f"; the largest of the differences is that of {_arms([largest])}" if len(rest) > 1 else ""
-    return f"Not told apart from {VANILLA} {_ALL}: {names}{most}."
+    return f"Not told apart from {VANILLA} on {scope.name}: {listed([c.arm for c in rest])}."
 
 
-def _against_controls(bridges: Iterable[str], measured: ArmDifferences) -> list[str]:
-    """Whether bridges beat the controls over all settings; those like all of them share a line."""
-    here = {
-        arm: [c for c in measured.pooled.values() if c.arm == arm and c.baseline != VANILLA]
-        for arm in bridges
-    }
+def _against_controls(scope: Scope) -> list[str]:
+    """Whether bridges beat the controls; those like all of them share a line."""
+    here = {arm: [c for (its, _), c in scope.to_controls.items() if its == arm] for arm in scope.bridges}
     alike = [arm for arm, own in here.items() if own and not any(c.significant for c in own)]
     if len(alike) < 2:
         alike = []
-    told = [_of_bridge(arm, own) for arm, own in here.items() if own and arm not in alike]
+    told = [_of_bridge(scope, arm, own) for arm, own in here.items() if own and arm not in alike]
     if alike:
         every = [c for arm in alike for c in here[arm]]
         controls = listed(list(dict.fromkeys(c.baseline for c in every)))
         tested = [c for c in every if not math.isnan(c.adjusted_p)] or every
         nearest = min(tested, key=lambda c: (c.adjusted_p, -abs(c.difference.mean)))
         told.append(
-            f"Against the controls ({controls}), {_ALL}, none of these is told apart from any: "
+            f"Against the controls ({controls}), on {scope.name}, none of these is told apart from any: "
             f"{listed(alike)}; nearest to it is {nearest.arm} minus {nearest.baseline} "
             f"{_numbers(nearest)}."
         )
     return told
 
 
-def _of_bridge(arm: str, comparisons: Sequence[ArmDifference]) -> str:
+def _of_bridge(scope: Scope, arm: str, comparisons: Sequence[ArmDifference]) -> str:
     better, worse = _clear(comparisons)
     same = [c for c in comparisons if not c.significant]
     parts = []
@@ -107,7 +84,7 @@ def _of_bridge(arm: str, comparisons: Sequence[ArmDifference]) -> str:
         parts.append(f"is significantly worse than {_baselines(worse)}")
     if same:
         parts.append(f"is not told apart from {_baselines(same)}")
-    return f"Against the controls, {_ALL}, {arm} {'; it '.join(parts)}."
+    return f"Against the controls, on {scope.name}, {arm} {'; it '.join(parts)}."
 
 
 def _single(measured: ArmDifferences) -> str:
@@ -123,21 +100,20 @@ def _single(measured: ArmDifferences) -> str:
     )
     if not count:
         return f"{head}."
-    named = [f"{c.arm} on {c.setting} {_numbers(c)}" for c in (better + worse)[:_NAMED]]
+    named = [f"{c.arm} on {c.where} {_numbers(c)}" for c in (better + worse)[:_NAMED]]
     more = f"; and {count - len(named)} more" if count > len(named) else ""
     return f"{head}, {len(better)} better and {len(worse)} worse: {'; '.join(named)}{more}."
 
 
-def _resolution(measured: ArmDifferences) -> str:
-    """How small an effect these numbers could have shown."""
-    differences = [c.difference for c in _with_vanilla(measured.pooled) if c.difference.count > 1]
+def _resolution(scope: Scope) -> str:
+    """How wide the intervals are."""
+    differences = [c.difference for c in scope.against.values() if c.difference.count > 1]
     if not differences:
         return ""
     widths = [f"{(d.high - d.low) / 2:.3f}" for d in differences]
     return (
-        f"The 95 % intervals of the differences to {VANILLA} {_ALL} reach "
-        f"{' to '.join(dict.fromkeys((min(widths), max(widths))))} to either side: an effect much "
-        "smaller than that would not be seen here."
+        f"The 95 % intervals of the differences to {VANILLA} on {scope.name} reach "
+        f"{' to '.join(dict.fromkeys((min(widths), max(widths))))} to either side."
     )
 
 
@@ -145,11 +121,11 @@ def _signed_ranks(measured: ArmDifferences) -> str:
     """That the signed-rank test cannot reject with few pairs."""
     counts = {c.difference.count for c in measured.single.values()}
     least = 2.0 ** (1 - max(counts, default=0))
-    if not LEVEL < least <= 1:
+    if not ERROR < least <= 1:
         return ""
     return (
         f"With at most {plural(max(counts), 'pair')} in a single setting the signed-rank test cannot "
-        f"give a p below {least:.4g} there, so the t test decides. It assumes nearly normal "
-        "differences, the interval does not; where only one of them speaks, nothing is called "
-        "significant."
+        f"give a p below {least:.4g} there, so the t test decides. It and its interval assume nearly "
+        "normal differences: from few skewed ones, as near the end of a metric's range, they say too "
+        "much."
     )

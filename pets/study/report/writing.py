@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bridges.errors import BadInput
 from bridges.storage.files import new_folder, write_text
@@ -13,14 +14,18 @@ from pets.inside import plots
 from pets.study.cells.arms import CONTROL
 from pets.study.report import pictures, rendering
 from pets.study.report.analysis_figures import analysis_figures
-from pets.study.report.curves import ABOUT, learning_curves
+from pets.study.report.analysis_table import analysis_table
+from pets.study.report.answer import answer
+from pets.study.report.curves import ABOUT, learning_curves, losses
 from pets.study.report.document import Block, Document, Paragraph, Picture, Pictures, Points, Section
-from pets.study.report.effects import cost_picture, forests, score_by_shots, sensitivity
+from pets.study.report.effects import control_forest, cost_picture, forest
 from pets.study.report.overview import IN_EVERY_REPORT, compared, failures, what_was_run
 from pets.study.report.runs import Runs, read_runs
-from pets.study.report.tables import HOW_TO_READ, main_table, pooled_table, times_table
-from pets.study.report.verdict import headline, points
-from pets.study.statistics.arm_differences import compare_arms
+from pets.study.report.scopes import Scope, scopes
+from pets.study.report.sweeps import score_by_shots, sensitivity
+from pets.study.report.tables import HOW_TO_READ, arms_table, main_table, pooled_table, times_table
+from pets.study.report.verdict import points
+from pets.study.statistics.arm_differences import ArmDifferences, compare_arms
 
 _PICTURE = re.compile(r"\d\d-[a-z0-9-]*\.(svg|png)")
 PAGE_FILE, TEXT_FILE, PICTURES_FOLDER = "report.html", "report.md", "report-figures"
@@ -70,35 +75,49 @@ def write_report(folder: Path, out: Path | None = None) -> tuple[Path, Path]:
 def make_document(runs: Runs) -> Document:
     """The whole report of one comparison."""
     measured = compare_arms(runs.done, runs.arms(CONTROL))
-    tables = [main_table(runs, measured, task, shots) for task, shots in runs.settings]
-    how = Paragraph(HOW_TO_READ)
-    times, said = times_table(runs), points(runs, measured)
+    found = scopes(runs, measured)
+    said, times = points(found, measured), times_table(runs)
     sections = [
         Section("answer", "What is significant, and what is not", [Points(said)] if said else []),
         Section(
-            "pooled",
-            "All settings together",
-            [Pictures(forests(runs, measured)), how, pooled_table(runs, measured)]
-            if measured.pooled
-            else [],
+            "tables", "Every setting, against vanilla and every control", _tables(runs, measured, found)
         ),
-        Section("tables", "Scores and differences by task", [how, *tables]),
-        _drawn(
-            "cost", "Cost against accuracy", cost_picture(runs, measured), *([times] if times else [])
-        ),
+        _drawn("cost", "Time and memory", cost_picture(runs, found), *([times] if times else [])),
         _drawn("strength", "Sensitivity to the strength", sensitivity(runs)),
         _drawn("shots", "Score by the number of shots", score_by_shots(runs)),
-        _drawn("curves", "Learning curves", learning_curves(runs), before=ABOUT),
-        _drawn("analyses", "Inside the model", analysis_figures(runs.analysis)),
+        _drawn("curves", "Learning curves", learning_curves(runs), losses(runs), before=ABOUT),
+        _inside(runs.analysis),
         failures(runs),
         what_was_run(runs),
     ]
+    pictures = forest(found, measured)
     return Document(
         f"Comparison {runs.name}",
-        headline(measured),
+        [answer(scope) for scope in found],
         compared(runs),
+        [arms_table(found), *([Pictures(pictures)] if pictures else [])],
         [section for section in sections if section is not None and section.blocks],
     )
+
+
+def _tables(runs: Runs, measured: ArmDifferences, found: Sequence[Scope]) -> list[Block]:
+    blocks: list[Block] = [Paragraph(HOW_TO_READ)]
+    if drawn := control_forest(found):
+        blocks.append(Pictures(drawn))
+    blocks += [pooled_table(runs, measured, scope) for scope in found if scope.pooled]
+    return blocks + [main_table(runs, measured, task, shots) for task, shots in runs.settings]
+
+
+def _inside(records: Sequence[dict[str, Any]]) -> Section | None:
+    """Pictures of one task, number of shots and PET; the numbers of all."""
+    if not records:
+        return None
+    about = (
+        "The pictures are of the first task, number of shots and PET that were looked into; the table "
+        "has all."
+    )
+    drawn = analysis_figures(records, first_only=True)
+    return _drawn("analyses", "Inside the model", drawn, analysis_table(records), before=about)
 
 
 def _drawn(

@@ -137,10 +137,10 @@ def _words(where: str, column: str, names: Sequence[str], words: Mapping[str, st
                 f"{shown(column)}, are {order}; nearest is {shown(near)}"
             )
     for name in names:
-        if name not in words and not all(part.isalpha() for part in re.split(r"[ '-]", name)):
+        if name not in words and (not any(map(str.isalpha, name)) or "," in name):
             raise BadInput(
                 f"{where}, column {shown(column)}: the class {shown(name)} is no word that a model "
                 f"could answer with; give one for each of the classes {order}, in this order: "
                 "--label-words WORD WORD ..., or [words] in a task file"
             )
-    return [words.get(name, name) for name in names]
+    return [words.get(name, name.replace("_", " ").strip()) for name in names]

@@ -27,6 +27,9 @@ REPORTED = ("test", "validation", "dev")
 _log = logging.getLogger(__name__)
 
 
+IN_BOTH = "train rows whose text is reported too"
+
+
 class OwnTask(Task):
     """A task whose examples are rows of a table: a file, a folder, a dataset of the hub.
 
@@ -86,9 +89,12 @@ class OwnTask(Task):
             examples, scored = tuple(kept), tuple(aside)
         if settings != said:
             _log.info("task %s: %s", task.name, guess.described(settings))
+        data = TaskData(task, examples, scored)
+        if both := len(examples) - len(data.apart.train):
+            left_out[IN_BOTH] += both
         if left_out:
             _log.warning("task %s: rows that are left out: %s", task.name, _counted(left_out))
-        return TaskData(task, examples, scored, dict(left_out))
+        return replace(data.apart, left_out=dict(left_out))
 
     def _settled(self, settings: OwnSettings, train: Table) -> OwnTask:
         task = OwnTask(settings)

@@ -92,6 +92,7 @@ def test_a_row_for_each_cell_with_all_its_tries(whole: Path) -> None:
         assert [t["restart"] for t in row["tries"]] == [0, 1]
         weights = [None, None] if row["arm"] == "vanilla" else [0.5, 5.0]
         assert [t["strength"] for t in row["tries"]] == weights
+        assert [t["weight"] for t in row["tries"]] == weights
         assert [[entry["step"] for entry in t["curves"]] for t in row["tries"]] == [[0, 2, 4]] * 2
         assert (row["fit"] is not None) == (row["arm"] == "brownian")
         assert "seconds" not in json.dumps(row)
@@ -125,7 +126,7 @@ def test_restarts_are_the_same_for_every_arm(run: Compare, tmp_path: Path) -> No
     """A cost without effect gives vanilla's row, try by try."""
     run(tmp_path / "runs", arms=("none",), seeds=(42,))
     nothing, vanilla = rows_of(tmp_path / "runs")
-    strip = ("strength", "running_cost", "curves")
+    strip = ("strength", "weight", "running_cost", "curves")
     for one, two in zip(nothing["tries"], vanilla["tries"], strict=True):
         assert {k: v for k, v in one.items() if k not in strip} == {
             k: v for k, v in two.items() if k not in strip
@@ -144,6 +145,8 @@ def test_step_times_and_a_look_into_the_model_are_beside_the_table(whole: Path) 
     assert set(times["step_times"]["lora"]) == {"vanilla", "brownian", "brownian@random-map"}
     assert times["step_times"]["lora"]["vanilla"]["ratio"] == 1
     assert times["environment"]["device"] == "cpu"
+    memory = {arm: entry["memory"] for arm, entry in times["step_times"]["lora"].items()}
+    assert 0 < memory["vanilla"] < memory["brownian"] == memory["brownian@random-map"]
     records = json.loads((whole / "analysis.json").read_text())
     assert [(r["pet"], r["arm"]) for r in records] == [
         (None, "frozen"),

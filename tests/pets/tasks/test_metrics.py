@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bridges.errors import BadInput
 from pets import tasks
 from pets.tasks.base import GENERATION
-from pets.tasks.metrics import BY_KIND, METRICS, check_metric, score
+from pets.tasks.metrics import BY_KIND, METRICS, RANGES, check_metric, score
 
 LABELS = [0, 0, 0, 1, 1, 1, 1, 1]
 PREDICTIONS = [0, 0, 1, 1, 1, 1, 1, 0]  # one class-0 and one class-1 example are wrong
@@ -47,6 +47,15 @@ def test_always_accuracy_and_the_task_s_metric(pairs: list[tuple[int, int]], nam
 
 def test_constant_predictions_score_zero_matthews() -> None:
     assert score(tasks.get("cola"), [1] * 8, LABELS)["matthews"] == 0
+
+
+def test_every_metric_reaches_the_ends_of_its_range_and_no_further() -> None:
+    """Right and wrong throughout; macro-F1 and accuracy are then 0, Matthews is -1."""
+    for name, metric in METRICS.items():
+        if name in ("accuracy", "matthews", "f1_macro"):  # those of classes
+            labels = [0, 1, 1, 0]
+            assert (metric(labels, [1, 0, 0, 1]), metric(labels, labels)) == RANGES[name]
+        assert name in RANGES
 
 
 def test_lengths_must_match() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,11 @@ from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny import tiny_bert, tiny_model
 from torch import Tensor
-from transformers import BertForMaskedLM, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
 
 import pets
 from bridges import BadInput
-from pets.tuning.models import load_pet, load_plm
+from pets.tuning.models import HowLoaded, load_outline, load_pet, load_plm
 
 
 @pytest.fixture
@@ -74,30 +76,46 @@ def test_missing_head_weights_are_named(
     assert "bert.encoder" not in message
 
 
-def test_a_causal_model_is_taken_only_when_asked_for(
-    tmp_path: Path, llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    folder = save(llama, tokenizer, tmp_path / "llama")
-    with pytest.raises(BadInput, match=r"\(llama\) has no masked-LM head"):
-        load_plm(str(folder))
-    plm, _ = load_plm(str(folder), any_lm=True)
-    assert torch.equal(plm(input_ids=IDS).logits, llama(input_ids=IDS).logits)
+HEADS = ("BertForMaskedLM", "LlamaForCausalLM", "T5ForConditionalGeneration", "BertLMHeadModel")
 
 
-def test_an_encoder_decoder_is_taken_only_when_asked_for(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+@pytest.mark.parametrize("name", [*HEADS, "BertForSequenceClassification"])
+def test_a_model_is_loaded_as_what_it_was_saved_as(
+    name: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    plm = tiny_model("t5")
-    folder = save(plm, tokenizer, tmp_path / "t5")
-    with pytest.raises(BadInput, match=r"\(t5\) has no masked-LM head"):
-        load_plm(str(folder))
-    inputs = {"input_ids": IDS, "decoder_input_ids": IDS}
-    loaded, _ = load_plm(str(folder), any_lm=True)
+    kind = re.match("Bert|Llama|T5", name)
+    assert kind is not None
+    options = {"is_decoder": True} if name == "BertLMHeadModel" else {}
+    plm = tiny_model(kind[0].lower(), head=name.removeprefix(kind[0]), **options)
+    folder = save(plm, tokenizer, tmp_path / "plm")
+    loaded, _ = load_plm(str(folder))
+    assert type(loaded).__name__ == name
+    inputs = {"input_ids": IDS, **({"decoder_input_ids": IDS} if kind[0] == "T5" else {})}
     assert torch.equal(loaded(**inputs).logits, plm(**inputs).logits)
+    assert type(load_outline(str(folder))[0]).__name__ == name
 
 
-def test_any_language_model_still_prefers_the_masked_head(saved: Path) -> None:
-    assert isinstance(load_plm(str(saved), any_lm=True)[0], BertForMaskedLM)
+def test_a_config_that_names_no_class_gets_the_first_that_there_is(saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    del config["architectures"]
+    (saved / "config.json").write_text(json.dumps(config))
+    assert isinstance(load_plm(str(saved))[0], BertForMaskedLM)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_are_kept_in_the_dtype_that_is_asked_for(dtype: str, saved: Path) -> None:
+    plm, _ = load_plm(str(saved), HowLoaded(dtype))
+    assert {p.dtype for p in plm.parameters()} == {getattr(torch, dtype)}
+
+
+def test_another_way_to_keep_them_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput, match="unknown dtype 'int8'"):
+        HowLoaded("int8")
+    with pytest.raises(BadInput, match="unknown quantize '2bit'"):
+        HowLoaded(quantize="2bit")
+    monkeypatch.setattr("pets.tuning.models.find_spec", lambda name: None)
+    with pytest.raises(BadInput, match="needs bitsandbytes, which is not installed"):
+        HowLoaded(quantize="4bit").options()
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "no/such-model", "nosuch"])

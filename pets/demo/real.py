@@ -29,7 +29,7 @@ DTYPE_FILE = "dtype"
 MAX_LENGTH = 48
 REPORTED = 40  # texts of each area
 FITTING = {"max_tokens": 6000, "max_length": 48, "batch_size": 16, "held_out": 32}
-TUNING = {
+TUNING: dict[str, Any] = {
     "shots": 16,
     "max_steps": 24,
     "batch_size": 8,

@@ -43,4 +43,5 @@ def test_a_page_written_anew_has_the_new_outputs_and_nothing_else_changed() -> N
 
 
 def test_what_is_masked_is_numbers_alone() -> None:
-    assert masked("took 12.5 s, -3e-05 of torch 2.13.0+cpu") == "took 0 s, 0 of torch 0"
+    assert masked("took 12.5 s, -3e-05 of torch 2.13.0+cpu") == "took 0, 0 of torch 0"
+    assert masked("1 h 20 min or 95 s of 3 seeds") == "0 or 0 of 0 seeds"

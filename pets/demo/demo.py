@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +52,15 @@ class Docstrings(Task):
 
     def load(self, folder: str | os.PathLike[str] | None = None) -> TaskData:
         train, reported = docstrings.areas()
-        return TaskData(
-            self,
-            tuple(Example(_start(text), label) for text, label in train),
-            tuple(Example(_start(text), label) for text, label in reported),
+        return TaskData(self, self._examples(train), self._examples(reported))
+
+    def _examples(self, pool: list[tuple[str, int]]) -> tuple[Example, ...]:
+        names, known = list(docstrings.AREAS), {label.name: k for k, label in enumerate(self.labels)}
+        return tuple(
+            Example(" ".join(text.split()[:TEXT_WORDS]), known[names[place]])
+            for text, place in pool
+            if names[place] in known
         )
-
-
-def _start(text: str) -> str:
-    return " ".join(text.split()[:TEXT_WORDS])
 
 
 def run(folder: Path, seeds: int) -> dict[str, list[float]]:
@@ -70,14 +72,29 @@ def run(folder: Path, seeds: int) -> dict[str, list[float]]:
         BadInput: if matplotlib is missing, or the folder holds runs with other settings, or anything
             that is not of a demo.
     """
+    with place(folder):
+        return _run(folder, seeds)
+
+
+@contextmanager
+def place(folder: Path, also: Collection[str] = ()) -> Iterator[None]:
+    """The folder for one demo alone; nothing in it is lost that is not of a demo.
+
+    Args:
+        folder: new, or of an earlier demo.
+        also: what is written there beside costs, runs, table and picture.
+
+    Raises:
+        BadInput: as `run`.
+    """
     plots.require()
     table = folder / TABLE_FILE
     is_ours = table.is_file() and HEADING.encode() in table.read_bytes()
     check_replaceable(table, is_ours, "table of a demo")
     if not is_ours:  # the picture beside a table of ours is ours too: earlier versions did not mark it
         plots.check_picture(folder / PICTURE_FILE)
-    with claimed(folder, "another demo", (COSTS_FOLDER, RUNS_FOLDER, TABLE_FILE, PICTURE_FILE)):
-        return _run(folder, seeds)
+    with claimed(folder, "another demo", (COSTS_FOLDER, RUNS_FOLDER, TABLE_FILE, PICTURE_FILE, *also)):
+        yield
 
 
 def _run(folder: Path, seeds: int) -> dict[str, list[float]]:
@@ -89,16 +106,9 @@ def _run(folder: Path, seeds: int) -> dict[str, list[float]]:
     for text in BRIDGES:
         name = bridges.parse(text).registered_name or text
         click.echo(f"2. fitting the latent map for the {name} bridge")
-        costs[name] = _fitted(plm, tokenizer, text, folder / COSTS_FOLDER / name)
-    accuracies: dict[str, list[float]] = {}
-    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
-        for arm, cost in costs.items():
-            click.echo(f"3. tuning LoRA, {arm}, seed {seed}")
-            settings = TuneSettings(seed=seed, weight=WEIGHT, max_length=MAX_LENGTH, **TUNING)  # type: ignore[arg-type]
-            result = tune(
-                plm, tokenizer, data, settings, folder / RUNS_FOLDER / f"{arm}-{seed}", cost=cost
-            )
-            accuracies.setdefault(arm, []).append(result["reported"]["accuracy"])
+        costs[name] = fitted(plm, tokenizer, text, folder / COSTS_FOLDER / name, FITTING)
+    how = {"weight": WEIGHT, "max_length": MAX_LENGTH, **TUNING}
+    accuracies = tuned(plm, tokenizer, data, costs, folder, seeds, how)
     table = markdown_table(accuracies, "vanilla", "accuracy")
     write_text(folder / TABLE_FILE, table + "\n")
     picture = folder / PICTURE_FILE
@@ -114,7 +124,26 @@ def _run(folder: Path, seeds: int) -> dict[str, list[float]]:
     return accuracies
 
 
-def _fitted(plm: PreTrainedModel, tokenizer: Any, bridge: str, folder: Path) -> RunningCost:
+def fitted(
+    plm: PreTrainedModel,
+    tokenizer: Any,
+    bridge: str,
+    folder: Path,
+    fitting: Mapping[str, Any],
+    **options: Any,
+) -> RunningCost:
+    """The cost in the folder, fitted on the docstrings if it is not there yet.
+
+    Args:
+        plm, tokenizer: whose states it reads.
+        bridge: as in `bridges.parse`.
+        folder: of this cost.
+        fitting: arguments of `RunningCost.fit`.
+        **options: of `RunningCost.for_model`.
+
+    Raises:
+        BadInput: if a cost is there that was fitted otherwise.
+    """
     process = bridges.parse(bridge)
     if folder.exists():
         cost = RunningCost.from_pretrained(folder)
@@ -123,14 +152,43 @@ def _fitted(plm: PreTrainedModel, tokenizer: Any, bridge: str, folder: Path) -> 
         if (
             type(cost.bridge) is not type(process)
             or cost.bridge.hyperparameters != process.hyperparameters
-            or not FITTING.items() <= settings.items()
+            or not fitting.items() <= settings.items()
         ):
             raise bridges.BadInput(f"{folder} was fitted with other settings: choose another --out")
         return cost
-    cost = RunningCost.for_model(plm, process)
-    cost.fit(plm, tokenizer, docstrings.corpus(), **FITTING)
+    cost = RunningCost.for_model(plm, process, **options)
+    cost.fit(plm, tokenizer, docstrings.corpus(), **fitting)
     cost.save_pretrained(folder)
     return cost
+
+
+def tuned(
+    plm: PreTrainedModel,
+    tokenizer: Any,
+    data: TaskData,
+    costs: Mapping[str, RunningCost | None],
+    folder: Path,
+    seeds: int,
+    how: Mapping[str, Any],
+) -> dict[str, list[float]]:
+    """The accuracies by arm, of runs that are gone on with where they are.
+
+    Args:
+        plm, tokenizer, data: of all runs.
+        costs: of each arm.
+        folder: of the demo.
+        seeds: how many.
+        how: fields of `TuneSettings`.
+    """
+    accuracies: dict[str, list[float]] = {}
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+        for arm, cost in costs.items():
+            click.echo(f"3. tuning LoRA, {arm}, seed {seed}")
+            run = folder / RUNS_FOLDER / f"{arm}-{seed}"
+            said = {k: v for k, v in how.items() if cost is not None or k != "adapt"}  # of a lens
+            result = tune(plm, tokenizer, data, TuneSettings(seed=seed, **said), run, cost=cost)
+            accuracies.setdefault(arm, []).append(result["reported"]["accuracy"])
+    return accuracies
 
 
 def _panels(

@@ -31,14 +31,17 @@ class Panel:
 
     Attributes:
         title: above the panel.
-        bridge: whose mean and two-sigma tube are drawn.
+        bridge: whose mean is drawn, and its two-sigma tube.
         progress: label word -> [n, L+1], each trajectory's component along its own end point. Under
             the bridge it is normal with mean m(t) and variance s2(t).
+        ends: instead, where two labels' end points lie on the line between them, along which
+            ``progress`` then is; the bridge's mean to either is drawn, without a tube.
     """
 
     title: str
     bridge: GaussianBridge
     progress: dict[str, Tensor]
+    ends: tuple[float, float] | None = None
 
 
 def make_panel(
@@ -78,8 +81,41 @@ def make_panel(
     return Panel(f"{title}\nrunning cost {seen.cost:.3f}", cost.bridge, found)
 
 
-def plot_trajectories(path: str | os.PathLike[str], panels: Sequence[Sequence[Panel]]) -> None:
+def between_labels(
+    title: str, bridge: GaussianBridge, seen: trajectories.Seen, frozen: Tensor, words: Sequence[str]
+) -> Panel:
+    """Each example's latent trajectory along the line between two labels' end points, by label word.
+
+    The first label's end point is at -1, the second's at 1. What the trajectories of both labels have in
+    common says nothing about the label and is taken off: the frozen model's mean, layer by layer.
+
+    Args:
+        title: what the panel shows.
+        bridge: which the trajectories should follow.
+        seen: of a model, plain or with a PET.
+        frozen: [L+1, d], the mean over the labels of the plain model's mean latent state.
+        words: the two label words.
+    """
+    line = (seen.ends[1] - seen.ends[0]) / 2
+    along = ((seen.latent - frozen[:, None]) @ line / line.square().sum()).T  # [N, L+1]
+    progress = {word: along[seen.labels == k] for k, word in enumerate(words)}
+    return Panel(title, bridge, progress, (-1.0, 1.0))
+
+
+def plot_trajectories(
+    path: str | os.PathLike[str],
+    panels: Sequence[Sequence[Panel]],
+    *,
+    token: str = "[MASK]",
+    axis: str = "progress towards the label's end point",
+) -> None:
     """Draw a grid of panels into a PNG file.
+
+    Args:
+        path: of the file; what is there is replaced.
+        panels: row by row.
+        token: whose trajectories they are.
+        axis: what their components say.
 
     Raises:
         BadInput: if matplotlib is not installed.
@@ -95,13 +131,14 @@ def plot_trajectories(path: str | os.PathLike[str], panels: Sequence[Sequence[Pa
         layout="constrained",
     )
     for line, row in zip(axes, panels, strict=True):
-        for axis, panel in zip(line, row, strict=True):
-            _draw(axis, panel)
-        line[0].set_ylabel("progress towards the label's end point")
-    for axis in axes[-1]:
-        axis.set_xlabel("depth t  (0: start, 1: label)")
+        for place, panel in zip(line, row, strict=True):
+            _draw(place, panel)
+        line[0].set_ylabel(axis)
+    for place in axes[-1]:
+        place.set_xlabel("depth t  (0: start, 1: label)")
     figure.suptitle(
-        "Latent trajectories of [MASK] through the layers: thin lines single examples, thick ones means"
+        f"Latent trajectories of {token} through the layers: "
+        "thin lines single examples, thick ones means"
     )
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
@@ -131,9 +168,12 @@ def save_picture(figure: Any, path: Path, dpi: int) -> None:
 def _draw(axis: Any, panel: Panel) -> None:
     smooth = torch.linspace(0, 1, 201, dtype=torch.float64)
     mean, variance = panel.bridge.marginal(smooth)
-    spread = 2 * variance.sqrt()
-    axis.fill_between(smooth, mean - spread, mean + spread, color="0.9", label="bridge, mean ± 2 sd")
-    axis.plot(smooth, mean, color="0.35", linestyle="--", linewidth=1.2, label="bridge, mean")
+    if panel.ends is None:
+        spread = 2 * variance.sqrt()
+        axis.fill_between(smooth, mean - spread, mean + spread, color="0.9", label="bridge, mean ± 2 sd")
+    for end in panel.ends or (1.0,):
+        name = "_" if end < 0 else "bridge, mean"  # one of two is named in the legend
+        axis.plot(smooth, end * mean, color="0.35", linestyle="--", linewidth=1.2, label=name)
     for k, (word, progress) in enumerate(panel.progress.items()):
         times = layer_times(progress.shape[1])
         color = f"C{k}"

@@ -140,6 +140,7 @@ def tune(
             "examples": {name: len(rows) for name, rows in loop.rows.items()},
             "truncated": loop.truncated,
             "shared_texts": shared,
+            "left_out": dict(data.left_out),
             "trainable_parameters": sum(p.numel() for p in loop.parameters),
             "curves": loop.curves,
         }

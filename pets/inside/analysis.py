@@ -81,11 +81,13 @@ def analyse(
     if asking.verbalizer is None:
         raise BadInput(f"task {task.name} has no classes, so there is nothing to tell apart inside")
     rows, _ = asking.encode(examples, room(model, max_length, mask_first=protocol.mask_first))
+    mode = model.training
     classifier = asking.on(model)
     try:
         seen = trajectories.see_through(classifier, cost, rows)
     finally:
         classifier.remove()
+        model.train(mode)
     return {
         "labels": list(task.words),
         "times": layer_times(len(seen.states)).tolist(),

@@ -88,18 +88,20 @@ def see(
         pad_id: the tokenizer's `pad_token_id`.
         mask_first: whether the prompts are encoded so.
     """
+    mode = model.training
     classifier = PromptClassifier(model, verbalizer, mask_first=mask_first, pad_id=pad_id)
     try:
         return see_through(classifier, cost, rows)
     finally:
         classifier.remove()
+        model.train(mode)
 
 
 def see_through(classifier: Answering, cost: RunningCost, rows: Rows) -> Seen:
     """One forward pass over the prompts, with the cost plugged in as it is when a PET is tuned.
 
     So a soft prompt, a prefix or a changed layer counts here as it does there: nothing else knows how
-    positions and masks change with a PET. The model is left as it was.
+    positions and masks change with a PET. Its mode is left as it was.
 
     Args:
         classifier: whose answers are classes.

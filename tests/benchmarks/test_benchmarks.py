@@ -142,7 +142,7 @@ def test_generation_is_scored_word_for_word() -> None:
 @needs_shared("models", "stories260K")
 def test_generation_makes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = str(shared("models", "stories260K"))
-    plm, _ = load_plm(name, any_lm=True)
+    plm, _ = load_plm(name)
     bridges.RunningCost.for_model(plm).save_pretrained(tmp_path / "brownian")
     monkeypatch.setattr(generation, "RESULTS", tmp_path)
     monkeypatch.setattr(generation, "REPORTED", 3)

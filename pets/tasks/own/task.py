@@ -104,7 +104,10 @@ class OwnTask(Task):
             return task
         column = LabelColumn.of(train, str(settings.label))
         later = self.later_words
-        labels = classes(train.where, column, settings.words if later is None else None)
+        words, count = (settings.words, None) if later is None else (None, len(later))
+        if count == 1:
+            count = len(later[0].split(","))  # "bad,so,good"
+        labels = classes(train.where, column, words, count)
         task.labels = tuple(labels)
         return task if later is None else task.with_words(later)
 

@@ -259,6 +259,15 @@ def test_among_the_labels_alone(family: str) -> None:
     torch.testing.assert_close(output.logits.exp().sum(1), torch.ones(4))
 
 
+def test_a_causal_classifier_pads_with_the_token_by_which_it_tells_the_end() -> None:
+    plm = tiny_model("gpt2", head="ForSequenceClassification", num_labels=2)
+    plm.config.pad_token_id = 7
+    asking, classifier = answering(CLASSIFIER, Asked(), plm)  # the tokenizer's is 0
+    rows, _ = asking.encode(OF_CLASSES, 40)
+    each = torch.cat([classifier(**classifier.collate([row])).logits for row in rows])
+    torch.testing.assert_close(classifier(**classifier.collate(rows)).logits, each)
+
+
 def test_a_classifier_reads_columns_as_a_text_or_a_pair() -> None:
     plm = model_of(CLASSIFIER, type_vocab_size=2)
     asking, classifier = answering(CLASSIFIER, Asked(), plm)

@@ -104,10 +104,11 @@ class OwnTask(Task):
             return task
         column = LabelColumn.of(train, str(settings.label))
         later = self.later_words
-        words, count = (settings.words, None) if later is None else (None, len(later))
-        if count == 1:
-            count = len(later[0].split(","))  # "bad,so,good"
-        labels = classes(train.where, column, words, count)
+        if later is None:
+            labels = classes(train.where, column, settings.words)
+        else:
+            listed_in_one = later[0].split(",") if len(later) == 1 else later  # "bad,so,good"
+            labels = classes(train.where, column, None, len(listed_in_one))
         task.labels = tuple(labels)
         return task if later is None else task.with_words(later)
 

@@ -94,8 +94,8 @@ def _registered(name: str) -> str:
         near = known[difflib.get_close_matches(key[:_LONGEST], known, n=1, cutoff=0.0)[0]]
         names = ", ".join(available())
         raise BadInput(
-            f"task {errors.shown(name)} is unknown; expected one of {names}, or of your own {tables.FORMS}, or "
-            f"a task file, .toml or .yaml; nearest is {near!r}"
+            f"task {errors.shown(name)} is unknown; expected one of {names}, or of your own "
+            f"{tables.FORMS}, or a task file, .toml or .yaml; nearest is {near!r}"
         )
     return known[key]
 

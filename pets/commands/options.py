@@ -92,7 +92,8 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(DTYPES),
             default=DTYPES[0],
             show_default=True,
-            help="Of the frozen weights; a PET is trained in float32.",
+            help="Of the frozen weights, and of copies of these that are trained, such as a "
+            "classifier's head; a PET's own weights are float32.",
         ),
     ):
         command = option(command)

@@ -20,7 +20,7 @@ class HeadClassifier(Answering):
     Args:
         model: with a head of C classes, plain or with a PET.
         verbalizer: words of the labels, at which a running cost's trajectories end.
-        pad_id: the tokenizer's padding token.
+        pad_id: the tokenizer's padding token, for a model whose config has none.
 
     Raises:
         BadInput: if the model has another number of classes.
@@ -37,10 +37,10 @@ class HeadClassifier(Answering):
                 f"{len(verbalizer)} ({', '.join(verbalizer.labels)}): give a model for these, or a "
                 "language model, which says the label words"
             )
-        self.pad_id = pad_id
+        # By it the heads of causal models tell where a text ends; without one they refuse batches.
         if plm.config.pad_token_id is None:
-            # Without one the heads of causal models refuse batches; it tells them where a text ends.
             plm.config.pad_token_id = pad_id
+        self.pad_id = int(plm.config.pad_token_id)
 
     def collate(self, rows: Rows) -> dict[str, Tensor]:
         """ "input_ids", "attention_mask" and, of pairs, "token_type_ids" [B, S], and "labels" [B]."""

@@ -8,8 +8,10 @@ import torch
 from peft import PromptLearningConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import GenerationConfig
 
 from bridges.model.positions import IGNORED
+from bridges.model.spec import pretrained_model
 from pets.tasks.answering import PromptOutput, Rows, WordAnswering
 from pets.tasks.classifier import padded_labels
 from pets.tasks.families import ENCODER_DECODER
@@ -84,16 +86,25 @@ class Writer(WordAnswering):
             inputs = {k: v.flip(1) for k, v in self.collate_inputs([p[::-1] for p in before]).items()}
             said = inputs["input_ids"]
         end = self.end
-        generate: Any = self.model.generate
-        written = generate(
-            **self.on_device(inputs),
-            max_new_tokens=self.answer_tokens,
-            do_sample=False,
-            num_beams=1,
-            pad_token_id=self.pad_id if end is None else end,
-            eos_token_id=end,
-            synced_gpus=self.in_step,
+        plm: Any = pretrained_model(self.model)
+        # Without the least lengths, penalties and forced tokens that a model may come with.
+        own, plm.generation_config = (
+            plm.generation_config,
+            GenerationConfig(decoder_start_token_id=self._start),
         )
+        try:
+            generate: Any = self.model.generate
+            written = generate(
+                **self.on_device(inputs),
+                max_new_tokens=self.answer_tokens,
+                do_sample=False,
+                num_beams=1,
+                pad_token_id=self.pad_id if end is None else end,
+                eos_token_id=end,
+                synced_gpus=self.in_step,
+            )
+        finally:
+            plm.generation_config = own
         return written[:, said.shape[1] :]
 
     def _by_whole_forwards(self, rows: Rows) -> list[list[int]]:

@@ -155,17 +155,24 @@ class Written:
         Args:
             examples: of the task.
             limit: tokens a prompt may have, its answer included.
-            answer_tokens: how long an answer of the task's own is at most.
+            answer_tokens: how long an answer of the task's own, or one that is written, is at most.
 
         Raises:
-            BadInput: if a column is not there, or the words and the answer alone leave no room.
+            BadInput: if a column is not there, an answer is longer than the limit, or the words and the
+                answer alone leave no room.
         """
         values = [self._values(example) for example in examples]
         self.encoder.ids([text for each in values for text in self._texts(each)])
         rows, truncated = [], 0
         for example, value in zip(examples, values, strict=True):
             answers = self.answers(example)
-            longest = max((len(ids) for ids in answers), default=answer_tokens)
+            longest = max([answer_tokens, *map(len, answers)])
+            if answers and longest > limit:
+                raise BadInput(
+                    f"task {self.task.name}: an answer may have {longest} tokens and a prompt with its "
+                    f"answer {limit}, in the example that begins {shown(one_line(example.text, 60))}: "
+                    "give a larger max_length, or leave such examples out"
+                )
             room = limit - (longest if self.family in (MASKED, CAUSAL) else 0)
             if self._length(value) > room:
                 value, truncated = self._cut(value, room), truncated + 1

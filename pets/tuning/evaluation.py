@@ -132,7 +132,7 @@ def check_tokens(rows: Rows, model: nn.Module) -> None:
         BadInput: if it has fewer word embeddings than its tokenizer has tokens.
     """
     known = len(pretrained_model(model).get_input_embeddings().weight)
-    most = max(max(*row.input_ids, *(t for a in row.answers for t in a)) for row, _ in rows)
+    most = max(t for row, _ in rows for ids in (row.input_ids, *row.answers) for t in ids)
     if most >= known:
         raise BadInput(
             f"a text has token {most}, and the model knows 0 to {known - 1}: its tokenizer is another "

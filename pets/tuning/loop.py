@@ -79,6 +79,15 @@ class TuningLoop:
         if not named:
             raise BadInput(f"PET {settings.pet!r} has no trainable parameter on this model")
         self.named = dict(named)
+        if coarse := sorted({str(p.dtype).removeprefix("torch.") for _, p in named if p.itemsize < 4}):
+            which = next(name for name, p in named if p.itemsize < 4)
+            logger.warning(
+                "PET %s: some of what is trained is kept in %s, %s say, where small steps are lost in "
+                "rounding: compare with --dtype float32",
+                settings.pet,
+                " and ".join(coarse),
+                which,
+            )
         self.processes.adopt(self.named.values())
         # By the shape: biases and layer norms are the vectors.
         groups: list[dict[str, Any]] = [

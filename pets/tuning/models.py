@@ -148,6 +148,10 @@ def load_plm(
             name,
             ", ".join(code),
         )
+    if auto is AutoModelForSequenceClassification and model.config.pad_token_id is None:
+        # Causal ones cannot be asked in batches without; no text has the end of the sequence in it.
+        known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        model.config.pad_token_id = next(token for token in known if token is not None)
     missing = sorted(info["missing_keys"])
     if missing:
         logger.warning(

@@ -64,7 +64,9 @@ def _written(table: Table, name: str, index: int, cell: Any, named: Sequence[str
     )
 
 
-def classes(where: str, column: LabelColumn, words: Mapping[str, str] | None) -> list[Label]:
+def classes(
+    where: str, column: LabelColumn, words: Mapping[str, str] | None, count: int | None = None
+) -> list[Label]:
     """The classes of a train set in their order, with the words that stand for them.
 
     The order is that of the column's own names, of numbers by value, else of the alphabet.
@@ -73,12 +75,14 @@ def classes(where: str, column: LabelColumn, words: Mapping[str, str] | None) ->
         where: what messages call the table.
         column: of the train set.
         words: by class; where there is none a class's name is its word. None: they come later.
+        count: how many come later; -1 is a class where they are as many as with it, of -1, 0 and 1 say.
 
     Raises:
         BadInput: these are no classes, or one has no word.
     """
     found = set(column.values) - {MISSING}
-    if NONE in found and _is_none(found - {NONE}, column.named) and NONE not in (words or ()):
+    told = NONE in (words or ()) or (column.named is None and count == len(found))
+    if NONE in found and _is_none(found - {NONE}, column.named) and not told:
         found.discard(NONE)
     names = [n for n in column.named if n in found] if column.named else _ordered(found)
     if column.named and len(names) < len(column.named):

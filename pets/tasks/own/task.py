@@ -104,7 +104,11 @@ class OwnTask(Task):
             return task
         column = LabelColumn.of(train, str(settings.label))
         later = self.later_words
-        labels = classes(train.where, column, settings.words if later is None else None)
+        if later is None:
+            labels = classes(train.where, column, settings.words)
+        else:
+            listed_in_one = later[0].split(",") if len(later) == 1 else later  # "bad,so,good"
+            labels = classes(train.where, column, None, len(listed_in_one))
         task.labels = tuple(labels)
         return task if later is None else task.with_words(later)
 

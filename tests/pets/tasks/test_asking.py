@@ -205,6 +205,40 @@ def test_what_is_written_is_the_likeliest_token_after_token(pet: str | None, roo
         assert text == TOKENIZER.decode(words, skip_special_tokens=True).strip()
 
 
+@pytest.mark.parametrize("family", [CAUSAL, ENCODER_DECODER])
+def test_habits_of_generation_that_a_model_comes_with_are_no_part_of_what_is_written(
+    family: str,
+) -> None:
+    plm = model_of(family)
+    asking, classifier = answering(family, Asked(GENERATION), plm)
+    rows, _ = asking.encode(OF_TEXTS, 40)
+    plain = classifier.write(rows)
+    plm.generation_config.min_new_tokens = 4
+    plm.generation_config.repetition_penalty = own = 100.0
+    plm.generation_config.suppress_tokens = list(range(5, 40))
+    assert classifier.write(rows) == plain
+    assert plm.generation_config.repetition_penalty == own
+
+
+def test_what_is_written_has_room_behind_the_longest_prompt() -> None:
+    plm = tiny_model("gpt2", initializer_range=0.3)  # with 64 positions
+    long = [example("red house " * 40, 0, answers=("moon",))]
+    task = Asked(GENERATION, answer_tokens=30)
+    asking, classifier = answering(CAUSAL, task, plm)
+    rows, cut = asking.encode(long, 64)
+    assert cut == 1
+    assert rows[0][0].mask_position + task.answer_tokens == 64
+    assert len(classifier.write(rows)) == 1
+
+
+@pytest.mark.parametrize("family", [CAUSAL, ENCODER_DECODER])
+def test_an_answer_that_is_longer_than_a_prompt_may_be_is_refused_by_its_length(family: str) -> None:
+    asking, _ = answering(family, Asked(GENERATION))
+    long = [example("the film", 0, answers=("moon " * 50,))]
+    with pytest.raises(BadInput, match=r"51 tokens.*answer 40.*'the film'.*max_length"):
+        asking.encode(long, 40)
+
+
 def greedy(plm: Any, family: str, text: str) -> str:
     answer: list[int] = []
     while len(answer) < 4:
@@ -226,6 +260,15 @@ def test_among_the_labels_alone(family: str) -> None:
     output = among(**batch)
     torch.testing.assert_close(output.logits, whole.log_softmax(1))
     torch.testing.assert_close(output.logits.exp().sum(1), torch.ones(4))
+
+
+def test_a_causal_classifier_pads_with_the_token_by_which_it_tells_the_end() -> None:
+    plm = tiny_model("gpt2", head="ForSequenceClassification", num_labels=2)
+    plm.config.pad_token_id = 7
+    asking, classifier = answering(CLASSIFIER, Asked(), plm)  # the tokenizer's is 0
+    rows, _ = asking.encode(OF_CLASSES, 40)
+    each = torch.cat([classifier(**classifier.collate([row])).logits for row in rows])
+    torch.testing.assert_close(classifier(**classifier.collate(rows)).logits, each)
 
 
 def test_a_classifier_reads_columns_as_a_text_or_a_pair() -> None:

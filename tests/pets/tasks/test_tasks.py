@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,9 @@ def test_a_task_whose_metric_there_is_not_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="unknown metric 'f1-macro'; did you mean 'f1_macro'"):
         tune(tiny_bert(), tiny_tokenizer(), Odd().load(), TuneSettings(shots=4), tmp_path / "run")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_module_of_the_room_takes_no_name_that_the_room_uses() -> None:
+    importlib.import_module("pets.tasks.shown")  # as `task show --model` does
+    with pytest.raises(BadInput, match="nearest is 'rte'"):
+        tasks.parse("nope")

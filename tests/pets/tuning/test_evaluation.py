@@ -15,7 +15,7 @@ from bridges import BadInput
 from pets.tasks import prompts
 from pets.tasks.asking import Asking
 from pets.tasks.base import TaskData
-from pets.tuning.evaluation import score
+from pets.tuning.evaluation import check_tokens, score
 from pets.tuning.tune import tune
 from tests.pets.tuning.test_tuning import DATA, SETTINGS, TASK, model
 
@@ -55,6 +55,15 @@ def test_scoring_refuses_what_is_no_pet(tmp_path: Path) -> None:
     asking = Asking(plm, prompts.Encoder(tiny_tokenizer()), TASK)
     with pytest.raises(BadInput, match="holds no PET"):
         score(plm, asking, DATA.reported, tmp_path, 40)
+
+
+def test_a_text_of_one_token_is_one_that_the_model_knows() -> None:
+    plm = model()
+    check_tokens([(prompts.Row([5], 0), 0)], plm)
+    with pytest.raises(BadInput, match="token 5000"):
+        check_tokens([(prompts.Row([5], 0), 0), (prompts.Row([5000], 0), 0)], plm)
+    with pytest.raises(BadInput, match="token 5000"):
+        check_tokens([(prompts.Row([5], 0, ((6,), (5000,))), 0)], plm)
 
 
 def test_a_restart_is_another_start_on_the_same_split(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import pytest
 import torch
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny import tiny_bert, tiny_model
+from tiny import tiny_bert, tiny_model, tiny_tokenizer
 from torch import Tensor
 from transformers import BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
 
 import pets
-from bridges import BadInput
+from bridges import BadInput, ModelSpec
 from pets.tuning.models import HowLoaded, load_outline, load_pet, load_plm
 
 
@@ -93,6 +93,21 @@ def test_a_model_is_loaded_as_what_it_was_saved_as(
     inputs = {"input_ids": IDS, **({"decoder_input_ids": IDS} if kind[0] == "T5" else {})}
     assert torch.equal(loaded(**inputs).logits, plm(**inputs).logits)
     assert type(load_outline(str(folder))[0]).__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("pad", "end", "used"), [("[PAD]", "[SEP]", 0), (None, "[SEP]", 3), (None, None, 0)]
+)
+def test_a_causal_classifier_without_a_padding_token_can_be_asked(
+    pad: str | None, end: str | None, used: int, tmp_path: Path
+) -> None:
+    plm = tiny_model("gpt2", head="ForSequenceClassification", num_labels=2)
+    plm.config.pad_token_id = None
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token, tokenizer.eos_token = pad, end
+    loaded, _ = load_plm(str(save(plm, tokenizer, tmp_path / "plm")))
+    assert loaded.config.pad_token_id == used
+    assert ModelSpec.of(loaded).hidden_size == 32
 
 
 def test_a_config_that_names_no_class_gets_the_first_that_there_is(saved: Path) -> None:

@@ -34,7 +34,7 @@ from pets.tuning import tune as tuning_module
 from pets.tuning.loop import TuningLoop
 from pets.tuning.models import load_pet
 from pets.tuning.settings import TuneSettings
-from pets.tuning.tune import tune
+from pets.tuning.tune import prepared, tune
 
 pytestmark = pytest.mark.slow
 
@@ -725,3 +725,21 @@ def test_a_weight_that_overflows_ends_the_run_with_advice(tmp_path: Path) -> Non
 
 if __name__ == "__main__":
     slow_run(sys.argv[1])
+
+
+@pytest.mark.parametrize(
+    ("pet", "dtype", "told"),
+    [
+        ("ln_tuning", torch.bfloat16, True),
+        ("lora", torch.bfloat16, False),
+        ("ln_tuning", torch.float32, False),
+    ],
+)
+def test_what_is_trained_in_half_precision_is_said(
+    pet: str, dtype: torch.dtype, told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"target_modules": ["LayerNorm"]} if pet == "ln_tuning" else {}
+    settings = dataclasses.replace(SETTINGS, pet=pet, pet_options=options, max_steps=1)
+    with prepared(model().to(dtype), tiny_tokenizer(), DATA, settings):
+        pass
+    assert ("kept in bfloat16" in caplog.text) == told

@@ -103,6 +103,24 @@ def test_minus_one_is_a_class_where_words_or_texts_say_so(tmp_path: Path) -> Non
         load(tmp_path, labelled(-1, 1))
 
 
+@pytest.mark.parametrize("words", [("bad", "so", "good"), ("bad,so,good",)])
+def test_minus_one_is_a_class_where_words_are_as_many_as_with_it(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    path = own_tasks.write_jsonl(tmp_path / "mine.jsonl", labelled(-1, 0, 1))
+    task = OwnTask(OwnSettings("mine", str(path), template="{text} {mask}", label="label"))
+    data = task.with_words(words).load()
+    assert [(label.name, label.word) for label in data.task.labels] == [
+        ("-1", "bad"),
+        ("0", "so"),
+        ("1", "good"),
+    ]
+    assert data.left_out == {}
+    of_two = task.with_words(("bad", "good")).load()
+    assert [label.name for label in of_two.task.labels] == ["0", "1"]
+    assert of_two.left_out["label -1"] > 0
+
+
 def test_words_are_named_counted_or_the_classes_own(tmp_path: Path) -> None:
     data = load(tmp_path, labelled("no", "not_yes"), words={"not_yes": "yes,sure"})
     assert data.task.verbalizer == {"no": ["no"], "not_yes": ["yes", "sure"]}

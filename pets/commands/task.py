@@ -77,7 +77,9 @@ def show(
     """
     chosen = tasks.parse(name)
     if template is not None or chat:
-        chosen = chosen.with_template(chosen.template if template is None else template, chat=chat)
+        chosen = chosen.with_template(
+            chosen.template if template is None else template, chat=chat or chosen.chat
+        )
     if label_words:
         chosen = chosen.with_words(label_words)
     loaded = chosen.load(data)

@@ -71,6 +71,11 @@ class Asking:
                 "a masked language model does not write texts: give a causal one or an encoder-decoder, "
                 "or a task with classes or choices"
             )
+        if task.kind == GENERATION and among_labels:
+            raise BadInput(
+                f"loss='labels': task {task.name} has texts for answers and no labels to choose among; "
+                "take loss='vocabulary'"
+            )
         if task.template is not None and protocol != OURS:
             raise BadInput(
                 f"protocol={protocol.name!r} has a layout of its own for masked language models: leave "

@@ -162,6 +162,8 @@ class Task(ABC):
         told: dict[str, Any] = {"name": self.name, "labels": labels, "metric": self.metric}
         if self.kind != CLASSES:
             told["kind"] = self.kind
+        if self.kind == GENERATION:
+            told["answer_tokens"] = self.answer_tokens
         if self.template is not None:
             told |= {"template": self.template, "chat": self.chat}
         return told

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bridges.errors import BadInput, one_line, shown
 from pets.tasks.base import CLASSES, GENERATION, Example, Task
+from pets.tasks.cutting import cut, least_length
 from pets.tasks.families import CAUSAL, CLASSIFIER, ENCODER_DECODER, MASKED
 from pets.tasks.label_words import after_space, in_place, word_tokens
 from pets.tasks.prompts import Encoder, Row, inner_ids, plain_token_ids
 from pets.tasks.shell import Shell, chat_turns, special_tokens
 from pets.tasks.templates import Template
 
+_log = logging.getLogger(__name__)
 _SENTINEL = "<extra_id_0>"
-_KEPT = ("question",)  # a column that is never cut
-_WORD = re.compile(r"\S+\s*")
 
 
 class Written:
@@ -163,10 +163,11 @@ class Written:
         """
         values = [self._values(example) for example in examples]
         self.encoder.ids([text for each in values for text in self._texts(each)])
-        rows, truncated = [], 0
+        rows, truncated, beyond = [], 0, 0
         for example, value in zip(examples, values, strict=True):
             answers = self.answers(example)
             longest = max([answer_tokens, *map(len, answers)])
+            beyond += self.task.kind == GENERATION and longest > answer_tokens
             if answers and longest > limit:
                 raise BadInput(
                     f"task {self.task.name}: an answer may have {longest} tokens and a prompt with its "
@@ -177,6 +178,15 @@ class Written:
             if self._length(value) > room:
                 value, truncated = self._cut(value, room), truncated + 1
             rows.append((self._row(value, answers, example), example.label))
+        if beyond:
+            _log.warning(
+                "task %s: %d of %d answers have more than the %d tokens that are written at most: give "
+                "the task more answer_tokens",
+                self.task.name,
+                beyond,
+                len(examples),
+                answer_tokens,
+            )
         self.encoder.warn(truncated, len(examples), limit)
         return rows, truncated
 
@@ -238,46 +248,16 @@ class Written:
         ids = [*shell.before, *one]
         return Row([*ids, *self._place, *two, *shell.after], len(ids), answers, example.answers)
 
-    # Cutting
-
     def _cut(self, values: dict[str, str], room: int) -> dict[str, str]:
-        """The longest columns shortened until all fits."""
-        free = [name for name in values if name not in _KEPT]
-        lengths = {name: len(self.encoder.ids([values[name]])[0]) for name in free}
-        cap = max(lengths.values(), default=0)
-        least = self._length({**values, **dict.fromkeys(free, "")})
-        while cap > 1 and least + sum(min(cap, n) for n in lengths.values()) > room:
-            cap -= 1
-        while cap > 0:
-            cut = {
-                name: self._shortened(text, cap) if lengths.get(name, 0) > cap else text
-                for name, text in values.items()
-            }
-            if self._length(cut) <= room:
-                return cut
-            cap -= 1
-        first = one_line(next(iter(values.values())), 60)
+        shorter = cut(values, room, self._length, self.encoder)
+        if shorter is not None:
+            return shorter
+        first, least = one_line(next(iter(values.values())), 60), least_length(values, self._length)
         raise BadInput(
             f"task {self.task.name}: the template's words and columns that are never cut need {least} "
             f"of the {room} tokens that there are beside the answer, in the example that begins "
             f"{shown(first)}: give a larger max_length or a shorter template"
         )
-
-    def _shortened(self, text: str, count: int) -> str:
-        """The beginning of a text with at most so many tokens, in whole words where one fits."""
-        words = _WORD.findall(text)
-        pieces = words if self._fits(words[0], count) else list(text)
-        low, high = 0, len(pieces)
-        while low + 1 < high:
-            middle = (low + high) // 2
-            if self._fits("".join(pieces[:middle]), count):
-                low = middle
-            else:
-                high = middle
-        return "".join(pieces[:low]).rstrip()
-
-    def _fits(self, text: str, count: int) -> bool:
-        return len(plain_token_ids(self.tokenizer, [text])[0]) <= count
 
 
 def closed(answers: tuple[tuple[int, ...], ...], end: int | None) -> tuple[tuple[int, ...], ...]:

@@ -10,8 +10,6 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-from peft import PeftConfig, PromptTuningConfig, get_peft_model
 from transformers import PreTrainedModel
 
 from bridges import BadInput, ModelSpec, RunningCost
@@ -19,21 +17,13 @@ from bridges.fitting.refusals import has_lens
 from bridges.model.identity import model_identity, own_code
 from bridges.storage.files import new_folder, versions
 from bridges.storage.source import FIT, source_digest
-from pets import methods
-from pets.plug.regularize import Regularizer, regularize
-from pets.tasks import prompts, splits
-from pets.tasks.answering import Answering
-from pets.tasks.asking import Asking
-from pets.tasks.base import Task, TaskData
-from pets.tasks.metrics import check_metric
+from pets.tasks import prompts
+from pets.tasks.base import TaskData
 from pets.tasks.protocol import OURS, Protocol
 from pets.tasks.shared_texts import warn_of_shared_texts
-from pets.tuning.evaluation import check_tokens, room
-from pets.tuning.loop import TuningLoop
-from pets.tuning.models import unload, untouched
+from pets.tuning.preparing import prepared
 from pets.tuning.run_folder import RunFolder
-from pets.tuning.settings import AMONG_LABELS, CAME_LATER, TuneSettings
-from pets.tuning.sharding import shard
+from pets.tuning.settings import CAME_LATER, TuneSettings
 from pets.tuning.workers import Processes, joined
 
 logger = logging.getLogger(__name__)
@@ -165,93 +155,14 @@ def _alone(run: RunFolder, processes: Processes) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def prepared(
-    plm: PreTrainedModel,
-    tokenizer: Any,
-    data: TaskData,
-    settings: TuneSettings,
-    *,
-    cost: RunningCost | None = None,
-    encoder: prompts.Encoder | None = None,
-    processes: Processes | None = None,
-) -> Iterator[TuningLoop]:
-    """The loop of a run before its first step, with everything on the model; arguments as `tune`.
-
-    ``processes`` are those that share it, their weights where they are in step; none by default.
-
-    ``plm`` and the global generator are left as they were.
-    """
-    check_metric(data.task)
-    asking = ask(plm, encoder or prompts.Encoder(tokenizer), data.task, settings)
-    if settings.shots is None:
-        train, dev = splits.hold_out(data.train, data.task, settings.seed)
-    else:
-        train, dev = splits.few_shot(data.train, data.task, settings.shots, settings.seed)
-    config = methods.get(settings.pet, model=plm, **settings.pet_options)
-    parts = {"train": train, "dev": dev, **({"reported": data.reported} if data.reported else {})}
-    devices = [plm.device] if plm.device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices),
-        _classifier(plm, config, settings, asking, cost) as (classifier, plugged),
-    ):
-        if isinstance(config, PromptTuningConfig):
-            first = (tokenizer.mask_token_id, tokenizer.eos_token_id, asking.pad_id)
-            methods.init_prompt(classifier.model, next(k for k in first if k is not None))
-        limit = room(classifier.model, settings.max_length, mask_first=settings.conventions.mask_first)
-        encoded = {name: asking.encode(part, limit) for name, part in parts.items()}
-        for rows, _ in encoded.values():
-            check_tokens(rows, plm)
-        processes = processes or joined()
-        if processes.in_step:
-            classifier.in_step = True
-            shard(classifier.model, processes)
-        yield TuningLoop(classifier, encoded, data, settings, processes, plugged=plugged, cost=cost)
-
-
-def ask(plm: PreTrainedModel, encoder: prompts.Encoder, task: Task, settings: TuneSettings) -> Asking:
-    """How the settings put a task to a model."""
-    among_labels = settings.loss == AMONG_LABELS
-    return Asking(plm, encoder, task, settings.conventions, among_labels=among_labels)
-
-
-@contextlib.contextmanager
-def _classifier(
-    plm: PreTrainedModel,
-    config: PeftConfig,
-    settings: TuneSettings,
-    asking: Asking,
-    cost: RunningCost | None,
-) -> Iterator[tuple[Answering, Regularizer | None]]:
-    """The PET on the model, the narrowed head and the cost; all taken off again at the end.
-
-    The global generator is seeded for the PET's initial weights: the caller restores it.
-    """
-    torch.manual_seed(settings.run_seed)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(untouched(plm))
-        try:
-            model = get_peft_model(plm, config)
-        except (BadInput, MemoryError):
-            raise
-        except Exception as error:  # each method of peft has its own for what it lacks
-            told = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise BadInput(f"PET {settings.pet!r} on {type(plm).__name__}: {told}") from error
-        stack.callback(unload, model)
-        classifier = asking.on(model).to(plm.device)
-        stack.callback(classifier.remove)
-        plugged = None if cost is None else regularize(classifier, cost, settings.weight)
-        if plugged is not None:
-            stack.enter_context(plugged)
-        yield classifier, plugged
-
-
 def data_sha256(data: TaskData, task: str = "", protocol: Protocol = OURS) -> str:
     """Of a task's texts, as they are read, and classes, and of what is said of the task."""
     digest = hashlib.sha256(task.encode())
     for part in (data.train, data.reported):
         for example in part:
             answers = "".join(f"\t{answer}" for answer in (*example.choices, *example.answers))
+            if data.task.template is not None:  # words may stand in one column or the next
+                digest.update(repr(example.fields).encode())
             digest.update(f"{example.label}\t{protocol.text(example)}{answers}\n".encode())
         digest.update(b"\0")
     return digest.hexdigest()

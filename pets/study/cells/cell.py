@@ -26,9 +26,10 @@ from pets.study.cells.grid import Cell
 from pets.study.cells.rows import Row, Try
 from pets.tasks.shared_texts import shared_texts
 from pets.tuning.evaluation import score
+from pets.tuning.preparing import ask
 from pets.tuning.run_folder import PET_FOLDER
 from pets.tuning.tune import MADE_BY as TUNING
-from pets.tuning.tune import ask, tune
+from pets.tuning.tune import tune
 
 MADE_BY = (*TUNING, "pets/study/cells")
 """The folders whose code a cell's row depends on."""

@@ -21,7 +21,8 @@ from pets.tasks.base import CLASSES, TaskData
 from pets.tasks.shared_texts import warn_of_shared_texts
 from pets.tuning.loop import TuningLoop
 from pets.tuning.models import HowLoaded
-from pets.tuning.tune import ask, data_sha256, prepared
+from pets.tuning.preparing import ask, prepared
+from pets.tuning.tune import data_sha256
 
 COSTS_FOLDER = "costs"
 _SLIGHT = 1e-6  # a weight

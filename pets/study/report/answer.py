@@ -113,6 +113,8 @@ def _bound(scope: Scope, told: Sequence[ArmDifference]) -> str:
     most = max(c.simultaneous[1] for c in told if c.family)
     kinds = dict.fromkeys(_KINDS[scope.kinds[c.arm]] for c in told)
     arms = told[0].arm if len(told) == 1 else f"any of the {len(told)} {listed(list(kinds))}"
+    if not _spread(told):
+        return f"{arms} has no bound, as all pairs differ alike ({_pairs(_fullest(told))})."
     held = "95 %" if len(told) == 1 else "95 %, all of them at once"
     return f"{arms} is at most {signed(most)} {scope.metric} ({held}; {_pairs(_fullest(told))})."
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bridges.errors import BadInput, check_flags, check_name, check_seeds, is_number, listed, shown
+from bridges.errors import (
+    BadInput,
+    check_counts,
+    check_flags,
+    check_name,
+    check_seeds,
+    is_number,
+    listed,
+    shown,
+)
 from pets.tasks.base import CHOICE, CLASSES, GENERATION, KINDS
 from pets.tasks.metrics import BY_KIND
 from pets.tasks.templates import Template
@@ -27,6 +36,7 @@ class OwnSettings:
         words: of kind "classes" the words of each class, by its name; "good,great" is two.
         choices: a column with a list of choices, or a column for each.
         answers: the columns with accepted answers; the first answer is trained on.
+        answer_tokens: of kind "generation" how long a written answer is at most.
         metric: the main one; None for the first of its kind, see `pets.tasks.metrics.BY_KIND`.
         train, reported: names of the source's splits, or files. None: "train", and "test" where it has
             labels, or "validation"; where there is none to report a share of train is set aside.
@@ -45,6 +55,7 @@ class OwnSettings:
     words: Mapping[str, str] = field(default_factory=dict)
     choices: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    answer_tokens: int = 32
     metric: str | None = None
     train: str | None = None
     reported: str | None = None
@@ -67,6 +78,7 @@ class OwnSettings:
             Template.parse(self.template)
         check_flags(chat=self.chat)
         check_seeds(seed=self.seed)
+        check_counts(answer_tokens=self.answer_tokens)
         if not is_number(self.share) or not 0 < self.share < 1:
             raise BadInput(f"share {shown(self.share)} is out of range; expected 0 < share < 1")
         if self.kind is None:

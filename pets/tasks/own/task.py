@@ -45,6 +45,7 @@ class OwnTask(Task):
         self.settings = settings
         self.name, self.template, self.chat = settings.name, settings.template, settings.chat
         self.kind = settings.kind or CLASSES
+        self.answer_tokens = settings.answer_tokens
         self.metric = settings.metric or BY_KIND[self.kind][0]
         self.later_words: tuple[str, ...] | None = None  # one for each class, in class order
 

@@ -20,7 +20,7 @@ from pets.tasks.own.task import TRAIN, OwnTask
 
 TASK_FILES = (".toml", ".yaml", ".yml")
 _COLUMNS = ("template", "label", "choices", "answers")
-KEYS = ("name", "kind", "source", *_COLUMNS, "chat", "words", "metric", "splits")
+KEYS = ("name", "kind", "source", *_COLUMNS, "chat", "words", "answer_tokens", "metric", "splits")
 SPLITS = ("train", "reported", "share", "seed")
 """What a task file says, and its part ``splits``; see `OwnSettings`."""
 
@@ -95,7 +95,7 @@ def _value(key: str, value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise BadInput(f"words {shown(value)}: expected a word for each class, as in 0 = 'bad'")
         return {_class(name): _word(name, word) for name, word in value.items()}
-    if key in ("share", "seed", "chat"):
+    if key in ("share", "seed", "chat", "answer_tokens"):
         return value  # `OwnSettings` checks them
     if not isinstance(value, str) or not value.strip():
         raise BadInput(f"{key} {shown(value)}: expected a text")
@@ -181,6 +181,7 @@ def _written(settings: OwnSettings, doubts: Sequence[str], table: Table, splits:
         lines.append(f"choices = {_list(settings.choices)}  # a column of lists, or a column for each")
     if settings.answers:
         lines.append(f"answers = {_list(settings.answers)}  # the first answer is trained on")
+        lines.append(f"answer_tokens = {settings.answer_tokens}  # of a written answer, at most")
     if settings.label is not None:
         what = "which choice is right" if kind == CHOICE else "the classes"
         lines.append(f"label = {_quoted(settings.label)}  # {what}")

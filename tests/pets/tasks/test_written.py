@@ -183,3 +183,14 @@ def test_one_long_word_is_cut_inside() -> None:
     ((row, _),), cut = asked.encode([example(text="x" * 200)], 20)
     assert cut == 1
     assert len(row.input_ids) == 20
+
+
+def test_answers_that_cannot_be_written_whole_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = tiny_tokenizer()
+    asked = Written(Encoder(tokenizer), Asked("{text} {answer}", kind=GENERATION, labels=()), CAUSAL, 3)
+    wholes = [
+        Example(text, 0, fields=(("text", text),), answers=(text,))
+        for text in ("dog", "red house", "a quick dog and a bird")
+    ]
+    asked.encode(wholes, 30, 3)
+    assert "1 of 3 answers have more than the 3 tokens" in caplog.text

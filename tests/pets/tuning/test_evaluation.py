@@ -14,9 +14,9 @@ import pets
 from bridges import BadInput
 from pets.tasks import prompts
 from pets.tasks.asking import Asking
-from pets.tasks.base import TaskData
+from pets.tasks.base import Example, TaskData
 from pets.tuning.evaluation import check_tokens, score
-from pets.tuning.tune import tune
+from pets.tuning.tune import data_sha256, tune
 from tests.pets.tuning.test_tuning import DATA, SETTINGS, TASK, model
 
 
@@ -89,3 +89,13 @@ def test_an_encoder_splits_no_text_twice(monkeypatch: pytest.MonkeyPatch) -> Non
     assert encoder.encode(texts, 20) == prompts.encode(tiny_tokenizer(), texts, 20)
     assert encoder.encode([*texts, "a cat"], 4).truncated == 4
     assert asked == [2, 3, 1]
+
+
+def test_words_in_another_column_are_other_data() -> None:
+    def of(one: str, two: str) -> str:
+        task = TASK.with_template("{one} and {two}: {mask}")
+        row = Example(f"{one} {two}", 0, fields=(("one", one), ("two", two)))
+        return data_sha256(TaskData(task, (row,), ()))
+
+    assert of("good film", "dog") != of("good", "film dog")
+    assert of("good film", "dog") == of("good film", "dog")

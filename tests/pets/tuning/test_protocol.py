@@ -20,8 +20,9 @@ from pets.tasks.base import Example, TaskData
 from pets.tasks.glue import SST2
 from pets.tasks.protocol import OURS, PROTOCOLS, PUBLISHED
 from pets.tuning.evaluation import score
+from pets.tuning.preparing import prepared
 from pets.tuning.settings import CAME_LATER, TuneSettings
-from pets.tuning.tune import data_sha256, prepared, tune
+from pets.tuning.tune import data_sha256, tune
 
 WORDS = ("film", "book", "story", "dog", "cat", "bird")
 TASK = SST2(["bad", "good"])

@@ -20,9 +20,10 @@ from pets.tasks.base import Example, TaskData
 from pets.tasks.glue import SST2
 from pets.tuning import loop as loop_module
 from pets.tuning.loop import TuningLoop
+from pets.tuning.preparing import prepared
 from pets.tuning.ratio import weight_of
 from pets.tuning.settings import TuneSettings
-from pets.tuning.tune import prepared, tune
+from pets.tuning.tune import tune
 
 WORDS = ("film", "book", "story", "dog", "cat", "bird")
 TRAIN = tuple(

@@ -17,9 +17,10 @@ from pets.regularizers import Objective
 from pets.tasks.base import Example, TaskData
 from pets.tasks.glue import SST2
 from pets.tuning.loop import TuningLoop
+from pets.tuning.preparing import prepared
 from pets.tuning.schedule import SCHEDULES, share
 from pets.tuning.settings import TuneSettings
-from pets.tuning.tune import prepared, tune
+from pets.tuning.tune import tune
 
 WORDS = ("film", "book", "story", "dog", "cat", "bird")
 TRAIN = tuple(Example(f"{w} was {e}", k) for w in WORDS for k, e in enumerate(("poor", "fine")))

@@ -33,8 +33,9 @@ from pets.tasks.verbalizer import Verbalizer
 from pets.tuning import tune as tuning_module
 from pets.tuning.loop import TuningLoop
 from pets.tuning.models import load_pet
+from pets.tuning.preparing import prepared
 from pets.tuning.settings import TuneSettings
-from pets.tuning.tune import prepared, tune
+from pets.tuning.tune import tune
 
 pytestmark = pytest.mark.slow
 

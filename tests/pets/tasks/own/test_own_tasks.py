@@ -378,3 +378,21 @@ def test_a_template_names_columns_that_are_there(tmp_path: Path) -> None:
 def test_settings_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         OwnSettings(**{"name": "mine", "source": "a.csv", **settings})
+
+
+# Answers in words
+
+
+def test_how_long_an_answer_may_be_is_said_and_is_part_of_what_a_run_is(tmp_path: Path) -> None:
+    source = own_tasks.generation_jsonl(tmp_path)
+    (tmp_path / "t.toml").write_text(
+        f'kind = "generation"\nsource = "{source.name}"\nanswers = "answer"\n'
+        'template = "{question} {answer}"\nanswer_tokens = 5\n'
+    )
+    task = tasks.parse(str(tmp_path / "t.toml"))
+    assert task.answer_tokens == task.load().task.answer_tokens == 5
+    assert task.identity["answer_tokens"] == 5
+    text = (tmp_path / "t.toml").read_text()
+    (tmp_path / "t.toml").write_text(text.replace("= 5", "= 0"))
+    with pytest.raises(BadInput, match="answer_tokens=0"):
+        tasks.parse(str(tmp_path / "t.toml"))

@@ -386,7 +386,7 @@ def test_settings_that_do_not_go_together(settings: dict[str, Any], message: str
 def test_how_long_an_answer_may_be_is_said_and_is_part_of_what_a_run_is(tmp_path: Path) -> None:
     source = own_tasks.generation_jsonl(tmp_path)
     (tmp_path / "t.toml").write_text(
-        f'kind = "generation"\nsource = "{source.name}"\nanswers = "answer"\n'
+        f'kind = "generation"\nsource = "{source.name}"\nanswers = "answers"\n'
         'template = "{question} {answer}"\nanswer_tokens = 5\n'
     )
     task = tasks.parse(str(tmp_path / "t.toml"))

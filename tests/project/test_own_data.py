@@ -25,7 +25,9 @@ def test_the_page_says_what_its_commands_say(tmp_path: Path, monkeypatch: pytest
     words = demo.Docstrings().load().task.words
     tiny_lm(tmp_path / "tiny-lm", docstrings.corpus(), words, settings=hurried)
     (tmp_path / "page").mkdir()
-    found = run_page(PAGE, tmp_path / "page", {"MODEL": str(tmp_path / "tiny-lm")})
+    short = PAGE.replace("--steps 100", "--steps 4").replace("--eval-every 25", "--eval-every 2")
+    assert short.count("--steps 4") == 3
+    found = run_page(short, tmp_path / "page", {"MODEL": str(tmp_path / "tiny-lm")})
     for (command, said), now in zip(commands(PAGE), found, strict=True):
         assert masked(now) == masked(said), command
 

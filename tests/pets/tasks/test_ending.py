@@ -10,7 +10,7 @@ import pytest
 import torch
 from label_tokenizers import made
 from own_tasks import write_jsonl
-from shared_files import shared
+from shared_files import needs_shared, shared
 from tiny import tiny_model
 
 from pets.tasks import OwnSettings, OwnTask
@@ -36,6 +36,7 @@ def test_it_is_the_end_of_the_sequence_unless_the_head_does_not_know_it(
     assert end_token(plm.to("meta"), tokenizer) == 2
 
 
+@needs_shared("models", "stories260K")
 def test_a_real_model_that_never_saw_the_end_learns_to_answer(tmp_path: Path) -> None:
     """stories260K ends no document; its answers end with a line."""
     plm, tokenizer = load_plm(str(shared("models", "stories260K")))

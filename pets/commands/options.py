@@ -135,10 +135,7 @@ def asked(task: Task, template: str | None, chat: bool, label_words: Sequence[st
         BadInput: for a broken template, chat without a template, or words that do not fit.
     """
     if label_words:
-        words = list(label_words)
-        if len(words) == 1 and len(task.labels) > 1:
-            words = [word.strip() for word in words[0].split(",")]
-        task = task.with_words(words)
+        task = task.with_words(label_words)
     if template is not None:
         Template.parse(template)
         return task.with_template(template, chat=chat or task.chat)

@@ -90,7 +90,7 @@ def show(
     else:
         from pets.tasks.asking import Asking  # these import torch and transformers
         from pets.tasks.prompts import Encoder
-        from pets.tasks.shown import asked_by
+        from pets.tasks.rendered import asked_by
         from pets.tuning.models import load_outline
 
         plm, tokenizer = load_outline(model, trust_remote_code=trust_remote_code)

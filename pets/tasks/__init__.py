@@ -9,8 +9,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from bridges import errors
-from bridges.errors import BadInput
+from bridges.errors import BadInput, shown
 from bridges.registry import Info
 from pets.tasks.base import Example, Label, Task, TaskData, catalogue
 from pets.tasks.data import GlueTask
@@ -94,7 +93,7 @@ def _registered(name: str) -> str:
         near = known[difflib.get_close_matches(key[:_LONGEST], known, n=1, cutoff=0.0)[0]]
         names = ", ".join(available())
         raise BadInput(
-            f"task {errors.shown(name)} is unknown; expected one of {names}, or of your own "
+            f"task {shown(name)} is unknown; expected one of {names}, or of your own "
             f"{tables.FORMS}, or a task file, .toml or .yaml; nearest is {near!r}"
         )
     return known[key]

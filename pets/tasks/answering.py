@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from bridges.errors import BadInput
 from bridges.model.positions import IGNORED
 from bridges.model.spec import pretrained_model
+from pets.tasks import prompts
 from pets.tasks.families import CAUSAL, family_of
 from pets.tasks.prompts import Row
 from pets.tasks.verbalizer import Verbalizer
@@ -131,14 +131,11 @@ class WordAnswering(Answering):
 
     def collate_ids(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Token ids [B, S], padded on the right."""
-        length = max(map(len, rows))
-        return torch.tensor([[*row, *[self.pad_id] * (length - len(row))] for row in rows])
+        return prompts.padded(rows, self.pad_id)
 
     def collate_inputs(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        """Inputs of a model [B, S]: ids, and 1 where they are no padding."""
-        ids = self.collate_ids(rows)
-        lengths = torch.tensor([[len(row)] for row in rows])
-        return {"input_ids": ids, "attention_mask": (torch.arange(ids.shape[1]) < lengths).long()}
+        """Inputs of a model [B, S], see `pets.tasks.prompts.collate_inputs`."""
+        return prompts.collate_inputs(rows, self.pad_id)
 
     @property
     def decoder_start(self) -> list[int]:

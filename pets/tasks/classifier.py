@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from bridges.model.positions import IGNORED
 from pets.tasks import prompts
 from pets.tasks.answering import PromptOutput, Rows, WordAnswering
-from pets.tasks.families import ENCODER_DECODER
+from pets.tasks.families import CAUSAL, ENCODER_DECODER
 from pets.tasks.layout import MaskFirst
 from pets.tasks.verbalizer import Verbalizer
 
@@ -134,34 +134,27 @@ class WholeAnswers(WordAnswering):
         for row, label in rows:
             candidates = self._words or list(row.answers)
             right = self._label_of.index(label) if self._words else label
+            ids, here = row.input_ids, row.mask_position
             for k, answer in enumerate(candidates):
-                before, after = (
-                    row.input_ids[: row.mask_position],
-                    row.input_ids[row.mask_position + 1 :],
-                )
                 if decodes:
-                    inputs.append(row.input_ids)
+                    inputs.append(ids)
                     said.append([*start, *answer[:-1]])
                     place, length = len(start) - 1, len(said[-1])
                 else:
-                    filled = row.input_ids[row.mask_position :][:1] * len(answer)
-                    if self.family == "causal":
-                        filled = list(answer)
-                    inputs.append([*before, *filled, *after])
-                    place, length = len(before), len(inputs[-1])
+                    filled = answer if self.family == CAUSAL else [ids[here]] * len(answer)
+                    inputs.append([*ids[:here], *filled, *ids[here + 1 :]])
+                    place, length = here, len(inputs[-1])
                 own = [IGNORED] * length
                 own[place : place + len(answer)] = answer
                 tokens.append(own)
                 target = [IGNORED] * length
-                if k == right:
-                    target = own if not self._words else [IGNORED] * length
-                    if self._words:
-                        target[place] = label
-                targets.append(target)
+                if k == right and self._words:
+                    target[place] = label
+                targets.append(own if k == right and not self._words else target)
         batch = {
             **self.collate_inputs(inputs),
-            "answers": padded_labels(tokens),
-            "labels": padded_labels(targets),
+            "answers": prompts.padded(tokens, IGNORED),
+            "labels": prompts.padded(targets, IGNORED),
         }
         if decodes:
             batch["decoder_input_ids"] = self.collate_ids(said)
@@ -194,8 +187,3 @@ class WholeAnswers(WordAnswering):
         if self.among_labels:
             scores = scores.log_softmax(1)
         return PromptOutput(loss=F.nll_loss(scores, index), logits=scores)
-
-
-def padded_labels(rows: Sequence[Sequence[int]]) -> Tensor:
-    length = max(map(len, rows))
-    return torch.tensor([[*row, *[IGNORED] * (length - len(row))] for row in rows])

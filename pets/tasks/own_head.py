@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from bridges.errors import BadInput
 from bridges.model.spec import pretrained_model
 from pets.tasks.answering import Answering, PromptOutput, Rows
+from pets.tasks.prompts import collate_inputs, padded
 from pets.tasks.verbalizer import Verbalizer
 
 
@@ -44,20 +45,11 @@ class HeadClassifier(Answering):
 
     def collate(self, rows: Rows) -> dict[str, Tensor]:
         """ "input_ids", "attention_mask" and, of pairs, "token_type_ids" [B, S], and "labels" [B]."""
-        length = max(len(row.input_ids) for row, _ in rows)
-
-        def padded(values: list[Any], fill: int) -> Tensor:
-            return torch.tensor([[*each, *[fill] * (length - len(each))] for each in values])
-
-        batch = {
-            "input_ids": padded([row.input_ids for row, _ in rows], self.pad_id),
-            "attention_mask": padded([[1] * len(row.input_ids) for row, _ in rows], 0),
-            "labels": torch.tensor([label for _, label in rows]),
-        }
+        batch = collate_inputs([row.input_ids for row, _ in rows], self.pad_id)
+        batch["labels"] = torch.tensor([label for _, label in rows])
         if any(row.types for row, _ in rows):
-            batch["token_type_ids"] = padded(
-                [row.types or [0] * len(row.input_ids) for row, _ in rows], 0
-            )
+            types = [row.types or [0] * len(row.input_ids) for row, _ in rows]
+            batch["token_type_ids"] = padded(types, 0)
         return batch
 
     def forward(

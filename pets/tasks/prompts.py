@@ -138,6 +138,12 @@ def _warn(truncated: int, count: int, max_length: int) -> None:
     )
 
 
+def padded(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+    """Whole numbers [B, S]: rows with ``fill`` behind them to the length of the longest."""
+    length = max(map(len, rows))
+    return torch.tensor([[*row, *[fill] * (length - len(row))] for row in rows])
+
+
 def collate(rows: Sequence[tuple[Row, int]], pad_id: int) -> dict[str, torch.Tensor]:
     """A batch, padded on the right to its longest row.
 
@@ -149,15 +155,18 @@ def collate(rows: Sequence[tuple[Row, int]], pad_id: int) -> dict[str, torch.Ten
         int64 tensors "input_ids", "attention_mask" and "labels", [B, S] each. "labels" holds the class
         index at [MASK] and -100 everywhere else.
     """
-    length = max(len(row.input_ids) for row, _ in rows)
-    input_ids = torch.full((len(rows), length), pad_id)
-    attention_mask = torch.zeros_like(input_ids)
-    labels = torch.full_like(input_ids, IGNORED)
+    inputs = collate_inputs([row.input_ids for row, _ in rows], pad_id)
+    labels = torch.full_like(inputs["input_ids"], IGNORED)
     for index, (row, label) in enumerate(rows):
-        input_ids[index, : len(row.input_ids)] = torch.tensor(row.input_ids)
-        attention_mask[index, : len(row.input_ids)] = 1
         labels[index, row.mask_position] = label
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+    return {**inputs, "labels": labels}
+
+
+def collate_inputs(rows: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:
+    """Inputs of a model [B, S]: "input_ids", and "attention_mask", 1 where they are no padding."""
+    ids = padded(rows, pad_id)
+    lengths = torch.tensor([[len(row)] for row in rows])
+    return {"input_ids": ids, "attention_mask": (torch.arange(ids.shape[1]) < lengths).long()}
 
 
 def _shell(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

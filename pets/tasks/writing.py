@@ -13,8 +13,8 @@ from transformers import GenerationConfig
 from bridges.model.positions import IGNORED
 from bridges.model.spec import pretrained_model
 from pets.tasks.answering import PromptOutput, Rows, WordAnswering
-from pets.tasks.classifier import padded_labels
 from pets.tasks.families import ENCODER_DECODER
+from pets.tasks.prompts import padded
 
 
 class Writer(WordAnswering):
@@ -45,12 +45,12 @@ class Writer(WordAnswering):
             inputs = self.collate_inputs([row.input_ids for row, _ in rows])
             said = self.collate_ids([[*start, *answer[:-1]] for answer in answers])
             skip = [IGNORED] * (len(start) - 1)
-            labels = padded_labels([[*skip, *answer] for answer in answers])
+            labels = padded([[*skip, *answer] for answer in answers], IGNORED)
             return {**inputs, "decoder_input_ids": said, "labels": labels}
         before = [row.input_ids[: row.mask_position] for row, _ in rows]
         both = list(zip(before, answers, strict=True))
         inputs = self.collate_inputs([[*prompt, *answer] for prompt, answer in both])
-        labels = padded_labels([[*[IGNORED] * len(prompt), *answer] for prompt, answer in both])
+        labels = padded([[*[IGNORED] * len(prompt), *answer] for prompt, answer in both], IGNORED)
         return {**inputs, "labels": labels}
 
     def forward(

@@ -8,6 +8,7 @@ from typing import Any
 
 from bridges.errors import BadInput, listed, shown
 from pets.tasks.base import CHOICE, CLASSES, GENERATION
+from pets.tasks.own.labels import is_number
 from pets.tasks.own.settings import NEEDS, OwnSettings
 from pets.tasks.own.tables import Table
 from pets.tasks.templates import ANSWER, Template
@@ -166,16 +167,8 @@ class _Columns:
         return [
             name
             for name, cells in self.cells.items()
-            if cells and all(isinstance(c, str) for c in cells) and not all(map(_is_number, cells))
+            if cells and all(isinstance(c, str) for c in cells) and not all(map(is_number, cells))
         ]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _plain(text: str) -> str:

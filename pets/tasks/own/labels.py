@@ -107,7 +107,7 @@ def _ordered(found: set[str]) -> list[str]:
 def _check_number(where: str, column: LabelColumn, names: Sequence[str]) -> None:
     what = f"{where}, column {shown(column.name)}"
     advice = "for texts as answers write kind = 'generation' and answers = the column into a task file"
-    if len(names) > 2 and all(map(_is_number, names)) and not all(map(_WHOLE.fullmatch, names)):
+    if len(names) > 2 and all(map(is_number, names)) and not all(map(_WHOLE.fullmatch, names)):
         raise BadInput(
             f"{what} holds numbers such as {listed(names, 3)}, which are no classes: put them into "
             "classes first, low and high say"
@@ -123,7 +123,8 @@ def _check_number(where: str, column: LabelColumn, names: Sequence[str]) -> None
         raise BadInput(f"{what} has {there}, expected at least 2 classes{minus}")
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a text is written as a number."""
     try:
         float(text)
     except ValueError:

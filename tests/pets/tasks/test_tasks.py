@@ -176,6 +176,6 @@ def test_a_task_whose_metric_there_is_not_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_module_of_the_room_takes_no_name_that_the_room_uses() -> None:
-    importlib.import_module("pets.tasks.shown")  # as `task show --model` does
+    importlib.import_module("pets.tasks.rendered")  # as `task show --model` does
     with pytest.raises(BadInput, match="nearest is 'rte'"):
         tasks.parse("nope")

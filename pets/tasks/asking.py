@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +38,6 @@ class Asking:
 
     Attributes:
         family: of the model.
-        end: the token that ends an answer, see `pets.tasks.ending`.
         written: the template's prompts; None in the published layout.
         verbalizer: words of the labels; None where the answers are no classes.
 
@@ -81,8 +81,10 @@ class Asking:
                 f"protocol={protocol.name!r} has a layout of its own for masked language models: leave "
                 f"out the protocol, or the template {task.template!r}"
             )
-        self.end = None if family == CLASSIFIER else end_token(model, tokenizer)
-        self.written = None if task.template is None else Written(encoder, task, family, self.end)
+        self._model = model
+        # Classes need it only where one word begins with another, and masks never do.
+        end = self.end if task.kind != CLASSES and family != MASKED else None
+        self.written = None if task.template is None else Written(encoder, task, family, end)
         self.pad_id = tokenizer.pad_token_id or 0
         self.verbalizer = None
         if task.kind == CLASSES:
@@ -93,6 +95,11 @@ class Asking:
                 warn=warn and family == MASKED,
                 tokens_of=None if self.written is None else self.written.word,
             )
+
+    @functools.cached_property
+    def end(self) -> int | None:
+        """The token that ends an answer, see `pets.tasks.ending`: all rows of the head are looked at."""
+        return end_token(self._model, self.encoder.tokenizer)
 
     @property
     def whole(self) -> bool:
@@ -150,5 +157,5 @@ class Asking:
         if self.verbalizer is None:
             return None
         flat = tuple(word for words in self.verbalizer.tokens for word in words)
-        ended = iter(closed(flat, self.end))
+        ended = iter(closed(flat, lambda: self.end))
         return [[next(ended) for _ in words] for words in self.verbalizer.tokens]

@@ -12,6 +12,7 @@ from bridges.model.spec import pretrained_model
 from pets.tasks.prompts import plain_token_ids
 
 _log = logging.getLogger(__name__)
+_ROWS = 4096  # looked at together
 _ALIKE = 1e-3  # relative distance of two tokens' rows in the head
 
 
@@ -34,10 +35,11 @@ def end_token(model: nn.Module, tokenizer: Any) -> int | None:
     weight = getattr(head, "weight", None)
     if end is None or weight is None or weight.is_meta or weight.dim() != 2 or end >= len(weight):
         return end
-    rows = weight.detach().float()
-    apart = (rows - rows[end]).norm(dim=1)
+    own = weight[end].detach().float()
+    parts = weight.detach().split(_ROWS)  # a float copy of a large head would be gigabytes
+    apart = torch.cat([(part.float() - own).norm(dim=1) for part in parts])
     apart[end] = torch.inf
-    if apart.min() > _ALIKE * rows[end].norm():
+    if apart.min() > _ALIKE * own.norm():
         return end
     alone, ended = plain_token_ids(tokenizer, ["a", "a\n"])
     if len(ended) != len(alone) + 1:

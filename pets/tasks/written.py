@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bridges.errors import BadInput, one_line, shown
@@ -140,7 +140,7 @@ class Written:
                 f"task {self.task.name}: the choices {shown(list(example.choices))} are not all "
                 "different in this vocabulary"
             )
-        return closed(answers, end if self.family != MASKED else None)
+        return closed(answers, lambda: end)
 
     # Prompts
 
@@ -260,10 +260,18 @@ class Written:
         )
 
 
-def closed(answers: tuple[tuple[int, ...], ...], end: int | None) -> tuple[tuple[int, ...], ...]:
-    """Answers, with the end of the sequence behind them where one begins with another, or that won."""
+def closed(
+    answers: tuple[tuple[int, ...], ...], end: Callable[[], int | None]
+) -> tuple[tuple[int, ...], ...]:
+    """Answers, with the end of the sequence behind them where one begins with another, or that won.
+
+    Args:
+        answers: the tokens of each.
+        end: the token of the end, asked for where it is needed.
+    """
     begins = any(a != b and b[: len(a)] == a for a in answers for b in answers)
-    return tuple((*ids, end) for ids in answers) if begins and end is not None else answers
+    token = end() if begins else None
+    return answers if token is None else tuple((*ids, token) for ids in answers)
 
 
 def listed_columns(names: Sequence[str]) -> str:

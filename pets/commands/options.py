@@ -79,53 +79,57 @@ def schedule_option(**options: Any) -> Callable[[Callable[..., Any]], Callable[.
     )
 
 
-def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--dtype`` and ``--quantize`` of a command that loads a model."""
-    for option in (
-        click.option(
-            "--quantize",
-            type=click.Choice(QUANTIZED),
-            help="Keep the frozen weights in 4 or 8 bits; needs bitsandbytes.",
-        ),
-        click.option(
-            "--dtype",
-            type=click.Choice(DTYPES),
-            default=DTYPES[0],
-            show_default=True,
-            help="Of the frozen weights, and of copies of these that are trained, such as a "
-            "classifier's head; a PET's own weights are float32.",
-        ),
-    ):
-        command = option(command)
-    return command
+def _together(*options: Callable[..., Any]) -> Callable[..., Any]:
+    """Several options as one decorator."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in options:
+            command = option(command)
+        return command
+
+    return decorate
 
 
-def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--template``, ``--chat``, ``--label-words`` and ``--loss`` of a command that puts a task."""
-    for option in (
-        click.option(
-            "--loss",
-            type=click.Choice(LOSSES),
-            help="Of the right answer in the whole vocabulary, or among the labels alone.",
-        ),
-        click.option(
-            "--label-words",
-            multiple=True,
-            metavar="WORD...",
-            help="Words that stand for the classes, in class order; several for one as in 'good,great'. "
-            "One text is words of all classes: 'terrible,great'.",
-        ),
-        click.option(
-            "--chat", is_flag=True, help="What stands before the answer is a user's turn of a chat."
-        ),
-        click.option(
-            "--template",
-            help="How an example is asked: '{text} It was {mask}.', with columns in braces and one "
-            "place of the answer.  [default: the task's]",
-        ),
-    ):
-        command = option(command)
-    return command
+model_options = _together(
+    click.option(
+        "--quantize",
+        type=click.Choice(QUANTIZED),
+        help="Keep the frozen weights in 4 or 8 bits; needs bitsandbytes.",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(DTYPES),
+        default=DTYPES[0],
+        show_default=True,
+        help="Of the frozen weights, and of copies of these that are trained, such as a "
+        "classifier's head; a PET's own weights are float32.",
+    ),
+)
+"""``--dtype`` and ``--quantize`` of a command that loads a model."""
+
+asking_options = _together(
+    click.option(
+        "--loss",
+        type=click.Choice(LOSSES),
+        help="Of the right answer in the whole vocabulary, or among the labels alone.",
+    ),
+    click.option(
+        "--label-words",
+        multiple=True,
+        metavar="WORD...",
+        help="Words that stand for the classes, in class order; several for one as in 'good,great'. "
+        "One text is words of all classes: 'terrible,great'.",
+    ),
+    click.option(
+        "--chat", is_flag=True, help="What stands before the answer is a user's turn of a chat."
+    ),
+    click.option(
+        "--template",
+        help="How an example is asked: '{text} It was {mask}.', with columns in braces and one "
+        "place of the answer.  [default: the task's]",
+    ),
+)
+"""``--template``, ``--chat``, ``--label-words`` and ``--loss`` of a command that puts a task."""
 
 
 def asked(task: Task, template: str | None, chat: bool, label_words: Sequence[str]) -> Task:

@@ -8,10 +8,11 @@ import pytest
 from comparison_cases import small_grid
 from hypothesis import given
 from hypothesis import strategies as st
+from paces import PACE
 
 from bridges import BadInput
 from pets.study.compare.budget import ENOUGH_SEEDS, fitting, middle, parse_budget, said
-from pets.study.compare.plan import Pace, TaskPace, described, within
+from pets.study.compare.plan import described, within
 
 # Budgets
 
@@ -101,19 +102,6 @@ def test_weights_are_left_out_at_the_ends() -> None:
 
 
 # Arithmetic
-
-
-PACE = Pace(
-    setup=1.0,
-    steps={
-        ("lora", "vanilla"): 2.0,
-        ("lora", "brownian"): 3.0,
-        ("lora", "brownian@random-map"): 5.0,
-    },
-    tasks={"sst2": TaskPace(2.0, 0.5, {4: 8}, 10), "cola": TaskPace(4.0, 0.25, {4: 20}, 100)},
-    fits=100.0,
-    after=7.0,
-)
 
 
 def test_a_cell_is_its_tries_and_one_score() -> None:

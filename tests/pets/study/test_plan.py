@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from comparison_cases import FIT, rows_of, save_inputs, small_grid, sources
+from paces import PACE
 
 from bridges import BadInput, FitSettings
 from pets.study.cells.context import Context
@@ -19,24 +20,11 @@ from pets.study.compare import pace as pace_module
 from pets.study.compare import planning
 from pets.study.compare.budget import said
 from pets.study.compare.pace import fit_seconds, measured
-from pets.study.compare.plan import Pace, TaskPace
+from pets.study.compare.plan import Pace
 from pets.study.compare.run import Tally, compare
 from pets.tuning.loop import TuningLoop
 
 pytestmark = pytest.mark.slow
-
-PACE = Pace(
-    setup=1.0,
-    steps={
-        ("lora", "vanilla"): 2.0,
-        ("lora", "brownian"): 3.0,
-        ("lora", "brownian@random-map"): 5.0,
-    },
-    tasks={"sst2": TaskPace(2.0, 0.5, {4: 8}, 10), "cola": TaskPace(4.0, 0.25, {4: 20}, 100)},
-    fits=100.0,
-    after=7.0,
-)
-
 
 # In a comparison
 

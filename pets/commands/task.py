@@ -10,7 +10,7 @@ import click
 
 from bridges.errors import check_counts
 from pets import tasks
-from pets.commands.options import ManyValues, trust_remote_code
+from pets.commands.options import ManyValues, asked, trust_remote_code
 from pets.tasks.base import CLASSES, Example, TaskData
 from pets.tasks.own.task_file import write_first
 from pets.tasks.shared_texts import shared_texts
@@ -75,14 +75,7 @@ def show(
 
     TASK is a name, a table of your own or a task file, as for tune.
     """
-    chosen = tasks.parse(name)
-    if template is not None or chat:
-        chosen = chosen.with_template(
-            chosen.template if template is None else template, chat=chat or chosen.chat
-        )
-    if label_words:
-        chosen = chosen.with_words(label_words)
-    loaded = chosen.load(data)
+    loaded = asked(tasks.parse(name), template, chat, label_words).load(data)
     check_counts(max_length=max_length)
     lines = list(described(loaded))
     if model is None:
@@ -130,10 +123,10 @@ def examples_of(data: TaskData) -> Iterator[str]:
     """Three examples as they are asked, with no model in sight."""
     for number, example in enumerate(data.train[:_EXAMPLES], 1):
         yield f"example {number}:"
-        yield from (f"    {line}" for line in asked(data, example).split("\n"))
+        yield from (f"    {line}" for line in with_answer(data, example).split("\n"))
 
 
-def asked(data: TaskData, example: Example) -> str:
+def with_answer(data: TaskData, example: Example) -> str:
     """An example as it is asked, its answer in brackets."""
     task = data.task
     if task.kind == CLASSES:

@@ -73,7 +73,8 @@ class Task(ABC):
         metric: the main metric, a name of `pets.tasks.metrics`.
         template: how an example is asked, see `pets.tasks.templates`; None for the published layout.
         chat: what stands before the answer is a user's turn in the tokenizer's chat template.
-        natural: the template for models that have no published layout.
+        natural: the template for models that have no published layout, and for chats; None where `load`
+            finds one for the columns that are there.
         answer_tokens: how long a written answer is at most.
 
     Raises:
@@ -86,7 +87,7 @@ class Task(ABC):
     metric: str = "accuracy"
     template: str | None = None
     chat: bool = False
-    natural: str = "{text}\nanswer: {answer}"
+    natural: str | None = "{text}\nanswer: {answer}"
     answer_tokens: int = 32
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+from bridges.errors import one_line, shown
 from pets.tasks.prompts import Encoder, plain_token_ids
 
 KEPT = ("question",)
@@ -12,7 +13,7 @@ KEPT = ("question",)
 _WORD = re.compile(r"\S+\s*")
 
 
-def least_length(values: Mapping[str, str], length: Callable[[Mapping[str, str]], int]) -> int:
+def _least_length(values: Mapping[str, str], length: Callable[[Mapping[str, str]], int]) -> int:
     """The tokens of a prompt without all that may be cut."""
     return length({name: text if name in KEPT else "" for name, text in values.items()})
 
@@ -34,7 +35,7 @@ def cut(
         encoder: of the tokenizer.
     """
     lengths = {name: len(encoder.ids([text])[0]) for name, text in values.items() if name not in KEPT}
-    cap, least = max(lengths.values(), default=0), least_length(values, length)
+    cap, least = max(lengths.values(), default=0), _least_length(values, length)
     while cap > 1 and least + sum(min(cap, n) for n in lengths.values()) > room:
         cap -= 1
     for kept in range(cap, 0, -1):  # parts of a text may have more tokens than the text has there
@@ -63,3 +64,36 @@ def _beginning(text: str, count: int, encoder: Encoder) -> str:
         else:
             high = middle
     return "".join(pieces[:low]).rstrip()
+
+
+def no_room_for_words(
+    values: Mapping[str, str], room: int, length: Callable[[Mapping[str, str]], int]
+) -> str:
+    """Why `cut` gave None, in words."""
+    first = one_line(next(iter(values.values())), 60)
+    return (
+        f"the template's words and columns that are never cut need {_least_length(values, length)} of the "
+        f"{room} tokens that there are beside the answer, in the example that begins {shown(first)}: "
+        "give a larger max_length or a shorter template"
+    )
+
+
+def no_room_for_answers(text: str, own: int, writes: int, limit: int) -> str:
+    """Why a prompt with its answers does not fit, in words.
+
+    Args:
+        text: of the example.
+        own: tokens that its answers have at most.
+        writes: tokens that a written answer has at most.
+        limit: tokens that a prompt may have with its answer.
+    """
+    if own <= limit:
+        return (
+            f"answers of up to {writes} tokens are written, and a prompt with its answer may have "
+            f"{limit}: give a larger max_length, or the task fewer answer_tokens (its own have {own} or "
+            "more)"
+        )
+    return (
+        f"an answer has {own} tokens and a prompt with its answer may have {limit}, in the example that "
+        f"begins {shown(one_line(text, 60))}: give a larger max_length, or leave such examples out"
+    )

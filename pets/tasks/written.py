@@ -8,7 +8,7 @@ from typing import Any
 
 from bridges.errors import BadInput, one_line, shown
 from pets.tasks.base import CLASSES, GENERATION, Example, Task
-from pets.tasks.cutting import cut, least_length
+from pets.tasks.cutting import cut, no_room_for_answers, no_room_for_words
 from pets.tasks.families import CAUSAL, CLASSIFIER, ENCODER_DECODER, MASKED
 from pets.tasks.label_words import after_space, in_place, word_tokens
 from pets.tasks.prompts import Encoder, Row, inner_ids, plain_token_ids
@@ -166,15 +166,13 @@ class Written:
         rows, truncated, beyond = [], 0, 0
         for example, value in zip(examples, values, strict=True):
             answers = self.answers(example)
-            longest = max([answer_tokens, *map(len, answers)])
-            beyond += self.task.kind == GENERATION and longest > answer_tokens
+            own = max(map(len, answers), default=0)
+            beyond += self.task.kind == GENERATION and own > answer_tokens
+            longest = max(own, answer_tokens) if self.family in (MASKED, CAUSAL) else own
             if answers and longest > limit:
-                raise BadInput(
-                    f"task {self.task.name}: an answer may have {longest} tokens and a prompt with its "
-                    f"answer {limit}, in the example that begins {shown(one_line(example.text, 60))}: "
-                    "give a larger max_length, or leave such examples out"
-                )
-            room = limit - (longest if self.family in (MASKED, CAUSAL) else 0)
+                why = no_room_for_answers(example.text, own, answer_tokens, limit)
+                raise BadInput(f"task {self.task.name}: {why}")
+            room = limit - (longest if self.family in (MASKED, CAUSAL) else 0)  # others' are apart
             if self._length(value) > room:
                 value, truncated = self._cut(value, room), truncated + 1
             rows.append((self._row(value, answers, example), example.label))
@@ -252,12 +250,7 @@ class Written:
         shorter = cut(values, room, self._length, self.encoder)
         if shorter is not None:
             return shorter
-        first, least = one_line(next(iter(values.values())), 60), least_length(values, self._length)
-        raise BadInput(
-            f"task {self.task.name}: the template's words and columns that are never cut need {least} "
-            f"of the {room} tokens that there are beside the answer, in the example that begins "
-            f"{shown(first)}: give a larger max_length or a shorter template"
-        )
+        raise BadInput(f"task {self.task.name}: {no_room_for_words(values, room, self._length)}")
 
 
 def closed(

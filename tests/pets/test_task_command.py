@@ -8,7 +8,9 @@ from pathlib import Path
 import own_tasks
 import pytest
 
+from pets import tasks
 from pets.cli import main
+from pets.commands.options import asked
 
 Run = Callable[..., list[str]]
 
@@ -65,6 +67,18 @@ def test_another_template_and_other_words_are_shown(tmp_path: Path, run: Run) ->
     chat = run("show", "film.toml", "--chat", "--label-words", "no,yes")
     assert "chat: asked as a user" in chat
     assert "    the film was good and red It was [yes]." in chat
+
+
+def test_a_chat_without_a_template_is_of_the_columns_that_are_there(tmp_path: Path, run: Run) -> None:
+    rows = [{"body": row["text"], "label": row["label"]} for row in own_tasks.rows()]
+    own_tasks.write_csv(tmp_path / "mails.csv", rows)
+    shown = run("show", "mails.csv", "--chat")
+    assert {"columns: body", "chat: asked as a user"} <= set(shown)
+    # What tune and compare ask is the same.
+    for given in ("mails.csv", "sst2"):
+        chosen = asked(tasks.parse(given), None, True, ())
+        assert chosen.chat
+        assert (chosen.template is None) == (given == "mails.csv")
 
 
 def test_choices_and_answers_are_shown(tmp_path: Path, run: Run) -> None:

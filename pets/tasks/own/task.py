@@ -40,6 +40,8 @@ class OwnTask(Task):
         settings: where the rows are, and what their columns mean.
     """
 
+    natural = None
+
     def __init__(self, settings: OwnSettings) -> None:
         super().__init__()
         self.settings = settings

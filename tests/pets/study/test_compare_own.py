@@ -74,7 +74,8 @@ def grid_of(folder: Path, kind: str = CLASSES, **changes: Any) -> Grid:
 def test_every_family_and_kind_is_compared(
     models: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, family: str, kind: str
 ) -> None:
-    grid, out = grid_of(tmp_path, kind), tmp_path / "runs"
+    settings = dataclasses.replace(SETTINGS, max_steps=2, max_length=48)  # with room for what is written
+    grid, out = grid_of(tmp_path, kind, settings=settings), tmp_path / "runs"
     found = compare(grid, out, str(models[family]), None, tuple(TEXTS), progress=False)
     rows = rows_of(out)
     assert found == Tally(done=4, failed=0, reused=0), [row["error"] for row in rows]

@@ -194,3 +194,18 @@ def test_answers_that_cannot_be_written_whole_are_told(caplog: pytest.LogCapture
     ]
     asked.encode(wholes, 30, 3)
     assert "1 of 3 answers have more than the 3 tokens" in caplog.text
+
+
+def test_too_little_room_for_answers_is_said_by_whose_length_it_is() -> None:
+    encoder, wanted = Encoder(tiny_tokenizer()), ("dog", "a quick dog and a bird")
+    task = Asked("{text} {answer}", kind=GENERATION, labels=())
+    short, long = (Example("x", 0, fields=(("text", "dog"),), answers=(text,)) for text in wanted)
+    causal = Written(encoder, task, CAUSAL, 3)
+    own = len(causal.answers(short)[0])
+    told = rf"up to 32 tokens are written.* fewer answer_tokens .*have {own} or more"
+    with pytest.raises(BadInput, match=told):
+        causal.encode([short], 20, 32)
+    with pytest.raises(BadInput, match=r"an answer has \d+ tokens .* that begins 'x': give a larger"):
+        causal.encode([short, long], 5, 2)
+    # An encoder-decoder writes beside its prompt, so only an answer to learn from may be too long.
+    assert Written(encoder, task, ENCODER_DECODER, 3).encode([short], 20, 32)[1] == 0

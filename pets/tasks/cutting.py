@@ -70,11 +70,11 @@ def no_room_for_words(
     values: Mapping[str, str], room: int, length: Callable[[Mapping[str, str]], int]
 ) -> str:
     """Why `cut` gave None, in words."""
-    first = one_line(next(iter(values.values())), 60)
+    first, least = one_line(next(iter(values.values())), 60), _least_length(values, length)
     return (
-        f"the template's words and columns that are never cut need {_least_length(values, length)} of the "
-        f"{room} tokens that there are beside the answer, in the example that begins {shown(first)}: "
-        "give a larger max_length or a shorter template"
+        f"the template's words and columns that are never cut need {least} of the {room} tokens that "
+        f"there are beside the answer, in the example that begins {shown(first)}: give "
+        "a larger max_length or a shorter template"
     )
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bridges.errors import BadInput, one_line, shown
+from bridges.errors import BadInput, shown
 from pets.tasks.base import CLASSES, GENERATION, Example, Task
 from pets.tasks.cutting import cut, no_room_for_answers, no_room_for_words
 from pets.tasks.families import CAUSAL, CLASSIFIER, ENCODER_DECODER, MASKED

@@ -7,22 +7,22 @@ from collections.abc import Iterable
 from typing import Any
 
 from bridges.errors import one_line, shown
-from pets.tasks.base import Example, TaskData
+from pets.tasks.base import Example, TaskData, same_text
 
 _LONGEST = 200  # characters of an example
 _log = logging.getLogger(__name__)
 
 
 def shared_texts(data: TaskData) -> dict[str, Any]:
-    """How many texts of a task's data are met twice, as results record it.
+    """How many texts of a task's data are met twice, case and spaces aside, as results record it.
 
     Returns:
         "reported_in_train": how many reported examples have a text that the train set has too;
         "two_labels": how many texts have examples of several classes, in both sets together;
         "examples": the first text of either kind, shortened; None where there is none.
     """
-    known = {example.text for example in data.train}
-    seen = [example.text for example in data.reported if example.text in known]
+    known = {same_text(example.text) for example in data.train}
+    seen = [example.text for example in data.reported if same_text(example.text) in known]
     torn = _with_two_labels((*data.train, *data.reported))
     return {
         "reported_in_train": len(seen),
@@ -57,7 +57,11 @@ def warn_of_shared_texts(data: TaskData) -> dict[str, Any]:
 
 
 def _with_two_labels(examples: Iterable[Example]) -> list[str]:
+    """The first example's text of each."""
     labels: dict[str, set[int]] = {}
+    first: dict[str, str] = {}
     for example in examples:
-        labels.setdefault(example.text, set()).add(example.label)
-    return [text for text, classes in labels.items() if len(classes) > 1]
+        key = same_text(example.text)
+        first.setdefault(key, example.text)
+        labels.setdefault(key, set()).add(example.label)
+    return [first[key] for key, classes in labels.items() if len(classes) > 1]

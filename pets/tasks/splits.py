@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
 from bridges.errors import BadInput, check_seeds, is_number, is_whole, shown
@@ -16,7 +16,7 @@ def few_shot(
     """K examples per class for train and K others per class for dev, both shuffled.
 
     A function of (examples, shots, seed) alone. Each text is drawn at most once (its first
-    occurrence counts), so no text is in both parts.
+    occurrence counts), so no text is in both parts, whatever its case and spaces.
 
     Returns:
         (train, dev), each of `shots * len(task.strata)` examples.
@@ -27,9 +27,15 @@ def few_shot(
     if not is_whole(shots, 1, 2**31):
         raise BadInput(f"shots {shown(shots)} is too small; expected at least 1 example per class")
     check_seeds(seed=seed)
+    return _apart(lambda same: _drawn(examples, task, shots, seed, same))
+
+
+def _drawn(
+    examples: Iterable[Example], task: Task, shots: int, seed: int, same: Callable[[str], str]
+) -> tuple[list[Example], list[Example]]:
     first: dict[str, Example] = {}
     for example in examples:
-        first.setdefault(example.text, example)
+        first.setdefault(same(example.text), example)
     random = Random(seed)
     train: list[Example] = []
     dev: list[Example] = []
@@ -53,7 +59,7 @@ def hold_out(
     """Split a dev set off a full train set, stratified by class; both parts are shuffled.
 
     Every example lands in exactly one part. Only texts that occur once are candidates for dev, so
-    no text is in both parts.
+    no text is in both parts, whatever its case and spaces.
 
     Args:
         fraction: the share of every class that goes to dev, in (0, 1), before the cap.
@@ -78,12 +84,19 @@ def hold_out(
     sizes = [max(1, int(share * len(members))) for members in classes]
     while sum(sizes) > most:  # only where rounding a tiny class up to one example went over
         sizes[sizes.index(max(sizes))] -= 1
-    copies = Counter(example.text for example in examples)
+    return _apart(lambda same: _held(examples, task, sizes, seed, same))
+
+
+def _held(
+    examples: Sequence[Example], task: Task, sizes: Sequence[int], seed: int, same: Callable[[str], str]
+) -> tuple[list[Example], list[Example]]:
+    classes = _by_class(examples, task)
+    copies = Counter(same(example.text) for example in examples)
     random = Random(seed)
     held: set[str] = set()
     dev: list[Example] = []
     for name, members, size in zip(task.strata, classes, sizes, strict=True):
-        single = [example for example in members if copies[example.text] == 1]
+        single = [example for example in members if copies[same(example.text)] == 1]
         if len(single) < size or len(members) <= size:
             raise BadInput(
                 f"task {task.name}, class {name!r}: {len(members)} examples, of which "
@@ -92,10 +105,24 @@ def hold_out(
             )
         drawn = random.sample(single, size)
         dev += drawn
-        held.update(example.text for example in drawn)
-    train = [example for example in examples if example.text not in held]
+        held.update(same(example.text) for example in drawn)
+    train = [example for example in examples if same(example.text) not in held]
     random.shuffle(train)
     random.shuffle(dev)
+    return train, dev
+
+
+def _apart(
+    split: Callable[[Callable[[str], str]], tuple[list[Example], list[Example]]],
+) -> tuple[list[Example], list[Example]]:
+    """A split with no text on both sides, whatever its case and spaces.
+
+    Texts are told apart exactly, and by what they have in common only where some meet in that split: so
+    the split of a seed is what it was before case was looked at, in all other tasks.
+    """
+    train, dev = split(str)
+    if {same_text(example.text) for example in train} & {same_text(example.text) for example in dev}:
+        train, dev = split(same_text)
     return train, dev
 
 

@@ -92,3 +92,10 @@ def test_tune_tells_it_once_and_records_it(tmp_path: Path, caplog: pytest.LogCap
     assert "2 of 2 reported" in told[0]
     assert result["shared_texts"] == shared_texts(data)
     assert result["shared_texts"]["reported_in_train"] == 2
+
+
+def test_case_and_spaces_make_no_other_text() -> None:
+    train = (*TRAIN, Example("Film  1", 0))
+    found = shared_texts(TaskData(SST2, train, (Example("FILM 2", 0), Example("new", 0))))
+    assert (found["reported_in_train"], found["two_labels"]) == (1, 1)
+    assert found["examples"] == {"reported_in_train": "FILM 2", "two_labels": "film 1"}

@@ -185,3 +185,41 @@ def test_there_has_to_be_something_to_set_aside() -> None:
     for share in (0, 1, 2.0, float("nan"), True):
         with pytest.raises(BadInput, match=r"share .* is out of range"):
             set_aside(examples(9, 9), SST2, share)
+
+
+cased = st.lists(
+    st.builds(
+        Example, st.sampled_from(["a", "A", " a", "b", "B c", "b  c", *"defghijklmn"]), st.integers(0, 1)
+    ),
+    min_size=12,
+    max_size=60,
+)
+
+
+@given(pool=cased, seed=st.integers(0, 2**32))
+def test_texts_that_differ_in_case_and_spaces_alone_are_on_one_side(
+    pool: list[Example], seed: int
+) -> None:
+    for split in (lambda: few_shot(pool, SST2, 1, seed), lambda: hold_out(pool, SST2, seed, 0.3)):
+        try:
+            train, dev = split()
+        except BadInput:
+            continue  # too few that are different
+        assert not {same_text(e.text) for e in train} & {same_text(e.text) for e in dev}
+
+
+def test_other_splits_stay_what_they_were_where_only_others_differ_in_case() -> None:
+    pool = [*examples(4, 5), Example("0 A", 0), Example("0 a", 0)]
+    met = 0
+    for seed in range(200):
+        train, dev = few_shot(pool, SST2, 1, seed)
+        drawn = random.Random(seed)
+        classes = [[e for e in pool if e.label == k] for k in (0, 1)]
+        before = [drawn.sample(members, 2) for members in classes]
+        same = [{e.text for e in part} for part in (train, dev)] == [
+            {b[i].text for b in before} for i in (0, 1)
+        ]
+        meet = same_text(before[0][0].text) == same_text(before[0][1].text)
+        met += meet
+        assert same != meet
+    assert met

@@ -151,9 +151,7 @@ def test_equal_differences_know_no_spread() -> None:
     assert "do not know their own spread" in answer(scope).more
     (two,) = found({"brownian": 0.0}, seeds=2)
     two.against["brownian"].__dict__["difference"] = difference([0.6, 0.7], [0.3, 0.4])
-    assert answer(two).more == (
-        "All pairs differ alike so far, so how many are needed cannot be told."
-    )
+    assert answer(two).more == ("All pairs differ alike so far, so how many are needed cannot be told.")
     none: Any = SimpleNamespace(single={})
     assert not any("to either side" in line for line in points([two], none))
     two.against["brownian"].__dict__["difference"] = difference([0.6, 0.8], [0.3, 0.4])

@@ -50,15 +50,13 @@ class Commands(click.Group):
 
 
 class Once(logging.Filter):
-    """A warning is said once: the cells of a comparison meet the same, one after another."""
+    """What was said is not said again: the cells of a comparison meet the same, one after another."""
 
     def __init__(self) -> None:
         super().__init__()
         self._said: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno < logging.WARNING:
-            return True
         text = record.getMessage()
         new = text not in self._said
         self._said.add(text)

@@ -32,6 +32,7 @@ class HeadClassifier(Answering):
     def __init__(self, model: nn.Module, verbalizer: Verbalizer, *, pad_id: int = 0) -> None:
         super().__init__(model, verbalizer)
         plm: Any = pretrained_model(model)
+        self._config, self._padded = plm.config, plm.config.pad_token_id
         if plm.config.num_labels != len(verbalizer):
             raise BadInput(
                 f"{type(plm).__name__} tells {plm.config.num_labels} classes and the task has "
@@ -42,6 +43,9 @@ class HeadClassifier(Answering):
         if plm.config.pad_token_id is None:
             plm.config.pad_token_id = pad_id
         self.pad_id = int(plm.config.pad_token_id)
+
+    def remove(self) -> None:
+        self._config.pad_token_id = self._padded
 
     def collate(self, rows: Rows) -> dict[str, Tensor]:
         """ "input_ids", "attention_mask" and, of pairs, "token_type_ids" [B, S], and "labels" [B]."""

@@ -139,7 +139,7 @@ def _warn(truncated: int, count: int, max_length: int) -> None:
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """What rows are padded with: the tokenizer's own, or the end of the sequence, which no text has in it.
+    """What rows are padded with: the tokenizer's own, or the end of a sequence, which no text has in it.
 
     Causal classifiers tell by it where a text ends, so it may be no token of a text.
     """

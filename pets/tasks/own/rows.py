@@ -82,8 +82,8 @@ def among_choices(table: Table, choices: Sequence[str], label: str) -> Answer:
     """The choices of a row, a list in one column or one in each of several, and which one is right.
 
     That is said by the place from 0 on, by a letter, by its own text, or by the name that it has in
-    ``{"text": [...], "label": [...]}``; in one way in the whole column. A text that is written exactly so
-    comes before one that is the same number. Where several ways fit it is the name or the text, but a
+    ``{"text": [...], "label": [...]}``; in one way in the whole column. A text that is written exactly
+    so comes before one that is the same number. Where several ways fit it is the name or the text, but a
     number beside choices that are texts is a place; where they do not agree a warning says so.
 
     Raises:
@@ -129,7 +129,9 @@ def _places(
 ) -> list[int | None]:
     """The index of each row's right choice; None where it is missing or -1."""
     raw = table.column(right.name)
-    exact = right.values if right.named else [cell_text(table, right.name, k, c) for k, c in enumerate(raw)]
+    exact = (
+        right.values if right.named else [cell_text(table, right.name, k, c) for k, c in enumerate(raw)]
+    )
 
     def by_name(index: int, value: str) -> int | None:
         cell = cells[0][index]

@@ -88,14 +88,14 @@ def main(args: list[str] | None = None) -> Any:
     except (OSError, SafetensorError) as error:
         click.echo(f"error: {one_line(str(error))}", err=True)
         sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):  # what click makes of it is a RuntimeError
+        click.echo(interrupts.WORDS, err=True)
+        sys.exit(interrupts.INTERRUPTED)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         click.echo(f"error: {out_of_memory(error)}", err=True)
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo(interrupts.WORDS, err=True)
-        sys.exit(interrupts.INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,10 @@ def split(text: str) -> tuple[str, dict[str, Any]]:
     """
     path = saved_config(text) if isinstance(text, str) else None
     if path is not None:
-        return read_config(path)
+        name, options, default = read_config(path)
+        here = info(name).cls(**options).filled(options)  # where a number may be another than peft's
+        kept = {key: value for key, value in default.items() if here.get(key, value) != value}
+        return name, {**options, **kept}
     name, options = catalogue.split(text, info=info)
     return info(name).name, options
 

@@ -88,8 +88,8 @@ def saved_config(text: str) -> Path | None:
     return path if path.suffix == ".json" else None
 
 
-def read_config(path: Path) -> tuple[str, dict[str, Any]]:
-    """The name of a saved adapter's method, and the options that are not its defaults.
+def read_config(path: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The name of a saved adapter's method, its options, and those that are peft's defaults.
 
     Raises:
         BadInput: if it cannot be read, or is of no method of the installed peft.
@@ -106,12 +106,10 @@ def read_config(path: Path) -> tuple[str, dict[str, Any]]:
             f"of a method of the installed peft ({', '.join(sorted(names()))})"
         )
     known = {f.name: f for f in dataclasses.fields(config_class) if f.init}
-    options = {
-        key: value
-        for key, value in content.items()
-        if key in known and key not in _NOT_OF_THE_METHOD and value != _default(known[key])
-    }
-    return own_name(str(kind).lower()), options
+    said = {k: v for k, v in content.items() if k in known and k not in _NOT_OF_THE_METHOD}
+    default = {key: value for key, value in said.items() if value == _default(known[key])}
+    options = {key: value for key, value in said.items() if key not in default}
+    return own_name(str(kind).lower()), options, default
 
 
 def _default(field: Any) -> Any:

@@ -9,13 +9,14 @@ from typing import Any
 from torch import nn
 
 from bridges.errors import BadInput
+from bridges.model.spec import pretrained_model
 from pets.tasks import prompts
 from pets.tasks.answering import Answering, Rows
 from pets.tasks.base import CLASSES, GENERATION, Example, Task
 from pets.tasks.classifier import PromptClassifier, WholeAnswers
 from pets.tasks.ending import end_token
 from pets.tasks.families import CLASSIFIER, MASKED, family_of
-from pets.tasks.own_head import HeadClassifier
+from pets.tasks.own_head import HeadClassifier, places
 from pets.tasks.protocol import OURS, Protocol
 from pets.tasks.verbalizer import Verbalizer
 from pets.tasks.writing import Writer
@@ -40,6 +41,7 @@ class Asking:
         family: of the model.
         written: the template's prompts; None in the published layout.
         verbalizer: words of the labels; None where the answers are no classes.
+        head: of a classifier what it calls each of the task's classes.
 
     Raises:
         BadInput: for what does not go together, and all that `Written` and `Verbalizer` refuse.
@@ -95,6 +97,11 @@ class Asking:
                 warn=warn and family == MASKED,
                 tokens_of=None if self.written is None else self.written.word,
             )
+        self.head: tuple[str, ...] = ()
+        if family == CLASSIFIER and self.verbalizer is not None:
+            plm: Any = pretrained_model(model)
+            names = plm.config.id2label
+            self.head = tuple(str(names.get(k, k)) for k in places(plm, self.verbalizer))
 
     @functools.cached_property
     def end(self) -> int | None:

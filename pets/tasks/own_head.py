@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from pets.tasks.verbalizer import Verbalizer
 
 
 class HeadClassifier(Answering):
-    """A sequence classifier whose classes are the task's, in the task's order.
+    """A sequence classifier whose classes are the task's, in the order that `places` finds.
 
     Args:
         model: with a head of C classes, plain or with a PET.
@@ -33,12 +34,7 @@ class HeadClassifier(Answering):
         super().__init__(model, verbalizer)
         plm: Any = pretrained_model(model)
         self._config, self._padded = plm.config, plm.config.pad_token_id
-        if plm.config.num_labels != len(verbalizer):
-            raise BadInput(
-                f"{type(plm).__name__} tells {plm.config.num_labels} classes and the task has "
-                f"{len(verbalizer)} ({', '.join(verbalizer.labels)}): give a model for these, or a "
-                "language model, which says the label words"
-            )
+        self.places = places(plm, verbalizer)
         # By it the heads of causal models tell where a text ends; without one they refuse batches.
         if plm.config.pad_token_id is None:
             plm.config.pad_token_id = pad_id
@@ -70,7 +66,7 @@ class HeadClassifier(Answering):
             logits = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
         finally:
             self._attended = None
-        scores = logits.float().log_softmax(1)
+        scores = logits[:, self.places].float().log_softmax(1)
         return PromptOutput(loss=F.nll_loss(scores, labels), logits=scores)
 
     def _at_end(self, head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -80,3 +76,30 @@ class HeadClassifier(Answering):
             return None
         last = states.shape[1] - 1 - (mask.shape[1] - mask.sum(1))
         return states[torch.arange(len(states), device=states.device), last][:, None], *args[1:]
+
+
+def places(plm: Any, verbalizer: Verbalizer) -> list[int]:
+    """Where the C classes of a task stand in a model's head.
+
+    A head that was trained has names for its classes in the model's config. Where these are the task's
+    labels, or their first words, in whatever case, they say it; else a head has the task's order.
+
+    Raises:
+        BadInput: if the head has another number of classes.
+    """
+    if plm.config.num_labels != len(verbalizer):
+        raise BadInput(
+            f"{type(plm).__name__} tells {plm.config.num_labels} classes and the task has "
+            f"{len(verbalizer)} ({', '.join(verbalizer.labels)}): give a model for these, or a "
+            "language model, which says the label words"
+        )
+    names = [_plain(plm.config.id2label.get(k, "")) for k in range(plm.config.num_labels)]
+    for known in (verbalizer.labels, [words[0] for words in verbalizer.words]):
+        wanted = [_plain(name) for name in known]
+        if sorted(wanted) == sorted(names) and len(set(names)) == len(names):
+            return [names.index(name) for name in wanted]
+    return list(range(len(verbalizer)))
+
+
+def _plain(name: Any) -> str:
+    return re.sub(r"[\W_]+", " ", str(name)).strip().casefold()

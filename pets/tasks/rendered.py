@@ -34,6 +34,9 @@ def asked_by(asking: Asking, examples: Sequence[Example], shown: int, limit: int
         ):
             each = [f"{w!r} = {_tokens(tokenizer, ids)}" for w, ids in zip(words, tokens, strict=True)]
             yield f"tokens of class {name}: {listed(each)}"
+    if asking.verbalizer is not None and asking.head:
+        named = zip(asking.head, asking.verbalizer.labels, strict=True)
+        yield f"classes of its head: {listed([f'{head} is {label}' for head, label in named])}"
     yield f"cut to {limit} tokens: {cut} of {len(rows)} texts"
     for number, ((row, label), example) in enumerate(zip(rows[:shown], examples, strict=False), 1):
         yield f"example {number}:"

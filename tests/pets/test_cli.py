@@ -488,6 +488,16 @@ def test_a_full_disk_and_no_memory_are_one_line(tune: Run, monkeypatch: pytest.M
     refused(tune("--out", "run"), "out of memory", "--batch-size")
 
 
+def test_an_interrupt_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(text: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pets.tasks.parse", interrupted)
+    code, out, err = run("task", "show", "sst2")
+    assert (code, out) == (130, "")
+    assert err.strip() == "interrupted; the same command goes on from the last saved state"
+
+
 def test_a_picture_of_others_is_not_drawn_over(run: Run) -> None:
     Path("zoo.png").write_bytes(b"\x89PNG mine")
     refused(run("zoo", "--plot", "zoo.png"), "zoo.png exists and is no picture of bridge-pets")

@@ -15,6 +15,7 @@ from pets.study.statistics.power import detectable, pairs_needed
 
 _FEWEST = 3  # pairs; from fewer a spread is hardly known
 _EFFECTS = (0.02, 0.05)  # for which the number of pairs is told where there are too few
+_ROUNDING = 1e-9  # of differences of scores
 _KINDS = {BRIDGE: "bridges", REGULARIZER: "regularizers", CONTROL: "controls"}
 _SURE = (
     (0.001, "as good as certain"),
@@ -139,6 +140,8 @@ def _too_few(scope: Scope, told: Sequence[ArmDifference], most: int) -> Answer:
     if most < 2:
         return Answer(first, "With a second seed the spread is seen, and how many are needed.")
     spread = _spread(told)
+    if not spread:
+        return Answer(first, "All pairs differ alike so far, so how many are needed cannot be told.")
     needed = [(effect, pairs_needed(effect, spread, ERROR / len(told))) for effect in _EFFECTS]
     numbers = [
         f"{effect} takes {'over 10,000' if n is None else f'about {n:,}'}" for effect, n in needed
@@ -155,9 +158,10 @@ def _fullest(told: Sequence[ArmDifference]) -> ArmDifference:
 
 
 def _spread(told: Sequence[ArmDifference]) -> float:
-    """The deviation of a pair's difference, over the arms that have all pairs."""
+    """The deviation of a pair's difference, over the arms that have all pairs; 0 for rounding alone."""
     count = _fullest(told).difference.count
-    return math.sqrt(fmean(c.difference.deviation**2 for c in told if c.difference.count == count))
+    found = math.sqrt(fmean(c.difference.deviation**2 for c in told if c.difference.count == count))
+    return found if found > _ROUNDING else 0.0
 
 
 def _pairs(c: ArmDifference) -> str:

@@ -106,8 +106,12 @@ def _single(measured: ArmDifferences) -> str:
 
 
 def _resolution(scope: Scope) -> str:
-    """How wide the intervals are."""
-    differences = [c.difference for c in scope.against.values() if c.difference.count > 1]
+    """How wide the intervals are, where pairs differ at all."""
+    differences = [
+        c.difference
+        for c in scope.against.values()
+        if c.difference.count > 1 and c.difference.deviation > 1e-9
+    ]
     if not differences:
         return ""
     widths = [f"{(d.high - d.low) / 2:.3f}" for d in differences]

@@ -66,6 +66,14 @@ def test_a_saved_adapter_s_config_is_its_method_and_options(tmp_path: Path) -> N
     assert torch.equal(torch.tensor(again.lora_alpha), torch.tensor(6))
 
 
+@pytest.mark.parametrize("alpha", [8, 4, 2.5])
+def test_a_saved_number_that_is_peft_s_default_is_kept(alpha: float, tmp_path: Path) -> None:
+    config = LoraConfig(r=4, lora_alpha=alpha, target_modules=["q_proj"])  # peft's own is 8, ours is r
+    get_peft_model(tiny_model("llama"), config).save_pretrained(tmp_path)
+    again: Any = pets.get("lora", **methods.split(str(tmp_path))[1])
+    assert (again.r, again.lora_alpha) == (4, alpha)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from pets.study.report.answer import answer
 from pets.study.report.document import Answer, size
 from pets.study.report.runs import Runs
 from pets.study.report.scopes import Scope, scopes
+from pets.study.report.verdict import points
 from pets.study.statistics.arm_differences import compare_arms
 from pets.study.statistics.paired import difference
 from pets.study.statistics.power import detectable, pairs_needed
@@ -147,6 +149,13 @@ def test_equal_differences_know_no_spread() -> None:
     same = difference([0.5] * 3, [0.5] * 3)
     scope.against["brownian"].__dict__["difference"] = same
     assert "do not know their own spread" in answer(scope).more
+    (two,) = found({"brownian": 0.0}, seeds=2)
+    two.against["brownian"].__dict__["difference"] = difference([0.6, 0.7], [0.3, 0.4])
+    assert answer(two).more == ("All pairs differ alike so far, so how many are needed cannot be told.")
+    none: Any = SimpleNamespace(single={})
+    assert not any("to either side" in line for line in points([two], none))
+    two.against["brownian"].__dict__["difference"] = difference([0.6, 0.8], [0.3, 0.4])
+    assert any("to either side" in line for line in points([two], none))
 
 
 def test_vanilla_alone_has_nothing_to_compare() -> None:

@@ -235,7 +235,7 @@ def test_what_is_written_has_room_behind_the_longest_prompt() -> None:
 def test_an_answer_that_is_longer_than_a_prompt_may_be_is_refused_by_its_length(family: str) -> None:
     asking, _ = answering(family, Asked(GENERATION))
     long = [example("the film", 0, answers=("moon " * 50,))]
-    with pytest.raises(BadInput, match=r"51 tokens.*answer 40.*'the film'.*max_length"):
+    with pytest.raises(BadInput, match=r"51 tokens.*may have 40.*'the film'.*max_length"):
         asking.encode(long, 40)
 
 
@@ -448,3 +448,20 @@ def test_evaluation_scores_texts() -> None:
     right = [dataclasses.replace(e, answers=("moon", w)) for e, w in zip(OF_TEXTS, written, strict=True)]
     scores, _ = evaluate(classifier, asking.encode(right, 40)[0], asking.task)
     assert scores["exact_match"] == 1.0
+
+
+@pytest.mark.parametrize("named", [("Good", "BAD"), ("class_1", "class 0")])
+def test_a_head_that_names_the_task_s_classes_is_read_by_them(named: tuple[str, str]) -> None:
+    task, example = Asked(), Example("the film", 0, fields=(("text", "the film"),))
+    scores = []
+    for names in (("LABEL_0", "LABEL_1"), named):  # those say nothing: the task's order
+        model = model_of(CLASSIFIER, id2label=dict(enumerate(names)))
+        asking = Asking(model, Encoder(TOKENIZER), task)
+        assert asking.head == (names if names != named else named[::-1])
+        answering = asking.on(model)
+        rows, _ = asking.encode([example], 20)
+        output = answering(**answering.collate(rows))
+        assert torch.equal(output.loss, -output.logits[0, 0])
+        scores.append(output.logits[0])
+    assert not torch.equal(*scores)
+    assert torch.equal(scores[0], scores[1].flip(0))

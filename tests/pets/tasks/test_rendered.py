@@ -42,6 +42,7 @@ def test_prompts_and_tokens_of_every_family(
     if family == CLASSIFIER:
         assert "not read by it: 'it was'" in said
         assert "answer: class " in first
+        assert "classes of its head: LABEL_0 is " in said
         assert "tokens of class" not in said
     else:
         assert "'very good' = very good" in said

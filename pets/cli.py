@@ -49,6 +49,22 @@ class Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+class Once(logging.Filter):
+    """A warning is said once: the cells of a comparison meet the same, one after another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        text = record.getMessage()
+        new = text not in self._said
+        self._said.add(text)
+        return new
+
+
 @click.group(
     cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
@@ -65,7 +81,9 @@ def cli() -> None:
       bridge-pets fit  --model M --bridge ou --text corpus.txt --out ou-M
       bridge-pets tune --model M --task sst2 --data glue --pet lora --cost ou-M --weight 0.5
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if not logging.getLogger().handlers:  # else somebody else's log
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        logging.getLogger().handlers[0].addFilter(Once())
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # peft asks transformers for an attribute under its old name; nothing a user can act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

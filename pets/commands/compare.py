@@ -75,7 +75,8 @@ from pets.tuning.models import HowLoaded
     metavar="ARM...",
     help="{names}; with parameters, ou:theta=2, read through a lens, ou@lens, or one that learns from "
     "the training examples too, ou@adapted, or a control of a fitted cost, "
-    "brownian@random-map or brownian@lens@shuffled-ends. The PET alone, vanilla, is always there.",
+    "brownian@random-map or brownian@lens@shuffled-ends. The PET alone, vanilla, is always there; where "
+    "only it is named here, there are no bridges.",
 )
 @click.option(
     "--regularizers",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from bridges.errors import check_counts
+from bridges.errors import check_counts, one_line
 from pets import tasks
 from pets.commands.options import ManyValues, asked, trust_remote_code
 from pets.tasks.base import CLASSES, Example, TaskData
@@ -39,7 +39,8 @@ def new(file: str, out: Path) -> None:
     FILE is a .csv, .tsv, .jsonl, .json or .parquet file, a folder that save_to_disk wrote, or a dataset
     of the hub, owner/name or owner/name:config.
     """
-    write_first(file, out)
+    for doubt in write_first(file, out).doubts:
+        click.echo(f"in doubt: {one_line(doubt)}", err=True)
     click.echo(f"wrote {out}; look at it with: bridge-pets task show {out}", err=True)
 
 

@@ -41,9 +41,10 @@ def _drawn(
     dev: list[Example] = []
     for name, members in zip(task.strata, _by_class(first.values(), task), strict=True):
         if len(members) < 2 * shots:
+            advice = "take fewer shots" if len(members) > 1 else "give it more, or its rows no label"
             raise BadInput(
                 f"task {task.name}, class {name!r}: {len(members)} examples with different "
-                f"texts, {shots} shots for each of train and dev need {2 * shots}; take fewer shots"
+                f"texts, {shots} shots for each of train and dev need {2 * shots}; {advice}"
             )
         drawn = random.sample(members, 2 * shots)
         train += drawn[:shots]

@@ -49,7 +49,7 @@ CASES = {
     "two names": show("text,text\na,b\n", "several columns of the name 'text'"),
     "latin": show("text,label\né,no\n".encode("latin-1"), "line 2", "UTF-8", "iconv"),
     "tabs in tsv": show("text\tlabel\na\tb\tno\n", "row 2", "jsonl", name="a.tsv"),
-    "semicolons": show("text;label\na;no\nb;yes\n", "one column", "commas"),
+    "colons": show("text:label\na:no\nb:yes\n", "one column", "commas, semicolons or tabs"),
     "json line": show('{"text": 1}\n{"text"\n', "line 2", "one object a line", name="a.jsonl"),
     "json list": show("[1, 2]", "holds no objects", name="a.json"),
     "parquet": show("no parquet", "cannot be read as parquet", name="a.parquet"),

@@ -498,6 +498,20 @@ def test_an_interrupt_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     assert err.strip() == "interrupted; the same command goes on from the last saved state"
 
 
+def test_a_warning_is_said_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def parse(text: str) -> None:
+        for _ in range(3):
+            for k in (1, 2):
+                logging.getLogger("pets").warning("cut %d", k)
+            logging.getLogger("pets").info("step")
+        raise bridges.BadInput("enough")
+
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr("pets.tasks.parse", parse)
+    _, _, err = run("task", "show", "sst2")
+    assert err.split("\n") == ["cut 1", "cut 2", "step", "step", "step", "error: enough", ""]
+
+
 def test_a_picture_of_others_is_not_drawn_over(run: Run) -> None:
     Path("zoo.png").write_bytes(b"\x89PNG mine")
     refused(run("zoo", "--plot", "zoo.png"), "zoo.png exists and is no picture of bridge-pets")

@@ -87,7 +87,10 @@ class Context:
                     splits.hold_out(data.train, data.task, seed)
         to_fit = [arm.text for arm in self.grid.arms if arm.fits]
         if to_fit and not any(line.strip() for line in self.text):
-            raise BadInput(f"no text to fit {', '.join(to_fit)} on: give --text FILE...")
+            raise BadInput(
+                f"no text to fit {', '.join(to_fit)} on: give --text FILE..., or other --bridges than the "
+                "preset's; `--bridges vanilla` is none"
+            )
         for cell in self.grid.cells():
             self.grid.tries(cell)
         without_cost = [arm for arm in self.grid.arms if arm.bridge is None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,12 @@ RIGHT = ("answer", "answerkey", "answer_key", "label", "gold", "correct", "corre
 ANSWERS = ("answer", "answers", "output", "response", "completion", "summary", "target", "reference")
 COUNTS = ("id", "idx", "index", "guid", "uid", "unnamed 1", "row", "row_id", "qid")
 """Names of columns, in lower case, by what they tend to hold; the first one that is there counts."""
+
+_CHOICE = re.compile(
+    r"(choice|option|opt|ending|answer|alternative|candidate|sol)[ _-]?(\d+|[a-z])", re.I
+)
+_LETTERS = "ABCDEFGHIJ"
+"""Names of columns that hold a choice each: choice1, choice2 or, from three on, A, B, C."""
 
 _FEW = 20  # classes of a column that is not called a label
 _SHORT = 3  # words of a class
@@ -49,7 +56,7 @@ def guess(settings: OwnSettings, table: Table) -> Guess:
     doubts: list[str] = []
     kind = settings.kind or _kind(settings, columns)
     if kind == CHOICE:
-        choices = settings.choices or columns.first(CHOICES)
+        choices = settings.choices or columns.offered(settings.label)
         if not choices:
             doubts.append(f"no column is called {' or '.join(CHOICES)}")
         label = settings.label or columns.one(RIGHT, doubts, "says which choice is right")
@@ -61,6 +68,11 @@ def guess(settings: OwnSettings, table: Table) -> Guess:
         answer = "answer"
     else:
         label = settings.label or columns.one(LABEL, doubts, "has the labels", columns.few())
+        if is_number(label) and label in map(str, columns.cells.get(label, ())):
+            doubts.append(
+                f"the label column is called {shown(label)} as labels in it are: the first row has to "
+                "name the columns"
+            )
         settings = replace(settings, kind=kind, label=label)
         answer = str(label)
     if settings.template is None:
@@ -72,9 +84,11 @@ def guess(settings: OwnSettings, table: Table) -> Guess:
             named = listed([shown(name, 40) for name in unfit])
             doubts.append(f"the columns {named} cannot stand in a template, so give them other names")
         if not texts:
+            nested = [shown(name, 40) for name in columns.nested() if name not in used]
+            what = f"; bring what is in {listed(nested)} into columns of its own" if nested else ""
             raise BadInput(
                 f"{table.where}: no column with texts is left to ask with; the columns are "
-                f"{listed([shown(name, 40) for name in table.names])}"
+                f"{listed([shown(name, 40) for name in table.names])}{what}"
             )
         if len(texts) > 2:
             doubts.append(f"there are texts in {listed(texts)}, and hardly all of them ask something")
@@ -105,7 +119,8 @@ def is_complete(settings: OwnSettings) -> bool:
 
 
 def _kind(settings: OwnSettings, columns: _Columns) -> str:
-    if settings.choices or (not settings.answers and columns.first(CHOICES)):
+    free = not (settings.answers or settings.words)
+    if settings.choices or (free and columns.offered(settings.label)):
         return CHOICE
     if settings.answers:
         return GENERATION
@@ -150,6 +165,31 @@ class _Columns:
         between = listed([shown(name, 40) for name in rest or self.names])
         doubts.append(f"no name says which column {what}: it may be one of {between}")
         return (rest or self.names or [""])[-1]
+
+    def offered(self, label: str | None) -> tuple[str, ...]:
+        """The column with lists of choices, or those with a choice each, one of which a label tells."""
+        if found := self.first(CHOICES):
+            return found
+        letters = [name for name in self.names if name.upper() in _LETTERS and len(name) == 1]
+        if len(letters) < 3 or "".join(letters).upper() != _LETTERS[: len(letters)]:
+            letters = []
+        each = [name for name in self.names if _CHOICE.fullmatch(name)] or letters
+        rest = [name for name in self.names if name not in each]
+        right = self.first(RIGHT, rest) if label is None else (label,)
+        if len(each) < 2 or not right or not self._tells(right[0], each):
+            return ()
+        return tuple(each)
+
+    def _tells(self, label: str, choices: Sequence[str]) -> bool:
+        """Whether all cells of a label column say one of some choices, as `among_choices` reads it."""
+        places = {*map(str, range(len(choices))), *_LETTERS[: len(choices)], "-1"}
+        texts = {str(cell).strip() for name in choices for cell in self.cells[name]}
+        said = {str(cell).strip() for cell in self.cells.get(label, ())}
+        return not said - {"-1"} - texts or not {one.upper() for one in said} - places
+
+    def nested(self) -> list[str]:
+        """Columns whose cells hold lists or objects."""
+        return [n for n, cells in self.cells.items() if any(isinstance(c, (list, dict)) for c in cells)]
 
     def few(self) -> list[str]:
         """Columns with the few values, each met again, that classes have."""

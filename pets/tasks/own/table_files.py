@@ -10,6 +10,7 @@ import codecs
 import csv
 import io
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,8 @@ from bridges.errors import BadInput, listed, one_line, shown
 
 FILES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 """How the names of files end that hold a table."""
+_TAB = "\t"
+_INSTEAD = (";", _TAB)  # of commas, as spreadsheets of many languages write csv
 
 
 def read_file(path: Path) -> Any:
@@ -38,11 +41,12 @@ def read_file(path: Path) -> Any:
         tabs = kind == ".tsv"
         # Where the header stands in quotes, so may any cell, tabs and line ends in it.
         bare = tabs and not text.lstrip().startswith('"')
-        names = _shape(path, text, tabs, bare)
+        separator = "\t" if tabs else _separator(text)
+        names = _shape(path, text, separator, bare)
         return _loaded(
             path,
             "csv",
-            sep="\t" if tabs else ",",
+            sep=separator,
             quoting=csv.QUOTE_NONE if bare else csv.QUOTE_MINIMAL,
             column_names=names,
             header=0,
@@ -72,23 +76,28 @@ def _decoded(path: Path, content: bytes) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         raise BadInput(
             f"{path}, line {line}: byte {content[error.start]:#04x} is not UTF-8; convert the file, "
-            "with `iconv -t UTF-8` for example"
+            "with `iconv -f WINDOWS-1252 -t UTF-8` for example, or what it is written in"
         ) from None
 
 
-def _shape(path: Path, text: str, tabs: bool, bare: bool) -> list[str]:
+def _separator(text: str) -> str:
+    """What stands between the cells of a csv file: commas, or what its header has instead of any."""
+    header = re.split(r"[\r\n]", text.lstrip(), maxsplit=1)[0]
+    return next((sign for sign in (",", *_INSTEAD) if sign in header), ",")
+
+
+def _shape(path: Path, text: str, separator: str, bare: bool) -> list[str]:
     """The names of the columns, once every row has as many cells.
 
     Raises:
         BadInput: otherwise, or for two columns of one name, or for no rows.
     """
     lines = io.StringIO(text, newline=None)  # ends of all kinds, as pandas takes them
-    separator = "\t" if tabs else ","
     if bare:
         reader = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE)
     else:
         reader = csv.reader(lines, delimiter=separator, strict=True)
-    number = 0
+    number, remedy = 0, _remedy(separator, bare)
     with _any_length():
         try:
             names: list[str] = []
@@ -97,34 +106,38 @@ def _shape(path: Path, text: str, tabs: bool, bare: bool) -> list[str]:
                     continue  # an empty line, which pandas skips too
                 number += 1
                 if number == 1:
-                    names = _names(path, cells, tabs)
+                    names = _names(path, cells, separator)
                 elif len(cells) != len(names):
                     raise BadInput(
                         f"{path}, row {number} (line {reader.line_num}): {len(cells)} cells, expected "
-                        f"{len(names)}, one for each of the columns {listed(names)}; {_remedy(tabs)}"
+                        f"{len(names)}, one for each of the columns {listed(names)}; {remedy}"
                     )
         except csv.Error as error:
             raise BadInput(
-                f"{path}, row {number + 1} (line {reader.line_num}): {error}; {_remedy(tabs)}"
+                f"{path}, row {number + 1} (line {reader.line_num}): {error}; {remedy}"
             ) from None
     if number < 2:
         raise BadInput(f"{path} has a header and no rows: expected at least one row for each class")
     return names
 
 
-def _remedy(tabs: bool) -> str:
-    if tabs:
+def _remedy(separator: str, bare: bool) -> str:
+    if bare:
         return "a text with a tab or a line end in it needs another form, csv or jsonl"
-    return 'a text with commas, quotes or line ends stands in quotes, quotes in it doubled: "a ""b"", c"'
+    signs = {",": "commas", ";": "semicolons", "\t": "tabs"}[separator]
+    return (
+        f"a text with {signs}, quotes or line ends stands in quotes, quotes in it doubled: "
+        f'"a ""b""{"," if separator == _TAB else separator} c"'
+    )
 
 
-def _names(path: Path, cells: Sequence[str], tabs: bool) -> list[str]:
+def _names(path: Path, cells: Sequence[str], separator: str) -> list[str]:
     stripped = [cell.strip() for cell in cells]
     names = [name or f"unnamed {place}" for place, name in enumerate(stripped, 1)]
     if len(names) < 2:
         raise BadInput(
             f"{path} has one column, {shown(names[0])}, where a task has texts and answers: cells are "
-            f"separated by {'tabs' if tabs else 'commas, in .tsv files by tabs'}"
+            f"separated by {'tabs' if separator == _TAB else 'commas, semicolons or tabs'}"
         )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

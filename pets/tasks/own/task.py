@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,13 +144,16 @@ def _split(name: str, there: dict[str, Table], settings: OwnSettings) -> Table:
 def _reported(settings: OwnSettings, others: dict[str, Table]) -> Table | None:
     if settings.reported is not None:
         return _split(settings.reported, others, settings)
-    for name in REPORTED:
-        if name in others and _has_labels(settings, others[name]):
-            return others[name]
-    return None
+    name = reported_split(settings, others)
+    return None if name is None else others[name]
 
 
-def _has_labels(settings: OwnSettings, table: Table) -> bool:
+def reported_split(settings: OwnSettings, others: Mapping[str, Table]) -> str | None:
+    """Of the splits beside the one to train on that which is reported where nothing is said."""
+    return next((n for n in REPORTED if n in others and has_labels(settings, others[n])), None)
+
+
+def has_labels(settings: OwnSettings, table: Table) -> bool:
     """Whether not all of its labels are missing or -1, as those of tests that others keep."""
     if settings.kind == GENERATION:
         cells = [cell for name in settings.answers if name in table.names for cell in table.column(name)]

@@ -12,17 +12,19 @@ from typing import Any
 from bridges.errors import BadInput, listed, one_line, shown, unknown, writing
 from pets.tasks.base import CHOICE, GENERATION
 from pets.tasks.metrics import BY_KIND
-from pets.tasks.own.guess import guess
+from pets.tasks.own.guess import Guess, guess
 from pets.tasks.own.labels import LabelColumn, classes
 from pets.tasks.own.settings import OwnSettings
 from pets.tasks.own.tables import Table, is_file, is_table, name_of, read
-from pets.tasks.own.task import TRAIN, OwnTask
+from pets.tasks.own.task import TRAIN, OwnTask, has_labels, reported_split
 
 TASK_FILES = (".toml", ".yaml", ".yml")
 _COLUMNS = ("template", "label", "choices", "answers")
 KEYS = ("name", "kind", "source", *_COLUMNS, "chat", "words", "answer_tokens", "metric", "splits")
 SPLITS = ("train", "reported", "share", "seed")
 """What a task file says, and its part ``splits``; see `OwnSettings`."""
+_MISSING = ("-", "--", "?", "n/a", "na", "nan", "none", "null", "unknown")
+_NO_LABEL = "  # if it means that there is no label, empty these cells: such rows are left out"
 
 
 def read_task(path: Path) -> OwnTask:
@@ -133,7 +135,7 @@ def _placed(place: str | None, folder: Path, *, name_of_split: bool) -> str | No
     return place
 
 
-def write_first(source: str, path: Path) -> OwnSettings:
+def write_first(source: str, path: Path) -> Guess:
     """Write a first task file for a table, from the columns that it has; returns what it says.
 
     Args:
@@ -148,11 +150,13 @@ def write_first(source: str, path: Path) -> OwnSettings:
     if path.suffix.lower() != ".toml":
         raise BadInput(f"{path}: a task file is written in TOML; expected a name that ends in .toml")
     there = read(source)
-    table = there.get(TRAIN) or next(iter(there.values()))
+    train = TRAIN if TRAIN in there else next(iter(there))
+    table = there[train]
     local = is_file(source) or Path(source).is_dir()
     found = guess(OwnSettings(name_of(source), source), table)
     place = os.path.relpath(source, path.parent) if local else source
-    text = _written(replace(found.settings, source=place), found.doubts, table, list(there))
+    splits = _splits(found.settings, train, there)
+    text = _written(replace(found.settings, source=place), found.doubts, table, splits)
     with writing(path):
         part = path.with_name(f"{path.name}.part")
         try:
@@ -160,7 +164,7 @@ def write_first(source: str, path: Path) -> OwnSettings:
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
-    return found.settings
+    return found
 
 
 def _written(settings: OwnSettings, doubts: Sequence[str], table: Table, splits: Sequence[str]) -> str:
@@ -188,7 +192,7 @@ def _written(settings: OwnSettings, doubts: Sequence[str], table: Table, splits:
     lines.append(f"metric = {_quoted(BY_KIND[kind][0])}  # one of {', '.join(BY_KIND[kind])}")
     if kind not in (CHOICE, GENERATION):
         lines += _words(settings, table)
-    return "\n".join([*lines, "", *_splits(splits), ""])
+    return "\n".join([*lines, "", *splits, ""])
 
 
 def _words(settings: OwnSettings, table: Table) -> list[str]:
@@ -200,16 +204,26 @@ def _words(settings: OwnSettings, table: Table) -> list[str]:
         "",
         "[words]  # what the model answers for each class, rather words than numbers; or a list",
     ]
-    return lines + [f"{_quoted(label.name)} = {_quoted(label.name)}" for label in labels]
+    return lines + [
+        f"{_quoted(label.name)} = {_quoted(label.name)}{_NO_LABEL * (label.name.lower() in _MISSING)}"
+        for label in labels
+    ]
 
 
-def _splits(names: Sequence[str]) -> list[str]:
-    named = [name for name in names if name]
-    if len(named) > 1:
+def _splits(settings: OwnSettings, train: str, there: Mapping[str, Table]) -> list[str]:
+    """The splits of a source as they are taken, in comments where that needs not be said."""
+    others = {name: table for name, table in there.items() if name != train}
+    if others:
+        labelled = [name for name, table in others.items() if has_labels(settings, table)]
+        reported = reported_split(settings, others) or next(iter(labelled), None)
+        sign = "# " if train == TRAIN else ""
+        lines = ["[splits]", f"train = {_quoted(train)}"]
+        lines += ["share = 0.25"] if reported is None else [f"reported = {_quoted(reported)}"]
+        what = "scored once" if reported else "of train, set aside"
+        notes = [f"there are {', '.join(there)}", "", what]
         return [
-            f"# [splits]  # there are {', '.join(named)}",
-            f"# train = {_quoted(TRAIN if TRAIN in named else named[0])}",
-            f"# reported = {_quoted(next(n for n in (*named[::-1],) if n != TRAIN))}  # scored once",
+            f"{sign}{line}{f'  # {note}' if note else ''}"
+            for line, note in zip(lines, notes, strict=True)
         ]
     return [
         "[splits]  # or files: train = 'a.csv', reported = 'b.csv'",

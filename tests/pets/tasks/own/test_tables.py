@@ -41,6 +41,9 @@ def columns(found: Table) -> dict[str, list[Any]]:
         (" t ,l \na,0\n", {"t": ["a"], "l": ["0"]}),
         (",t,l\n0,a,0\n", {"unnamed 1": ["0"], "t": ["a"], "l": ["0"]}),
         ("t,l\na\u2028b\x85c,0\n", {"t": ["a\u2028b\x85c"], "l": ["0"]}),
+        ('t;l\n"a;";b,c\n', {"t": ["a;"], "l": ["b,c"]}),
+        ("t\tl\ra, b;\tc\r", {"t": ["a, b;"], "l": ["c"]}),
+        ("t,l;\na,0\n", {"t": ["a"], "l;": ["0"]}),  # commas first
         ("t,l\n" + "x" * 200_000 + ",0\n", {"t": ["x" * 200_000], "l": ["0"]}),
     ],
 )
@@ -100,7 +103,8 @@ def test_json_keeps_types(tmp_path: Path) -> None:
         ("a.csv", 't,l\n"a\nb",0\nc\n', r"row 3 \(line 4\): 1 cells, expected 2, .* stands in quotes"),
         ("a.csv", 't,l\n"a"b,0\n', r"row 2 \(line 2\): ',' expected after '\"'"),
         ("a.csv", 't,l\n"a,0\nb,1\n', r"row 2 \(line 3\): unexpected end of data"),
-        ("a.csv", "t;l\na;0\n", "has one column, 't;l', .* commas, in .tsv files by tabs"),
+        ("a.csv", "t l\na 0\n", "has one column, 't l', .* commas, semicolons or tabs"),
+        ("a.csv", "t;l\na;b;0\n", r"row 2 \(line 2\): 3 cells, .* with semicolons, .*; c\""),
         ("a.tsv", "t l\na 0\n", "has one column, 't l', .* separated by tabs"),
         ("a.csv", "t,t\na,0\n", "several columns of the name 't'"),
         ("a.csv", b"t,l\na,0\n\xe9,1\n", "line 3: byte 0xe9 is not UTF-8; convert the file"),

@@ -107,7 +107,7 @@ def test_the_first_file_says_what_is_guessed_without_it(tmp_path: Path, build: A
     source = build(tmp_path)
     (tmp_path / "tasks").mkdir()
     path = tmp_path / "tasks" / "first.toml"
-    settings = write_first(str(source), path)
+    settings = write_first(str(source), path).settings
     task = tasks.parse(str(path))
     assert task.settings.source == str(tmp_path / "tasks" / ".." / source.name)
     said = {**vars(task.settings), "source": None, "words": {}, "metric": None}
@@ -136,7 +136,8 @@ def test_names_of_all_kinds_are_quoted(tmp_path: Path) -> None:
 
 
 def guessed(tmp_path: Path, *rows: dict[str, Any]) -> OwnSettings:
-    return write_first(str(own_tasks.write_jsonl(tmp_path / "a.jsonl", rows)), tmp_path / "a.toml")
+    source = own_tasks.write_jsonl(tmp_path / "a.jsonl", rows)
+    return write_first(str(source), tmp_path / "a.toml").settings
 
 
 def test_a_column_with_few_short_values_is_the_label(tmp_path: Path) -> None:
@@ -167,6 +168,10 @@ def test_a_column_with_few_short_values_is_the_label(tmp_path: Path) -> None:
             [{"a": f"x {k}", "b": f"y {k}"} for k in range(12)],
             "no name says which column has the labels",
         ),
+        (
+            [{"a film": f"x {k}", "1": k % 2} for k in range(12)],
+            "the label column is called '1' as labels in it are",
+        ),
     ],
 )
 def test_what_is_in_doubt_is_written_down_and_refused_without_a_file(
@@ -178,6 +183,72 @@ def test_what_is_in_doubt_is_written_down_and_refused_without_a_file(
         BadInput, match=r"what its columns mean is not plain: .*bridge-pets task new FILE"
     ):
         tasks.parse(str(tmp_path / "a.jsonl")).load()
+
+
+@pytest.mark.parametrize(
+    ("names", "label", "right"),
+    [
+        (("choice1", "choice2"), "label", 1),
+        (("A", "B", "C"), "answer", "B"),
+        (("option_a", "option_b", "option_c"), "correct", "text 3 of b"),
+    ],
+)
+def test_choices_may_stand_in_a_column_each(
+    names: tuple[str, ...], label: str, right: Any, tmp_path: Path
+) -> None:
+    each = [{n: f"text {k} of {n[-1].lower()}" for n in names} for k in range(8)]
+    rows = [{"ask": f"which {k}?", **some, label: right} for k, some in enumerate(each)]
+    if isinstance(right, str) and len(right) > 1:
+        for k, row in enumerate(rows):
+            row[label] = f"text {k} of b"
+    settings = guessed(tmp_path, *rows)
+    assert (settings.kind, settings.choices, settings.label) == ("choice", names, label)
+    assert settings.template == "{ask}\nanswer: {answer}"
+    assert {example.label for example in tasks.parse(str(tmp_path / "a.toml")).load().train} == {1}
+    for k, row in enumerate(rows):  # what tells none of them is no answer among choices
+        row[label] = ["left", "right"][k % 2]
+    (tmp_path / "a.toml").unlink()
+    assert guessed(tmp_path, *rows).kind == "classes"
+
+
+def test_a_class_that_may_mean_no_label_is_marked(tmp_path: Path) -> None:
+    rows = [{"text": f"text {k}", "label": ["no", "yes", "n/a"][k % 3]} for k in range(12)]
+    guessed(tmp_path, *rows)
+    lines = (tmp_path / "a.toml").read_text().split("\n")
+    (marked,) = (line for line in lines if "empty these cells" in line)
+    assert marked.startswith('"n/a" = "n/a"  # ')
+
+
+@pytest.mark.parametrize(
+    ("names", "said", "reported"),
+    [
+        (("train", "validation", "test"), "# ", "validation"),  # whose test has no labels
+        (("train", "unlabelled", "eval"), "# ", "eval"),
+        (("training", "test", "testing"), "", "testing"),
+    ],
+)
+def test_the_split_to_report_has_labels(
+    names: tuple[str, ...], said: str, reported: str, tmp_path: Path
+) -> None:
+    import datasets
+
+    none = {name: name in ("test", "unlabelled") for name in names}
+    made = {
+        name: datasets.Dataset.from_list(
+            [{"text": f"{name} {k}", "label": -1 if none[name] else k % 2} for k in range(8)]
+        )
+        for name in names
+    }
+    datasets.DatasetDict(made).save_to_disk(tmp_path / "saved")
+    write_first(str(tmp_path / "saved"), tmp_path / "t.toml")
+    lines = (tmp_path / "t.toml").read_text().split("\n")
+    assert f'{said}reported = "{reported}"  # scored once' in lines
+    assert f'{said}train = "{names[0]}"' in lines
+
+
+def test_a_column_of_objects_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="bring what is in 'review' into columns of its own"):
+        guessed(tmp_path, *({"review": {"body": f"x {k}"}, "label": k % 2} for k in range(8)))
 
 
 def test_nothing_is_replaced(tmp_path: Path) -> None:

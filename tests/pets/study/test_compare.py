@@ -504,7 +504,7 @@ def test_what_cannot_be_is_refused_before_any_cell_runs(
 
 
 def test_costs_need_text(inputs: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no text to fit brownian on: .*`--bridges vanilla` is none"):
+    with pytest.raises(BadInput, match=r"no text to fit brownian on: .*`--bridges vanilla` is none"):
         compare(small_grid(), tmp_path / "runs", str(inputs / "model"), inputs / "glue")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import re
@@ -114,10 +115,13 @@ def tensor_bytes(tensor: Tensor) -> bytes:
 
 def versions() -> dict[str, str]:
     """Versions a result depends on."""
-    by_name = {"python": platform.python_version()}
-    for package in ("bridge-pets", "torch", "transformers", "peft"):
-        try:
-            by_name[package] = version(package)
-        except PackageNotFoundError:
-            by_name[package] = "not installed"
-    return by_name
+    packages = ("bridge-pets", "torch", "transformers", "peft")
+    return {"python": platform.python_version(), **{package: _version(package) for package in packages}}
+
+
+@functools.cache  # a package's metadata are parsed whole for it
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -87,7 +87,7 @@ class Asking:
         # Classes need it only where one word begins with another, and masks never do.
         end = self.end if task.kind != CLASSES and family != MASKED else None
         self.written = None if task.template is None else Written(encoder, task, family, end)
-        self.pad_id = tokenizer.pad_token_id or 0
+        self.pad_id = prompts.padding_id(tokenizer)
         self.verbalizer = None
         if task.kind == CLASSES:
             self.verbalizer = Verbalizer.of_words(

@@ -33,11 +33,20 @@ class HeadClassifier(Answering):
     def __init__(self, model: nn.Module, verbalizer: Verbalizer, *, pad_id: int = 0) -> None:
         super().__init__(model, verbalizer)
         plm: Any = pretrained_model(model)
+        self._config, self._padded = plm.config, plm.config.pad_token_id
         self.places = places(plm, verbalizer)
         # By it the heads of causal models tell where a text ends; without one they refuse batches.
         if plm.config.pad_token_id is None:
             plm.config.pad_token_id = pad_id
         self.pad_id = int(plm.config.pad_token_id)
+        self._attended: Tensor | None = None
+        head = getattr(plm, "score", None)  # of causal ones
+        self._hook = head.register_forward_pre_hook(self._at_end) if head is not None else None
+
+    def remove(self) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+        self._config.pad_token_id = self._padded
 
     def collate(self, rows: Rows) -> dict[str, Tensor]:
         """ "input_ids", "attention_mask" and, of pairs, "token_type_ids" [B, S], and "labels" [B]."""
@@ -52,9 +61,21 @@ class HeadClassifier(Answering):
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **types: Tensor
     ) -> PromptOutput:
         """Loss and log-probabilities [B, C] of texts [B, S] with classes [B]."""
-        logits = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
+        self._attended = attention_mask
+        try:
+            logits = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
+        finally:
+            self._attended = None
         scores = logits[:, self.places].float().log_softmax(1)
         return PromptOutput(loss=F.nll_loss(scores, labels), logits=scores)
+
+    def _at_end(self, head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Behind a soft prompt transformers sees no padding and takes the last state, a pad's or not."""
+        states, mask = args[0], self._attended
+        if mask is None or states.dim() != 3 or states.shape[1] <= mask.shape[1]:
+            return None
+        last = states.shape[1] - 1 - (mask.shape[1] - mask.sum(1))
+        return states[torch.arange(len(states), device=states.device), last][:, None], *args[1:]
 
 
 def places(plm: Any, verbalizer: Verbalizer) -> list[int]:

@@ -138,6 +138,15 @@ def _warn(truncated: int, count: int, max_length: int) -> None:
     )
 
 
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What rows are padded with: the tokenizer's own, or the end of a sequence, which no text has in it.
+
+    Causal classifiers tell by it where a text ends, so it may be no token of a text.
+    """
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    return next((token for token in known if token is not None), 0)
+
+
 def padded(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
     """Whole numbers [B, S]: rows with ``fill`` behind them to the length of the longest."""
     length = max(map(len, rows))

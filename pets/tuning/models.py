@@ -35,6 +35,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from bridges.errors import BadInput, check_name
+from pets.tasks.prompts import padding_id
 from pets.tuning import model_files
 
 logger = logging.getLogger(__name__)
@@ -149,9 +150,8 @@ def load_plm(
             ", ".join(code),
         )
     if auto is AutoModelForSequenceClassification and model.config.pad_token_id is None:
-        # Causal ones cannot be asked in batches without; no text has the end of the sequence in it.
-        known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-        model.config.pad_token_id = next(token for token in known if token is not None)
+        # Causal ones cannot be asked in batches without.
+        model.config.pad_token_id = padding_id(tokenizer)
     missing = sorted(info["missing_keys"])
     if missing:
         logger.warning(

@@ -17,10 +17,8 @@ pytestmark = pytest.mark.slow
 PAGE = (REPOSITORY / "docs" / "own_data.md").read_text(encoding="utf-8")
 
 
-def test_the_page_says_what_its_commands_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_says_what_its_commands_say(tmp_path: Path) -> None:
     """On the demo's model, in a hurry: words are as on the page, numbers are not."""
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     hurried = dataclasses.replace(Settings(), steps=20)
     words = demo.Docstrings().load().task.words
     tiny_lm(tmp_path / "tiny-lm", docstrings.corpus(), words, settings=hurried)

@@ -7,13 +7,16 @@ writes the outputs into the page as they are now, with MODEL a folder of the mod
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
+import shlex
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from string import Template
+
+import processes
+from places import REPOSITORY
 
 _SCRIPT = re.compile(r"^`([\w.]+)`\n\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -22,6 +25,8 @@ _PROGRESS = re.compile(r"\w+: \d+ of \d+ ")
 _NUMBERS = re.compile(r"-?\d[\w.+:-]*(?: (?:s|min|h)\b)?(?: \d+ (?:s|min)\b)?")
 _SKIPPED = ("pip ", "export ")
 """What a reader does once, and whoever runs the page has done."""
+_QUIET = "import warnings; warnings.simplefilter('ignore'); from pets.cli import main; main()"
+_TOOLS = {"bridge-pets": ("-c", _QUIET), "python": ()}
 
 
 def scripts(page: str) -> dict[str, str]:
@@ -45,30 +50,21 @@ def run_page(page: str, folder: Path, variables: Mapping[str, str]) -> list[str]
     Raises:
         RuntimeError: for a command that fails, with what it said.
     """
-    tools = folder / "tools"
-    tools.mkdir()
-    for name, words in (("bridge-pets", "-m pets.cli"), ("python", "")):
-        tool = tools / name
-        tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words} "$@"\n')
-        tool.chmod(0o755)
     for name, text in scripts(page).items():
         (folder / name).write_text(text, encoding="utf-8")
-    path = os.pathsep.join([str(tools), os.environ["PATH"]])
-    here = {**os.environ, **variables, "PATH": path, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
-    return [_run(command, folder, here) for command, _ in commands(page)]
+    return [_run(command, folder, variables) for command, _ in commands(page)]
 
 
-def _run(command: str, folder: Path, environment: Mapping[str, str]) -> str:
+def _run(command: str, folder: Path, variables: Mapping[str, str]) -> str:
     if command.startswith(_SKIPPED):
         return ""
-    done = subprocess.run(
-        ["bash", "-c", command],
+    tool, *words = shlex.split(Template(command.replace("\\\n", " ")).substitute(variables))
+    done = processes.run(
+        [*_TOOLS[tool], *words],
         cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
+        together=True,
+        HF_HUB_OFFLINE="1",
+        PYTHONPATH=str(REPOSITORY),
     )
     if done.returncode:
         raise RuntimeError(f"{command}\n{done.stdout}")

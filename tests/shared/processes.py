@@ -81,12 +81,19 @@ def server() -> Any:
     return _SERVER
 
 
-def start(arguments: Sequence[object], *, cwd: Path | None = None, **environment: str) -> Started:
-    """As ``python *arguments`` in ``cwd``: a script, or ``-m`` a module, or ``-c`` a program."""
+def start(
+    arguments: Sequence[object], *, cwd: Path | None = None, together: bool = False, **environment: str
+) -> Started:
+    """As ``python *arguments`` in ``cwd``: a script, or ``-m`` a module, or ``-c`` a program.
+
+    With ``together`` all that it writes is its stdout, as after ``2>&1``.
+    """
     folder = Path(tempfile.mkdtemp(dir=_FOLDER.name))
     words = [str(argument) for argument in arguments]
     described = {**os.environ, **_FEW_THREADS, **environment}
-    process = server().Process(target=_main, args=(words, cwd or Path.cwd(), described, folder))
+    process = server().Process(
+        target=_main, args=(words, cwd or Path.cwd(), described, folder, together)
+    )
     process.start()
     deadline = time.monotonic() + 60
     while not (folder / "stderr").exists():  # then it leads its group
@@ -97,10 +104,15 @@ def start(arguments: Sequence[object], *, cwd: Path | None = None, **environment
 
 
 def run(
-    arguments: Sequence[object], *, cwd: Path | None = None, seconds: float = 300, **environment: str
+    arguments: Sequence[object],
+    *,
+    cwd: Path | None = None,
+    seconds: float = 300,
+    together: bool = False,
+    **environment: str,
 ) -> Done:
     """The end of `start`."""
-    return start(arguments, cwd=cwd, **environment).wait(seconds)
+    return start(arguments, cwd=cwd, together=together, **environment).wait(seconds)
 
 
 @contextmanager
@@ -134,14 +146,16 @@ def run_ranks(
     return done
 
 
-def _main(words: list[str], cwd: Path, environment: dict[str, str], folder: Path) -> None:
+def _main(
+    words: list[str], cwd: Path, environment: dict[str, str], folder: Path, together: bool
+) -> None:
     os.setsid()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
     for number, name in ((1, "stdout"), (2, "stderr")):
         file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(file, number)
+        os.dup2(1 if together and number == 2 else file, number)
         os.close(file)
     sys.path[:0] = environment.get("PYTHONPATH", "").split(os.pathsep)
     kind, *rest = words

@@ -88,8 +88,8 @@ class Context:
         to_fit = [arm.text for arm in self.grid.arms if arm.fits]
         if to_fit and not any(line.strip() for line in self.text):
             raise BadInput(
-                f"no text to fit {', '.join(to_fit)} on: give --text FILE..., or other --bridges than the "
-                "preset's; `--bridges vanilla` is none"
+                f"no text to fit {', '.join(to_fit)} on: give --text FILE..., or other --bridges than "
+                "the preset's; `--bridges vanilla` is none"
             )
         for cell in self.grid.cells():
             self.grid.tries(cell)

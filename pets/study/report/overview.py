@@ -62,7 +62,7 @@ def what_was_run(runs: Runs) -> Section:
         blocks.append(
             Paragraph(
                 f"{plural(total, 'row')} of the table {'is' if total == 1 else 'are'} left out, because "
-                "results of other versions, settings or models are never mixed. What differs, "
+                "results of other versions, settings, models or data are never mixed. What differs, "
                 "there (left out) and here (shown):"
             )
         )

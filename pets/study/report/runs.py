@@ -18,6 +18,14 @@ from pets.study.compare.look import read_analysis
 from pets.study.compare.step_times import read_times
 from pets.study.compare.table import TABLE_FILE, read_table
 
+_OF_MODEL = ("model_sha256", "config_sha256", "tokenizer_sha256", "model_code")
+_AXES: dict[str, Callable[[Row], Any]] = {
+    "data_sha256": lambda row: row.task,
+    "cost": lambda row: row.arm,
+    "cost_code": lambda row: (row.pet, row.arm),
+}
+"""Hashes of a row by what they may differ with: examples and words by task, costs by arm."""
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -34,14 +42,14 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Runs:
-    """What one report is made of: rows of one model, one code, one set of versions and settings.
+    """What one report is made of: rows of one model, data, code, one set of versions and settings.
 
     Attributes:
         name: of the folder.
         done: rows with a score, in the table's order.
         failed: rows with an error.
         missing: cells of the grid that the rows span which have no row.
-        left_out: rows of other versions, settings or models.
+        left_out: rows of other versions, settings, models, data or costs.
         times: PET -> arm -> what `write_step_times` measured of a step; may be empty.
         environment: where the times were measured.
         analysis: records of ``analysis.json``.
@@ -89,7 +97,8 @@ def read_runs(folder: Path) -> Runs:
 
     Only what is comparable is shown, and the table's last row says what that is: its model, code and
     versions, of those for each PET the last row's settings (a learning rate may be the PET's own), the
-    last number of tries and for each arm the last strengths. Other rows are counted, never mixed in.
+    last number of tries, for each task the last examples and words, for each arm the last cost and
+    strengths. Other rows are counted, never mixed in.
 
     Raises:
         BadInput: if the folder holds no comparison, a file in it is broken or of another version, or
@@ -109,10 +118,10 @@ def read_runs(folder: Path) -> Runs:
         if other is not None and not (row.is_done and other.is_done):
             row = row if row.is_done else other  # it was tried again
         elif other is not None:
-            what = difference(other.hashes, row.hashes) or "other data or costs"
+            what = difference({"device": other.device}, {"device": row.device})
             raise BadInput(
-                f"{path} holds the cell {' '.join(map(str, row.key))} twice, with the same settings "
-                f"and versions but {what}: run each comparison into a folder of its own"
+                f"{path} holds the cell {' '.join(map(str, row.key))} twice, with the same settings, "
+                f"versions and data{what and f' but {what}'}: run each comparison into its own folder"
             )
         chosen[row.key] = row
     for row in chosen.values():
@@ -147,12 +156,14 @@ def panel_kinds(kinds: Mapping[str, str]) -> list[str]:
 
 
 def _origin(row: Row) -> dict[str, Any]:
-    return {"model": row.model, "code": row.code, "versions": row.versions}
+    model = {name: row.hashes.get(name) for name in _OF_MODEL}
+    return {"model": row.model, "code": row.code, "versions": row.versions, **model}
 
 
 def _made_with(row: Row) -> dict[str, Any]:
     """What rows that are compared have to share; what a failed row was tried with is not known."""
     facts = {**_origin(row), "settings": row.settings, "by_ratio": row.by_ratio}
+    facts |= {name: row.hashes.get(name) for name in _AXES}
     if row.is_done:
         facts |= {"tries": len(row.tries), "strengths": [t.strength for t in row.tries]}
     return facts
@@ -176,10 +187,12 @@ def _expected(rows: Sequence[Row], path: Path) -> Callable[[Row], dict[str, Any]
     settings = {row.pet: row.settings for row in same}
     strengths = {row.arm: _made_with(row)["strengths"] for row in done if len(row.tries) == tries}
     by_ratio = {row.arm: row.by_ratio for row in done}
+    hashes = {(name, of(row)): row.hashes.get(name) for row in same for name, of in _AXES.items()}
 
     def expected(row: Row) -> dict[str, Any]:
         own = _made_with(row)
         wanted = own | origin | {"settings": settings.get(row.pet, row.settings)}
+        wanted |= {name: hashes.get((name, of(row)), own[name]) for name, of in _AXES.items()}
         if row.is_done:
             wanted["by_ratio"] = by_ratio.get(row.arm, row.by_ratio)
             wanted["tries"] = tries

@@ -56,12 +56,16 @@ def _written(table: Table, name: str, index: int, cell: Any, named: Sequence[str
     if isinstance(cell, bool):
         return str(cell).lower()
     if isinstance(cell, (int, float, str)):
-        text = str(cell).strip()
-        return str(int(float(text))) if _WHOLE.fullmatch(text) and abs(float(text)) < 2**53 else text
+        return plain_number(str(cell).strip())
     raise BadInput(
         f"{table.row(index)}: column {shown(name)} holds {shown(cell)}, expected a label: a number, a "
         "text, true or false"
     )
+
+
+def plain_number(text: str) -> str:
+    """A whole number in its one writing, "3" for "3.0" and "03"; any other text as it is."""
+    return str(int(float(text))) if _WHOLE.fullmatch(text) and abs(float(text)) < 2**53 else text
 
 
 def classes(
@@ -100,8 +104,9 @@ def _is_none(others: set[str], named: Sequence[str] | None) -> bool:
 
 
 def _ordered(found: set[str]) -> list[str]:
-    numbers = all(_WHOLE.fullmatch(value) for value in found)
-    return sorted(found, key=int) if numbers else sorted(found)
+    if all(is_number(value) and math.isfinite(float(value)) for value in found):
+        return sorted(found, key=lambda value: (float(value), value))
+    return sorted(found)
 
 
 def _check_number(where: str, column: LabelColumn, names: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -9,8 +10,10 @@ from typing import Any
 
 from bridges.errors import BadInput, listed, shown
 from pets.tasks.base import Example
-from pets.tasks.own.labels import MISSING, NONE, LabelColumn
+from pets.tasks.own.labels import MISSING, NONE, LabelColumn, plain_number
 from pets.tasks.own.tables import Table
+
+_log = logging.getLogger(__name__)
 
 Answer = Callable[[int], dict[str, Any] | str]
 """Of a row: what an example has beside its texts, or, in words, why it is none."""
@@ -79,7 +82,9 @@ def among_choices(table: Table, choices: Sequence[str], label: str) -> Answer:
     """The choices of a row, a list in one column or one in each of several, and which one is right.
 
     That is said by the place from 0 on, by a letter, by its own text, or by the name that it has in
-    ``{"text": [...], "label": [...]}``; in one way in the whole column.
+    ``{"text": [...], "label": [...]}``; in one way in the whole column. A text that is written exactly
+    so comes before one that is the same number. Where several ways fit it is the name or the text, but a
+    number beside choices that are texts is a place; where they do not agree a warning says so.
 
     Raises:
         BadInput: a row has another number of choices than the first one, or no right one.
@@ -92,7 +97,7 @@ def among_choices(table: Table, choices: Sequence[str], label: str) -> Answer:
         for k in range(len(table.data))
     ]
     _check_counts(table, choices, offered)
-    places = _places(table, choices, cells[0], offered, right)
+    places = _places(table, choices, cells, offered, right)
 
     def answer(index: int) -> dict[str, Any] | str:
         if not all(offered[index]):
@@ -118,19 +123,29 @@ def _check_counts(table: Table, choices: Sequence[str], offered: Sequence[tuple[
 def _places(
     table: Table,
     choices: Sequence[str],
-    cells: Sequence[Any],
+    cells: Sequence[Sequence[Any]],
     offered: Sequence[tuple[str, ...]],
     right: LabelColumn,
 ) -> list[int | None]:
     """The index of each row's right choice; None where it is missing or -1."""
-    named = [cell.get("label") if isinstance(cell, Mapping) else None for cell in cells]
+    raw = table.column(right.name)
+    exact = (
+        right.values if right.named else [cell_text(table, right.name, k, c) for k, c in enumerate(raw)]
+    )
 
     def by_name(index: int, value: str) -> int | None:
-        names = [str(name) for name in named[index] or ()]
+        cell = cells[0][index]
+        names = [str(name) for name in (cell.get("label") or ())] if isinstance(cell, Mapping) else []
         return names.index(value) if value in names else None
 
     def by_text(index: int, value: str) -> int | None:
-        return offered[index].index(value) if value in offered[index] else None
+        for texts, text in (
+            (offered[index], exact[index]),
+            (tuple(map(plain_number, offered[index])), value),
+        ):
+            if text in texts:
+                return texts.index(text)
+        return None
 
     def by_place(index: int, value: str) -> int | None:
         return int(value) if value.isdecimal() and int(value) < len(offered[index]) else None
@@ -139,22 +154,44 @@ def _places(
         place = ord(value.upper()) - ord("A") if len(value) == 1 else -1
         return place if 0 <= place < len(offered[index]) else None
 
-    rows = [k for k, value in enumerate(right.values) if value not in (MISSING, NONE)]
-    fits: list[list[int | None]] = []
-    for way in (by_name, by_text, by_place, by_letter):
-        fits.append([way(k, right.values[k]) for k in rows])
-        if None not in fits[-1]:
-            break
-    best = min(fits, key=lambda fit: fit.count(None))
-    if None in best:
-        index = rows[best.index(None)]
+    ways = {"name": by_name, "text": by_text, "place from 0 on": by_place, "letter": by_letter}
+    if _holds_numbers(raw) and right.named is None and not any(map(_holds_numbers, cells)):
+        ways = {"place from 0 on": by_place, **ways}
+    rows = [
+        k
+        for k, value in enumerate(right.values)
+        if value != MISSING and (value != NONE or by_text(k, value) is not None)
+    ]
+    fits = {name: [way(k, right.values[k]) for k in rows] for name, way in ways.items()}
+    best = min(fits, key=lambda name: fits[name].count(None))
+    if None in fits[best]:
+        index = rows[fits[best].index(None)]
         raise BadInput(
             f"{table.row(index)}: column {shown(right.name)} says {shown(right.values[index])}, which "
             f"is none of the {len(offered[index])} choices in {listed(choices)}: expected its text, its "
             "place from 0 on, or a letter from A on, in one way in the whole column"
         )
-    known: dict[int, int | None] = dict(zip(rows, best, strict=True))
+    for name, fit in fits.items():
+        if best != "name" and None not in fit and fit != fits[best]:
+            index = rows[[one != other for one, other in zip(fit, fits[best], strict=True)].index(True)]
+            _log.warning(
+                "%s: column %s says %s, which is read as the %s of the right choice, not as its %s: if "
+                "that is not meant, say it otherwise in the whole column",
+                table.row(index),
+                shown(right.name),
+                shown(exact[index]),
+                best,
+                name,
+            )
+    known: dict[int, int | None] = dict(zip(rows, fits[best], strict=True))
     return [known.get(k) for k in range(len(offered))]
+
+
+def _holds_numbers(cells: Sequence[Any]) -> bool:
+    """Whether a column's cells, or what is in their lists, are numbers and no texts."""
+    texts = [cell.get("text") if isinstance(cell, Mapping) else cell for cell in cells]
+    inner = [part for cell in texts for part in (cell if isinstance(cell, (list, tuple)) else [cell])]
+    return any(isinstance(part, (int, float)) and not isinstance(part, bool) for part in inner)
 
 
 def _texts(table: Table, name: str, index: int, cell: Any) -> list[str]:

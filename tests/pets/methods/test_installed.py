@@ -67,7 +67,7 @@ def test_a_saved_adapter_s_config_is_its_method_and_options(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("alpha", [8, 4, 2.5])
-def test_a_saved_number_that_is_peft_s_default_but_not_ours_stays(alpha: float, tmp_path: Path) -> None:
+def test_a_saved_number_that_is_peft_s_default_is_kept(alpha: float, tmp_path: Path) -> None:
     config = LoraConfig(r=4, lora_alpha=alpha, target_modules=["q_proj"])  # peft's own is 8, ours is r
     get_peft_model(tiny_model("llama"), config).save_pretrained(tmp_path)
     again: Any = pets.get("lora", **methods.split(str(tmp_path))[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -395,7 +396,7 @@ def test_rows_of_other_versions_are_counted_and_left_out(tmp_path: Path, small: 
     told = "What differs, there (left out) and here (shown):"
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert (
-        "9 rows of the table are left out, because results of other versions, settings or models a"
+        "9 rows of the table are left out, because results of other versions, settings, models or"
         in text
     )
     assert f"{told}\n\n- 4 rows: code 'ffffffffffff' there, '0123456789ab' here\n- 1 row: batch" in text
@@ -403,6 +404,30 @@ def test_rows_of_other_versions_are_counted_and_left_out(tmp_path: Path, small: 
     assert any(entry.endswith(told) for entry in page.text["p"])
     assert "3 rows: tries 2 there, 3 here" in page.text["li"]
     assert "9 rows of other versions or settings left out" in document_of(tmp_path).note
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "told"),
+    [
+        ("model_sha256", {}, "another model: other weights"),
+        ("tokenizer_sha256", {}, "another tokenizer"),
+        ("data_sha256", {}, "other examples"),
+        ("cost", {"arm": "brownian"}, "another cost"),
+        ("cost_code", {"arm": "brownian"}, "other code of the cost, the PET or the regularizer"),
+    ],
+)
+def test_rows_of_another_model_or_of_other_data_are_left_out_whatever_their_seeds(
+    tmp_path: Path, small: Truth, name: str, of: dict[str, str], told: str
+) -> None:
+    ours, theirs = (
+        [row | {"hashes": {name: digit * 64 if of.items() <= row.items() else None}} for row in table]
+        for digit, table in (("1", rows(small)), ("2", rows(replace(small, seeds=(47, 48)))))
+    )
+    write_rows(tmp_path, [*theirs, *ours])
+    runs = read_runs(tmp_path)
+    other = [row for row in theirs if of.items() <= row.items()]
+    assert [row.to_dict() for row in runs.done] == [r for r in (*theirs, *ours) if r not in other]
+    assert [(left.count, left.difference) for left in runs.left_out] == [(len(other), told)]
 
 
 def test_settings_may_be_those_of_a_pet(tmp_path: Path) -> None:

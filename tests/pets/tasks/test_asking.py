@@ -271,6 +271,37 @@ def test_a_causal_classifier_pads_with_the_token_by_which_it_tells_the_end() -> 
     torch.testing.assert_close(classifier(**classifier.collate(rows)).logits, each)
 
 
+def test_a_causal_classifier_without_a_padding_token_reads_the_last_token_and_is_given_back() -> None:
+    plm = tiny_model("gpt2", head="ForSequenceClassification", num_labels=2)
+    plm.config.pad_token_id = None
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token, tokenizer.eos_token = None, "[SEP]"
+    rows = [(Row([5, 8, 0], 0), 0), (Row([9, 6, 7, 9, 8], 0), 1)]  # 0 is a word as any other
+    with torch.no_grad():
+        alone = torch.cat([plm(torch.tensor([row.input_ids])).logits for row, _ in rows])
+    classifier = Asking(plm, Encoder(tokenizer), Asked()).on(plm).eval()
+    output = classifier(**classifier.collate(rows))
+    torch.testing.assert_close(output.logits, alone.log_softmax(1))
+    classifier.remove()
+    assert plm.config.pad_token_id is None
+
+
+@pytest.mark.parametrize("pet", ["lora", "prefix", "prompt"])
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama"])
+def test_the_classes_of_a_text_do_not_depend_on_the_others_in_a_batch(model_type: str, pet: str) -> None:
+    plm = tiny_model(model_type, head="ForSequenceClassification", num_labels=2)
+    model = get_peft_model(plm, pets.get(pet, model=plm)).eval()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(0.5 * torch.randn_like(parameter))
+    asking, classifier = answering(CLASSIFIER, Asked(), model)
+    rows, _ = asking.encode(OF_CLASSES, 40)
+    with torch.no_grad():
+        together = classifier(**classifier.collate(rows)).logits
+        each = [model(input_ids=torch.tensor([row.input_ids])).logits for row, _ in rows]
+    torch.testing.assert_close(together, torch.cat(each).log_softmax(1), rtol=1e-4, atol=1e-5)
+
+
 def test_a_classifier_reads_columns_as_a_text_or_a_pair() -> None:
     plm = model_of(CLASSIFIER, type_vocab_size=2)
     asking, classifier = answering(CLASSIFIER, Asked(), plm)

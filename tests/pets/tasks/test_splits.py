@@ -71,7 +71,9 @@ def test_few_shot_needs_twice_the_shots_of_every_class() -> None:
 
 
 def test_few_shot_counts_copies_once() -> None:
-    with pytest.raises(BadInput, match="'negative': 1 examples with different .*; give it more, or its"):
+    with pytest.raises(
+        BadInput, match=r"'negative': 1 examples with different .*; give it more, or its"
+    ):
         few_shot([Example("same", 0)] * 9 + examples(0, 9), SST2, 1, 0)
 
 

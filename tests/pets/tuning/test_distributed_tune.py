@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from unittest import mock
 
 import pytest
 import torch
-from places import script_environment
 from processes import run_ranks
 from safetensors.torch import load_file
 from tiny import WORDS, tiny_llama, tiny_tokenizer
@@ -245,21 +243,14 @@ def test_the_command_line_under_torchrun_speaks_once(tmp_path: Path) -> None:
         lines = ["sentence\tlabel", *(f"{example.text}\t{example.label}" for example in part)]
         (tmp_path / "glue" / "SST-2" / f"{name}.tsv").write_text("\n".join(lines) + "\n")
     options = "--model model --task sst2 --data glue --steps 4 --batch-size 4 --eval-every 2 --shots 4"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={WORLD}"]
-    done = subprocess.run(
-        [*launch, "-m", "pets.cli", "tune", *options.split(), "--out", "run"],
-        cwd=tmp_path,
-        env=script_environment(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES=""),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
-    shown = json.loads(done.stdout)
+    command = ["-m", "pets.cli", "tune", *options.split(), "--out", "run"]
+    first, second = run_ranks(WORLD, command, cwd=tmp_path)
+    shown = json.loads(first.stdout)
     assert shown["examples"] == {"train": 8, "dev": 8, "reported": 70}
     assert json.loads((tmp_path / "run" / "result.json").read_text())["reported"] == shown["reported"]
-    assert done.stderr.count("wrote run") == 1
+    assert first.stderr.count("wrote run") == 1
+    assert "wrote run" not in second.stderr
+    assert not second.stdout
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ def labelled(*labels: Any) -> list[dict[str, Any]]:
         ((-5, 3), ["-5", "3"]),
         (("10", "9", "x"), ["10", "9", "x"]),
         (("0.5", "1.5"), ["0.5", "1.5"]),
+        (("10.5", "9.5"), ["9.5", "10.5"]),
     ],
 )
 def test_classes_are_in_the_order_of_numbers_or_of_the_alphabet(
@@ -200,6 +201,43 @@ def test_choices_that_are_numbers_are_meant_by_their_text(tmp_path: Path) -> Non
     rows = [{"text": f"text {k}", "label": "1", "choices": ["0", "2", "1"]} for k in range(4)]
     data = load(tmp_path, rows, kind="choice", choices=("choices",))
     assert {example.label for example in data.train} == {2}
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "right"),
+    [
+        (["1.0", "0.0"], "1.0", 0),
+        ([2.0, 0.0, 1.0], 1.0, 2),
+        ([2, 0, 1], 1, 2),
+        (["+1", "-1"], "+1", 0),
+        (["-1", "1"], "-1", 0),
+        (["2.0", "1"], "2", 0),
+        (["10", "01", "1"], "01", 1),
+        (["2", "0", "1"], 1, 1),  # a number beside texts is a place
+    ],
+)
+def test_the_right_choice_among_numbers(
+    tmp_path: Path, choices: list[Any], answer: Any, right: int
+) -> None:
+    rows = [{"text": f"text {k}", "label": answer, "choices": choices} for k in range(4)]
+    for named in (("choices",), tuple("abc"[: len(choices)])):
+        flat = [{**row, **dict(zip("abc", choices, strict=False))} for row in rows]
+        data = load(tmp_path, flat, kind="choice", choices=named)
+        assert {example.label for example in (*data.train, *data.reported)} == {right}
+
+
+def test_choices_that_are_read_in_one_of_two_ways_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for choices in (["0", "1"], ["1", "0"], ["B", "A"]):
+        answer = "A" if "A" in choices else "1"
+        rows = [{"text": f"text {k}", "label": answer, "choices": choices} for k in range(4)]
+        load(tmp_path, rows, kind="choice", choices=("choices",))
+    told = [record.getMessage() for record in caplog.records]
+    assert [("'1', which is read as the text" in t, "not as its letter" in t) for t in told] == [
+        (True, False),
+        (False, True),
+    ]
 
 
 def test_choices_as_in_arc(tmp_path: Path) -> None:

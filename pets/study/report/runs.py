@@ -121,7 +121,7 @@ def read_runs(folder: Path) -> Runs:
             what = difference({"device": other.device}, {"device": row.device})
             raise BadInput(
                 f"{path} holds the cell {' '.join(map(str, row.key))} twice, with the same settings, "
-                f"versions and data{what and f' but {what}'}: run each comparison into its own folder"
+                f"versions and data{what and f' but {what}'}: run each into a folder of its own"
             )
         chosen[row.key] = row
     for row in chosen.values():

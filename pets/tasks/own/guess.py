@@ -24,8 +24,7 @@ COUNTS = ("id", "idx", "index", "guid", "uid", "unnamed 1", "row", "row_id", "qi
 _CHOICE = re.compile(
     r"(choice|option|opt|ending|answer|alternative|candidate|sol)[ _-]?(\d+|[a-z])", re.I
 )
-_LETTERS = "ABCDEFGHIJ"
-"""Names of columns that hold a choice each: choice1, choice2 or, from three on, A, B, C."""
+_LETTERS = "ABCDEFGHIJ"  # columns that hold a choice each: choice1, choice2 or, from three on, A, B, C
 
 _FEW = 20  # classes of a column that is not called a label
 _SHORT = 3  # words of a class

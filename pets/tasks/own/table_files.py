@@ -41,7 +41,7 @@ def read_file(path: Path) -> Any:
         tabs = kind == ".tsv"
         # Where the header stands in quotes, so may any cell, tabs and line ends in it.
         bare = tabs and not text.lstrip().startswith('"')
-        separator = "\t" if tabs else _separator(text)
+        separator = _TAB if tabs else _separator(text)
         names = _shape(path, text, separator, bare)
         return _loaded(
             path,
@@ -124,7 +124,7 @@ def _shape(path: Path, text: str, separator: str, bare: bool) -> list[str]:
 def _remedy(separator: str, bare: bool) -> str:
     if bare:
         return "a text with a tab or a line end in it needs another form, csv or jsonl"
-    signs = {",": "commas", ";": "semicolons", "\t": "tabs"}[separator]
+    signs = {",": "commas", ";": "semicolons", _TAB: "tabs"}[separator]
     return (
         f"a text with {signs}, quotes or line ends stands in quotes, quotes in it doubled: "
         f'"a ""b""{"," if separator == _TAB else separator} c"'

@@ -85,13 +85,17 @@ def hold_out(
     sizes = [max(1, int(share * len(members))) for members in classes]
     while sum(sizes) > most:  # only where rounding a tiny class up to one example went over
         sizes[sizes.index(max(sizes))] -= 1
-    return _apart(lambda same: _held(examples, task, sizes, seed, same))
+    return _apart(lambda same: _held(examples, classes, task, sizes, seed, same))
 
 
 def _held(
-    examples: Sequence[Example], task: Task, sizes: Sequence[int], seed: int, same: Callable[[str], str]
+    examples: Sequence[Example],
+    classes: Sequence[Sequence[Example]],
+    task: Task,
+    sizes: Sequence[int],
+    seed: int,
+    same: Callable[[str], str],
 ) -> tuple[list[Example], list[Example]]:
-    classes = _by_class(examples, task)
     copies = Counter(same(example.text) for example in examples)
     random = Random(seed)
     held: set[str] = set()

@@ -10,12 +10,11 @@ from pets.study.cells.arms import BRIDGE, CONTROL, REGULARIZER, VANILLA
 from pets.study.report.document import Answer, interval, listed, number, p_value, plural, signed, size
 from pets.study.report.scopes import Scope
 from pets.study.statistics.arm_differences import ArmDifference
-from pets.study.statistics.paired import ERROR
+from pets.study.statistics.paired import ERROR, ROUNDING
 from pets.study.statistics.power import detectable, pairs_needed
 
 _FEWEST = 3  # pairs; from fewer a spread is hardly known
 _EFFECTS = (0.02, 0.05)  # for which the number of pairs is told where there are too few
-_ROUNDING = 1e-9  # of differences of scores
 _KINDS = {BRIDGE: "bridges", REGULARIZER: "regularizers", CONTROL: "controls"}
 _SURE = (
     (0.001, "as good as certain"),
@@ -161,7 +160,7 @@ def _spread(told: Sequence[ArmDifference]) -> float:
     """The deviation of a pair's difference, over the arms that have all pairs; 0 for rounding alone."""
     count = _fullest(told).difference.count
     found = math.sqrt(fmean(c.difference.deviation**2 for c in told if c.difference.count == count))
-    return found if found > _ROUNDING else 0.0
+    return found if found > ROUNDING else 0.0
 
 
 def _pairs(c: ArmDifference) -> str:

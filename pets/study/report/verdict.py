@@ -10,7 +10,7 @@ from pets.study.cells.arms import VANILLA
 from pets.study.report.document import interval, listed, p_value, plural, signed
 from pets.study.report.scopes import Scope
 from pets.study.statistics.arm_differences import ArmDifference, ArmDifferences
-from pets.study.statistics.paired import ERROR
+from pets.study.statistics.paired import ERROR, ROUNDING
 
 _NAMED = 8  # single comparisons told one by one
 
@@ -110,7 +110,7 @@ def _resolution(scope: Scope) -> str:
     differences = [
         c.difference
         for c in scope.against.values()
-        if c.difference.count > 1 and c.difference.deviation > 1e-9
+        if c.difference.count > 1 and c.difference.deviation > ROUNDING
     ]
     if not differences:
         return ""

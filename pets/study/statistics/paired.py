@@ -22,6 +22,7 @@ Span = tuple[float, float]
 """The lowest and the highest value of a metric."""
 
 ERROR = 0.05  # of intervals and tests: 95 %
+ROUNDING = 1e-9  # a deviation below it is that of differences which are all alike
 _DECIMALS = 12  # of a difference: 0.65 - 0.64 and 0.66 - 0.65 are a tie, which floats would break
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import ClassVar
+from abc import ABC
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from bridges.errors import BadInput, check_counts, is_number, shown
 from bridges.registry import Registry
+from pets.regularizers.passes import Pass, of_answering
 from pets.tasks.answering import Answering
 
 Loss = Callable[..., Tensor]
@@ -18,11 +22,13 @@ Loss = Callable[..., Tensor]
 
 
 class Objective(ABC):
-    """A regularised loss, in training in the place of a classifier's own.
+    """A regularizer, in any training loop by `pets.regularize` and in `bridge-pets tune`.
 
-    A subclass that names itself, ``class RDrop(Objective, name="r-drop")``, is registered. Evaluation
-    knows nothing of it. Noise comes from torch's global generator, which the tuning loop seeds at every
-    step.
+    A subclass that names itself, ``class RDrop(Objective, name="r-drop")``, is registered. It says what
+    it does by one or more of `around`, `loss` and `term`: a training forward runs in `around`, its loss
+    becomes `loss` and what is added to that is ``weight`` times `term`; `before_step` has the optimiser.
+    Evaluation knows nothing of it.
+    Noise comes from torch's global generator. `bridges.testing` has the battery that each passes.
 
     Args:
         weight: its strength.
@@ -31,17 +37,21 @@ class Objective(ABC):
         number: what the strength is, in the words of its paper.
         tried: from where to where `strengths` goes.
         limit: the strength is below it, and not below 0.
-        may_fall: the loss reads ``weight`` at every step, so a schedule may let it fall over a run.
+        may_fall: ``weight`` is read at every step, so a schedule may change it.
+        reads: what of a forward is asked for: "scores", "states" or neither.
+        twice: whether `term` runs a second forward.
 
     Raises:
         BadInput: for a strength out of range.
     """
 
     name: ClassVar[str] = ""
-    number: ClassVar[str]
-    tried: ClassVar[tuple[float, float]]
+    number: ClassVar[str] = "weight"
+    tried: ClassVar[tuple[float, float]] = (0.01, 1.0)
     limit: ClassVar[float] = math.inf
     may_fall: ClassVar[bool] = False
+    reads: ClassVar[frozenset[str]] = frozenset()
+    twice: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -50,6 +60,19 @@ class Objective(ABC):
             catalogue.register(name, cls)
 
     def __init__(self, weight: float) -> None:
+        self.weight = weight
+
+    @property
+    def weight(self) -> float:
+        """The strength; may be changed between steps.
+
+        Raises:
+            BadInput: when it is set to one out of range.
+        """
+        return self._weight
+
+    @weight.setter
+    def weight(self, weight: float) -> None:
         if not is_number(weight) or not 0 <= weight < self.limit:
             numbers = (
                 "a finite number, 0 or more"
@@ -59,20 +82,76 @@ class Objective(ABC):
             raise BadInput(
                 f"weight={shown(weight)}: expected the {self.number} of {self.name}, {numbers}"
             )
-        self.weight = weight
+        self._weight = weight
 
     @property
     def weight_decay(self) -> float | None:
         """The optimiser's, where the regularizer is that; None leaves it as it is."""
         return None
 
-    @abstractmethod
-    def on(self, classifier: Answering) -> Loss:
-        """The regularised loss of this classifier.
+    def attach(self, model: nn.Module) -> None:
+        """Called once, with the model that is trained, before its first forward.
 
         Raises:
             BadInput: for a model that the regularizer has no hold on.
         """
+
+    def detach(self) -> None:
+        """The model is as it was before `attach`."""
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        """Called before each step of an optimiser that holds parameters of the model."""
+
+    def around(self, inputs: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """In here a training forward runs, and one that is run again for it runs in another.
+
+        Args:
+            inputs: what the model is called with, by name.
+        """
+        return contextlib.nullcontext()
+
+    def loss(self, seen: Pass) -> Tensor:
+        """The task's loss, a scalar, in the place of the forward's own."""
+        return seen.loss
+
+    def term(self, seen: Pass) -> Tensor | None:
+        """A scalar, of which ``weight`` times is added to the loss: None for nothing."""
+        return None
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether all that it does is to add a term."""
+        kind = type(self)
+        return kind.around is Objective.around and kind.loss is Objective.loss
+
+    @property
+    def has_term(self) -> bool:
+        """Whether it adds one."""
+        return type(self).term is not Objective.term
+
+    def on(self, classifier: Answering) -> Loss:
+        """The regularised loss of this classifier, without `pets.regularize`.
+
+        Raises:
+            BadInput: for a model that the regularizer has no hold on.
+        """
+        if "states" in self.reads:
+            raise BadInput(
+                f"{self.name} reads hidden states, which a loss alone does not see: use pets.regularize"
+            )
+        self.attach(classifier)
+
+        def loss(**batch: Tensor) -> Tensor:
+            def forward() -> Any:
+                with self.around(batch):
+                    return classifier(**batch)
+
+            seen = of_answering(forward(), forward)
+            term = self.term(seen)
+            task = self.loss(seen)
+            return task if term is None else task + self.weight * term
+
+        return loss
 
     @classmethod
     def strengths(cls, count: int) -> list[float]:
@@ -102,5 +181,10 @@ def symmetric_kl(one: Tensor, two: Tensor) -> Tensor:
 
     It is the sum of (p - q)(log p - log q), in which no term is negative, however close p and q are.
     """
+    return symmetric_kls(one, two).mean()
+
+
+def symmetric_kls(one: Tensor, two: Tensor) -> Tensor:
+    """The same of each, [N]."""
     log_p, log_q = one.log_softmax(1), two.log_softmax(1)
-    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(1).mean()
+    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
 
-from pets.regularizers.base import Loss, Objective
+from torch import nn
+
+from pets.regularizers.base import Objective
 from pets.regularizers.noise import ModelDropout
-from pets.tasks.answering import Answering
 
 
 class Dropout(Objective, name="dropout"):
@@ -21,12 +24,11 @@ class Dropout(Objective, name="dropout"):
     number, tried, limit = "probability", (0.05, 0.5), 1.0
     may_fall = True
 
-    def on(self, classifier: Answering) -> Loss:
-        dropout = ModelDropout(classifier.model)
+    def attach(self, model: nn.Module) -> None:
+        self._dropout = ModelDropout(model)
 
-        def loss(**batch: Tensor) -> Tensor:
-            with dropout.active(self.weight):
-                plain: Tensor = classifier(**batch).loss
-            return plain
+    def detach(self) -> None:
+        self._dropout.restore()
 
-        return loss
+    def around(self, inputs: Mapping[str, Any]) -> AbstractContextManager[None]:
+        return self._dropout.active(self.weight)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pets.regularizers.base import Loss, Objective
+from pets.regularizers.base import Objective
 from pets.regularizers.noise import noisy_words
-from pets.tasks.answering import Answering
 
 
 class NEFTune(Objective, name="neftune"):
@@ -24,17 +26,21 @@ class NEFTune(Objective, name="neftune"):
     number, tried = "alpha", (1.0, 25.0)
     may_fall = True
 
-    def on(self, classifier: Answering) -> Loss:
-        def loss(**batch: Tensor) -> Tensor:
-            length = batch["attention_mask"].sum(1)[:, None, None]
-            with noisy_words(classifier.model, partial(_noise, alpha=self.weight, length=length)):
-                plain: Tensor = classifier(**batch).loss
-            return plain
+    def attach(self, model: nn.Module) -> None:
+        self._model = model
 
-        return loss
+    def around(self, inputs: Mapping[str, Any]) -> AbstractContextManager[None]:
+        mask = inputs.get("attention_mask")
+        if isinstance(mask, Tensor) and mask.dim() == 2:
+            length = mask.sum(1)[:, None, None]
+        else:  # all of it is attended to
+            length = None
+        return noisy_words(self._model, partial(_noise, alpha=self.weight, length=length))
 
 
-def _noise(words: Tensor, *, alpha: float, length: Tensor) -> Tensor:
+def _noise(words: Tensor, *, alpha: float, length: Tensor | None) -> Tensor:
     """For word embeddings [B, S', E] of texts of ``length`` [B, 1, 1] tokens."""
+    if length is None:
+        length = torch.tensor(words.shape[1], device=words.device)
     scale = alpha / (length * words.shape[-1]).to(words.dtype).sqrt()
     return scale * torch.empty_like(words).uniform_(-1, 1)

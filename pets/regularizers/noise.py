@@ -42,25 +42,34 @@ class ModelDropout:
                 f"{type(pretrained_model(model)).__name__} has no dropout to turn on: choose another "
                 "regularizer"
             )
-        self.probability = max(float(getattr(module, name)) for module, name in self._sites)
+        self._own = [getattr(module, name) for module, name in self._sites]
+        self.probability = max(map(float, self._own))
 
     @contextlib.contextmanager
     def active(self, probability: float | None = None) -> Iterator[None]:
-        """Dropout acts in forwards in here, everywhere with one probability or each with its own."""
+        """Dropout acts in forwards in here, everywhere with one probability or each with its own.
+
+        In a model that is in training the probability stays until `restore`: a checkpointed layer runs
+        once more in the backward pass, and has to be what it was.
+        """
         modes = [module.training for module in self._modules]
-        values = [getattr(module, name) for module, name in self._sites]
+        stays = all(modes)
         try:
             for module in self._modules:
                 module.training = True  # not train(), which tells the modules inside
-            if probability is not None:
-                for module, name in self._sites:
-                    setattr(module, name, probability)
+            for (module, name), own in zip(self._sites, self._own, strict=True):
+                setattr(module, name, own if probability is None else probability)
             yield
         finally:
             for module, mode in zip(self._modules, modes, strict=True):
                 module.training = mode
-            for (module, name), value in zip(self._sites, values, strict=True):
-                setattr(module, name, value)
+            if not stays:
+                self.restore()
+
+    def restore(self) -> None:
+        """Each has the probability that the model brought along."""
+        for (module, name), own in zip(self._sites, self._own, strict=True):
+            setattr(module, name, own)
 
 
 def _probabilities(module: nn.Module) -> list[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bridges.model.spec import pretrained_model
-from pets.regularizers.base import Loss, Objective, symmetric_kl
+from pets.regularizers.base import Objective, symmetric_kls
 from pets.regularizers.noise import noisy_words
-from pets.tasks.answering import Answering
+from pets.regularizers.passes import Pass
 
 
 class R3F(Objective, name="r3f"):
@@ -25,20 +25,17 @@ class R3F(Objective, name="r3f"):
 
     number, tried = "lambda", (0.1, 5.0)
     may_fall = True
+    reads, twice = frozenset({"scores"}), True
 
-    def on(self, classifier: Answering) -> Loss:
-        embeddings: Any = pretrained_model(classifier).get_input_embeddings()
-        sigma = embeddings.weight.detach().float().std().item()
+    def attach(self, model: nn.Module) -> None:
+        embeddings: Any = pretrained_model(model).get_input_embeddings()
+        self._model = model
+        self._sigma = embeddings.weight.detach().float().std().item()
 
-        def noise(words: Tensor) -> Tensor:
-            return torch.empty_like(words).uniform_(-sigma, sigma)
+    def term(self, seen: Pass) -> Tensor:
+        with noisy_words(self._model, self._noise):
+            noisy = seen.again()
+        return seen.mean(symmetric_kls(seen.scores, noisy.scores))
 
-        def loss(**batch: Tensor) -> Tensor:
-            clean = classifier(**batch)
-            with noisy_words(classifier.model, noise):
-                noisy = classifier(**batch)
-            apart = symmetric_kl(clean.logits, noisy.logits)
-            penalised: Tensor = clean.loss + self.weight * apart
-            return penalised
-
-        return loss
+    def _noise(self, words: Tensor) -> Tensor:
+        return torch.empty_like(words).uniform_(-self._sigma, self._sigma)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
 
-from pets.regularizers.base import Loss, Objective, symmetric_kl
+from torch import Tensor, nn
+
+from pets.regularizers.base import Objective, symmetric_kls
 from pets.regularizers.noise import ModelDropout
-from pets.tasks.answering import Answering
+from pets.regularizers.passes import Pass
 
 
 class RDrop(Objective, name="r-drop"):
@@ -15,23 +18,26 @@ class RDrop(Objective, name="r-drop"):
 
     .. math:: \tfrac12 (L_1 + L_2) + \tfrac\alpha2 (\mathrm{KL}(f_1 \| f_2) + \mathrm{KL}(f_2 \| f_1))
 
-    Losses and distributions over the classes of two passes with dropout masks of their own, here one
-    pass of a batch of twice the size. Each dropout has the probability that the model brings along, or
-    all have 0.1 where it brings none. At alpha 0 that dropout is left.
+    Losses and distributions over the classes of two passes with dropout masks of their own. Each dropout
+    has the probability that the model brings along, or all have 0.1 where it brings none.
     """
 
     number, tried = "alpha", (0.1, 5.0)
     may_fall = True
+    reads, twice = frozenset({"scores"}), True
 
-    def on(self, classifier: Answering) -> Loss:
-        dropout = ModelDropout(classifier.model)
-        probability = None if dropout.probability > 0 else 0.1
+    def attach(self, model: nn.Module) -> None:
+        self._dropout = ModelDropout(model)
+        self._probability = None if self._dropout.probability > 0 else 0.1
 
-        def loss(**batch: Tensor) -> Tensor:
-            with dropout.active(probability):
-                output = classifier(**{name: torch.cat([value, value]) for name, value in batch.items()})
-            apart = symmetric_kl(*output.logits.chunk(2))
-            penalised: Tensor = output.loss + self.weight / 2 * apart
-            return penalised
+    def detach(self) -> None:
+        self._dropout.restore()
 
-        return loss
+    def around(self, inputs: Mapping[str, Any]) -> AbstractContextManager[None]:
+        return self._dropout.active(self._probability)
+
+    def loss(self, seen: Pass) -> Tensor:
+        return (seen.loss + seen.second.loss) / 2
+
+    def term(self, seen: Pass) -> Tensor:
+        return seen.mean(symmetric_kls(seen.scores, seen.second.scores)) / 2

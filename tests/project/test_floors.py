@@ -16,8 +16,8 @@ ROOMS = {
     "pets": (
         "methods",
         "tasks",
-        "plug",
         "regularizers",
+        "plug",
         "tuning",
         "inside",
         "study",

@@ -1,7 +1,7 @@
 """Parameter-efficient tuning with a running cost.
 
-`get` gives the peft config of a PET, `regularize` plugs a `bridges.RunningCost` into a model, a
-`Verbalizer` gives its labels words to end at, `adapt` lets its reader learn from labelled examples.
+`get` gives the peft config of a PET, `regularize` plugs a `bridges.RunningCost` or any of `regularizers`
+into a model, weighed by a number or a `Ratio` of gradients, a `Verbalizer` gives its labels words to end at, `adapt` lets its reader learn from labelled examples.
 Each name is imported when it is first used.
 Importing the package also makes "adapter" and "bitfit" known to peft, as soon as that is imported: a
 process that only loads one of them needs ``import pets`` first, or peft stops with
@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = exports(
         "pets.methods": ["PET", "available", "get", "info", "init_prompt", "parse"],
         "pets.plug.adapting": ["adapt"],
         "pets.plug.regularize": ["Regularizer", "regularize"],
+        "pets.plug.weights": ["Ratio"],
         "pets.tasks.verbalizer": ["Verbalizer"],
     },
 )
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors; tests/pets/test_sta
     from pets.plug.adapting import adapt as adapt
     from pets.plug.regularize import Regularizer as Regularizer
     from pets.plug.regularize import regularize as regularize
+    from pets.plug.weights import Ratio as Ratio
     from pets.tasks.verbalizer import Verbalizer as Verbalizer
 
 import_after("peft", "pets.methods")

@@ -131,6 +131,31 @@ class RunningCost(CostParts):
             return self.bridge.cost(*given, self.end_points(answers), generator=generator)
         return self.bridge.of_labels(*given, answers, labels, generator=generator)
 
+    def by_layer(
+        self, trajectory: Trajectory, answers: Tensor, *, labels: LabelEnds | None = None
+    ) -> list[float] | None:
+        """The cost at each of the L+1 layers, mean over targets, without gradient.
+
+        Towards a label's nearest word where it has several. None for a cost that is no mean over layers.
+
+        Args:
+            trajectory, answers, labels: as `of_trajectory`.
+        """
+        given = (self.latent_map, trajectory)
+        with torch.no_grad():
+            if labels is None:
+                found = self.bridge.by_layer(*given, self.end_points(answers))
+            else:
+                ends, log_weights = self.bridge.ends(labels)(answers)
+                each = [self.bridge.by_layer(*given, end) for end in ends]
+                if any(costs is None for costs in each):
+                    return None
+                stacked = torch.stack([costs for costs in each if costs is not None])  # [K, L+1, N]
+                away = stacked.mean(1).where(log_weights > -torch.inf, torch.inf)
+                nearest = away.argmin(0).expand(1, stacked.shape[1], -1)
+                found = stacked.gather(0, nearest)[0]
+            return None if found is None else found.double().mean(1).tolist()
+
     def latents(self, trajectory: Trajectory) -> Tensor:
         """The latent trajectory z [L+1, N, d], that the bridge is asked about.
 

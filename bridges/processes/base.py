@@ -74,6 +74,10 @@ class Cost(nn.Module, ABC):
             [N] or [K, N].
         """
 
+    def by_layer(self, latent_map: Reader, trajectory: Trajectory, end: Tensor) -> Tensor | None:
+        """What `cost` is the mean of over layers, [L+1, N], for end points [N, d]; None if none."""
+        return None
+
     def terms(self, trajectory: Trajectory) -> int:
         """How many log-likelihoods `cost` is the mean of: 1 unless it is a mean over layers."""
         return 1

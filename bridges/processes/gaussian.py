@@ -19,9 +19,11 @@ from bridges.processes.likelihood import (
     cholesky,
     latents,
     normaliser,
+    normalisers,
     steps_cost,
     whitened_by_steps,
     whitened_cost,
+    whitened_costs,
     whitened_jointly,
 )
 from bridges.processes.parameters import checked_names
@@ -110,6 +112,16 @@ class GaussianBridge(GaussianLaw):
             guessed = factor if latent_map.guesses else None
             value = value + normaliser(variance, end.shape[-1], guessed).to(value.dtype)
         return value
+
+    def by_layer(self, latent_map: Reader, trajectory: Trajectory, end: Tensor) -> Tensor:
+        t = trajectory.times()
+        factor = self.mean_factor(t)
+        path = self.whitened(latents(latent_map, trajectory, factor), t)
+        costs = whitened_costs(path, end)
+        if self.learn:
+            guessed = factor if latent_map.guesses else None
+            costs = costs + normalisers(1 / path.precision, end.shape[-1], guessed).to(costs)[:, None]
+        return costs
 
     def whitened(self, latent: Tensor, t: Tensor) -> Whitened:
         """A latent trajectory [L, N, d] at times t [L], its layers made independent of each other."""

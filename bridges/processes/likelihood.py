@@ -95,6 +95,12 @@ def whitened_cost(path: Whitened, end: Tensor) -> Tensor:
     return square.sum((-3, -1)) / (2 * len(path.value))
 
 
+def whitened_costs(path: Whitened, end: Tensor) -> Tensor:
+    """What `whitened_cost` is the mean of, for end points [N, d]: [L, N]."""
+    residual = path.value - path.mean.unsqueeze(1) * end.to(path.value.dtype)
+    return (residual.square() * path.precision.unsqueeze(1)).sum(-1) / 2
+
+
 def normaliser(variance: Tensor, dim: int, factor: Tensor | None = None) -> Tensor:
     """Mean over layers of ``sum_d log(2 pi variance_i) / 2``, for variances [L] or [L, d].
 
@@ -104,13 +110,18 @@ def normaliser(variance: Tensor, dim: int, factor: Tensor | None = None) -> Tens
         factor: [L] or [L, d], of a reader that guesses. Its guesses p are what is given, and the density
             is of them, not of the latents m(t) p: else a process that learns its mean would shrink them.
     """
-    each = by_layer((variance.log() + math.log(2 * math.pi)) / 2, dim)
-    return each if factor is None else each - by_layer(factor.log(), dim)
+    return normalisers(variance, dim, factor).mean()
 
 
-def by_layer(x: Tensor, dim: int) -> Tensor:
-    """Mean over layers of the sum over d dimensions, of [L], [L, 1] or [L, d]."""
-    return x.reshape(len(x), -1).expand(-1, dim).sum(1).mean()
+def normalisers(variance: Tensor, dim: int, factor: Tensor | None = None) -> Tensor:
+    """What `normaliser` is the mean of, [L]; arguments as there."""
+    each = over_dimensions((variance.log() + math.log(2 * math.pi)) / 2, dim)
+    return each if factor is None else each - over_dimensions(factor.log(), dim)
+
+
+def over_dimensions(x: Tensor, dim: int) -> Tensor:
+    """The sum over d dimensions, of [L], [L, 1] or [L, d]: [L]."""
+    return x.reshape(len(x), -1).expand(-1, dim).sum(1)
 
 
 def cholesky(covariance: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.base import check_density, check_end
 from bridges.processes.formulas import exact
-from bridges.processes.likelihood import by_layer, columns
+from bridges.processes.likelihood import columns, over_dimensions
 from bridges.processes.wrapped import Wrapped, parse_gaussian
 
 _MOST = 1e6  # degrees of freedom; lgamma keeps nine digits of the normaliser there
@@ -107,7 +107,7 @@ class StudentBridge(Wrapped, name="student"):
             if self.process.learn:
                 value = value - self._constant(variance, end.shape[-1]).mean()
                 if latent_map.guesses:  # the density is of them; see `normaliser`
-                    value = value - by_layer(factor.log(), end.shape[-1])
+                    value = value - over_dimensions(factor.log(), end.shape[-1]).mean()
             return value.to(latent.dtype)
 
     def _constant(self, variance: Tensor, dim: int) -> Tensor:

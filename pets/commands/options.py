@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from bridges.errors import BadInput, shown
+from pets.plug.schedule import SCHEDULES
 from pets.tasks.base import Task
 from pets.tasks.protocol import PROTOCOLS
 from pets.tasks.templates import Template
 from pets.tuning.models import DTYPES, QUANTIZED
-from pets.tuning.schedule import SCHEDULES
 from pets.tuning.settings import LOSSES
 
 

@@ -21,9 +21,9 @@ from pets.commands.options import (
     schedule_option,
     trust_remote_code,
 )
+from pets.plug.schedule import CONSTANT
 from pets.tasks.protocol import OURS
 from pets.tuning.models import HowLoaded, load_plm
-from pets.tuning.schedule import CONSTANT
 from pets.tuning.settings import ADAPT, LOSSES, TuneSettings
 from pets.tuning.tune import tune as run
 from pets.tuning.workers import joined

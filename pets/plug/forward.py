@@ -4,60 +4,75 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from peft import PeftModel, PrefixTuningConfig
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from bridges import RunningCost
+from bridges import BadInput, RunningCost
 from bridges.model.forward import states_of
 from bridges.model.probe import is_probing
 from bridges.model.spec import encoder_of, pretrained_model
 from pets.methods.prompts import check_not_checkpointed
 from pets.plug import calls
-from pets.plug.calls import Call, Told, random_kept
+from pets.plug.calls import Call, Told
 from pets.plug.entry import enter, leave
 from pets.plug.guard import GradientGuard
 from pets.plug.labels import behind_prompt, label_targets
 from pets.plug.loss_scale import OF_LOSSES, LossScale
+from pets.plug.meter import TASK, Meter
+from pets.plug.meter import weight_of as weight_name
 from pets.plug.outputs import declared, drop_states, note
 from pets.plug.placed_cost import PlacedCost
-from pets.plug.refusals import check_not_bypassed, check_states, loss_of
+from pets.plug.refusals import check_not_bypassed, loss_of
+from pets.plug.running import Running, Value
+from pets.plug.steps import Steps
+from pets.plug.terms import Term, weighed
+from pets.plug.trainer import UnderTrainer
+from pets.plug.view import view_of
 from pets.tasks.verbalizer import Verbalizer
 
 
 class Forward:
-    """What a forward of a model passes through while a running cost is plugged into it.
+    """What a forward of a model passes through while regularizers are plugged into it.
 
     Nothing of one forward is kept here: calls in other threads and of replicas do not meet.
 
     Args:
-        model, cost, verbalizer, in_eval, into_loss: see `regularize`.
+        model, verbalizer, in_eval, into_loss: see `regularize`.
+        terms: what is added to its loss.
 
     Attributes:
-        weight: factor of the running cost in the loss.
+        meter: what the steps came to.
+        steps: of the optimiser.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        cost: RunningCost,
+        terms: Sequence[Term],
         verbalizer: Verbalizer | None,
         *,
         in_eval: bool,
         into_loss: bool,
     ) -> None:
-        self.weight = 1.0
+        self.terms = tuple(terms)
+        self.meter, self.steps, self.trainer = Meter(), Steps(), UnderTrainer()
         self._model = model
-        self._in_eval, self._into_loss = in_eval, into_loss
-        self._encoder_decoder = cost.spec.encoder_decoder
+        self._in_eval, self.into_loss = in_eval, into_loss
         self._plm = pretrained_model(model)
+        self._encoder_decoder = bool(self._plm.config.is_encoder_decoder)
         # Where the states come from; the language model itself where no module is all but its head.
         self._encoder = encoder_of(self._plm)
-        self._placed = PlacedCost(cost, label_targets(model, self._plm, cost, verbalizer))
+        self._reads_states = any(term.reads_states for term in self.terms)
+        for term in self.terms:
+            if isinstance(term.what, RunningCost):
+                targets = label_targets(model, self._plm, term.what.spec, verbalizer, term.what)
+                term.placed = PlacedCost(term.what, targets)
+        self.view = view_of(model, self._plm, self.terms, verbalizer)
         self._peft = [module for module in model.modules() if isinstance(module, PeftModel)]
         self._guard = GradientGuard(into_loss)
         self._scale = LossScale(self)
@@ -66,17 +81,41 @@ class Forward:
         self._entered: list[nn.Module] = []
 
     @property
-    def cost(self) -> RunningCost:
-        """The running cost; see `PlacedCost.cost`."""
-        return self._placed.cost
+    def who(self) -> str:
+        """The model's class, and that of the language model inside."""
+        kinds = dict.fromkeys(type(module).__name__ for module in (self._model, self._plm))
+        return " around ".join(kinds)
 
-    @cost.setter
-    def cost(self, cost: RunningCost) -> None:
-        self._placed.cost = cost
+    @property
+    def is_attached(self) -> bool:
+        """Whether forwards pass through here."""
+        return bool(self._entered)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the weights have come: the step, and of ratios what was measured."""
+        return {
+            "step": self.steps.count,
+            "weights": {term.name: term.policy.state_dict() for term in self.terms},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there.
+
+        Raises:
+            BadInput: for a state of other terms.
+        """
+        names = [term.name for term in self.terms]
+        if sorted(state["weights"]) != sorted(names):
+            raise BadInput(
+                f"the state is of {', '.join(state['weights'])}, and the model has {', '.join(names)}"
+            )
+        self.steps.count = int(state["step"])
+        for term in self.terms:
+            term.policy.load_state_dict(state["weights"][term.name])
 
     def attach(self) -> None:
         """From now on the model's forwards pass through here."""
-        if self._encoder is not self._plm:
+        if self._reads_states and self._encoder is not self._plm:
             self._hooks = [
                 self._encoder.register_forward_pre_hook(self._before_encoder, with_kwargs=True),
                 self._encoder.register_forward_hook(self._after_encoder, with_kwargs=True),
@@ -93,6 +132,8 @@ class Forward:
             leave(module)
         self._hooks, self._entered = [], []
         self._guard.remove()
+        self.steps.remove()
+        self.trainer.leave()
 
     def run(
         self, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: dict[str, Any]
@@ -111,25 +152,45 @@ class Forward:
         around = Call.of(self)
         if around is not None:
             around.inner = Told(module, args, kwargs)
-            return self._own(module, forward, args, kwargs)
+            return self.own(module, forward, args, kwargs)
         if not (module.training or self._in_eval):
             return note(forward(*args, **kwargs), None)
-        if module.training and (self._peft or not self._guard.done):
+        if module.training:
             self._before_training(module)
         asked = kwargs.get("output_hidden_states") or self._plm.config.output_hidden_states
         call = Call(self, keeps_states=bool(asked))
-        above = calls.enter(call)
-        try:
-            output = self._own(module, forward, args, kwargs)
-        finally:
-            calls.leave(above)
+        if module.training and any(not term.is_cost for term in self.terms):
+            output = self.again(call, module, forward, args, kwargs)
+        else:
+            above = calls.enter(call)
+            try:
+                output = self.own(module, forward, args, kwargs)
+            finally:
+                calls.leave(above)
         return self._add(module, forward, call, args, kwargs, output)
 
-    def _own(
+    @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]
+    def again(
+        self, call: Call, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        """A training forward, with what regularizers do around one."""
+        inputs = Told(module, args, kwargs).by_name()
+        with contextlib.ExitStack() as stack:
+            for term in self.terms:
+                if not term.is_cost and term.objective.weight:
+                    stack.enter_context(term.objective.around(inputs))
+            stack.enter_context(call.entered())
+            return self.own(module, forward, args, kwargs)
+
+    def own(
         self, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: dict[str, Any]
     ) -> Any:
         """The module's own forward; where it has to, it is the encoder."""
-        if self._encoder is not self._plm or type(module) is not type(self._plm):
+        if (
+            not self._reads_states
+            or self._encoder is not self._plm
+            or type(module) is not type(self._plm)
+        ):
             return forward(*args, **kwargs)
         args, kwargs = self._before_encoder(module, args, kwargs)
         output = forward(*args, **kwargs)
@@ -170,12 +231,37 @@ class Forward:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_training(self, module: nn.Module) -> None:
-        self._guard.look()
+        self.trainer.look(self)
+        self.steps.watch(self._model, self.before_step)
+        if not self._guard.done:
+            self._guard.look()
         if any(
             isinstance(model.peft_config.get(model.active_adapter), PrefixTuningConfig)
             for model in self._peft
         ):
             check_not_checkpointed(module)  # the Trainer turns it on after everything was made
+        for term in self.terms:
+            if not term.is_cost and not term.policy.is_ratio:
+                term.objective.weight = self.weight_of(term)
+
+    def before_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Called before each step of an optimiser that holds trained parameters."""
+        for term in self.terms:
+            if not term.is_cost:
+                term.objective.before_step(optimizer)
+
+    def weight_of(self, term: Term) -> float:
+        """The weight of a term at this step."""
+        return term.policy.at(self.steps.count, self.steps.total)
+
+    def scaled(
+        self, costs: Tensor, forward: Callable[..., Any], args: Any, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, bool]:
+        """See `LossScale`."""
+        return self._scale(costs, forward, args, kwargs)
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for p in self._model.parameters() if p.requires_grad]
 
     # Outside a compiler's graph, which the cost would break into a dozen pieces.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -194,30 +280,46 @@ class Forward:
         inner = call.inner.by_name() or outer
         of_outer = {name: outer[name] for name in OF_LOSSES if name in outer}
         given = inner if "labels" in inner else {**inner, **of_outer}
-        if "labels" not in given and not (module.training and torch.is_grad_enabled()):
+        trains = module.training and torch.is_grad_enabled()
+        if "labels" not in given and not trains:
             return note(output, None)  # nothing is trained: generation, a reference, a prediction
-        loss = loss_of(output, module, self._encoder, given, call)
-        assert call.hidden is not None
-        counts = bool(self.weight) or not self._into_loss
-        if counts and module.training and torch.is_grad_enabled():
-            check_states(call.hidden)
-        # With weight 0 nothing in training may change, not even the random numbers.
-        with contextlib.nullcontext() if counts else random_kept(call.hidden[0].device):
-            costs = self._placed.costs(call, given, getattr(output, "logits", None))
-        self._scale.note(has_target=len(costs) > 0, training=module.training)
-        value = term = costs.mean() if len(costs) else costs.sum()
-        if counts:
-            term = self._scale(costs, forward, args, kwargs)
-        if not self._into_loss:
-            value = term.to(loss.device)
-        elif self.weight and len(costs):
-            # Weighed as it is: in fp16 the cost alone may be out of range.
-            output["loss"] = loss + (self.weight * term).to(loss.device, loss.dtype)
-        if self._into_loss or not module.training:
+        loss = loss_of(output, module, self._encoder, given, call, states=self._reads_states)
+        running = Running(self, module, forward, call, args, kwargs, given, output)
+        found = [running.value(term, trains=trains) for term in self.terms]
+        values = [value for value in found if value is not None]
+        if any(value.term.is_cost for value in values):
+            some = any(value.count for value in values if value.term.is_cost)
+            self._scale.note(has_target=some, training=module.training)
+        task = running.task(values) if trains else loss
+        parts = running.weighed(values, task, self._trained)
+        added = weighed(parts, loss) if parts else None
+        self._record(values, task, training=module.training, divided=running.divided)
+        value = self._told(values, added, loss)
+        if self.into_loss and (added is not None or task is not loss):
+            output["loss"] = task if added is None else task + added
+        if self.into_loss or not module.training:
             value = value.detach()
         if not module.training:
             return note(output, value)
-        if len(costs) and counts:
-            self._guard.watch(self._model, output["loss"], term)
+        if parts or not self.into_loss:
+            watched = added if self.into_loss and added is not None else value
+            self._guard.watch(self._model, output["loss"], watched)
         output["running_cost"] = value
         return declared(output)
+
+    def _told(self, values: Sequence[Value], added: Tensor | None, loss: Tensor) -> Tensor:
+        """What the output holds as its running cost: of one term itself, of several the weighed sum."""
+        if len(self.terms) == 1 and values and values[0].number is not None:
+            value = values[0].shown if self.into_loss else values[0].number
+            assert value is not None
+            return value if self.into_loss else value.to(loss.device)
+        return loss.new_zeros(()) if added is None else added
+
+    def _record(self, values: Sequence[Value], task: Tensor, *, training: bool, divided: bool) -> None:
+        told: dict[str, Tensor | float] = {TASK: task}
+        for value in values:
+            if value.number is not None:
+                told[value.term.name] = value.number
+            told[weight_name(value.term.name)] = self.weight_of(value.term)
+        layers = {value.term.name: value.layers for value in values if value.layers is not None}
+        self.meter.record(self.steps.count, told, layers, training=training, divided=divided)

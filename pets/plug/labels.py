@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
 )
 
-from bridges import BadInput, LabelEnds, RunningCost
+from bridges import BadInput, LabelEnds, ModelSpec, RunningCost
 from bridges.errors import shown
 from bridges.model.positions import IGNORED
 from pets.tasks.verbalizer import Verbalizer
@@ -30,15 +30,17 @@ class TokenTargets:
     """A language model's labels [B, S]: every token is a target and ends at itself.
 
     Attributes:
-        ends: of the labels, where they are no tokens.
+        ends: of the labels, where they are no tokens, for a running cost.
+        classes: how many labels there are; None where they are tokens.
         in_place: whether targets are read where they stand, not where they are predicted.
     """
 
     dimensions = 2
     in_place = False
 
-    def __init__(self, ends: LabelEnds | None = None) -> None:
+    def __init__(self, ends: LabelEnds | None = None, classes: int | None = None) -> None:
         self.ends = ends
+        self.classes = classes if ends is None else len(ends)
 
     def __call__(
         self, labels: Tensor, length: int, input_ids: Tensor | None, mask: Tensor | None
@@ -59,7 +61,11 @@ class TokenTargets:
             raise BadInput(
                 f"labels are {labels.dtype} of shape {tuple(labels.shape)}: expected whole numbers "
                 f"{shape}, for a number or a set of classes has no end point"
-                + (f". Classes of sequences have none by themselves: {_HOW}" if not self.ends else "")
+                + (
+                    f". Classes of sequences have none by themselves: {_HOW}"
+                    if self.classes is None
+                    else ""
+                )
             )
         return self._targets(labels, length, input_ids, mask)
 
@@ -88,8 +94,8 @@ class WordTargets(TokenTargets):
         BadInput: for label words of several tokens.
     """
 
-    def __init__(self, ends: LabelEnds, verbalizer: Verbalizer, vocabulary: int) -> None:
-        super().__init__(ends)
+    def __init__(self, ends: LabelEnds | None, verbalizer: Verbalizer, vocabulary: int) -> None:
+        super().__init__(ends, len(verbalizer))
         self._label_of = torch.full((vocabulary,), -1)
         for label, words in enumerate(verbalizer.tokens):
             for word, tokens in zip(verbalizer.words[label], words, strict=True):
@@ -126,8 +132,10 @@ class SequenceTargets(TokenTargets):
     dimensions = 1
     in_place = True
 
-    def __init__(self, ends: LabelEnds, plm: PreTrainedModel, *, causal: bool) -> None:
-        super().__init__(ends)
+    def __init__(
+        self, ends: LabelEnds | None, classes: int, plm: PreTrainedModel, *, causal: bool
+    ) -> None:
+        super().__init__(ends, classes)
         self._plm, self._causal, self._checked = plm, causal, False
 
     def _targets(
@@ -184,9 +192,19 @@ class SequenceTargets(TokenTargets):
 
 
 def label_targets(
-    model: nn.Module, plm: PreTrainedModel, cost: RunningCost, verbalizer: Verbalizer | None
+    model: nn.Module,
+    plm: PreTrainedModel,
+    spec: ModelSpec,
+    verbalizer: Verbalizer | None,
+    cost: RunningCost | None = None,
 ) -> TokenTargets:
     """How the labels of a model become targets.
+
+    Args:
+        model, plm: it, and the language model inside.
+        spec: of that.
+        verbalizer: words of the labels.
+        cost: for which they end somewhere; without one a classifier's classes need no words.
 
     Raises:
         BadInput: for a verbalizer that is none, a classifier without one or with one for another number
@@ -196,30 +214,41 @@ def label_targets(
     if verbalizer is not None and not isinstance(verbalizer, Verbalizer):
         raise BadInput(f"verbalizer={shown(verbalizer)}: expected a pets.Verbalizer; {_HOW}")
     verbalizer = verbalizer or of_model
-    kind = type(plm).__name__
-    classifies = kind in _SEQUENCE or kind in _TOKEN
-    if verbalizer is None:
-        if classifies:
-            raise BadInput(f"the labels of a {kind} are classes, which have no end points: {_HOW}")
+    kind, ends = type(plm).__name__, None
+    classifies = is_classifier(plm)
+    if verbalizer is None and classifies and cost is not None:
+        raise BadInput(f"the labels of a {kind} are classes, which have no end points: {_HOW}")
+    if verbalizer is None and not classifies:
         return TokenTargets()
-    ends = verbalizer.ends(cost)
-    if cost.bridge.contrasts and len(ends) == 1:
-        logger.warning(
-            "the cost %r tells a label from others, and the verbalizer has one label: it will be 0",
-            cost.bridge.registered_name,
-        )
-    if classifies and len(verbalizer) != plm.config.num_labels:
-        raise BadInput(
-            f"the verbalizer has {len(verbalizer)} labels ({', '.join(verbalizer.labels)}) and the "
-            f"{kind} {plm.config.num_labels} classes: give words for each class, in their order"
-        )
+    if verbalizer is not None:
+        if cost is not None:
+            ends = verbalizer.ends(cost)
+            if cost.bridge.contrasts and len(ends) == 1:
+                logger.warning(
+                    "the cost %r tells a label from others, and the verbalizer has one label: it will "
+                    "be 0",
+                    cost.bridge.registered_name,
+                )
+        if classifies and len(verbalizer) != plm.config.num_labels:
+            raise BadInput(
+                f"the verbalizer has {len(verbalizer)} labels ({', '.join(verbalizer.labels)}) and the "
+                f"{kind} {plm.config.num_labels} classes: give words for each class, in their order"
+            )
+    classes = plm.config.num_labels if verbalizer is None else len(verbalizer)
     if kind in _TOKEN:
-        return PlacedTargets(ends)
+        return PlacedTargets(ends, classes)
     if classifies or plm.get_output_embeddings() is None:
-        return SequenceTargets(ends, plm, causal=cost.spec.causal)
+        return SequenceTargets(ends, classes, plm, causal=spec.causal)
     if of_model is not None:
-        return MaskFirstTargets(ends) if getattr(model, "mask_first", False) else TokenTargets(ends)
-    return WordTargets(ends, verbalizer, cost.spec.vocab_size)
+        first = getattr(model, "mask_first", False)
+        return (MaskFirstTargets if first else TokenTargets)(ends, classes)
+    assert verbalizer is not None
+    return WordTargets(ends, verbalizer, spec.vocab_size)
+
+
+def is_classifier(plm: PreTrainedModel) -> bool:
+    """Whether its labels are classes, of sequences or of tokens, by a head of its own."""
+    return type(plm).__name__ in _SEQUENCE | _TOKEN
 
 
 def behind_prompt(labels: Tensor, length: int) -> Tensor:

@@ -42,8 +42,8 @@ class LossScale:
 
     def __call__(
         self, costs: Tensor, forward: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]
-    ) -> Tensor:
-        """The targets' costs [N] as one number: 0 where there is none.
+    ) -> tuple[Tensor, bool]:
+        """The targets' costs [N] as one number, 0 where there is none, and whether it is part of a sum.
 
         Args:
             forward: the model's own, as it was called with ``args`` and ``kwargs``.
@@ -52,11 +52,11 @@ class LossScale:
         # Asked whatever the batch holds: where weights are sharded, all processes have to run.
         divided = items is not None and self._divided(costs.device, forward, args, kwargs)
         if not len(costs):
-            return costs.sum()
+            return costs.sum(), divided
         if not divided:
-            return costs.mean()
+            return costs.mean(), False
         # Under nn.DataParallel it is a vector of one.
-        return costs.sum() / torch.as_tensor(items, device=costs.device).reshape(-1)[0]
+        return costs.sum() / torch.as_tensor(items, device=costs.device).reshape(-1)[0], True
 
     def note(self, *, has_target: bool, training: bool) -> None:
         """Count the batches without a target.

@@ -3,21 +3,74 @@
 from __future__ import annotations
 
 import copy
+import functools
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bridges import RunningCost
+from bridges import ModelSpec, RunningCost, Trajectory
 from bridges.cost.documents import Layout
 from bridges.errors import BadInput
 from bridges.model.positions import IGNORED
 from pets.plug.calls import Call
 from pets.plug.labels import TokenTargets, behind_prompt
+from pets.plug.meter import Layers, of_first
 
 _copying = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The targets of a forward, where they are read.
+
+    Attributes:
+        hidden: L+1 states [B, S, H].
+        targets: [B, S], -100 where there is none.
+        layout: which positions there are.
+    """
+
+    hidden: Sequence[Tensor]
+    targets: Tensor
+    layout: Layout
+
+
+def place(
+    call: Call, given: Mapping[str, Any], logits: Any, spec: ModelSpec, made: TokenTargets
+) -> Placed:
+    """Find the targets of a forward in its states.
+
+    Args:
+        call: the forward, with its states.
+        given: what the model was called with, by name; labels among it.
+        logits: what it returned.
+        spec: of the model.
+        made: what its labels are.
+
+    Raises:
+        BadInput: for labels that do not fit, or where it cannot be told what belongs together.
+    """
+    assert call.hidden is not None
+    hidden, told = call.hidden, call.told.by_name()
+    length, device = hidden[0].shape[1], hidden[0].device
+    check_padding(call.told.module, told)
+    of_decoder = call.of_decoder and not made.in_place
+    layout = layout_of(hidden[0], {**given, **told}, of_decoder=of_decoder)
+    if layout.documents is not None and made.dimensions == 1:
+        raise BadInput(
+            "several documents are packed into a row that has one label: a running cost cannot tell "
+            "whose it is; give every document a row of its own"
+        )
+    labels = given["labels"].to(device)
+    shifted = given.get("shift_labels")
+    if shifted is not None and spec.causal and not made.in_place:
+        labels = unshifted(shifted.to(device))
+    targets = made(labels, length, told.get("input_ids"), layout.mask)
+    made.check_head(targets, logits, hidden[-1] if call.last is None else call.last)
+    return Placed(hidden, targets, layout)
 
 
 class PlacedCost:
@@ -42,41 +95,30 @@ class PlacedCost:
     def cost(self, cost: RunningCost) -> None:
         self._cost, self._device, self._elsewhere = cost, None, {}
 
-    def costs(self, call: Call, given: Mapping[str, Any], logits: Any) -> Tensor:
-        """The cost of each target token of a forward, [N].
+    def costs(self, call: Call, given: Mapping[str, Any], logits: Any) -> tuple[Tensor, Layers | None]:
+        """The cost of each target token of a forward, [N], and what tells its layers.
 
-        Args:
-            call: the forward, with its states.
-            given: what the model was called with, by name; labels among it.
-            logits: what it returned.
-
-        Raises:
-            BadInput: for labels that do not fit, or where it cannot be told what belongs together.
+        Arguments and errors as `place`.
         """
-        assert call.hidden is not None
-        hidden, told, made = call.hidden, call.told.by_name(), self._targets
-        length, device = hidden[0].shape[1], hidden[0].device
-        check_padding(call.told.module, told)
-        of_decoder = call.of_decoder and not made.in_place
-        layout = layout_of(hidden[0], {**given, **told}, of_decoder=of_decoder)
-        if layout.documents is not None and made.dimensions == 1:
-            raise BadInput(
-                "several documents are packed into a row that has one label: a running cost cannot tell "
-                "whose it is; give every document a row of its own"
-            )
-        labels = given["labels"].to(device)
-        shifted = given.get("shift_labels")
-        if shifted is not None and self._cost.spec.causal and not made.in_place:
-            labels = unshifted(shifted.to(device))
-        targets = made(labels, length, told.get("input_ids"), layout.mask)
-        made.check_head(targets, logits, hidden[-1] if call.last is None else call.last)
-        return self._on(device).costs(
-            hidden,
-            targets,
-            labels=None if made.ends is None else made.ends.to(device),
-            in_place=made.in_place,
-            layout=layout,
+        made = self._targets
+        placed = place(call, given, logits, self._cost.spec, made)
+        device = placed.hidden[0].device
+        cost, ends = self._on(device), None if made.ends is None else made.ends.to(device)
+        options: dict[str, Any] = {"in_place": made.in_place, "layout": placed.layout}
+        if type(cost).costs is not RunningCost.costs:  # a subclass's own
+            return cost.costs(placed.hidden, placed.targets, labels=ends, **options), None
+        path, answers = cost.trajectory(placed.hidden, placed.targets, classes=made.classes, **options)
+        if not len(answers):
+            return path.states.sum((0, 2)), None
+        part = of_first(len(answers))
+        states = path.states.detach()[:, part]
+        few = Trajectory(
+            states.clone() if len(answers) > states.shape[1] else states,
+            path.context.detach(),
+            path.rows[part],
         )
+        tell = functools.partial(cost.by_layer, few, answers[part], labels=ends)
+        return cost.of_trajectory(path, answers, labels=ends), tell
 
     def _on(self, device: torch.device) -> RunningCost:
         with _copying:

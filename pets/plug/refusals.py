@@ -27,7 +27,21 @@ def check_cost(cost: object) -> None:
     """
     if not isinstance(cost, RunningCost):
         raise BadInput(
-            f"cost={shown(cost)}: expected a bridges.RunningCost, as for_model or from_pretrained gives"
+            f"cost={shown(cost)}: expected a bridges.RunningCost, as for_model or from_pretrained "
+            "gives, or a regularizer or its name"
+        )
+
+
+def check_free(model: nn.Module) -> None:
+    """Whether nothing is plugged into a model.
+
+    Raises:
+        BadInput: if something is.
+    """
+    if is_entered(pretrained_model(model)):
+        raise BadInput(
+            "this model already has a running cost: call remove() on its handle first, or give several "
+            "at once, pets.regularize(model, [one, other])"
         )
 
 
@@ -35,13 +49,9 @@ def check_pluggable(model: nn.Module, cost: RunningCost, *, same_weights: bool) 
     """Whether a cost can be plugged into a model.
 
     Raises:
-        BadInput: if it was made for another one, or reads states in a way of its own, or the model has
-            a running cost already.
+        BadInput: if it was made for another one, or reads states in a way of its own.
     """
-    check_cost(cost)
     cost.check_model(model, same_weights=same_weights)
-    if is_entered(pretrained_model(model)):
-        raise BadInput("this model already has a running cost: call remove() on its handle first")
     if type(cost).forward is not RunningCost.forward:
         raise BadInput(
             f"{type(cost).__name__} has a forward of its own, which the plug would pass by: override "
@@ -49,17 +59,13 @@ def check_pluggable(model: nn.Module, cost: RunningCost, *, same_weights: bool) 
         )
 
 
-def warn_of_no_effect(cost: RunningCost, weight: float, *, into_loss: bool) -> None:
+def warn_of_no_fit(cost: RunningCost) -> None:
     """Log what can be meant so, but hardly is."""
     if cost.bridge.fits and cost.options["fit"] and cost.fit_record is None:
         logger.warning(
             "this cost's latent map is not fitted: it is as random as it was made. Call "
             "cost.fit(model, tokenizer, texts) first, or say that it is meant so: "
             "RunningCost.for_model(..., fit=False)"
-        )
-    if not into_loss and weight != 1:
-        logger.warning(
-            "weight=%r plays no part with into_loss=False: weigh output.running_cost yourself", weight
         )
 
 
@@ -93,7 +99,13 @@ def check_states(hidden: Sequence[Tensor]) -> None:
 
 
 def loss_of(
-    output: Any, module: nn.Module, encoder: nn.Module, given: Mapping[str, Any], call: Call
+    output: Any,
+    module: nn.Module,
+    encoder: nn.Module,
+    given: Mapping[str, Any],
+    call: Call,
+    *,
+    states: bool = True,
 ) -> Tensor:
     """The loss that a model returned.
 
@@ -103,6 +115,7 @@ def loss_of(
         encoder: of it, where the states come from.
         given: what the model was called with, by name.
         call: the forward, with what it has left.
+        states: whether they are asked for.
 
     Raises:
         BadInput: where there is none, or no labels, or no states.
@@ -112,12 +125,12 @@ def loss_of(
             "a running cost needs labels: call model(..., labels=labels), or model.eval() first "
             "(the Trainer's label_smoothing_factor and compute_loss_func take the labels away)"
         )
-    if call.times > 1:
+    if states and call.times > 1:
         raise BadInput(
             f"{type(module).__name__} ran its encoder {type(encoder).__name__} {call.times} "
             "times in one forward, and a running cost reads one: plug it into the model inside"
         )
-    if call.hidden is None:
+    if states and call.hidden is None:
         raise BadInput(
             f"{type(module).__name__} did not call its encoder {type(encoder).__name__}: "
             "no hidden states to regularise (if it was compiled and ran before pets.regularize, "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from abc import ABC
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
@@ -21,7 +20,7 @@ Loss = Callable[..., Tensor]
 """Of a batch as `pets.tasks.answering.Answering` takes it: the loss to be trained."""
 
 
-class Objective(ABC):
+class Objective:
     """A regularizer, in any training loop by `pets.regularize` and in `bridge-pets tune`.
 
     A subclass that names itself, ``class RDrop(Objective, name="r-drop")``, is registered. It says what
@@ -73,16 +72,23 @@ class Objective(ABC):
 
     @weight.setter
     def weight(self, weight: float) -> None:
-        if not is_number(weight) or not 0 <= weight < self.limit:
+        self.check(weight)
+        self._weight = weight
+
+    @classmethod
+    def check(cls, weight: object) -> None:
+        """Whether it is a strength.
+
+        Raises:
+            BadInput: if it is out of range.
+        """
+        if not is_number(weight) or not 0 <= weight < cls.limit:  # type: ignore[operator]
             numbers = (
                 "a finite number, 0 or more"
-                if self.limit == math.inf
-                else f"a number in [0, {self.limit:g})"
+                if cls.limit == math.inf
+                else f"a number in [0, {cls.limit:g})"
             )
-            raise BadInput(
-                f"weight={shown(weight)}: expected the {self.number} of {self.name}, {numbers}"
-            )
-        self._weight = weight
+            raise BadInput(f"weight={shown(weight)}: expected the {cls.number} of {cls.name}, {numbers}")
 
     @property
     def weight_decay(self) -> float | None:

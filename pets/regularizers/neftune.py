@@ -31,10 +31,9 @@ class NEFTune(Objective, name="neftune"):
 
     def around(self, inputs: Mapping[str, Any]) -> AbstractContextManager[None]:
         mask = inputs.get("attention_mask")
-        if isinstance(mask, Tensor) and mask.dim() == 2:
-            length = mask.sum(1)[:, None, None]
-        else:  # all of it is attended to
-            length = None
+        if not isinstance(mask, Tensor) or mask.dim() != 2:  # all of it is attended to
+            return noisy_words(self._model, partial(_noise, alpha=self.weight, length=None))
+        length = mask.sum(1)[:, None, None]
         return noisy_words(self._model, partial(_noise, alpha=self.weight, length=length))
 
 

@@ -15,11 +15,11 @@ class WeightDecay(Objective, name="weight-decay"):
 
     .. math:: \theta \leftarrow (1 - \eta \lambda) \theta - \eta \, \mathrm{Adam}(\nabla L)
 
-    The optimiser does it, to the PET's matrices, with the strength lambda in the place of its own: `tune`
-    gives it to the optimiser, `pets.regularize` shrinks the matrices before each step of any optimiser
-    that holds them, whose own decay of them has to be 0. At a learning rate eta of 1e-4 a thousand steps
-    shrink a weight by a factor exp(-lambda / 10), so lambda has to be far above the usual 0.01 to be
-    felt. A PET without matrices, like BitFit, is refused: there it would change nothing.
+    Of the PET's matrices, with the strength lambda in the place of the optimiser's own: `tune` gives it
+    to the optimiser, `pets.regularize` shrinks them before each step of any optimiser that holds some,
+    whose own decay of them has to be 0. At a learning rate eta of 1e-4 a thousand steps shrink a weight
+    by a factor exp(-lambda / 10), so lambda has to be far above the usual 0.01 to be felt. A PET without
+    matrices, like BitFit, is refused: there it would change nothing.
     """
 
     number, tried = "decay", (0.01, 10.0)
@@ -41,8 +41,8 @@ class WeightDecay(Objective, name="weight-decay"):
             matrices = [p for p in group["params"] if p.dim() > 1 and p.grad is not None]
             if matrices and self.weight and group.get("weight_decay"):
                 raise BadInput(
-                    f"{type(optimizer).__name__} has weight_decay={group['weight_decay']} of its own for "
-                    "what weight-decay shrinks: make it with weight_decay=0, or leave the regularizer out"
+                    f"{type(optimizer).__name__} has weight_decay={group['weight_decay']} of its own "
+                    "for what weight-decay shrinks: make it with weight_decay=0, or leave this out"
                 )
             with torch.no_grad():
                 for matrix in matrices:

@@ -19,13 +19,13 @@ from bridges.storage.checkpoint import Checkpoint
 from bridges.storage.shapes import COUNT, FINITE, Shape
 from pets.plug.adapting import adapt
 from pets.plug.regularize import Regularizer
+from pets.plug.schedule import CONSTANT, share
 from pets.regularizers import Objective
 from pets.tasks.answering import Answering, PromptOutput, Rows
 from pets.tasks.base import TaskData
 from pets.tuning.evaluation import evaluate
 from pets.tuning.ratio import weight_of
 from pets.tuning.run_folder import LOOK, RunFolder
-from pets.tuning.schedule import CONSTANT, share
 from pets.tuning.settings import TuneSettings
 from pets.tuning.workers import Processes
 

@@ -10,10 +10,10 @@ from bridges.errors import BadInput, check_counts, check_name, check_seeds, is_n
 from bridges.seeds import generator
 from pets import methods, regularizers
 from pets.methods import PET
+from pets.plug.schedule import CONSTANT, SCHEDULES
 from pets.regularizers import Objective
 from pets.tasks.protocol import OURS, Protocol
 from pets.tasks.protocol import protocol as protocol_named
-from pets.tuning.schedule import CONSTANT, SCHEDULES
 
 ADAPT = ("never", "once", "looks")
 AMONG_LABELS = "labels"
@@ -50,7 +50,7 @@ class TuneSettings:
         max_length: tokens a prompt.
         protocol: "ours", or "published" to put the task to the model as the published code does, see
             `pets.tasks.protocol` and docs/published.md.
-        schedule: how the weight falls over the run, see `pets.tuning.schedule.share`.
+        schedule: how the weight falls over the run, see `pets.plug.schedule.share`.
         adapt: when the running cost's lens learns from the training examples, see `pets.adapt`: "never",
             "once" before the first step, or then and after each of the "looks".
         loss: of the right answer in the whole "vocabulary", or among the "labels" alone.

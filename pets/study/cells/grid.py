@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 from bridges.errors import BadInput
 from pets import methods, tasks
+from pets.plug.schedule import CONSTANT
 from pets.study.cells.arms import ADAPTED, VANILLA, Arm
 from pets.tasks.base import Task
 from pets.tasks.protocol import OURS
-from pets.tuning.schedule import CONSTANT
 from pets.tuning.settings import LOSSES, TuneSettings
 
 _Item = TypeVar("_Item")

@@ -314,6 +314,6 @@ def test_classes_for_a_language_model_are_refused() -> None:
 
 def test_an_encoder_decoder_classifier_needs_ids() -> None:
     plm = classifier("t5")
-    made = SequenceTargets(words().ends(RunningCost.for_model(plm)), plm, causal=False)
+    made = SequenceTargets(words().ends(RunningCost.for_model(plm)), 2, plm, causal=False)
     with pytest.raises(BadInput, match="finds the end by input_ids: pass them"):
         made(CLASSES, 7, None, None)

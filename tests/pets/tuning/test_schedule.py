@@ -18,7 +18,7 @@ from pets.tasks.base import Example, TaskData
 from pets.tasks.glue import SST2
 from pets.tuning.loop import TuningLoop
 from pets.tuning.preparing import prepared
-from pets.tuning.schedule import SCHEDULES, share
+from pets.plug.schedule import SCHEDULES, share
 from pets.tuning.settings import TuneSettings
 from pets.tuning.tune import tune
 

@@ -17,6 +17,7 @@ from pets.on_import import import_after
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
+        "kernels.version": ["__version__"],
         "pets.methods": ["PET", "available", "get", "info", "init_prompt", "parse"],
         "pets.plug.adapting": ["adapt"],
         "pets.plug.regularize": ["Regularizer", "regularize"],
@@ -25,6 +26,7 @@ __getattr__, __dir__, __all__ = exports(
 )
 
 if TYPE_CHECKING:  # the same for type checkers and editors; tests/pets/test_start.py compares
+    from kernels.version import __version__ as __version__
     from pets.methods import PET as PET
     from pets.methods import available as available
     from pets.methods import get as get

@@ -63,8 +63,8 @@ class HowLoaded:
     """How the weights of a model are kept.
 
     Attributes:
-        dtype: one of `DTYPES`; `AUTO` becomes one of them here, so that whatever is told of it, and every
-            worker that it is sent to, has the same.
+        dtype: one of `DTYPES`; `AUTO` becomes one of them here, so that records of it, and every worker
+            that it is sent to, have the same.
         quantize: one of `QUANTIZED`, to keep the frozen weights so, by bitsandbytes; None for not.
         on_cpu: they stay on the CPU, though there is a GPU: for sharding, which moves the parts.
 

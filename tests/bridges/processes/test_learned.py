@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import REPOSITORY
 from simulated import minimise, observed
 from tiny import TEXTS, tiny_bert, tiny_tokenizer
 from torch import Tensor, nn

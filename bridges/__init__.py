@@ -6,7 +6,10 @@ what a new process subclasses. Each name is imported when it is first used.
 
 from typing import TYPE_CHECKING
 
+from bridges import ground
 from bridges.lazy import exports
+
+ground.reach()
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
@@ -46,6 +49,7 @@ __getattr__, __dir__, __all__ = exports(
             "info",
             "parse",
         ],
+        "kernels.version": ["__version__"],
     },
 )
 
@@ -88,3 +92,4 @@ if TYPE_CHECKING:  # the same for type checkers and editors; tests/bridges/test_
     from bridges.processes import get as get
     from bridges.processes import info as info
     from bridges.processes import parse as parse
+    from kernels.version import __version__ as __version__

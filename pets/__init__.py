@@ -1,7 +1,8 @@
 """Parameter-efficient tuning with a running cost.
 
-`get` gives the peft config of a PET, `regularize` plugs a `bridges.RunningCost` or any of `regularizers`
-into a model, weighed by a number or a `Ratio` of gradients, a `Verbalizer` gives its labels words to end at, `adapt` lets its reader learn from labelled examples.
+`get` gives the peft config of a PET, `regularize` plugs `bridges.RunningCost`s and `regularizers` into a
+model, weighed by numbers or a `Ratio` of gradients, a `Verbalizer` gives its labels words to end at,
+`adapt` lets a cost's reader learn from labelled examples.
 Each name is imported when it is first used.
 Importing the package also makes "adapter" and "bitfit" known to peft, as soon as that is imported: a
 process that only loads one of them needs ``import pets`` first, or peft stops with
@@ -17,6 +18,7 @@ from pets.on_import import import_after
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
+        "kernels.version": ["__version__"],
         "pets.methods": ["PET", "available", "get", "info", "init_prompt", "parse"],
         "pets.plug.adapting": ["adapt"],
         "pets.plug.regularize": ["Regularizer", "regularize"],
@@ -26,6 +28,7 @@ __getattr__, __dir__, __all__ = exports(
 )
 
 if TYPE_CHECKING:  # the same for type checkers and editors; tests/pets/test_start.py compares
+    from kernels.version import __version__ as __version__
     from pets.methods import PET as PET
     from pets.methods import available as available
     from pets.methods import get as get

@@ -12,6 +12,7 @@ import click
 from safetensors import SafetensorError
 
 from bridges.errors import BadInput, is_out_of_memory, one_line, out_of_memory
+from kernels.version import __version__
 from pets import interrupts
 
 COMMANDS = {
@@ -66,7 +67,7 @@ class Once(logging.Filter):
 @click.group(
     cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.version_option(package_name="bridge-pets")
+@click.version_option(__version__)
 def cli() -> None:
     """Tune pretrained language models with few parameters and a running cost.
 

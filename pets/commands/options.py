@@ -14,7 +14,7 @@ from pets.plug.schedule import SCHEDULES
 from pets.tasks.base import Task
 from pets.tasks.protocol import PROTOCOLS
 from pets.tasks.templates import Template
-from pets.tuning.models import DTYPES, QUANTIZED
+from pets.tuning.models import AUTO, DTYPES, QUANTIZED
 from pets.tuning.settings import LOSSES
 
 
@@ -98,11 +98,13 @@ model_options = _together(
     ),
     click.option(
         "--dtype",
-        type=click.Choice(DTYPES),
+        type=click.Choice((*DTYPES, AUTO)),
         default=DTYPES[0],
         show_default=True,
         help="Of the frozen weights, and of copies of these that are trained, such as a "
-        "classifier's head; a PET's own weights are float32.",
+        "classifier's head; a PET's own weights are float32. 'auto' is bfloat16 where a GPU or "
+        "a CPU (AMX) multiplies it fast, else float32, whatever the checkpoint has; a run that began in "
+        "another dtype is not gone on with.",
     ),
 )
 """``--dtype`` and ``--quantize`` of a command that loads a model."""

@@ -88,7 +88,12 @@ def get(name: str, *, model: nn.Module | None = None, **options: Any) -> PeftCon
             refused where the model would not read it: peft trains nothing there, without a word. A LoRA
             is refused, with the names of the modules there are, where peft knows no targets. A
             prompt gets the width of the word embeddings, which peft only guesses (wrongly for ALBERT
-            and ELECTRA). And peft is told what the head does, so that a classifier's is trained too.
+            and ELECTRA). peft is told what the head does (``task_type``), so that a classifier's is
+            trained too and ``AutoPeftModelForCausalLM`` and its like load what is saved; without a
+            model ``get_peft_model`` finds that out, but ``model.add_adapter`` does not. peft has no
+            such class for a masked LM: ``PeftModel.from_pretrained(plm, folder)`` puts a saved PET
+            on it, as ``AutoPeftModel`` does after ``task_type=None``, while
+            ``AutoPeftModelForFeatureExtraction`` finds no place for the weights and only warns.
         **options: fields of peft's config class; they replace the defaults.
 
     Raises:

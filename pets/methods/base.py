@@ -13,10 +13,8 @@ from torch import nn
 
 from bridges.errors import BadInput, check_counts, is_number, shown
 from bridges.registry import Registry
-from pets.methods.modules import task_type
+from pets.methods.task_type import NO_HEAD, learn_from_model, task_type
 
-# peft has no masked-LM task type, and without any a tuner's own forward is bypassed.
-_TASK_TYPE = "FEATURE_EXTRACTION"
 _COUNTS = ("r", "num_virtual_tokens")
 
 
@@ -67,19 +65,22 @@ class PET:
 
     def filled(self, options: dict[str, Any]) -> dict[str, Any]:
         """All fields of the config that are not peft's defaults."""
-        return {"task_type": _TASK_TYPE, **self.settings, **options}
+        return {"task_type": NO_HEAD, **self.settings, **options}
 
     def config(self, model: nn.Module | None = None) -> PeftConfig:
-        """The config, for a model or for any.
+        """The config, for a model or for any; its task type is then that of the one it is put on.
 
         Raises:
             BadInput: for an option the method does not have, or a model it does not work on.
         """
         options = {**(self.on(model) if model is not None else {}), **self.options}
         try:
-            return self.config_class(**self.filled(options))
+            config = self.config_class(**self.filled(options))
         except (TypeError, ValueError) as error:
             raise BadInput(f"PET {self.name!r} with {shown(options)}: {error}") from error
+        if model is None and "task_type" not in options:
+            learn_from_model(config)
+        return config
 
     def refused(self, option: str, expected: str) -> BadInput:
         """The error for an option's value."""

@@ -1,4 +1,4 @@
-"""What is where in which architecture: the modules an adapter goes to, the head of a model."""
+"""What is where in which architecture: the modules an adapter goes to."""
 
 from __future__ import annotations
 
@@ -6,19 +6,9 @@ import re
 from collections.abc import Collection
 
 from torch import nn
-from transformers.models.auto import modeling_auto as auto
 from transformers.pytorch_utils import Conv1D
 
-from bridges.model.spec import pretrained_model
-
 SITES = ("attention", "ffn")
-
-_HEADS = {
-    "CAUSAL_LM": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    "SEQ_2_SEQ_LM": auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
-    "SEQ_CLS": auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-    "TOKEN_CLS": auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
-}
 
 # The last projection of each sublayer, before the residual sum, as the end of a module's path.
 _BERT = {
@@ -63,19 +53,3 @@ def projections(model: nn.Module) -> str:
     """The paths of a model's linear layers, one for all layers (``layer.*.query``), for a message."""
     paths = (re.sub(r"\.\d+(?=\.|$)", ".*", k) for k, m in model.named_modules() if is_projection(m))
     return ", ".join(dict.fromkeys(paths)) or "none"
-
-
-def task_type(model: nn.Module) -> str | None:
-    """peft's name for what a model's head does; None for a masked LM's, which peft has no name for.
-
-    It says which parts peft trains beside the PET (a classifier's new head) and what it offers
-    (``generate``).
-
-    Raises:
-        BadInput: if it is no transformers model.
-    """
-    kind = type(pretrained_model(model)).__name__
-    for name, mapping in _HEADS.items():
-        if kind in mapping.values():
-            return name
-    return None

@@ -12,7 +12,7 @@ from torch import nn
 from bridges.errors import BadInput, is_whole, shown
 from bridges.model.spec import pretrained_model
 from pets.methods.base import PET
-from pets.methods.modules import task_type
+from pets.methods.task_type import task_type
 
 # Run and seen: of the others, some drop the prefix silently and some fail, for they take no cache.
 PREFIX_MODELS = ("bert", "electra", "gpt2", "llama", "qwen2", "qwen3", "roberta", "xlm-roberta")

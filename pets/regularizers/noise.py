@@ -24,9 +24,6 @@ class ModelDropout:
     Args:
         model: a language model, plain or with a PET.
 
-    Attributes:
-        probability: the largest that the model itself brings along.
-
     Raises:
         BadInput: if the model has no dropout at all.
     """
@@ -43,11 +40,10 @@ class ModelDropout:
                 "regularizer"
             )
         self._own = [getattr(module, name) for module, name in self._sites]
-        self.probability = max(map(float, self._own))
 
     @contextlib.contextmanager
     def active(self, probability: float | None = None) -> Iterator[None]:
-        """Dropout acts in forwards in here, everywhere with one probability or each with its own.
+        """Dropout acts in forwards in here, everywhere with one probability or each as it is set.
 
         In a model that is in training the probability stays until `restore`: a checkpointed layer runs
         once more in the backward pass, and has to be what it was.
@@ -57,14 +53,20 @@ class ModelDropout:
         try:
             for module in self._modules:
                 module.training = True  # not train(), which tells the modules inside
-            for (module, name), own in zip(self._sites, self._own, strict=True):
-                setattr(module, name, own if probability is None else probability)
+            if probability is not None:
+                for module, name in self._sites:
+                    setattr(module, name, probability)
             yield
         finally:
             for module, mode in zip(self._modules, modes, strict=True):
                 module.training = mode
             if not stays:
                 self.restore()
+
+    @property
+    def probability(self) -> float:
+        """The largest that is set: the model's own, unless something else is active."""
+        return max(float(getattr(module, name)) for module, name in self._sites)
 
     def restore(self) -> None:
         """Each has the probability that the model brought along."""

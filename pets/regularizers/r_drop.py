@@ -28,13 +28,12 @@ class RDrop(Objective, name="r-drop"):
 
     def attach(self, model: nn.Module) -> None:
         self._dropout = ModelDropout(model)
-        self._probability = None if self._dropout.probability > 0 else 0.1
 
     def detach(self) -> None:
         self._dropout.restore()
 
     def around(self, inputs: Mapping[str, Any]) -> AbstractContextManager[None]:
-        return self._dropout.active(self._probability)
+        return self._dropout.active(None if self._dropout.probability > 0 else 0.1)
 
     def loss(self, seen: Pass) -> Tensor:
         return (seen.loss + seen.second.loss) / 2

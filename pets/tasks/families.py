@@ -8,7 +8,7 @@ from torch import nn
 
 from bridges.model.probe import NotSeen, probe
 from bridges.model.spec import pretrained_model
-from pets.methods.modules import task_type
+from pets.methods.task_type import task_type
 
 MASKED, CAUSAL, ENCODER_DECODER, CLASSIFIER = "masked", "causal", "encoder-decoder", "classifier"
 FAMILIES = (MASKED, CAUSAL, ENCODER_DECODER, CLASSIFIER)

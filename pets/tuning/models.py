@@ -37,6 +37,7 @@ from transformers.models.auto.modeling_auto import (
 from bridges.errors import BadInput, check_name
 from pets.tasks.prompts import padding_id
 from pets.tuning import model_files
+from pets.tuning.fast_dtype import fast_dtype
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ _HEADS = (
 _MISSING_SEED = 0
 """Of the weights that a checkpoint lacks: the same name is the same model every time."""
 DTYPES = ("float32", "bfloat16", "float16")
+AUTO = "auto"
+"""In the place of a dtype: the one that is fast here, see `pets.tuning.fast_dtype`."""
 QUANTIZED = ("4bit", "8bit")
 
 
@@ -60,7 +63,8 @@ class HowLoaded:
     """How the weights of a model are kept.
 
     Attributes:
-        dtype: one of `DTYPES`.
+        dtype: one of `DTYPES`; `AUTO` becomes one of them here, so that records of it, and every worker
+            that it is sent to, have the same.
         quantize: one of `QUANTIZED`, to keep the frozen weights so, by bitsandbytes; None for not.
         on_cpu: they stay on the CPU, though there is a GPU: for sharding, which moves the parts.
 
@@ -73,7 +77,10 @@ class HowLoaded:
     on_cpu: bool = False
 
     def __post_init__(self) -> None:
-        check_name("dtype", self.dtype, DTYPES)
+        check_name("dtype", self.dtype, (*DTYPES, AUTO))
+        if self.dtype == AUTO:
+            object.__setattr__(self, "dtype", fast_dtype())
+            logger.info("--dtype auto is %s on this machine", self.dtype)
         if self.quantize is not None:
             check_name("quantize", self.quantize, QUANTIZED)
 

@@ -99,3 +99,41 @@ def test_every_kind_of_import_is_declared() -> None:
 def test_bridge_pets_is_a_command() -> None:
     assert PROJECT["scripts"] == {"bridge-pets": "pets.cli:main"}
     assert "brownian" in processes.run(["-m", "pets.cli", "zoo"]).stdout
+
+
+def test_one_version_for_all() -> None:
+    program = "import bridges, pets; print(bridges.__version__, pets.__version__)"
+    assert processes.run(["-c", program]).stdout.split() == [PROJECT["version"]] * 2
+    assert processes.run(["-m", "pets.cli", "--version"]).stdout.split()[-1] == PROJECT["version"]
+
+
+def test_a_source_tree_behind_another_package_named_kernels(tmp_path: Path) -> None:
+    """As an editable install, a path entry, beside Hugging Face's."""
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "__init__.py").write_text("theirs = True\n")
+    program = (
+        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(REPOSITORY)!r}]; import bridges, kernels;"
+        "import kernels.version; print(kernels.theirs, kernels.version.__version__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["True", PROJECT["version"]], done.stderr
+
+
+def test_type_checkers_see_an_editable_install(tmp_path: Path) -> None:
+    """Setuptools makes it a path entry, which they follow, and no import hook, which they do not."""
+    project, site = tmp_path / "project", tmp_path / "site"
+    for name in ("bridges", "kernels", "pets"):
+        shutil.copytree(REPOSITORY / name, project / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, project / name)
+    options = ["--no-index", "--no-deps", "--no-build-isolation", "--quiet", "--target", str(site)]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options, "--editable", str(project)],
+        check=True,
+        timeout=300,
+    )
+    [path] = site.glob("__editable__*.pth")
+    assert path.read_text().strip() == str(project)
+    assert all((project / name / "py.typed").exists() for name in ("bridges", "kernels", "pets"))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import REPOSITORY
 from simulated import minimise, observed
 from tiny import TEXTS, tiny_bert, tiny_tokenizer
 from torch import Tensor, nn
@@ -240,3 +241,20 @@ def test_patience_counts_below_zero_too(values: list[float], stale: bool) -> Non
     loop.settings = bridges.FitSettings(patience=1)
     loop.history = {"held_out": list(enumerate(values)), "training": []}
     assert loop._is_stale() is stale
+
+
+def test_the_learned_bridge_of_the_zoo_s_page_is_fitted() -> None:
+    text = (REPOSITORY / "docs" / "zoo.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"## A parameter that can be learned.*?```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    bridge = names["bridge"]
+    assert {name for name, _ in bridge.named_parameters()} == {"free_power", "free_sigma"}
+    assert bridges.get("learned-late", power=2.0).marginal(torch.tensor([0.5]))[0] == 0.25
+    plm, tokenizer = tiny_bert(), tiny_tokenizer()
+    cost = bridges.RunningCost.for_model(plm, bridge)
+    before = dict(bridge.hyperparameters)
+    cost.fit(plm, tokenizer, TEXTS, max_steps=4, eval_every=2, progress=False)
+    after = cost.bridge.hyperparameters
+    assert after["power"] != before["power"]
+    assert after["sigma"] != before["sigma"]

@@ -224,3 +224,28 @@ def test_a_folder_that_is_not_there_holds_no_pet(tmp_path: Path, bert: BertForMa
 def test_a_pet_of_a_wider_model_is_refused(pet: tuple[Path, Tensor]) -> None:
     with pytest.raises(BadInput, match="holds no PET for this model"):
         load_pet(tiny_bert(hidden_size=64), pet[0])
+
+
+@pytest.mark.parametrize("amx", [True, False, None])
+def test_auto_is_the_dtype_that_is_fast_here(
+    amx: bool | None, saved: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    if amx is None:  # a torch that cannot be asked
+        monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    with caplog.at_level("INFO"):
+        how = HowLoaded("auto")
+    expected = "bfloat16" if amx else "float32"
+    assert f"--dtype auto is {expected} on this machine" in caplog.text
+    assert how == HowLoaded(expected)
+    plm, _ = load_plm(str(saved), how)
+    assert {p.dtype for p in plm.parameters()} == {getattr(torch, expected)}
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_auto_on_a_gpu_asks_whether_it_has_bfloat16(bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+    assert HowLoaded("auto").dtype == ("bfloat16" if bf16 else "float32")

@@ -13,12 +13,12 @@ from tiny import tiny_model, tiny_tokenizer
 
 from bridges import BadInput, RunningCost
 from pets import regularizers
+from pets.plug.schedule import SCHEDULES, share
 from pets.regularizers import Objective
 from pets.tasks.base import Example, TaskData
 from pets.tasks.glue import SST2
 from pets.tuning.loop import TuningLoop
 from pets.tuning.preparing import prepared
-from pets.plug.schedule import SCHEDULES, share
 from pets.tuning.settings import TuneSettings
 from pets.tuning.tune import tune
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
+
+from pets.plug.around_steps import after_steps, before_steps
 
 Before = Callable[[torch.optim.Optimizer], None]
 
@@ -45,16 +45,16 @@ class Steps:
             return
         of_model, told = weakref.ref(model), weakref.WeakMethod(before)
 
-        def early(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        def early(optimizer: torch.optim.Optimizer) -> None:
             call = told()
             if call is not None and self._holds(optimizer, of_model()):
                 call(optimizer)
 
-        def late(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        def late(optimizer: torch.optim.Optimizer) -> None:
             if self._holds(optimizer, of_model()) and self._is_counted(optimizer):
                 self.count += 1
 
-        self._hooks = [register_optimizer_step_pre_hook(early), register_optimizer_step_post_hook(late)]
+        self._hooks = [before_steps(early), after_steps(late)]
 
     def remove(self) -> None:
         """No step is counted any more."""

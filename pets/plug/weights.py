@@ -130,13 +130,14 @@ class Weight:
             return True
         return self.base.every is not None and step % self.base.every == 0
 
-    def note(self, task: float, term: float) -> None:
+    def note(self, step: int, task: float, term: float) -> None:
         """The norms of the two gradients at a step; those of a batch that says nothing are passed by."""
         if not all(math.isfinite(norm) and norm > 0 for norm in (task, term)):
             return
         self._measured += 1
         assert isinstance(self.base, Ratio)
-        own = max(1 / self._measured, 1 - self._DECAY if self._measured > self.base.steps else 0)
+        # Of accumulated batches there are several at a step.
+        own = max(1 / self._measured, 1 - self._DECAY if step >= self.base.steps else 0)
         before = self.norms or (0.0, 0.0)
         self.norms = (
             before[0] + own * (task - before[0]),

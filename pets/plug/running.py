@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from peft import PeftModel, PromptLearningConfig
@@ -24,8 +24,28 @@ from pets.plug.weights import gradient_norms
 from pets.regularizers.passes import Pass, Read
 
 if TYPE_CHECKING:
-    from pets.plug.forward import Forward
+    from pets.plug.loss_scale import LossScale
+    from pets.plug.steps import Steps
     from pets.plug.view import View
+
+
+class Owner(Protocol):
+    """What a forward passed through; see `pets.plug.forward.Forward`."""
+
+    into_loss: bool
+    scale: LossScale
+    steps: Steps
+    view: View | None
+
+    def weight_of(self, term: Term) -> float: ...
+
+    def again(
+        self, call: Call, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any: ...
+
+    def own(
+        self, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: dict[str, Any]
+    ) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +81,7 @@ class Running:
 
     def __init__(
         self,
-        owner: Forward,
+        owner: Owner,
         module: nn.Module,
         forward: Callable[..., Any],
         call: Call,

@@ -262,7 +262,7 @@ def test_a_ratio_of_no_gradient_is_refused() -> None:
             return 0 * seen.loss
 
     with (
-        pets.regularize(model, "nothing", weight=pets.Ratio(0.1)),
+        pets.regularize(model, "nothing", weight=pets.Ratio(0.1, steps=1)),
         pytest.raises(
             BadInput, match=r"'nothing': the gradients .* and of the term are [\d.e-]+ and 0 long"
         ),

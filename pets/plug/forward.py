@@ -68,6 +68,7 @@ class Forward:
         # Where the states come from; the language model itself where no module is all but its head.
         self._encoder = encoder_of(self._plm)
         self._reads_states = any(term.reads_states for term in self.terms)
+        self._needs_loss = any(term.needs_loss for term in self.terms)
         for term in self.terms:
             if isinstance(term.what, RunningCost):
                 targets = label_targets(model, self._plm, term.what.spec, verbalizer, term.what)
@@ -283,6 +284,8 @@ class Forward:
         trains = module.training and torch.is_grad_enabled()
         if "labels" not in given and not trains:
             return note(output, None)  # nothing is trained: generation, a reference, a prediction
+        if not self._needs_loss and not isinstance(getattr(output, "loss", None), Tensor):
+            return output  # whoever called makes one of its own
         loss = loss_of(output, module, self._encoder, given, call, states=self._reads_states)
         running = Running(self, module, forward, call, args, kwargs, given, output)
         found = [running.value(term, trains=trains) for term in self.terms]

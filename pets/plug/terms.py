@@ -53,6 +53,11 @@ class Term:
         return self.is_cost or self.objective.has_term
 
     @property
+    def needs_loss(self) -> bool:
+        """Whether there has to be a loss to add to or to replace."""
+        return self.has_term or type(self.objective).loss is not Objective.loss
+
+    @property
     def reads_states(self) -> bool:
         """Whether the hidden states are asked for."""
         return self.is_cost or "states" in self.objective.reads

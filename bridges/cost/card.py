@@ -40,8 +40,8 @@ def card(
         "license": license,
         "tags": ["running-cost", "stochastic-bridge", "parameter-efficient-tuning", "peft"],
     }
-    model, bridge = config["model"], config["bridge"]
-    name = config.get("base_model") or model["name"]
+    bridge = config["bridge"]
+    name = _name(config)
     where = json.dumps(source) + (f", subfolder={json.dumps(subfolder)}" if subfolder else "")
     lines = [
         "---",
@@ -78,6 +78,11 @@ def is_as_written(text: str) -> bool:
     return mark is not None and mark[1] == _digest(text[: mark.start()])
 
 
+def _name(config: Mapping[str, Any]) -> str:
+    named = config.get("base_model") or config["model"]["name"]
+    return f"a {config['model']['model_type']} model" if named == "unnamed" else str(named)
+
+
 def _digest(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()[:16]
 
@@ -89,7 +94,7 @@ def _cell(value: object) -> str:
 def _facts(config: Mapping[str, Any], text: str | None) -> dict[str, str]:
     model, bridge, fit = config["model"], config["bridge"], config["fit"]
     facts = {
-        "model": f"{config.get('base_model') or model['name']} ({model['model_type']}, "
+        "model": f"{_name(config)} ({model['model_type']}, "
         f"{model['num_layers']} layers, H {model['hidden_size']}, {model['vocab_size']} words)",
         "bridge": f"{bridge['name']}: `{_arguments(bridge['parameters']) or 'no parameters'}`",
         "reader": f"{config['map']}, d {config['widths'][-1]}, end points {config['options']['ends']}",

@@ -41,9 +41,10 @@ def found(
     inside = _checked_subfolder(subfolder)
     if not isinstance(source, (str, os.PathLike)):
         raise BadInput(f"{shown(source)} is no cost: expected a folder, or owner/name on the hub")
-    if not isinstance(source, str) or os.path.lexists(source) or not _HUB_NAME.fullmatch(source):
+    here = os.path.lexists(source)
+    if not isinstance(source, str) or here or not _HUB_NAME.fullmatch(source):
         local = Path(source)
-        if not os.path.lexists(local):
+        if not here:
             hint = "" if not isinstance(source, str) else ", and no name on the hub, which is owner/name"
             raise BadInput(f"{shown(str(source))} holds no saved cost: it is no folder here{hint}")
         if revision is not None:

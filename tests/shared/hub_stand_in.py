@@ -1,6 +1,7 @@
-"""A hub of the test's own: an HTTP server with what huggingface_hub asks to make, fill and read repositories.
+"""A hub of the test's own: an HTTP server that answers what huggingface_hub 2.4 asks.
 
-The requests and answers are those of huggingface_hub 2.4; big files go the way of git LFS, as on the hub.
+Repositories are made, filled and read; big files go the way of git LFS, as on the hub. Variables that
+lead there are read when huggingface_hub is imported, so programs run in a new interpreter, each a fork.
 """
 
 from __future__ import annotations
@@ -9,13 +10,18 @@ import base64
 import hashlib
 import json
 import re
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+
+from places import REPOSITORY, script_environment
 
 TOKEN = "hf_ofthetest"
 _MODEL = r"/api/models/([^/]+/[^/]+)"
@@ -77,6 +83,66 @@ def serving() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+_FORKS = """
+import json, os, sys, traceback
+preload, programs = json.loads(sys.argv[1])
+exec(preload)
+for program, folder in programs:
+    print("--", flush=True)
+    child = os.fork()
+    if not child:
+        os.chdir(folder)
+        try:
+            exec(preload + program, {"__name__": "__main__"})
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}" if isinstance(error, ValueError) else "")
+            if not isinstance(error, ValueError):
+                traceback.print_exc(file=sys.stdout)
+        sys.stdout.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def said(
+    hub: Hub, home: Path, programs: Mapping[str, str], *, preload: str, token: str | None = TOKEN
+) -> dict[str, str]:
+    """What programs print, in a process of its own each, with this hub; of a `ValueError` one line.
+
+    Args:
+        hub: the only one they know.
+        home: for the cache, and the working folder.
+        programs: by name.
+        preload: imported before, once for all.
+        token: of the user; None for none.
+    """
+    environment = script_environment(
+        HF_ENDPOINT=hub.url,
+        HF_HUB_OFFLINE="0",
+        HF_HOME=str(home / "home"),
+        HF_HUB_DISABLE_XET="1",
+        HF_HUB_DISABLE_PROGRESS_BARS="1",
+        OMP_NUM_THREADS="1",
+        NO_PROXY="127.0.0.1",
+    )
+    environment.pop("HF_TOKEN", None)
+    if token is not None:
+        environment["HF_TOKEN"] = token
+    arguments = json.dumps([preload, [(text, str(home)) for text in programs.values()]])
+    done = subprocess.run(
+        [sys.executable, "-c", _FORKS, arguments],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    parts = done.stdout.split("--\n")[1:]
+    return {name: part.strip() for name, part in zip(programs, parts, strict=True)}
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -49,6 +49,7 @@ _CONFIG: dict[str, Shape | Optional] = {
     "widths": Kind("a list of one or more", lambda value: isinstance(value, list) and bool(value)),
     "options": Optional(Each(_OPTION)),
     "weights_sha256": Optional(TEXT),
+    "base_model": Optional(TEXT),
     "fit": Maybe({"steps": _STEPS, "held_out": _CURVE, "settings": Optional(OBJECT)}),
 }
 """The types of it; the model's and the bridge's own check theirs."""
@@ -104,7 +105,7 @@ def load_cost(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
         BadInput: if a file is missing or broken, or the config asks for sizes that no tensor has.
     """
     source = Path(folder)
-    config = _read_config(source)
+    config = read_config(source)
     path = source / WEIGHTS_FILE
     try:
         tensors = load_file(path)
@@ -193,14 +194,19 @@ def _is_replaceable(target: Path) -> bool:
         return False
     if (target / CONFIG_FILE).exists():
         try:
-            _read_config(target)
+            read_config(target)
         except BadInput:
             return False
         return not foreign(target, (CONFIG_FILE, WEIGHTS_FILE))
     return not foreign(target, ())
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of a saved cost, its types checked.
+
+    Raises:
+        BadInput: if there is none, or it is not one of a running cost.
+    """
     path = folder / CONFIG_FILE
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

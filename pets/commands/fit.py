@@ -149,6 +149,9 @@ def fit(
         seed=seed,
         **of_map,
     )
+    if cost.fit_record is not None:  # for whoever asks what text that was
+        names = [Path(name).name for name in texts]
+        cost.fit_record |= {"text_files": names, "texts": sum(bool(x.strip()) for x in lines)}
     if not _holds(out, cost):
         cost.save_pretrained(out)
     discard_state(unfinished)

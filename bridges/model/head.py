@@ -130,7 +130,8 @@ class ModelHead:
             which = layers if layers is not None and last else [-1] * len(states)
             pairs = zip(states, which, strict=True)
             states = torch.stack([s if k == self._num_layers else norm(s) for s, k in pairs])
-        return self._logits(states.flatten(0, 1)).unflatten(0, states.shape[:2])
+        logits: Tensor = self._logits(states.flatten(0, 1)).unflatten(0, states.shape[:2])
+        return logits
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """Logits [R, C] of states [R, H], which the encoder might have ended in."""

@@ -211,8 +211,8 @@ class Running:
         read = view.read(call, given_of(call, Told(module, self._args, self._kwargs)), output)
         if len(read.answers) != len(self._seen.read.answers):
             raise BadInput(
-                "behind its soft prompt the model predicts the first token of a row, and the frozen model "
-                "cannot: set the first label of each row to -100"
+                "behind its soft prompt the model predicts the first token of a row, and the frozen "
+                "model cannot: set the first label of each row to -100"
             )
         return read
 

@@ -44,9 +44,11 @@ def found(
     here = os.path.lexists(source)
     if not isinstance(source, str) or here or not _HUB_NAME.fullmatch(source):
         local = Path(source)
-        if not here:
-            hint = "" if not isinstance(source, str) else ", and no name on the hub, which is owner/name"
-            raise BadInput(f"{shown(str(source))} holds no saved cost: it is no folder here{hint}")
+        if isinstance(source, str) and not here:
+            raise BadInput(
+                f"{source} holds no saved cost: it is no folder here, and no name on the hub, "
+                "which is owner/name"
+            )
         if revision is not None:
             raise BadInput(f"revision={shown(revision)}: {local} is a folder, which has no revisions")
         yield local / inside

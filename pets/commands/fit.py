@@ -115,7 +115,7 @@ def fit(
       bridge-pets fit --model bert-base-uncased --bridge brownian --control random-map --out random-bert
     """
     process = bridges.parse(bridge)
-    of_map: dict[str, Any] = {"max_steps": steps, "learning_rate": lr}
+    of_map: dict[str, Any] = {"steps": steps, "learning_rate": lr}
     if map_name == "lens":
         of_map = {"max_tokens": tokens, "ridge": ridge}
     fits = control != "random-map"

@@ -36,7 +36,7 @@ def run(loops: Sequence[FitLoop], text: FitText, settings: FitSettings, *, progr
     """
     running = [loop for loop in loops if not loop.is_over]
     held_out = HeldOut(text, [loop.cost for loop in loops])
-    pace = Pace(settings)
+    pace = Pace(settings, sum(map(len, text.rows)) / len(text.rows) * settings.batch_size)
     start = min((loop.steps for loop in running), default=settings.max_steps)
     with progress_bar(
         desc="fit", unit="step", total=settings.max_steps, initial=start, shown=progress
@@ -67,7 +67,7 @@ def run(loops: Sequence[FitLoop], text: FitText, settings: FitSettings, *, progr
                     look(taking)
                     for loop in taking:
                         loop.save()
-            if pace.batch(began, number):
+            if pace.batch(began, number, sum(map(len, rows))):
                 bar.set_postfix_str(_held_out_costs(loops) + pace.shown)
 
 

@@ -11,11 +11,16 @@ from bridges.fitting.settings import FitSettings
 
 logger = logging.getLogger(__name__)
 
-_BATCHES = 3  # are timed; the first, which warms up, is not counted
+_BATCHES = 5  # are timed; the first, which warms up, is not counted
 
 
 class Pace:
     """Times the first batches of text, and says once how long all of them take at most.
+
+    Args:
+        settings: of the fit.
+        tokens: of a batch, on average: a batch has rows of about one length, and the first ones may be of
+            short rows.
 
     Attributes:
         shown: behind the held-out cost of a progress line, once it is known.
@@ -23,10 +28,10 @@ class Pace:
 
     now = staticmethod(time.perf_counter)
 
-    def __init__(self, settings: FitSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: FitSettings, tokens: float) -> None:
+        self.settings, self.tokens = settings, tokens
         self.shown = ""
-        self._batches: list[float] = []
+        self._batches: list[tuple[float, int]] = []  # seconds and tokens
         self._looks: list[float] = []
         self._aside = 0.0
 
@@ -38,16 +43,17 @@ class Pace:
         self._looks.append(self.now() - began)
         self._aside += self._looks[-1]
 
-    def batch(self, began: float, number: int) -> bool:
-        """The batch of that number is done, which began then; whether there is something new to show."""
+    def batch(self, began: float, number: int, tokens: int) -> bool:
+        """The batch of that number, of so many tokens, is done: whether there is something new to show."""
         if self.shown:
             return False
-        self._batches.append(self.now() - began - self._aside)
+        self._batches.append((self.now() - began - self._aside, tokens))
         self._aside = 0.0
         left = self.settings.batches - number - 1
         if len(self._batches) < _BATCHES or not left:
             return False
-        seconds = min(self._batches[1:]) * left
+        taken, read = (sum(numbers) for numbers in zip(*self._batches[1:], strict=True))
+        seconds = taken / read * self.tokens * left
         if self._looks:  # the first has read the text, the others are of what it kept
             looks = left * self.settings.updates / self.settings.eval_every
             seconds += looks * self._looks[-1] if len(self._looks) > 1 else 0.0

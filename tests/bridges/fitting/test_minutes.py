@@ -175,21 +175,21 @@ def test_what_auto_comes_to_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_it_says_how_long_it_takes(caplog: pytest.LogCaptureFixture) -> None:
-    """10 s for each of 250 batches, and 5 s for each look of those that are left."""
+    """10 s for each 1000 of 3000 tokens of 250 batches, and 5 s for each look of those that are left."""
     caplog.set_level(logging.INFO)
-    pace, clock = Pace(FitSettings()), [0.0]
+    pace, clock = Pace(FitSettings(), tokens=3000), [0.0]
     pace.now = lambda: clock[0]  # type: ignore[method-assign, assignment]
-    for number, seconds in enumerate((70.0, 10.0, 10.0)):
+    for number, seconds in enumerate((70.0, 10.0, 20.0, 10.0, 20.0)):
         began = clock[0]
-        if number != 2:
+        if number < 2:
             with pace.looking():
                 clock[0] += 5
         clock[0] += seconds
-        assert pace.batch(began, number) == (number == 2)
-    expected = 247 * 10 + 247 * 8 / 50 * 5
-    assert pace.shown == f", {minutes(expected)} at most" == ", about 44 min at most"
-    assert "the fit takes about 44 min, less if it stops early: 247 batches" in caplog.text
-    assert not pace.batch(clock[0], 3)
+        assert pace.batch(began, number, 100 * int(seconds)) == (number == 4)
+    expected = 245 * 30 + 245 * 8 / 50 * 5
+    assert pace.shown == f", {minutes(expected)} at most" == ", about 126 min at most"
+    assert "the fit takes about 126 min, less if it stops early: 245 batches" in caplog.text
+    assert not pace.batch(clock[0], 5, 1000)
 
 
 def test_it_shows_how_long_off_a_terminal_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.fit_minutes --model ../shared/models/minilm-l6-mlm --text FILE...
 
-Both are fitted in one process, one after the other, and then asked on the same held-out rows and targets,
-which neither was fitted on.
+Both are fitted in one process, one after the other, and then asked on the same targets of rows that neither
+was fitted on.
 """
 
 from __future__ import annotations
@@ -68,10 +68,9 @@ def main(model: str, texts: tuple[str, ...], steps: int, out: str | None) -> Non
     found = {"unfitted": {"cost": asked(first, common)}}
     for name, settings in arms.items():
         cost, record = fitted(plm, tokenizer, lines, steps=steps, **settings)
-        found[name] = {"cost": asked(cost, common), **record}
-        print(
-            f"  {name:10} {found[name]['cost']:.4f} in {record['seconds']:.0f} s, {record['steps']} steps"
-        )
+        value = asked(cost, common)
+        found[name] = {"cost": value, **record}
+        print(f"  {name:10} {value:.4f} in {record['seconds']:.0f} s, {record['steps']} steps")
     loss = found["default"]["cost"] / found["long"]["cost"] - 1
     ratio = found["long"]["seconds"] / found["default"]["seconds"]
     print(f"  by default {loss:+.1%} of the long fit's cost, {ratio:.1f} times as fast")

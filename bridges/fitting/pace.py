@@ -19,8 +19,8 @@ class Pace:
 
     Args:
         settings: of the fit.
-        tokens: of a batch, on average: a batch has rows of about one length, and the first ones may be of
-            short rows.
+        tokens: of a batch, on average: those of a batch are of about one length, and the first batches
+            may be of short rows.
 
     Attributes:
         shown: behind the held-out cost of a progress line, once it is known.
@@ -44,7 +44,7 @@ class Pace:
         self._aside += self._looks[-1]
 
     def batch(self, began: float, number: int, tokens: int) -> bool:
-        """The batch of that number, of so many tokens, is done: whether there is something new to show."""
+        """The batch of that number, of so many tokens, is done; whether there is something to show."""
         if self.shown:
             return False
         self._batches.append((self.now() - began - self._aside, tokens))

@@ -2,7 +2,7 @@
 
     python -m benchmarks.fit_minutes --model ../shared/models/minilm-l6-mlm --text FILE...
 
-Both are fitted in one process, one after the other, and then asked on the same targets of rows that neither
+Both are fitted in one process, one after the other, then asked on the same targets of rows that neither
 was fitted on.
 """
 

@@ -21,7 +21,10 @@ from bridges.storage.ownership import foreign
 from bridges.storage.shapes import OBJECT, TEXT, Each, Kind, Maybe, Optional, Shape, misfit
 
 FORMATS = {"mlp": 1, "lens": 2}
-"""By what reads the states: an older version knows the first alone, and refuses the second."""
+"""By what reads the states: an older version knows the first alone, and refuses the second.
+
+A normalised mlp has the second too: older versions would read its states as they are.
+"""
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -55,9 +58,9 @@ _CONFIG: dict[str, Shape | Optional] = {
 """The types of it; the model's and the bridge's own check theirs."""
 
 
-def file_format(map_name: str) -> int:
+def file_format(map_name: str, *, normalise: bool = False) -> int:
     """The number of the files' format, for one of `bridges.cost.reader.MAPS`."""
-    return FORMATS[map_name]
+    return FORMATS["lens" if normalise else map_name]
 
 
 def save_cost(
@@ -201,6 +204,11 @@ def _is_replaceable(target: Path) -> bool:
     return not foreign(target, ())
 
 
+def _normalises(config: Mapping[str, Any]) -> bool:
+    options = config.get("options")
+    return isinstance(options, dict) and options.get("normalise") is True
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The config of a saved cost, its types checked.
 
@@ -214,7 +222,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise BadInput(f"{folder} holds no saved cost: {path.name} cannot be read ({error})") from error
     found = config.get("format") if isinstance(config, dict) else None
     expected = FORMATS["mlp"]
-    if isinstance(config, dict) and config.get("map") == "lens":
+    if isinstance(config, dict) and (config.get("map") == "lens" or _normalises(config)):
         expected = FORMATS["lens"]
     if found != expected or isinstance(found, bool):
         raise BadInput(

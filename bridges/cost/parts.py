@@ -25,10 +25,17 @@ from bridges.cost.files import (
     tensors_sha256,
 )
 from bridges.cost.hub import found, upload
-from bridges.cost.reader import chosen_ends, chosen_widths, make_reader, map_of, widths_of
+from bridges.cost.reader import (
+    chosen_ends,
+    chosen_normalise,
+    chosen_widths,
+    make_reader,
+    map_of,
+    widths_of,
+)
 from bridges.errors import BadInput, check_flags, check_seeds
 from bridges.latent.end_points import EndPoints
-from bridges.latent.latent_map import Reader
+from bridges.latent.latent_map import Layers, Reader
 from bridges.model.spec import ModelSpec, hub_name, pretrained_model
 from bridges.model.vocabulary import predicting_table
 from bridges.model.weights import unsharded
@@ -61,6 +68,8 @@ class CostParts(nn.Module):
         self.fit_record: dict[str, Any] | None = None
         self.base_model: str | None = None
         self.options = dict(DEFAULT_OPTIONS)
+        if isinstance(latent_map, Layers) and latent_map.normalises:
+            self.options["normalise"] = True
         self.requires_grad_(False)
 
     @classmethod
@@ -77,6 +86,7 @@ class CostParts(nn.Module):
         shuffle_ends: bool = False,
         fit: bool = True,
         reads: str | None = None,
+        normalise: bool | None = None,
     ) -> _Kept:
         """A cost for ``model``, its latent map not fitted yet.
 
@@ -96,12 +106,16 @@ class CostParts(nn.Module):
             reads: which state predicts a label: "same", the one at its own position, as in masked LMs,
                 or "next", the one before it, as in most causal ones. By default the model is asked: it
                 runs once on a few tokens.
+            normalise: True to read every state and context over its root mean square, as a lens always
+                does. The published map reads them as they are; where a model's states are large, so is
+                the cost's gradient then.
 
         Raises:
             BadInput: for an unknown bridge, map or end points, sizes out of range, or a model that
                 cannot carry a cost or cannot be asked.
         """
         ends = chosen_ends(map, ends)
+        normalise = chosen_normalise(map, normalise)
         spec = ModelSpec.of(model, reads)
         check_seeds(seed=seed)
         check_flags(shuffle_ends=shuffle_ends, fit=fit)
@@ -115,16 +129,16 @@ class CostParts(nn.Module):
             end_points = end_points.shuffled(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            reader = make_reader(map, bridge, spec, sizes)
+            reader = make_reader(map, bridge, spec, sizes, normalise=normalise)
         cost = cls(spec, bridge, reader, end_points).to(embeddings.device)
         cost.base_model = hub_name(plm)
-        cost.options = {"shuffle_ends": shuffle_ends, "fit": fit, "ends": ends}
+        cost.options |= {"shuffle_ends": shuffle_ends, "fit": fit, "ends": ends}
         return cost
 
     def config(self) -> dict[str, Any]:
         """Everything but the weights, JSON-able."""
         return {
-            "format": file_format(map_of(self.latent_map)),
+            "format": file_format(map_of(self.latent_map), normalise=self.latent_map.normalises),
             "model": dataclasses.asdict(self.spec),
             **({} if self.base_model is None else {"base_model": self.base_model}),
             "bridge": self._process(),
@@ -145,6 +159,8 @@ class CostParts(nn.Module):
         The end points count to the digits that are the same on every machine.
         """
         digest = hashlib.sha256(json.dumps(self._process(), sort_keys=True).encode())
+        if "normalise" in self.options:
+            digest.update(b"normalise")
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor_bytes(self.end_points.rounded if name == END_POINTS else tensor))
@@ -265,7 +281,9 @@ class CostParts(nn.Module):
             bridge = catalogue.get(config["bridge"]["name"], **config["bridge"]["parameters"])
             end_points = EndPoints(torch.empty(spec.vocab_size, config["widths"][-1]))
             with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
-                reader = make_reader(config.get("map", "mlp"), bridge, spec, config["widths"])
+                map_name, options = config.get("map", "mlp"), config.get("options", {})
+                normalise = chosen_normalise(map_name, options.get("normalise"))
+                reader = make_reader(map_name, bridge, spec, config["widths"], normalise=normalise)
                 cost = cls(spec, bridge, reader, end_points)
             for tensor in tensors.values():
                 cost.to(tensor.dtype)  # as it was saved; otherwise loading would cast
@@ -273,5 +291,5 @@ class CostParts(nn.Module):
             check_tensors(folder, config, tensors)
             cost.fit_record = config["fit"]
             cost.base_model = config.get("base_model")
-            cost.options = DEFAULT_OPTIONS | config.get("options", {})
+            cost.options |= options
         return cost

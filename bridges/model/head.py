@@ -85,7 +85,7 @@ class ModelHead:
     def __init__(self, model: nn.Module) -> None:
         plm: Any = pretrained_model(model)
         self._plm, self._name = plm, type(plm).__name__
-        self._accepted = accepted_parameters(plm)
+        self._accepted = frozenset(accepted_parameters(plm))
         self._both = bool(getattr(plm.config, "is_encoder_decoder", False))
         try:
             with unsharded(plm):

@@ -15,8 +15,8 @@ VANILLA = "vanilla"
 CONTROLS = ("random-map", "shuffled-ends")
 """Of a cost: a latent map that is not fitted, words with each other's end points."""
 BRIDGE, CONTROL, REGULARIZER = "bridges", "controls", "other regularizers"
-ADAPTED = "adapted"
-READERS = (*MAPS, ADAPTED)
+ADAPTED, NORMALISED = "adapted", "norm"
+READERS = (*MAPS, NORMALISED, ADAPTED)
 KINDS = (VANILLA, BRIDGE, CONTROL, REGULARIZER)
 
 
@@ -27,12 +27,13 @@ class Arm:
     Attributes:
         text: how it is written: "vanilla", a bridge "ou:theta=2", a bridge with a reader "ou@lens", with
             a control "brownian@random-map", "brownian@lens@random-map", or a regularizer
-            "label-smoothing". The reader "mlp", the published one, goes without saying.
+            "label-smoothing". The reader "mlp", the published one, goes without saying; "norm" is the
+            same on normalised states.
         bridge: the bridge's text, where the arm has a running cost.
         control: one of `CONTROLS`, where that is not the bridge's proper cost.
         regularizer: a name from `pets.regularizers`.
-        reader: of `bridges.RunningCost.for_model`, its ``map``, or "adapted", a lens that learns from
-            the training examples too, see `pets.adapt`.
+        reader: of `bridges.RunningCost.for_model`, its ``map``, "norm" for ``normalise=True``, or
+            "adapted", a lens that learns from the training examples too, see `pets.adapt`.
     """
 
     text: str
@@ -75,7 +76,7 @@ class Arm:
     @property
     def map(self) -> str:
         """Of `bridges.RunningCost.for_model`."""
-        return "lens" if self.reader == ADAPTED else self.reader
+        return {ADAPTED: "lens", NORMALISED: "mlp"}.get(self.reader, self.reader)
 
     def controls(self, arm: Arm) -> bool:
         """Whether this control, compared with that arm, tells the two apart.

@@ -25,7 +25,8 @@ from bridges.fitting.lens_fit import LensFit
 from bridges.fitting.statistics import Statistics
 from bridges.fitting.text import FitText, ReadBatch
 from bridges.latent.end_points import centred, contrasts_kept, principal_axes
-from bridges.latent.lens import Lens, normalised
+from bridges.latent.lens import Lens
+from bridges.latent.trajectory import normalised
 from bridges.model.spec import encoder_of
 from bridges.processes.likelihood import columns
 

@@ -7,8 +7,8 @@ The norm of its gradient at the PET's parameters over that of the task's loss, b
 64 training examples, with fresh PETs on as many splits as there are seeds. Costs are fitted on the text
 with the published map, the same on normalised states and the lens, and every bridge is also measured
 through a random map. At its first parameters a LoRA has the frozen model's states: ``--steps`` of the
-task's loss alone come before, without which an anchor has no gradient. What is done is kept in the result
-file: the same command goes on.
+task's loss alone come before, without which an anchor has no gradient. What is done is kept in the
+result file: the same command goes on.
 """
 
 from __future__ import annotations

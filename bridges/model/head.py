@@ -90,6 +90,8 @@ class ModelHead:
         try:
             with unsharded(plm):
                 self._ending = look_at_ending(plm, self._inputs(self._tokens()))
+                self._num_layers = len(self._ending.states) - 1
+                self._dtype = self._ending.raw.dtype
                 self._check()
         except BadInput:
             raise
@@ -100,7 +102,6 @@ class ModelHead:
                 f"alone ({type(error).__name__}: {message})"
             ) from error
         # What was seen is not kept.
-        self._num_layers = len(self._ending.states) - 1
         nothing = torch.zeros(())
         self._ending = replace(self._ending, states=(), raw=nothing, logits=nothing)
 
@@ -108,7 +109,7 @@ class ModelHead:
         """The logits, had the model stopped at these states.
 
         Args:
-            states: [K, N, H], of N positions in K layers, on the model's device.
+            states: [K, N, H], of N positions in K layers, on the model's device, of any dtype.
             layers: which of the L+1 hidden states each of the K is; without it none is the last.
 
         Returns:
@@ -123,15 +124,17 @@ class ModelHead:
                 "them, or None"
             )
         if not states.shape[0] * states.shape[1]:
-            width = self._logits(states.new_zeros(1, states.shape[2])).shape[1]
-            return states.new_zeros(*states.shape[:2], width) + states.sum()  # part of their graph
+            width = self._logits(states.new_zeros(1, states.shape[2], dtype=self._dtype)).shape[1]
+            none = states.new_zeros(*states.shape[:2], width)
+            return none + states.sum()  # part of their graph
+        states = states.to(self._dtype)
         norm, last = self._ending.norm, self._ending.last_is_normed
         if norm is not None:
             which = layers if layers is not None and last else [-1] * len(states)
             pairs = zip(states, which, strict=True)
             states = torch.stack([s if k == self._num_layers else norm(s) for s, k in pairs])
-        logits: Tensor = self._logits(states.flatten(0, 1)).unflatten(0, states.shape[:2])
-        return logits
+        logits = self._logits(states.flatten(0, 1))
+        return logits.reshape(*states.shape[:2], -1)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """Logits [R, C] of states [R, H], which the encoder might have ended in."""
@@ -171,7 +174,6 @@ class ModelHead:
     def _check(self) -> None:
         """On the last states it gives the model's logits; before the norm, where there is one, too."""
         ending = self._ending
-        self._num_layers = len(ending.states) - 1
         shape = ending.states[-1].shape
         with undisturbed(self._plm), torch.no_grad():
             found = [

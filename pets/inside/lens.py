@@ -33,9 +33,7 @@ def lens(model: nn.Module, states: Tensor, verbalizer: Verbalizer) -> Tensor:
                 [
                     torch.cat(
                         [
-                            verbalizer.score(
-                                head(part.to(plm.device, plm.dtype)[None], [i])[0].float()
-                            ).cpu()
+                            verbalizer.score(head(part.to(plm.device)[None], [i])[0].float()).cpu()
                             for part in layer.split(_ROWS)
                         ]
                     )

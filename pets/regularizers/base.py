@@ -27,7 +27,7 @@ class Objective:
     it does by one or more of `around`, `loss` and `term`: a training forward runs in `around`, its loss
     becomes `loss` and what is added to that is ``weight`` times `term`; `before_step` has the optimiser.
     Evaluation knows nothing of it.
-    Noise comes from torch's global generator. `bridges.testing` has the battery that each passes.
+    Noise comes from torch's global generator. `pets.testing` has the battery that each passes.
 
     Args:
         weight: its strength.

@@ -43,6 +43,8 @@ from tests.pets.tuning.test_tuning import (
 
 pytestmark = pytest.mark.slow
 
+STATES = ["anchor", "contrast", "early-exit", "jump"]
+"""Those that read states, which have files of their own."""
 NAMES = ["dropout", "label-smoothing", "neftune", "r-drop", "r3f", "weight-decay"]
 NOISY = ["dropout", "neftune", "r-drop", "r3f"]
 WEIGHTS = dict(zip(NAMES, [0.2, 0.1, 5.0, 1.0, 1.0, 5.0], strict=True))
@@ -80,7 +82,7 @@ def penalised(loss: Tensor, one: Tensor, two: Tensor, factor: float) -> float:
 
 
 def test_names() -> None:
-    assert regularizers.available() == NAMES
+    assert regularizers.available() == sorted([*NAMES, *STATES])
 
 
 @pytest.mark.parametrize("name", NAMES)

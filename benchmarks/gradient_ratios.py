@@ -42,16 +42,14 @@ MAPS: dict[str, dict[str, Any]] = {
     "mlp, normalised": {"map": "mlp", "normalise": True},
     "lens": {"map": "lens"},
 }
-RANDOM = "random map"
 
 
-def made(plm: Any, maps: Sequence[str]) -> Iterator[tuple[str, RunningCost]]:
+def made(plm: Any, maps: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, RunningCost]]:
     """Every bridge and control through every map that it can be read with, not fitted yet."""
     takes = inspect.signature(RunningCost.for_model).parameters
     variadic = any(p.kind == inspect.Parameter.VAR_KEYWORD for p in takes.values())
     for bridge in bridges.available():
-        for name in maps:
-            options = MAPS[name]
+        for name, options in maps.items():
             if not (variadic or options.keys() <= takes.keys()):
                 continue  # no such option in this version
             with torch.random.fork_rng():
@@ -111,8 +109,8 @@ def fill(
 ) -> None:
     """Measure what a record lacks; ``keep`` is called after each seed."""
     given = record["settings"]
-    random, fitted = dict(made(plm, ["mlp"])), dict(made(plm, list(MAPS)))
-    arms: dict[str, Any] = {f"{name.partition(',')[0]}, {RANDOM}": c for name, c in random.items()}
+    fitted = dict(made(plm, MAPS))
+    arms: dict[str, Any] = dict(made(plm, {"random map": {"map": "mlp", "fit": False}}))
     by_steps = {k: c for k, c in fitted.items() if c.bridge.fits and not k.endswith("lens")}
     by_lens = {k: c for k, c in fitted.items() if c.bridge.fits and k.endswith("lens")}
     if by_steps:

@@ -502,7 +502,7 @@ def test_the_regularizer_and_its_strength_belong_to_the_run(tmp_path: Path) -> N
 )
 def test_an_unknown_name_is_refused(call: Callable[[str, int], Any]) -> None:
     with pytest.raises(
-        BadInput, match=r"unknown regularizer 'dropuot'; did you mean 'dropout'\? \(known: dr"
+        BadInput, match=r"unknown regularizer 'dropuot'; did you mean 'dropout'\? \(known: an"
     ):
         call("dropuot", 3)
 

@@ -104,7 +104,7 @@ class Running:
             if self._module.training and policy.measures(self._owner.steps.count):
                 norms = gradient_norms([task, value.number], parameters())
                 policy.note(*norms)
-                if policy.norms is None:
+                if policy.gives_up(self._owner.steps.count):
                     raise BadInput(
                         f"weight={policy} of {value.term.name!r}: the gradients of the task's loss and "
                         f"of the term are {norms[0]:g} and {norms[1]:g} long at the trained parameters, "

@@ -1,4 +1,4 @@
-"""LoRA with a running cost on several processes: DistributedDataParallel, started by torchrun."""
+"""LoRA with a running cost and R-Drop on several processes: DDP, started by torchrun."""
 
 from __future__ import annotations
 
@@ -38,19 +38,24 @@ def prompts(tokenizer):
     return [{key: value[i] for key, value in batch.items()} for i in range(len(EXAMPLES))]
 
 
+def shown(numbers):
+    """What was measured, but for the layers, in one line."""
+    return " ".join(f"{name} {value:.4f}" for name, value in numbers.items() if "layers" not in name)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="folder or Hugging Face name of a masked LM")
     parser.add_argument("--cost", required=True, help="folder of a saved running cost for that model")
     parser.add_argument("--out", default="adapter")
-    parser.add_argument("--weight", type=float, default=0.5, help="of the running cost in the loss")
+    parser.add_argument("--ratio", type=float, default=0.1, help="of the cost's gradient to the task's")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--epochs", type=int, default=20)
     args = parser.parse_args()
 
     on_gpu = torch.cuda.is_available()
     dist.init_process_group("nccl" if on_gpu else "gloo")
-    rank, world = dist.get_rank(), dist.get_world_size()
+    rank = dist.get_rank()
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
 
     # Each rank draws its own dropout and, with an "sde" cost, its own noise. The LoRA may start
@@ -62,7 +67,8 @@ def main():
     cost = bridges.RunningCost.from_pretrained(args.cost)
     # On the inner model, before it is wrapped: then the wrapper is handed the whole loss. The wrapper
     # instead gives the same gradients (tests/pets/plug/test_distributed.py); never both.
-    pets.regularize(inner, cost, weight=args.weight)
+    both = [(cost, pets.Ratio(args.ratio)), "r-drop:weight=0.5"]
+    handle = pets.regularize(inner, both, schedule="warmup:4")
     model = DistributedDataParallel(inner, device_ids=[device.index] if on_gpu else None)
 
     optimizer = torch.optim.AdamW((p for p in inner.parameters() if p.requires_grad), lr=args.lr)
@@ -73,17 +79,14 @@ def main():
     model.train()
     for epoch in range(1, args.epochs + 1):
         sampler.set_epoch(epoch)
-        seen = torch.zeros(2, device=device)
         for batch in loader:
             output = model(**{key: value.to(device) for key, value in batch.items()})
             output.loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            seen += torch.stack([output.loss.detach(), output.running_cost]) / len(loader)
-        dist.all_reduce(seen)
+        logs = handle.logs()  # means over the epoch's steps and over ranks, each of which calls it
         if rank == 0:
-            loss, value = seen / world
-            print(f"epoch {epoch} loss {loss:.4f} running cost {value:.4f}", flush=True)
+            print(f"epoch {epoch} {shown(logs)}", flush=True)
 
     if rank == 0:
         inner.save_pretrained(args.out)

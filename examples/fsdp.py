@@ -1,4 +1,4 @@
-"""LoRA with a running cost on a model sharded over processes: FSDP2, started by torchrun."""
+"""LoRA with a running cost and R-Drop on a model sharded over processes: FSDP2, started by torchrun."""
 
 from __future__ import annotations
 
@@ -39,6 +39,11 @@ def prompts(tokenizer):
     return [{key: value[i] for key, value in batch.items()} for i in range(len(EXAMPLES))]
 
 
+def shown(numbers):
+    """What was measured, but for the layers, in one line."""
+    return " ".join(f"{name} {value:.4f}" for name, value in numbers.items() if "layers" not in name)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="folder or Hugging Face name of a masked LM")
@@ -51,7 +56,7 @@ def main():
 
     on_gpu = torch.cuda.is_available()
     dist.init_process_group("nccl" if on_gpu else "gloo")
-    rank, world = dist.get_rank(), dist.get_world_size()
+    rank = dist.get_rank()
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
 
     # The same on every rank: each keeps a part of the LoRA it made.
@@ -60,7 +65,9 @@ def main():
     plm = AutoModelForMaskedLM.from_pretrained(args.model, trust_remote_code=False)
     model = get_peft_model(plm, pets.get("lora", r=8)).to(device)
     cost = bridges.RunningCost.from_pretrained(args.cost)
-    pets.regularize(model, cost, weight=args.weight)  # every rank has the whole cost
+    # Every rank has the whole cost. A pets.Ratio needs whole gradients, so the weight is a number.
+    both = [(cost, args.weight), "r-drop:weight=0.5"]
+    handle = pets.regularize(model, both, schedule="warmup:4")
     layers = next(module for module in plm.modules() if isinstance(module, torch.nn.ModuleList))
     for layer in layers:  # gathered one at a time
         fully_shard(layer)
@@ -75,17 +82,14 @@ def main():
     model.train()
     for epoch in range(1, args.epochs + 1):
         sampler.set_epoch(epoch)
-        seen = torch.zeros(2, device=device)
         for batch in loader:
             output = model(**{key: value.to(device) for key, value in batch.items()})
             output.loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            seen += torch.stack([output.loss.detach(), output.running_cost]) / len(loader)
-        dist.all_reduce(seen)
+        logs = handle.logs()  # means over the epoch's steps and over ranks, each of which calls it
         if rank == 0:
-            loss, value = seen / world
-            print(f"epoch {epoch} loss {loss:.4f} running cost {value:.4f}", flush=True)
+            print(f"epoch {epoch} {shown(logs)}", flush=True)
 
     # What is frozen stays where it is; the LoRA is put together on rank 0, which writes it.
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)

@@ -1,4 +1,4 @@
-"""LoRA with a running cost in a plain PyTorch loop."""
+"""LoRA with a running cost and R-Drop in a plain PyTorch loop."""
 
 from __future__ import annotations
 
@@ -34,12 +34,17 @@ def prompts(tokenizer):
     return batch
 
 
+def shown(numbers):
+    """What was measured, but for the layers, in one line."""
+    return " ".join(f"{name} {value:.4f}" for name, value in numbers.items() if "layers" not in name)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="folder or Hugging Face name of a masked LM")
     parser.add_argument("--cost", required=True, help="folder of a saved running cost for that model")
     parser.add_argument("--out", default="adapter")
-    parser.add_argument("--weight", type=float, default=0.5, help="of the running cost in the loss")
+    parser.add_argument("--ratio", type=float, default=0.1, help="of the cost's gradient to the task's")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--steps", type=int, default=20)
     args = parser.parse_args()
@@ -50,7 +55,9 @@ def main():
     plm = AutoModelForMaskedLM.from_pretrained(args.model, trust_remote_code=False)
     model = get_peft_model(plm, pets.get("lora", r=8)).to(device)
     cost = bridges.RunningCost.from_pretrained(args.cost)
-    pets.regularize(model, cost, weight=args.weight)  # from here on .loss includes the cost
+    # From here on .loss includes both. Their weights rise over the first steps, then fall to 0.
+    both = [(cost, pets.Ratio(args.ratio)), "r-drop:weight=0.5"]
+    handle = pets.regularize(model, both, schedule=f"warmup:4+cosine:{args.steps}")
 
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=args.lr)
     batch = prompts(tokenizer).to(device)
@@ -60,7 +67,7 @@ def main():
         output.loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        print(f"step {step} loss {output.loss:.4f} running cost {output.running_cost:.4f}")
+        print(f"step {step} loss {output.loss:.4f} {shown(handle.last)}")
 
     model.save_pretrained(args.out)
 

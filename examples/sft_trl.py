@@ -1,4 +1,4 @@
-"""LoRA with a running cost under TRL's SFTTrainer: a causal language model completes prompts."""
+"""LoRA with a running cost and label smoothing under TRL's SFTTrainer: a causal LM completes prompts."""
 
 from __future__ import annotations
 
@@ -31,19 +31,8 @@ class CostTrainer(SFTTrainer):
     The Trainer's own compute_loss hands on how many targets there are in all accumulated batches.
     """
 
-    costs = ()
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        loss, outputs = Trainer.compute_loss(self, model, inputs, True, num_items_in_batch)
-        if model.training:
-            self.costs = (*self.costs, outputs.running_cost)
-        return (loss, outputs) if return_outputs else loss
-
-    def log(self, logs, *args, **kwargs):
-        if "loss" in logs and self.costs:
-            logs = {**logs, "running_cost": torch.stack(self.costs).mean().item()}
-            self.costs = ()
-        super().log(logs, *args, **kwargs)
+    def compute_loss(self, *args, **kwargs):
+        return Trainer.compute_loss(self, *args, **kwargs)
 
 
 def main():
@@ -51,7 +40,7 @@ def main():
     parser.add_argument("--model", required=True, help="folder or Hugging Face name of a causal LM")
     parser.add_argument("--cost", required=True, help="folder of a saved running cost for that model")
     parser.add_argument("--out", default="adapter")
-    parser.add_argument("--weight", type=float, default=0.5, help="of the running cost in the loss")
+    parser.add_argument("--ratio", type=float, default=0.1, help="of the cost's gradient to the task's")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--epochs", type=int, default=20)
     args = parser.parse_args()
@@ -62,7 +51,8 @@ def main():
     # Made here and not by the trainer's peft_config: the cost is plugged in before the trainer is built.
     model = get_peft_model(plm, pets.get("lora", r=8))
     cost = bridges.RunningCost.from_pretrained(args.cost)
-    pets.regularize(model, cost, weight=args.weight)
+    both = [(cost, pets.Ratio(args.ratio)), "label-smoothing:weight=0.05"]
+    pets.regularize(model, both, schedule="warmup:4+cosine")
 
     on_gpu = torch.cuda.is_available()
     arguments = SFTConfig(
@@ -71,6 +61,8 @@ def main():
         per_device_train_batch_size=2,
         gradient_accumulation_steps=2,
         learning_rate=args.lr,
+        packing=True,  # several prompts in a row, each of which counts as one by itself
+        max_length=32,
         completion_only_loss=True,  # the words of the completion are the targets of loss and cost
         bf16=on_gpu,
         use_cpu=not on_gpu,

@@ -1,4 +1,4 @@
-"""LoRA with a running cost under the transformers Trainer: accumulation, best checkpoint, resuming."""
+"""LoRA with a running cost and R-Drop under the transformers Trainer: logs, checkpoints, resuming."""
 
 from __future__ import annotations
 
@@ -36,30 +36,12 @@ def prompts(tokenizer):
     return [{key: value[i] for key, value in batch.items()} for i in range(len(EXAMPLES))]
 
 
-class CostTrainer(Trainer):
-    """Writes the running cost into the log, beside the loss that includes it."""
-
-    costs = ()
-
-    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
-        if model.training:
-            self.costs = (*self.costs, outputs.running_cost)
-        return (loss, outputs) if return_outputs else loss
-
-    def log(self, logs, *args, **kwargs):
-        if "loss" in logs and self.costs:
-            logs = {**logs, "running_cost": torch.stack(self.costs).mean().item()}
-            self.costs = ()
-        super().log(logs, *args, **kwargs)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="folder or Hugging Face name of a masked LM")
     parser.add_argument("--cost", required=True, help="folder of a saved running cost for that model")
     parser.add_argument("--out", default="trainer", help="folder of checkpoints and adapter")
-    parser.add_argument("--weight", type=float, default=0.5, help="of the running cost in the loss")
+    parser.add_argument("--ratio", type=float, default=0.1, help="of the cost's gradient to the task's")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
@@ -70,7 +52,9 @@ def main():
     plm = AutoModelForMaskedLM.from_pretrained(args.model, trust_remote_code=False)
     model = get_peft_model(plm, pets.get("lora", r=8))
     cost = bridges.RunningCost.from_pretrained(args.cost)
-    pets.regularize(model, cost, weight=args.weight)  # before the Trainer is built
+    # The Trainer's logs show both, and its checkpoints keep what was measured, by themselves.
+    both = [(cost, pets.Ratio(args.ratio)), "r-drop:weight=0.5"]
+    pets.regularize(model, both, schedule="warmup:4+cosine")
 
     rows = prompts(tokenizer)
     arguments = TrainingArguments(
@@ -89,7 +73,7 @@ def main():
         disable_tqdm=True,
     )
     # Your validation set goes where the training rows stand a second time.
-    trainer = CostTrainer(model=model, args=arguments, train_dataset=rows, eval_dataset=rows)
+    trainer = Trainer(model=model, args=arguments, train_dataset=rows, eval_dataset=rows)
     last = get_last_checkpoint(args.out) if args.resume and os.path.isdir(args.out) else None
     trainer.train(resume_from_checkpoint=last)
     model.save_pretrained(os.path.join(args.out, "adapter"))

@@ -48,6 +48,7 @@ class Forward:
     Attributes:
         meter: what the steps came to.
         steps: of the optimiser.
+        scale: of the loss.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Forward:
         self.view = view_of(model, self._plm, self.terms, verbalizer)
         self._peft = [module for module in model.modules() if isinstance(module, PeftModel)]
         self._guard = GradientGuard(into_loss)
-        self._scale = LossScale(self)
+        self.scale = LossScale(self)
         self._names = list(inspect.signature(self._encoder.forward).parameters)
         self._hooks: list[RemovableHandle] = []
         self._entered: list[nn.Module] = []
@@ -255,12 +256,6 @@ class Forward:
         """The weight of a term at this step."""
         return term.policy.at(self.steps.count, self.steps.total)
 
-    def scaled(
-        self, costs: Tensor, forward: Callable[..., Any], args: Any, kwargs: dict[str, Any]
-    ) -> tuple[Tensor, bool]:
-        """See `LossScale`."""
-        return self._scale(costs, forward, args, kwargs)
-
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self._model.parameters() if p.requires_grad]
 
@@ -287,7 +282,7 @@ class Forward:
         values = [value for value in found if value is not None]
         if any(value.term.is_cost for value in values):
             some = any(value.count for value in values if value.term.is_cost)
-            self._scale.note(has_target=some, training=module.training)
+            self.scale.note(has_target=some, training=module.training)
         task = running.task(values) if trains else loss
         parts = running.weighed(values, task, self._trained)
         added = weighed(parts, loss) if parts else None

@@ -12,10 +12,10 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from bridges.errors import BadInput
+from pets.plug.around_steps import before_steps
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class GradientGuard:
         active, inactive = _pet_parameters(model)
         self._pet |= active
         if not self._hooks:
-            self._hooks.append(register_optimizer_step_pre_hook(self._before_step))
+            self._hooks.append(before_steps(self._before_step))
         for name, parameter in model.named_parameters():
             watched = parameter.requires_grad and parameter.is_leaf and parameter not in inactive
             if watched and parameter not in self._names:
@@ -133,7 +133,7 @@ class GradientGuard:
     def _reach_term(self, gradient: Tensor) -> None:
         self._term_reached = True
 
-    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def _before_step(self, optimizer: torch.optim.Optimizer) -> None:
         if any(p in self._names for group in optimizer.param_groups for p in group["params"]):
             self.look()
 

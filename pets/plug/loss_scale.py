@@ -40,23 +40,28 @@ class LossScale:
         self._warned = False
         self._without_target: int | None = 0  # training batches so far; None once one had a target
 
-    def __call__(
-        self, costs: Tensor, forward: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]
-    ) -> tuple[Tensor, bool]:
-        """The targets' costs [N] as one number, 0 where there is none, and whether it is part of a sum.
+    def divides(
+        self, device: torch.device, forward: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]
+    ) -> bool:
+        """Whether the loss of a forward is part of a sum over the batches of a step.
+
+        Asked whatever the batch holds: where weights are sharded, all processes have to run.
 
         Args:
+            device: of the loss.
             forward: the model's own, as it was called with ``args`` and ``kwargs``.
         """
-        items = kwargs.get(_ITEMS)
-        # Asked whatever the batch holds: where weights are sharded, all processes have to run.
-        divided = items is not None and self._divided(costs.device, forward, args, kwargs)
+        return kwargs.get(_ITEMS) is not None and self._divided(device, forward, args, kwargs)
+
+    @staticmethod
+    def scaled(costs: Tensor, kwargs: Mapping[str, Any], *, divided: bool) -> Tensor:
+        """The targets' costs [N] as one number, 0 where there is none."""
         if not len(costs):
-            return costs.sum(), divided
+            return costs.sum()
         if not divided:
-            return costs.mean(), False
+            return costs.mean()
         # Under nn.DataParallel it is a vector of one.
-        return costs.sum() / torch.as_tensor(items, device=costs.device).reshape(-1)[0], True
+        return costs.sum() / torch.as_tensor(kwargs[_ITEMS], device=costs.device).reshape(-1)[0]
 
     def note(self, *, has_target: bool, training: bool) -> None:
         """Count the batches without a target.

@@ -37,7 +37,10 @@ class Sums:
     def add(self, values: Mapping[str, Tensor | float]) -> None:
         """One more of each."""
         for name, value in values.items():
-            number = torch.as_tensor(value).detach().double()
+            if isinstance(value, Tensor):  # a copy, for a Trainer scales its loss in place
+                number = value.detach().to(torch.float64, copy=True)
+            else:
+                number = torch.tensor(value, dtype=torch.float64)
             before = self.values.get(name)
             self.values[name] = number if before is None else before + number.to(before.device)
             self.counts[name] = self.counts.get(name, 0) + 1

@@ -74,7 +74,12 @@ class Running:
         self._owner, self._module, self._forward = owner, module, forward
         self._call, self._args, self._kwargs = call, args, kwargs
         self._given, self._output = given, output
-        self.divided = False
+
+    @cached_property
+    def divided(self) -> bool:
+        """Whether the loss is part of a sum; see `LossScale`."""
+        device = self._output["loss"].device
+        return self._owner.scale.divides(device, self._forward, self._args, self._kwargs)
 
     def value(self, term: Term, *, trains: bool) -> Value | None:
         """What a term comes to; None for one that takes no part in this forward."""
@@ -103,7 +108,7 @@ class Running:
             policy = value.term.policy
             if self._module.training and policy.measures(self._owner.steps.count):
                 norms = gradient_norms([task, value.number], parameters())
-                policy.note(*norms)
+                policy.note(self._owner.steps.count, *norms)
                 if policy.gives_up(self._owner.steps.count):
                     raise BadInput(
                         f"weight={policy} of {value.term.name!r}: the gradients of the task's loss and "
@@ -126,8 +131,7 @@ class Running:
             logits = getattr(self._output, "logits", None)
             costs, layers = term.placed.costs(self._call, self._given, logits)
         shown = costs.mean() if len(costs) else costs.sum()
-        number = self._mean(costs) if counts else shown
-        return Value(term, number, shown, len(costs), counts, layers)
+        return Value(term, self._mean(costs), shown, len(costs), counts, layers)
 
     def _regularizer(self, term: Term, trains: bool) -> Value | None:
         if not trains:
@@ -156,8 +160,7 @@ class Running:
             yield
 
     def _mean(self, costs: Tensor) -> Tensor:
-        number, self.divided = self._owner.scaled(costs, self._forward, self._args, self._kwargs)
-        return number
+        return self._owner.scale.scaled(costs, self._kwargs, divided=self.divided)
 
     @cached_property
     def _seen(self) -> Pass:

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
+
+from pets.plug.around_steps import after_steps, before_steps
 
 Before = Callable[[torch.optim.Optimizer], None]
-
-_watching: weakref.WeakSet[Steps] = weakref.WeakSet()
-
-
-@functools.cache
-def _hook() -> None:
-    """Once and for good: a hook that goes while hooks are gone through would stop the optimiser."""
-
-    def before(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        for steps in list(_watching):
-            steps.begin(optimizer)
-
-    def after(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        for steps in list(_watching):
-            steps.end(optimizer)
-
-    register_optimizer_step_pre_hook(before)
-    register_optimizer_step_post_hook(after)
 
 
 class Steps:
@@ -44,8 +26,7 @@ class Steps:
 
     def __init__(self, count: int = 0, total: int | None = None) -> None:
         self.count, self.total = count, total
-        self._model: weakref.ref[nn.Module] | None = None
-        self._before: weakref.WeakMethod[Before] | None = None
+        self._hooks: list[RemovableHandle] = []
         self._counted: weakref.ref[torch.optim.Optimizer] | None = None
         self._known: weakref.WeakKeyDictionary[torch.optim.Optimizer, bool] = weakref.WeakKeyDictionary()
 
@@ -60,36 +41,40 @@ class Steps:
             model: whose parameters they change.
             before: called before each step of any optimiser that holds some.
         """
-        if self in _watching:
+        if self._hooks:
             return
-        self._model, self._before = weakref.ref(model), weakref.WeakMethod(before)
-        _watching.add(self)
-        _hook()
+        of_model, told = weakref.ref(model), weakref.WeakMethod(before)
+
+        def early(optimizer: torch.optim.Optimizer) -> None:
+            call = told()
+            if call is not None and self._holds(optimizer, of_model()):
+                call(optimizer)
+
+        def late(optimizer: torch.optim.Optimizer) -> None:
+            if self._holds(optimizer, of_model()) and self._is_counted(optimizer):
+                self.count += 1
+
+        self._hooks = [before_steps(early), after_steps(late)]
 
     def remove(self) -> None:
         """No step is counted any more."""
-        _watching.discard(self)
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
 
-    def begin(self, optimizer: torch.optim.Optimizer) -> None:
-        """An optimiser, of whatever, is about to take a step."""
-        before = None if self._before is None else self._before()
-        if before is not None and self._holds(optimizer):
-            before(optimizer)
-
-    def end(self, optimizer: torch.optim.Optimizer) -> None:
-        """It has."""
-        if not self._holds(optimizer):
-            return
-        if self._counted is None or self._counted() is None:
-            self._counted = weakref.ref(optimizer)
-        self.count += self._counted() is optimizer
-
-    def _holds(self, optimizer: torch.optim.Optimizer) -> bool:
-        model = None if self._model is None else self._model()
+    def _holds(self, optimizer: torch.optim.Optimizer, model: nn.Module | None) -> bool:
         if model is None:
+            self.remove()
             return False
         if optimizer not in self._known:
             trained = {id(p) for p in model.parameters() if p.requires_grad}
             held = (id(p) for group in optimizer.param_groups for p in group["params"])
             self._known[optimizer] = any(p in trained for p in held)
         return self._known[optimizer]
+
+    def _is_counted(self, optimizer: torch.optim.Optimizer) -> bool:
+        counted = None if self._counted is None else self._counted()
+        if counted is None:
+            self._counted = weakref.ref(optimizer)
+            return True
+        return counted is optimizer

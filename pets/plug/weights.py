@@ -135,13 +135,14 @@ class Weight:
         """Whether there was nothing to measure in all of the first steps, and the weight stayed 0."""
         return isinstance(self.base, Ratio) and self.norms is None and step + 1 >= self.base.steps
 
-    def note(self, task: float, term: float) -> None:
+    def note(self, step: int, task: float, term: float) -> None:
         """The norms of the two gradients at a step; where one is 0 or no number nothing is measured."""
         if not all(math.isfinite(norm) and norm > 0 for norm in (task, term)):
             return
         self._measured += 1
         assert isinstance(self.base, Ratio)
-        own = max(1 / self._measured, 1 - self._DECAY if self._measured > self.base.steps else 0)
+        # Of accumulated batches there are several at a step.
+        own = max(1 / self._measured, 1 - self._DECAY if step >= self.base.steps else 0)
         before = self.norms or (0.0, 0.0)
         self.norms = (
             before[0] + own * (task - before[0]),

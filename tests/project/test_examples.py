@@ -1,7 +1,8 @@
-"""Every script in examples/ runs as a user would start it; loss and cost fall, the adapter loads."""
+"""Every script in examples/ runs as a user would start it; what it logs is what it trained."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
@@ -21,6 +22,11 @@ pytestmark = pytest.mark.slow
 
 EXAMPLES = REPOSITORY / "examples"
 WEIGHTS = "adapter_model.safetensors"
+WITH_MUCH_OF_IT = {  # so that the cost falls too
+    "accelerate_loop.py": ("--ratio", "2"),
+    "ddp.py": ("--ratio", "2"),
+    "fsdp.py": ("--weight", "0.5"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +55,8 @@ def run(
 
 
 def printed_values(printed: str, name: str) -> list[float]:
-    return [float(value) for value in re.findall(rf"\b{name}\W+([\d.]+)", printed)]
+    number = r"(-?\d+\.?\d*(?:e-?\d+)?)"
+    return [float(value) for value in re.findall(rf"(?<![\w/]){name}\W+?{number}", printed)]
 
 
 def assert_falls(values: list[float], count: int) -> None:
@@ -64,35 +71,110 @@ def lora_norm(model_folder: Path, adapter: Path) -> float:
     return sum(p.norm().item() for n, p in model.named_parameters() if "lora_B" in n)
 
 
+def rises(steps: int, warmup: int = 4) -> list[float]:
+    return [min(1.0, step / warmup) for step in range(steps)]
+
+
+def rises_and_falls(steps: int, warmup: int = 4) -> list[float]:
+    fall = [(1 + math.cos(math.pi * k / (steps - warmup))) / 2 for k in range(steps - warmup)]
+    return rises(warmup) + fall
+
+
+def of_epochs(shares: list[float]) -> list[float]:
+    """Of two steps each."""
+    return [(a + b) / 2 for a, b in zip(shares[::2], shares[1::2], strict=True)]
+
+
+def assert_sum(series: dict[str, list[float]], weighed: tuple[str, ...], times: int = 1) -> None:
+    """At every step the loss is the task's plus what is weighed; numbers were rounded when printed."""
+    for step, loss in enumerate(series["loss"]):
+        parts = sum(series[f"weight/{name}"][step] * series[name][step] for name in weighed)
+        assert loss == pytest.approx(times * (series["task"][step] + parts), abs=5e-3)
+
+
+@pytest.mark.parametrize("script", ["hand_written_loop.py", "notebook.ipynb"])
+def test_a_plain_loop_shows_what_its_loss_is_made_of(script: str, files: Path, tmp_path: Path) -> None:
+    """R-Drop is 0 where its weight is: then nothing is run a second time."""
+    if script == "notebook.ipynb":
+        printed = run_notebook(files, tmp_path)
+        assert len(printed_values(printed, "layers/brownian")) == 2
+    else:
+        printed = run(files, script, tmp_path)
+    names = ("loss", "task", "brownian", "weight/brownian", "weight/r-drop")
+    series = {name: printed_values(printed, name) for name in names}
+    series["r-drop"] = [0.0, *printed_values(printed, "r-drop")]
+    assert {len(values) for values in series.values()} == {20}
+    assert_falls(series["task"], 20)
+    assert_sum(series, ("brownian", "r-drop"))
+    shares = rises_and_falls(20)
+    assert series["weight/r-drop"] == pytest.approx([0.5 * share for share in shares], abs=6e-5)
+    # The ratio is measured over the first eight steps, then its weight follows the schedule alone.
+    measured = series["weight/brownian"][8] / shares[8]
+    assert measured > 0.01
+    left = [measured * share for share in shares[8:]]
+    assert series["weight/brownian"][8:] == pytest.approx(left, abs=2e-4)
+    assert lora_norm(files / "model", tmp_path) > 0
+
+
+def run_notebook(files: Path, out: Path) -> str:
+    """What it prints, its cells run in their order, the first with other parameters."""
+    pages = json.loads((EXAMPLES / "notebook.ipynb").read_text())
+    assert (pages["nbformat"], pages["nbformat_minor"]) == (4, 5)
+    names = [cell["id"] for cell in pages["cells"]]
+    assert len(set(names)) == len(names)
+    cells = [cell for cell in pages["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    first, *others = ("".join(cell["source"]) for cell in cells)
+    given = re.sub(
+        '"bert-base-uncased", "brownian-bert", "adapter"', f'"model", "brownian", {str(out)!r}', first
+    )
+    given = given.replace("1e-3", "0.01")
+    assert given.count("model") == 2
+    done = processes.run(["-c", "\n".join([given, *others])], cwd=files)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 @pytest.mark.parametrize(
     ("script", "bridge"),
-    [
-        ("hand_written_loop.py", "brownian"),
-        ("accelerate_loop.py", "sde"),
-        ("ddp.py", "brownian"),
-        ("fsdp.py", "brownian"),
-    ],
+    [("accelerate_loop.py", "sde"), ("ddp.py", "brownian"), ("fsdp.py", "brownian")],
 )
-def test_a_loop_trains_and_saves(script: str, bridge: str, files: Path, tmp_path: Path) -> None:
-    printed = run(files, script, tmp_path / "adapter", bridge=bridge)
-    assert_falls(printed_values(printed, "loss"), 20)
-    assert_falls(printed_values(printed, "running cost"), 20)
-    assert lora_norm(files / "model", tmp_path / "adapter") > 0
+def test_a_loop_trains_logs_and_saves(script: str, bridge: str, files: Path, tmp_path: Path) -> None:
+    """Two steps an epoch, one without a schedule's end; all of it printed as means of the epoch."""
+    printed = run(files, script, tmp_path, *WITH_MUCH_OF_IT[script], bridge=bridge)
+    assert_falls(printed_values(printed, "task_loss"), 20)
+    assert_falls(printed_values(printed, f"running_cost/{bridge}"), 20)
+    found = printed_values(printed, "weight/r-drop")
+    assert found == pytest.approx([0.5 * share for share in of_epochs(rises(40))], abs=6e-5)
+    weights = printed_values(printed, f"weight/{bridge}")
+    assert len(set(weights[4:])) == 1 < len(set(weights[:4]))
+    assert lora_norm(files / "model", tmp_path) > 0
+    if script == "accelerate_loop.py":
+        more = run(files, script, tmp_path, "--resume", "--epochs", "1", bridge=bridge)
+        assert printed_values(more, "weight/r-drop") == [0.5]  # the warm-up is over, the ratio measured
+        assert printed_values(more, f"weight/{bridge}") == pytest.approx([weights[-1] / 20], abs=6e-5)
+        assert printed_values(more, "task_loss")[0] < printed_values(printed, "task_loss")[0] - 0.1
 
 
 def test_the_trainer_trains_saves_and_resumes(files: Path, tmp_path: Path) -> None:
-    """The last checkpoint taken away, `--resume` trains its epoch again, to the same bytes."""
+    """The last checkpoint taken away, `--resume` trains its epoch again, to the same bytes.
+
+    Weights and noise go on; a masked LM's logged loss is the sum over two accumulated batches.
+    """
     printed = run(files, "trainer.py", tmp_path, "--epochs", "8")
-    assert_falls(printed_values(printed, "loss"), 8)
-    assert_falls(printed_values(printed, "running_cost"), 8)
-    assert len(printed_values(printed, "eval_loss")) == 8
+    assert_falls(printed_values(printed, "'task_loss'"), 8)
+    assert len(printed_values(printed, "'running_cost/brownian'")) == 8
+    found = printed_values(printed, "'weight/r-drop'")
+    assert found == pytest.approx([0.5 * share for share in of_epochs(rises_and_falls(16))], abs=1e-4)
+    assert len(printed_values(printed, "'eval_loss'")) == 8
     weights = tmp_path / "adapter" / WEIGHTS
     assert lora_norm(files / "model", weights.parent) > 0
     expected = weights.read_bytes()
     shutil.rmtree(weights.parent)
     shutil.rmtree(tmp_path / "checkpoint-16")
     resumed = run(files, "trainer.py", tmp_path, "--epochs", "8", "--resume")
-    assert len(printed_values(resumed, "loss")) == 1
+    for name in ("'task_loss'", "'weight/brownian'", "'weight/r-drop'"):
+        assert printed_values(resumed, name) == printed_values(printed, name)[-1:]
     assert weights.read_bytes() == expected
 
 
@@ -155,12 +237,21 @@ def test_trl_trains_the_loss_with_the_cost(files: Path, tmp_path: Path) -> None:
     printed = run(
         files, "sft_trl.py", tmp_path, "--epochs", "8", bridge="causal-brownian", model="causal"
     )
-    losses, costs = printed_values(printed, "loss"), printed_values(printed, "running_cost")
-    assert_falls(losses, 8)
-    assert_falls(costs, 8)
-    # Without the cost a fresh model's loss is that of guessing among all words.
-    assert losses[0] - 0.5 * costs[0] == pytest.approx(math.log(plm.config.vocab_size), abs=0.3)
-    assert costs[0] > 1
+    of_logs = {
+        "loss": "loss",
+        "task": "task_loss",
+        **{name: f"running_cost/{name}" for name in ("brownian", "label-smoothing")},
+        **{f"weight/{name}": f"weight/{name}" for name in ("brownian", "label-smoothing")},
+    }
+    series = {name: printed_values(printed, f"'{logged}'") for name, logged in of_logs.items()}
+    assert {len(values) for values in series.values()} == {8}
+    assert_falls(series["task"], 8)
+    assert_sum(series, ("brownian", "label-smoothing"))
+    # A step an epoch. A fresh model's loss is that of guessing among all words.
+    shares = rises_and_falls(8)
+    assert series["weight/label-smoothing"] == pytest.approx([0.05 * s for s in shares], abs=6e-5)
+    assert series["task"][0] == pytest.approx(math.log(plm.config.vocab_size), abs=0.3)
+    assert series["brownian"][0] > 1
     model = load_pet(plm, tmp_path)
     assert sum(p.norm().item() for n, p in model.named_parameters() if "lora_B" in n) > 0
 

@@ -400,7 +400,7 @@ def test_a_lens_that_is_random_on_purpose_is_not_fitted() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"learning_rate": 1e-3}, "a lens takes no learning_rate; it takes batch_size, dtype, held_out, "),
+        ({"learning_rate": 1e-3}, "a lens takes no learning_rate; it takes batch_size, dtype, held_o"),
         ({"max_steps": 9, "patience": 1}, "a lens takes no max_steps, patience"),
         ({"max_tokens": 0}, "max_tokens=0: expected a whole number above 0"),
         ({"ridge": 0}, "ridge=0: expected a number from 1e-12, below 1e9, or None"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from types import MethodType
 from typing import Any
 
@@ -178,3 +179,25 @@ def test_padding_that_a_model_finds_by_itself_is_refused() -> None:
 def test_a_mask_of_another_name_is_refused(name: str) -> None:
     with pytest.raises(BadInput, match=rf"{name} says where the padding is.*attention_mask"):
         check_padding(None, {name: torch.ones(2, 3)})
+
+
+def plugged_and_seen() -> tuple[nn.Module, torch.optim.Optimizer]:
+    setup = build("bert-lora")
+    pets.regularize(setup.model, setup.cost, WEIGHT)
+    trained = [p for p in setup.model.parameters() if p.requires_grad]
+    setup.model(**make_batch()).loss.backward()
+    return setup.model, torch.optim.SGD(trained, lr=0.1)
+
+
+def test_two_models_step_side_by_side_and_after_one_is_gone() -> None:
+    """Each takes out what it had among the hooks of all optimisers while they are called."""
+    (one, first), (two, second) = plugged_and_seen(), plugged_and_seen()
+    first.step()
+    second.step()
+    del one, first
+    gc.collect()
+    third, another = plugged_and_seen()
+    for model, optimizer in ((two, second), (third, another)):
+        for _ in range(2):
+            model(**make_batch()).loss.backward()
+            optimizer.step()

@@ -17,10 +17,9 @@ class Jump(Objective, name="jump"):
         \Psi_k = \tfrac12 (1 - \cos(h_{k-1}, h_k)), \quad
         \frac1m \sum_{k > L - m} \max\bigl(0, \Psi_k - \tfrac{1}{L - m} \sum_{j \le L - m} \Psi_j\bigr)^2
 
-    The displacement Psi in [0, 1] of a layer k = 1 ... L is theirs, as is that only a rise of it is
-    counted; theirs sums rises from one layer to the next to measure a jump, and what it penalises in
-    pretraining is Psi itself, weighed by depth. Here a target pays for how far the last m layers are
-    above the mean of the others. That mean has a gradient too: earlier layers may move more instead.
+    The displacement Psi in [0, 1] of a layer k = 1 ... L is theirs, as is that only a rise of it counts;
+    what a target pays for it is not their loss: how far the last m layers are above the mean of the
+    others. That mean has a gradient too: earlier layers may move more instead.
     Where a model ends in a norm, the last state is behind it. A zero state has no direction: to or from
     it Psi is 1/2.
 

@@ -72,7 +72,8 @@ def fill(
         if name in record["readers"]:
             continue
         cost = RunningCost.for_model(plm, "brownian", map=map_name, ends=ends)
-        options = {} if map_name == "lens" else BY_STEPS | {"max_steps": steps, "eval_every": steps}
+        by_steps: dict[str, Any] = BY_STEPS | {"max_steps": steps, "eval_every": steps}
+        options = {} if map_name == "lens" else by_steps
         started = time.perf_counter()
         cost.fit(plm, tokenizer, texts, **options)
         entry: dict[str, Any] = {

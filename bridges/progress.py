@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
+from sys import modules
 from typing import Any
 
 from tqdm import tqdm
@@ -22,7 +23,7 @@ def progress_bar(
     initial: int = 0,
     shown: bool = True,
 ) -> Any:
-    """A `tqdm` bar on stderr, or `Lines` where that is no terminal, which a bar would fill.
+    """A `tqdm` bar on stderr, a widget in a notebook, or `Lines` elsewhere, which a bar would fill.
 
     Args:
         items: what to go through; without it say `update` after each.
@@ -30,10 +31,21 @@ def progress_bar(
         initial: how many were done before.
         shown: nothing is written otherwise.
     """
+    if shown and _in_notebook():
+        from tqdm.auto import tqdm as widget
+
+        return widget(items, desc=desc, unit=unit, total=total, initial=initial)
     if sys.stderr.isatty() or not shown:
         options = {"total": total, "initial": initial, "disable": not shown}
         return tqdm(items, desc=desc, unit=unit, file=sys.stderr, **options)
     return Lines(items, desc=desc, unit=unit, total=total, initial=initial)
+
+
+def _in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this."""
+    python = modules.get("IPython")
+    shell = None if python is None else python.get_ipython()
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 class Lines:

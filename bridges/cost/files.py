@@ -21,7 +21,10 @@ from bridges.storage.ownership import foreign
 from bridges.storage.shapes import OBJECT, TEXT, Each, Kind, Maybe, Optional, Shape, misfit
 
 FORMATS = {"mlp": 1, "lens": 2}
-"""By what reads the states: an older version knows the first alone, and refuses the second."""
+"""By what reads the states: an older version knows the first alone, and refuses the second.
+
+A normalised mlp has the second too: older versions would read its states as they are.
+"""
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -49,14 +52,15 @@ _CONFIG: dict[str, Shape | Optional] = {
     "widths": Kind("a list of one or more", lambda value: isinstance(value, list) and bool(value)),
     "options": Optional(Each(_OPTION)),
     "weights_sha256": Optional(TEXT),
+    "base_model": Optional(TEXT),
     "fit": Maybe({"steps": _STEPS, "held_out": _CURVE, "settings": Optional(OBJECT)}),
 }
 """The types of it; the model's and the bridge's own check theirs."""
 
 
-def file_format(map_name: str) -> int:
+def file_format(map_name: str, *, normalise: bool = False) -> int:
     """The number of the files' format, for one of `bridges.cost.reader.MAPS`."""
-    return FORMATS[map_name]
+    return FORMATS["lens" if normalise else map_name]
 
 
 def save_cost(
@@ -104,7 +108,7 @@ def load_cost(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
         BadInput: if a file is missing or broken, or the config asks for sizes that no tensor has.
     """
     source = Path(folder)
-    config = _read_config(source)
+    config = read_config(source)
     path = source / WEIGHTS_FILE
     try:
         tensors = load_file(path)
@@ -193,14 +197,24 @@ def _is_replaceable(target: Path) -> bool:
         return False
     if (target / CONFIG_FILE).exists():
         try:
-            _read_config(target)
+            read_config(target)
         except BadInput:
             return False
         return not foreign(target, (CONFIG_FILE, WEIGHTS_FILE))
     return not foreign(target, ())
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _normalises(config: Mapping[str, Any]) -> bool:
+    options = config.get("options")
+    return isinstance(options, dict) and options.get("normalise") is True
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of a saved cost, its types checked.
+
+    Raises:
+        BadInput: if there is none, or it is not one of a running cost.
+    """
     path = folder / CONFIG_FILE
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -208,7 +222,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise BadInput(f"{folder} holds no saved cost: {path.name} cannot be read ({error})") from error
     found = config.get("format") if isinstance(config, dict) else None
     expected = FORMATS["mlp"]
-    if isinstance(config, dict) and config.get("map") == "lens":
+    if isinstance(config, dict) and (config.get("map") == "lens" or _normalises(config)):
         expected = FORMATS["lens"]
     if found != expected or isinstance(found, bool):
         raise BadInput(

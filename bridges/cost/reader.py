@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bridges.errors import BadInput, check_name
+from bridges.errors import BadInput, check_flags, check_name
 from bridges.latent.end_points import ENDS
 from bridges.latent.latent_map import Layers, Reader, default_widths
 from bridges.latent.lens import Lens
@@ -53,7 +53,23 @@ def chosen_widths(
     return tuple(widths)
 
 
-def make_reader(map_name: str, bridge: Cost, spec: ModelSpec, widths: Sequence[int]) -> Reader:
+def chosen_normalise(map_name: str, normalise: bool | None) -> bool:
+    """Whether states are normalised: as given, else as the map does it by itself.
+
+    Raises:
+        BadInput: for a lens without, or anything but a flag.
+    """
+    if normalise is None:
+        return map_name == "lens"
+    check_flags(normalise=normalise)
+    if map_name == "lens" and not normalise:
+        raise BadInput("normalise=False: a lens always reads normalised states; use map='mlp'")
+    return normalise
+
+
+def make_reader(
+    map_name: str, bridge: Cost, spec: ModelSpec, widths: Sequence[int], *, normalise: bool = False
+) -> Reader:
     """The reader, its weights drawn by torch's global generator.
 
     Raises:
@@ -63,7 +79,9 @@ def make_reader(map_name: str, bridge: Cost, spec: ModelSpec, widths: Sequence[i
         (dim,) = widths
         _check_takes_lens(type(bridge))
         return bridge.make_lens(spec.num_layers + 1, spec.hidden_size, dim)
-    return bridge.make_map(spec.hidden_size, widths)
+    made = bridge.make_map(spec.hidden_size, widths)
+    made.normalises = normalise
+    return made
 
 
 def _check_takes_lens(kind: type[Cost]) -> None:

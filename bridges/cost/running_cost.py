@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from bridges.cost.parts import CostParts
 from bridges.cost.targets import gather, read
 from bridges.errors import BadInput
 from bridges.fitting.adapting import adapt
+from bridges.fitting.arguments import takes_settings
 from bridges.fitting.settings import FitResult
 from bridges.fitting.together import fit
 from bridges.latent.label_ends import LabelEnds
@@ -237,6 +239,28 @@ class RunningCost(CostParts):
         where = read(self.spec, targets, Layout.of(shape, attention_mask, device=targets.device))
         return where.rows, where.columns
 
-    def fit(self, model: nn.Module, tokenizer: Any, texts: Iterable[str], **options: Any) -> FitResult:
-        """Fit the map that reads the states on text; see `bridges.fitting.together.fit`."""
+    @takes_settings
+    def fit(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        texts: Iterable[str],
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        progress: bool = True,
+        distributed: bool = False,
+        **settings: Any,
+    ) -> FitResult:
+        """Fit the map that reads the states on text; see `bridges.fitting.together.fit` for the rest.
+
+        Args:
+            model: frozen and in eval mode throughout; left as it was.
+            tokenizer: a fast tokenizer of the model.
+            texts: one text an item; blank ones are left out.
+            folder: where the state of the fit is kept; an interrupted one goes on from there.
+            progress: show a progress bar.
+            distributed: the processes of torch.distributed share the reading, of a lens alone.
+            **settings: those of `FitSettings`, or of `LensSettings` where the map is a lens.
+        """
+        options = {"folder": folder, "progress": progress, "distributed": distributed, **settings}
         return fit(self, model, tokenizer, texts, **options)

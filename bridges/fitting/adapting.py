@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from bridges.errors import BadInput, is_whole, shown
-from bridges.latent.lens import DAMPED, normalised
+from bridges.latent.lens import DAMPED
+from bridges.latent.trajectory import normalised
 
 STRENGTHS = tuple(10 ** (power / 4) for power in range(-12, 5))
 """Of the ridge, those that are tried: shares of N times the mean squared length of a centred example."""
@@ -117,7 +118,7 @@ def adapt(
     )
     labels = labels.cpu()
     _check(weight, bias, x, labels, ends, damped)
-    x = normalised(x)
+    x = normalised(x.double())
     middle = ends.mean(0)
     _, sizes, axes = torch.linalg.svd(ends - middle, full_matrices=False)
     axes = axes[sizes > 1e-9 * sizes[0]]  # [c, d], c contrasts

@@ -167,9 +167,16 @@ def masked_batch(
 
 
 def causal_batch(
-    rows: list[list[int]], tokenizer: Any, *, rng: torch.Generator, context: bool = True
+    rows: list[list[int]],
+    tokenizer: Any,
+    *,
+    rng: torch.Generator,
+    context: bool = True,
+    share: float | None = None,
 ) -> Batch:
-    """Causal batch: each row is cut at a random place; what comes after is the targets.
+    """Causal batch: each row is cut at a random place; targets are among what comes after.
+
+    They are all of it, or at random as many of its tokens as are a ``share`` of the row's, one at least.
 
     The cost's context is what comes before the first target, so it never contains an answer. Without a
     context nothing but a short row's first half, or a long one's first few tokens, is left out: states
@@ -179,6 +186,8 @@ def causal_batch(
     length = attended.sum(1)
     cut = _cuts(length, rng) if context else (length // 2).clamp(max=_FIRST)
     is_target = (torch.arange(ids.shape[1]) >= cut[:, None]) & attended
+    if share is not None:
+        is_target = _drawn(is_target, length * share, rng)
     return Batch(ids, attended.long(), ids.masked_fill(~is_target, IGNORED))
 
 
@@ -190,18 +199,34 @@ def moved_ahead(batch: Batch) -> Batch:
 
 
 def encoder_decoder_batch(
-    rows: list[list[int]], tokenizer: Any, *, start: int, rng: torch.Generator
+    rows: list[list[int]],
+    tokenizer: Any,
+    *,
+    start: int,
+    rng: torch.Generator,
+    share: float | None = None,
 ) -> Batch:
     """Each row is cut at a random place: the encoder reads the start, the decoder predicts the rest.
 
-    ``start`` is the token that the decoder begins with.
+    ``start`` is the token that the decoder begins with; of the rest ``share`` makes targets as in
+    `causal_batch`.
     """
     cuts = _cuts(torch.tensor([len(row) for row in rows]), rng).tolist()
     ids, attended = _pad([row[:cut] for row, cut in zip(rows, cuts, strict=True)], tokenizer)
     targets, valid = _pad([row[cut:] for row, cut in zip(rows, cuts, strict=True)], tokenizer)
     decoder = targets.roll(1, 1)
     decoder[:, 0] = start
+    if share is not None:
+        valid = _drawn(valid, torch.tensor([len(row) for row in rows]) * share, rng)
     return Batch(ids, attended.long(), targets.masked_fill(~valid, IGNORED), decoder)
+
+
+def _drawn(eligible: Tensor, count: Tensor, rng: torch.Generator) -> Tensor:
+    """About ``count`` [B] of the eligible places [B, S] of each row, at random, at least one: [B, S]."""
+    score = torch.rand(eligible.shape, generator=rng).masked_fill(~eligible, 2.0)
+    rank = score.argsort(dim=1, stable=True).argsort(1)
+    drawn: Tensor = (rank < count.round().clamp(min=1)[:, None]) & eligible
+    return drawn
 
 
 def _cuts(length: Tensor, rng: torch.Generator) -> Tensor:

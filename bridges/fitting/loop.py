@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from bridges.errors import BadInput
 from bridges.fitting.fittable import Fittable
+from bridges.fitting.pace import Pace
+from bridges.fitting.seen import HeldOut, Seen, gathered
 from bridges.fitting.settings import FitResult, FitSettings
-from bridges.fitting.text import FitText, ReadBatch
+from bridges.fitting.text import FitText
 from bridges.progress import progress_bar
 from bridges.seeds import generator
 from bridges.storage.checkpoint import Checkpoint, Snapshot
@@ -33,42 +35,52 @@ def run(loops: Sequence[FitLoop], text: FitText, settings: FitSettings, *, progr
     catches up with them; one that stops early is done.
     """
     running = [loop for loop in loops if not loop.is_over]
-    step = min((loop.steps for loop in running), default=settings.max_steps)
+    held_out = HeldOut(text, [loop.cost for loop in loops])
+    pace = Pace(settings, sum(map(len, text.rows)) / len(text.rows) * settings.batch_size)
+    start = min((loop.steps for loop in running), default=settings.max_steps)
     with progress_bar(
-        desc="fit", unit="step", total=settings.max_steps, initial=step, shown=progress
+        desc="fit", unit="step", total=settings.max_steps, initial=start, shown=progress
     ) as bar:
 
         def look(due: Sequence[FitLoop]) -> None:
-            _look(due, text)
-            bar.set_postfix_str(_held_out_costs(loops))
+            with pace.looking():
+                _look(due, held_out)
+            bar.set_postfix_str(_held_out_costs(loops) + pace.shown)
 
         look([loop for loop in running if not loop.history["held_out"]])
-        for number, rows in text.batches(step):
-            running = [loop for loop in running if not loop.is_over]
-            if not running:
-                break
-            taking = [loop for loop in running if loop.steps == number]
-            if taking:
-                reading = text.read(number, rows)
+        for number, rows in text.batches(start // settings.updates):
+            first = number * settings.updates
+            last = min(first + settings.updates, settings.max_steps)
+            began = pace.now()
+            if not any(first <= loop.steps < last and not loop.is_over for loop in loops):
+                if all(loop.is_over for loop in loops):
+                    break
+                continue
+            seen = gathered(text.read(number, rows), [loop.cost for loop in loops])
+            for step in range(max(first, start), last):
+                taking = [loop for loop in loops if loop.steps == step and not loop.is_over]
+                part = seen.part(step - first, settings)
                 for loop in taking:
-                    loop.step(reading)
-            bar.update()
-            if (number + 1) % settings.eval_every == 0 or number + 1 == settings.max_steps:
-                look(taking)
-                for loop in taking:
-                    loop.save()
+                    loop.step(part)
+                bar.update()
+                if (step + 1) % settings.eval_every == 0 or step + 1 == settings.max_steps:
+                    look(taking)
+                    for loop in taking:
+                        loop.save()
+            if pace.batch(began, number, sum(map(len, rows))):
+                bar.set_postfix_str(_held_out_costs(loops) + pace.shown)
 
 
-def _look(loops: Sequence[FitLoop], text: FitText) -> None:
+def _look(loops: Sequence[FitLoop], held_out: HeldOut) -> None:
     """The held-out cost of each, mean over target tokens."""
     if not loops:
         return
     totals, tokens = [0.0] * len(loops), 0
     with torch.no_grad():
-        for reading in text.held_out():
+        for seen in held_out:
             for k, loop in enumerate(loops):
-                totals[k] += loop.value(reading).item() * reading.count
-            tokens += reading.count
+                totals[k] += loop.value(seen).item() * len(seen.answers)
+            tokens += len(seen.answers)
     for loop, total in zip(loops, totals, strict=True):
         loop.look(total / tokens)
 
@@ -118,20 +130,20 @@ class FitLoop:
         """Whether all steps are taken, or the last ``patience`` looks brought no gain worth the time."""
         return self.steps >= self.settings.max_steps or self._is_stale()
 
-    def step(self, reading: ReadBatch) -> None:
+    def step(self, seen: Seen) -> None:
         """One step of the optimiser.
 
         Raises:
             BadInput: if the cost is not finite.
         """
-        settings, number = self.settings, reading.number
+        settings, number = self.settings, seen.number
         warmup = max(1, round(settings.warmup * settings.max_steps))
         rate = min(
             (number + 1) / warmup, (settings.max_steps - number) / (settings.max_steps - warmup + 1)
         )
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * rate
-        loss = self.value(reading)
+        loss = self.value(seen)
         if not loss.isfinite():
             raise BadInput(
                 f"the running cost of {self.name!r} became {loss.item()} at step {number}: lower "
@@ -144,12 +156,10 @@ class FitLoop:
         self._losses.append(loss.item())
         self.steps += 1
 
-    def value(self, reading: ReadBatch) -> Tensor:
-        """The cost of a batch; the batch's number fixes its noise, if it draws any."""
-        noise = generator(self.settings.seed, 2, reading.number)
-        value: Tensor = self.cost(
-            reading.hidden_states, reading.targets, reading.attention_mask, generator=noise
-        )
+    def value(self, seen: Seen) -> Tensor:
+        """The mean cost of trajectories; their number fixes its noise, if it draws any."""
+        noise = generator(self.settings.seed, 2, seen.number)
+        value: Tensor = self.cost.of_trajectory(seen.trajectory, seen.answers, generator=noise).mean()
         return value
 
     def look(self, held_out: float) -> None:

@@ -7,12 +7,15 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from bridges.errors import BadInput, check_counts, check_seeds, is_number, shown
+from bridges.errors import BadInput, check_counts, check_name, check_seeds, is_number, shown
 
 _TOKENS_A_DIMENSION = 40
 _LEAST = 1e-12
 """Of a ridge: with less, directions that the text has nothing of would be rounding over nothing."""
 MASKINGS = ("tokens", "words")
+DTYPES = ("auto", "model", "bfloat16")
+"""Of the frozen model's forward; see `TextSettings`."""
+UPDATES = 8
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,14 @@ class TextSettings:
     Attributes:
         batch_size: rows a step.
         max_length: tokens a row at most.
-        mask_share: share of a masked-LM row's tokens, or words, that are targets.
+        mask_share: share of a row's tokens, or words, that are targets: in a masked LM hidden ones, else
+            some of those after a random place.
         masking: of a masked LM's text, "tokens" one by one, or "words" with all their pieces.
         held_out: rows kept for the held-out cost.
         seed: of order and masks.
+        dtype: of the frozen model's forward: "model", that of its weights; "bfloat16", by autocast;
+            "auto", bfloat16 for a float32 model where the GPU or CPU (AMX) is fast in it, else "model".
+            A fit goes on only where "auto" comes to the same.
     """
 
     batch_size: int = 32
@@ -34,12 +41,14 @@ class TextSettings:
     masking: str = "tokens"
     held_out: int = 256
     seed: int = 0
+    dtype: str = "model"
 
     def __post_init__(self) -> None:
         check_counts(**{name: getattr(self, name) for name in ("batch_size", "max_length", "held_out")})
         check_seeds(seed=self.seed)
         if self.masking not in MASKINGS:
             raise BadInput(f"masking={shown(self.masking)}: expected {' or '.join(map(repr, MASKINGS))}")
+        check_name("dtype", self.dtype, DTYPES)
         if self.max_length < 8:
             raise BadInput(f"max_length={self.max_length}: expected at least 8 tokens")
         _check_share("mask_share", self.mask_share, "a share")
@@ -60,29 +69,39 @@ class FitSettings(TextSettings):
     """How the latent map is fitted. Published optimiser (arXiv 2305.17670, appendix), smaller scale.
 
     Attributes:
-        batch_size, max_length, mask_share, held_out, seed: of `TextSettings`.
-        max_steps: optimiser steps at most.
+        batch_size, max_length, mask_share, held_out, seed, dtype: of `TextSettings`.
+        max_steps: optimiser steps at most; `fit` takes it as ``steps`` too.
         learning_rate: peak of AdamW's; linear warm-up, then linear decay to 0 at max_steps.
         warmup: share of max_steps.
         eval_every: steps between looks at the held-out cost.
         patience: looks without a gain of 0.1 % before the fit stops early.
+        updates: optimiser steps for each batch of text, each on a part of its targets: the model's
+            reading is what takes the time.
     """
 
+    dtype: str = "auto"
     max_steps: int = 2000
     learning_rate: float = 1e-3
     warmup: float = 0.05
     eval_every: int = 50
     patience: int = 6
+    updates: int = UPDATES
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_counts(**{name: getattr(self, name) for name in ("max_steps", "eval_every", "patience")})
+        counts = ("max_steps", "eval_every", "patience", "updates")
+        check_counts(**{name: getattr(self, name) for name in counts})
         _check_share("learning_rate", self.learning_rate, "a number")
         _check_share("warmup", self.warmup, "a share")
 
     @property
     def most_rows(self) -> int:
-        return self.max_steps * self.batch_size + self.held_out
+        return self.batches * self.batch_size + self.held_out
+
+    @property
+    def batches(self) -> int:
+        """Batches of text that are read at most."""
+        return -(-self.max_steps // self.updates)
 
     def of_lens(self) -> LensSettings:
         """The same text for a lens: rows and seed; what is masked and held out is its own."""

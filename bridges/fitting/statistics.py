@@ -10,7 +10,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from bridges.errors import BadInput
-from bridges.latent.lens import normalised
+from bridges.latent.trajectory import normalised
 
 
 @dataclass

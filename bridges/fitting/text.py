@@ -22,6 +22,7 @@ from bridges.fitting.batches import (
     token_rows,
 )
 from bridges.fitting.settings import TextSettings
+from bridges.model.autocast import forward_in
 from bridges.model.forward import accepted_parameters
 from bridges.model.head import head_at, narrowed_logits
 from bridges.model.positions import max_positions
@@ -80,7 +81,8 @@ class FitText:
         tokenizer: a fast tokenizer of the model.
         texts: one text an item, none of them blank.
         settings: of the fit.
-        context: whether the context is read: in a causal row it ends where the targets begin.
+        context: whether the context is read: in a causal row it ends where the targets begin, which are
+            then a share of its tokens, not all that come after.
         head: asks the head too.
 
     Raises:
@@ -153,7 +155,7 @@ class FitText:
         asked = {**batch.inputs(self.device), "output_hidden_states": True, "return_dict": True}
         targets, mask = batch.targets.to(self.device), batch.target_mask.to(self.device)
         logits = None
-        with torch.no_grad():
+        with torch.no_grad(), forward_in(self.settings.dtype, self.device):
             if self._head is None:
                 output = self.encoder(**asked)
             else:
@@ -162,10 +164,12 @@ class FitText:
                     output = self._head.plm(**asked)
                 logits = narrowed_logits(output, len(rows), self.spec.vocab_size)
         length = batch.targets.shape[1]
+        read = self.spec.states(output)
         return ReadBatch(
             number,
             # Some models pad on the right to whole blocks, and return the padding's states.
-            tuple(states[:, :length] for states in self.spec.states(output)),
+            # Under an autocast not all need be of one dtype.
+            tuple(states[:, :length].to(read[0].dtype) for states in read),
             targets,
             mask,
             int((batch.targets >= 0).sum()),
@@ -242,9 +246,10 @@ class FitText:
         )
 
     def _made(self, rows: Rows, rng: torch.Generator) -> Batch:
+        share = self.settings.mask_share if self._context else None  # a lens is read everywhere
         if self.spec.encoder_decoder:
             start = self.config.decoder_start_token_id
-            return encoder_decoder_batch(rows, self.tokenizer, start=start, rng=rng)
+            return encoder_decoder_batch(rows, self.tokenizer, start=start, rng=rng, share=share)
         if self._masks:
             return masked_batch(
                 rows,
@@ -254,7 +259,7 @@ class FitText:
                 vocabulary=self._vocabulary,
                 whole_words=self._whole_words,
             )
-        batch = causal_batch(rows, self.tokenizer, rng=rng, context=self._context)
+        batch = causal_batch(rows, self.tokenizer, rng=rng, context=self._context, share=share)
         # A causal LM that does not shift its labels gets them shifted.
         return batch if self.spec.reads == "next" else moved_ahead(batch)
 

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from bridges.errors import BadInput, shown
+from bridges.fitting.arguments import takes_settings
 from bridges.fitting.contrasts import COMMON, shares_kept
 from bridges.fitting.fittable import Fittable
 from bridges.fitting.lens_fit import LensFit
@@ -23,6 +24,7 @@ from bridges.fitting.refusals import check_costs, check_shared, has_lens
 from bridges.fitting.settings import FitResult, FitSettings, LensSettings, TextSettings
 from bridges.fitting.state import STATE_FILE, Folder, claimed_for_fits
 from bridges.fitting.text import AskedHead, FitText
+from bridges.model.autocast import chosen_dtype
 from bridges.model.head import has_head
 from bridges.model.identity import model_identity, own_code
 from bridges.model.spec import encoder_of, pretrained_model
@@ -36,6 +38,7 @@ logger = logging.getLogger(__name__)
 _NOTHING = FitResult(0, 0, ((0, 0.0),), (), stopped_early=False)
 
 
+@takes_settings
 def fit(
     cost: Fittable,
     model: nn.Module,
@@ -62,7 +65,8 @@ def fit(
         progress: show a progress bar.
         distributed: the processes of torch.distributed, all of which call this with the same arguments,
             share the reading of the text, and all end with the same lens; without a state.
-        **settings: fields of `FitSettings`; of `LensSettings` for a cost whose map is a lens.
+        **settings: fields of `FitSettings`, with ``steps`` for its ``max_steps``; of `LensSettings` for
+            a cost whose map is a lens.
 
     A bridge that has nothing to fit, like "none", is left as it is; a warning says so.
 
@@ -85,6 +89,7 @@ def fit(
     return result
 
 
+@takes_settings
 def fit_together(
     costs: Sequence[Fittable],
     model: nn.Module,
@@ -113,6 +118,10 @@ def fit_together(
         check_shared(costs, folders)
     plm: Any = pretrained_model(model)
     chosen = _settings(settings, costs, head=has_head(plm))
+    encoder = encoder_of(model)
+    for kind, settings_of in chosen.items():
+        dtype = chosen_dtype(settings_of.dtype, encoder)
+        chosen[kind] = dataclasses.replace(settings_of, dtype=dtype)
     texts = _not_blank(texts)
     text_sha256 = hashlib.sha256("\0".join(texts).encode()).hexdigest()
     made_of = {
@@ -137,7 +146,6 @@ def fit_together(
         kept = snapshot(k, settings=dataclasses.asdict(chosen[FitSettings]), **own)
         loops[k] = FitLoop(costs[k], chosen[FitSettings], kept)
     results = dict.fromkeys(range(len(costs)), _NOTHING)
-    encoder = encoder_of(model)
     shares: dict[int, float] = {}
 
     def text(kind: type[Any], of: Sequence[int]) -> FitText:
@@ -227,7 +235,12 @@ def _settings(given: dict[str, Any], costs: Sequence[Fittable], *, head: bool) -
     Raises:
         BadInput: for one that is none of theirs, or impossible.
     """
+    given = dict(given)
     kinds = {LensSettings if has_lens(cost) else FitSettings for cost in costs} or {FitSettings}
+    if "steps" in given and FitSettings in kinds:
+        if "max_steps" in given:
+            raise BadInput("steps and max_steps are one setting: give one of them")
+        given["max_steps"] = given.pop("steps")
     fields = {kind: {field.name for field in dataclasses.fields(kind)} for kind in kinds}
     known = sorted(set().union(*fields.values()))
     if unknown := sorted(set(given) - set(known)):

@@ -44,6 +44,9 @@ class Reader(nn.Module):
     guesses: ClassVar[bool] = False
     """Whether what it reads are guesses of the end point, which the mean factors turn into latents."""
 
+    normalises: bool = False
+    """Whether what it reads is divided by its root mean square first."""
+
     centre: Tensor
     """[L+1, d], the mean guess of a reader that guesses."""
 
@@ -103,6 +106,10 @@ class Layers(Reader):
         hidden_size: H.
         widths: widths of the layers; the last is d.
 
+    Attributes:
+        normalises: whether states and contexts are read over their root mean square; set once the map is
+            made, before it is fitted.
+
     Raises:
         BadInput: for no widths, or one that is no whole number above 0.
     """
@@ -115,6 +122,10 @@ class Layers(Reader):
             )
         sizes = (2 * hidden_size, *widths)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+
+    def seen(self, trajectory: Trajectory) -> Trajectory:
+        """The trajectory as it is to be read: whoever reads one with these layers asks for it first."""
+        return trajectory.normalised() if self.normalises else trajectory
 
     @property
     def weights(self) -> list[Tensor]:
@@ -140,6 +151,7 @@ class LatentMap(Layers):
     """
 
     def forward(self, trajectory: Trajectory, factor: Tensor | None = None) -> Tensor:
+        trajectory = self.seen(trajectory)
         states, context = trajectory.states.to(self.dtype), trajectory.context.to(self.dtype)
         return project(states, context, trajectory.rows, self.weights, self.biases)
 
@@ -152,6 +164,7 @@ class LatentMap(Layers):
         precision: Tensor,
         factor: Tensor,
     ) -> Tensor | None:
+        trajectory = self.seen(trajectory)
         return bridge_nll(
             trajectory.states,
             trajectory.context,

@@ -10,14 +10,6 @@ from bridges.latent.latent_map import Reader, as_latents
 from bridges.latent.trajectory import Trajectory
 from kernels.lens import lens_nll, lens_project
 
-
-def normalised(states: Tensor) -> Tensor:
-    """States [..., H] over their root mean square; a state of zeros stays one. In float64."""
-    states, tiny = states.double(), torch.finfo(torch.float64).tiny
-    states = states / states.abs().amax(-1, keepdim=True).clamp(min=tiny)  # their squares are numbers
-    return states / states.square().mean(-1, keepdim=True).sqrt().clamp(min=tiny)
-
-
 DAMPED = 32
 """So many directions of the states' spread, at most H/8, are kept for an adaptation to examples."""
 
@@ -48,6 +40,7 @@ class Lens(Reader):
 
     reads_context = False
     guesses = True
+    normalises = True
     centre: Tensor
     damped: Tensor
 

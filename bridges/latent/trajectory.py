@@ -11,6 +11,22 @@ from torch import Tensor
 from kernels.pooling import pool_trajectory
 
 
+def normalised(states: Tensor) -> Tensor:
+    """States [..., H] over their root mean square, in their dtype, float32 at least; zeros stay zeros.
+
+    Right for every finite state, and differentiable; at a state of zeros the gradient is 0.
+    """
+    states = states.to(torch.promote_types(states.dtype, torch.float32))
+    tiny = torch.finfo(states.dtype).tiny
+    # First over the largest magnitude, then their squares are numbers. The value does not depend on what
+    # this factor is, so neither does the gradient.
+    peak = states.detach().abs().amax(-1, keepdim=True).clamp(tiny, 1 / tiny)
+    states = states * peak.reciprocal()
+    square = states.square().mean(-1, keepdim=True)
+    zero = square == 0
+    return states * square.masked_fill(zero, 1).rsqrt().masked_fill(zero, 0)
+
+
 def layer_times(num_states: int, *, device: torch.device | None = None) -> Tensor:
     """Times ``t_i = i / (L + 2)``, i = 1..L+1, of L+1 hidden states: [L+1] in float64.
 
@@ -48,6 +64,10 @@ class Trajectory:
         """Read a trajectory out of L+1 hidden states [B, S, H]; see `pool_trajectory`."""
         states, mean = pool_trajectory(hidden_states, mask, rows, columns, context=context)
         return cls(states, states[:, :0] if mean is None else mean, rows)
+
+    def normalised(self) -> Trajectory:
+        """With states and contexts over their root mean square; see `normalised`."""
+        return Trajectory(normalised(self.states), normalised(self.context), self.rows)
 
     def times(self) -> Tensor:
         """Times of the layers, [L+1] in float64."""

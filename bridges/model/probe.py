@@ -70,6 +70,16 @@ def is_probing() -> bool:
     return _probing.get()
 
 
+@contextmanager
+def probing() -> Iterator[None]:
+    """In here forwards are a probe's, see `is_probing`."""
+    token = _probing.set(True)
+    try:
+        yield
+    finally:
+        _probing.reset(token)
+
+
 def probe(plm: PreTrainedModel) -> Probe:
     """Run the model on two short rows with a label each, once for a model, and see.
 
@@ -100,9 +110,8 @@ def probe(plm: PreTrainedModel) -> Probe:
 
 def _look(plm: PreTrainedModel) -> Probe:
     name = type(plm).__name__
-    token = _probing.set(True)
     try:
-        with undisturbed(plm), with_gradients(plm):
+        with probing(), undisturbed(plm), with_gradients(plm):
             return _Look(plm).seen()
     except NotSeen:
         raise
@@ -111,8 +120,6 @@ def _look(plm: PreTrainedModel) -> Probe:
         raise NotSeen(
             f"{name} does not run on token ids alone ({type(error).__name__}: {message})"
         ) from error
-    finally:
-        _probing.reset(token)
 
 
 def _is_spread(plm: nn.Module) -> bool:

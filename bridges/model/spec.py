@@ -183,6 +183,12 @@ def encoder_of(model: nn.Module) -> nn.Module:
     return encoder
 
 
+def hub_name(plm: Any) -> str | None:
+    """The hub's name of a transformers model; None where it was not loaded from there."""
+    name = getattr(plm.config, "name_or_path", None)
+    return str(name) if name and getattr(plm.config, "_commit_hash", None) else None
+
+
 def text_config(plm: Any) -> Any:
     """The config of the part that reads text; of two such parts the decoder's."""
     try:

@@ -111,7 +111,10 @@ class Cost(nn.Module, ABC):
         return -torch.logsumexp(log_weights.to(costs) - count * costs, 0) / count
 
     def make_map(self, hidden_size: int, widths: Sequence[int]) -> Layers:
-        """The trainable map that `cost` reads the states with: g, unless the cost needs another."""
+        """The trainable map that `cost` reads the states with: g, unless the cost needs another.
+
+        A cost or map that reads a trajectory itself reads ``latent_map.seen(trajectory)``.
+        """
         return LatentMap(hidden_size, widths)
 
     def make_lens(self, num_states: int, hidden_size: int, dim: int) -> Lens:

@@ -125,6 +125,7 @@ class SDEBridge(Wrapped, name="sde"):
         """An unbiased draw of each token's KL on the grid; ``last_solve`` says what it took."""
         if not isinstance(latent_map, DriftNetwork):
             raise BadInput(f"{type(latent_map).__name__} is no drift network: make it with make_map")
+        trajectory = latent_map.seen(trajectory)
         weight = latent_map.weights[0]
         grid = self._grid(len(trajectory.states), weight)
         device = end.device if generator is None else generator.device

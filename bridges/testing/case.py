@@ -87,11 +87,12 @@ class Case:
         end = torch.randn(*count, self.dim(bridge), generator=rng(seed), dtype=torch.float64)
         return torch.nn.functional.normalize(end, dim=-1)
 
-    def latent_map(self, bridge: Cost) -> Layers:
+    def latent_map(self, bridge: Cost, *, normalise: bool = False) -> Layers:
         """The map of its cost, random, in float64 and frozen."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             latent_map = bridge.make_map(HIDDEN, (8, self.dim(bridge)))
+        latent_map.normalises = normalise
         return latent_map.double().requires_grad_(False)
 
     def made_lens(self, bridge: Cost, states: int) -> Lens:
@@ -104,7 +105,8 @@ class Case:
 
     def readers(self, bridge: Cost, states: int) -> list[Reader]:
         """What its cost can be read with, for a model with so many layers' states."""
-        return [self.latent_map(bridge), *([self.made_lens(bridge, states)] if self.lens else [])]
+        maps = [self.latent_map(bridge, normalise=normalise) for normalise in (False, True)]
+        return [*maps, *([self.made_lens(bridge, states)] if self.lens else [])]
 
     def labels(self, bridge: Cost) -> LabelEnds:
         """Three labels, the first of two words that are not as likely, in float64."""

@@ -72,6 +72,19 @@ class CostTests(Case):
                 assert value.shape == (3, 4)
                 assert_close(value, torch.stack(each), rtol=self.exact, atol=self.exact)
 
+    def test_normalised_states_have_no_size(self) -> None:
+        """A reader that normalises gives states a thousand times as large the same cost."""
+        for given in self.likelihoods():
+            bridge, trajectory = self.bridge(**given), self.trajectory(5)
+            large = Trajectory(1e3 * trajectory.states, 1e3 * trajectory.context, ROWS)
+            for reader in self.readers(bridge, 5):
+                if reader.normalises:
+                    both = [
+                        bridge.cost(reader, x, self.ends(bridge, 4), generator=rng(7))
+                        for x in (trajectory, large)
+                    ]
+                    assert_close(*both, rtol=self.exact, atol=self.exact)
+
     def test_labels_are_no_more_than_their_words(self) -> None:
         """In another order, or with a word written twice, they are the same labels."""
         answers, order = torch.tensor([0, 2, 1, 0]), torch.tensor([2, 0, 1])

@@ -85,7 +85,7 @@ from pets.tuning.models import HowLoaded
     names=regularizers.available,
     multiple=True,
     metavar="NAME...",
-    help="What people use instead: {names}.",
+    help="What people use instead: {names}; with options, early-exit:first=0.3.",
 )
 @click.option(
     "--shots",

@@ -61,6 +61,11 @@ from pets.tuning.models import HowLoaded, load_plm
     help="Words' end points, on principal axes: pca, the published ones, or white, all axes alike.  "
     "[default: pca with mlp, white with lens]",
 )
+@click.option(
+    "--normalise",
+    is_flag=True,
+    help="Read every state over its root mean square, as a lens always does.",
+)
 @click.option("--latent-dim", type=int, help="Latent dimension d.  [default: H/8, 16 to 128]")
 @click.option(
     "--steps", default=2000, show_default=True, help="Of mlp: optimiser steps at most; stops early."
@@ -87,6 +92,7 @@ def fit(
     out: Path,
     map_name: str,
     ends: str | None,
+    normalise: bool,
     latent_dim: int | None,
     steps: int,
     lr: float,
@@ -109,7 +115,7 @@ def fit(
       bridge-pets fit --model bert-base-uncased --bridge brownian --control random-map --out random-bert
     """
     process = bridges.parse(bridge)
-    of_map: dict[str, Any] = {"max_steps": steps, "learning_rate": lr}
+    of_map: dict[str, Any] = {"steps": steps, "learning_rate": lr}
     if map_name == "lens":
         of_map = {"max_tokens": tokens, "ridge": ridge}
     fits = control != "random-map"
@@ -133,6 +139,7 @@ def fit(
         seed=seed,
         shuffle_ends=control == "shuffled-ends",
         fit=fits,
+        normalise=normalise or None,
     )
     if not fits:
         cost.save_pretrained(out)
@@ -149,6 +156,9 @@ def fit(
         seed=seed,
         **of_map,
     )
+    if cost.fit_record is not None:  # for whoever asks what text that was
+        names = [Path(name).name for name in texts]
+        cost.fit_record |= {"text_files": names, "texts": sum(bool(x.strip()) for x in lines)}
     if not _holds(out, cost):
         cost.save_pretrained(out)
     discard_state(unfinished)

@@ -60,8 +60,8 @@ _WEIGHT = TuneSettings.weight
 @click.option(
     "--cost",
     "cost_folder",
-    type=click.Path(path_type=Path),
-    help="A fitted cost; without it, and without a regularizer, the PET is vanilla.",
+    metavar="FOLDER|OWNER/NAME",
+    help="A fitted cost, here or on the hub; without it, and without a regularizer, the PET is vanilla.",
 )
 @click.option(
     "--regularizer",
@@ -124,7 +124,7 @@ def tune(
     loss: str | None,
     data: Path | None,
     pet: str,
-    cost_folder: Path | None,
+    cost_folder: str | None,
     regularizer: str | None,
     weight: float | None,
     ratio: float | None,

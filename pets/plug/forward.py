@@ -22,13 +22,13 @@ from pets.plug.calls import Call, Told
 from pets.plug.entry import enter, leave
 from pets.plug.guard import GradientGuard
 from pets.plug.labels import behind_prompt, label_targets
-from pets.plug.loss_scale import OF_LOSSES, LossScale
+from pets.plug.loss_scale import LossScale
 from pets.plug.meter import TASK, Meter
 from pets.plug.meter import weight_of as weight_name
 from pets.plug.outputs import declared, drop_states, note
 from pets.plug.placed_cost import PlacedCost
 from pets.plug.refusals import check_not_bypassed, loss_of
-from pets.plug.running import Running, Value
+from pets.plug.running import Running, Value, given_of
 from pets.plug.steps import Steps
 from pets.plug.terms import Term, weighed
 from pets.plug.trainer import UnderTrainer
@@ -69,6 +69,7 @@ class Forward:
         # Where the states come from; the language model itself where no module is all but its head.
         self._encoder = encoder_of(self._plm)
         self._reads_states = any(term.reads_states for term in self.terms)
+        self._needs_loss = any(term.needs_loss for term in self.terms)
         for term in self.terms:
             if isinstance(term.what, RunningCost):
                 targets = label_targets(model, self._plm, term.what.spec, verbalizer, term.what)
@@ -269,15 +270,12 @@ class Forward:
         kwargs: dict[str, Any],
         output: Any,
     ) -> Any:
-        # The language model's labels are those that its loss was made of, and it alone knows positions
-        # that a PET has moved; what a module around it was called with counts where it was not called.
-        outer = Told(module, args, kwargs).by_name()
-        inner = call.inner.by_name() or outer
-        of_outer = {name: outer[name] for name in OF_LOSSES if name in outer}
-        given = inner if "labels" in inner else {**inner, **of_outer}
+        given = given_of(call, Told(module, args, kwargs))
         trains = module.training and torch.is_grad_enabled()
         if "labels" not in given and not trains:
             return note(output, None)  # nothing is trained: generation, a reference, a prediction
+        if not self._needs_loss and not isinstance(getattr(output, "loss", None), Tensor):
+            return output  # whoever called makes one of its own
         loss = loss_of(output, module, self._encoder, given, call, states=self._reads_states)
         running = Running(self, module, forward, call, args, kwargs, given, output)
         found = [running.value(term, trains=trains) for term in self.terms]

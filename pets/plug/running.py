@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from bridges.errors import BadInput
 from bridges.model.undisturbed import undisturbed
-from pets.plug.calls import Call, random_kept
+from pets.plug.calls import Call, Told, random_kept
+from pets.plug.loss_scale import OF_LOSSES
 from pets.plug.meter import Layers
 from pets.plug.refusals import check_states
 from pets.plug.terms import Term
@@ -128,7 +129,7 @@ class Running:
             if self._module.training and policy.measures(self._owner.steps.count):
                 norms = gradient_norms([task, value.number], parameters())
                 policy.note(self._owner.steps.count, *norms)
-                if policy.norms is None:
+                if policy.gives_up(self._owner.steps.count):
                     raise BadInput(
                         f"weight={policy} of {value.term.name!r}: the gradients of the task's loss and "
                         f"of the term are {norms[0]:g} and {norms[1]:g} long at the trained parameters, "
@@ -205,7 +206,8 @@ class Running:
         return self._pass(call, output)
 
     def _head(self, view: View, states: Tensor) -> Tensor:
-        with Call(self._owner).entered():  # no cost is added to what is asked of the head
+        # No cost is added to what is asked of the head.
+        with Call(self._owner, keeps_states=True).entered():
             return view.head(states)
 
     def _frozen(self, view: View) -> Read:
@@ -225,16 +227,37 @@ class Running:
             _switched_off(pets, layers),
             call.entered(),
         ):
-            prompted = [pet for pet in pets if isinstance(pet.active_peft_config, PromptLearningConfig)]
-            if prompted and prompted[0] is module:  # what it calls without its prompt
+            if isinstance(module, PeftModel) and _prompts(module):  # what it calls without its prompt
                 output = module.base_model(*self._args, **self._kwargs)
             else:
                 output = self._owner.own(module, self._forward, self._args, self._kwargs)
-        return view.read(call, self._given, output)
+        read = view.read(call, given_of(call, Told(module, self._args, self._kwargs)), output)
+        if len(read.answers) != len(self._seen.read.answers):
+            raise BadInput(
+                "behind its soft prompt the model predicts the first token of a row, and the frozen "
+                "model cannot: set the first label of each row to -100"
+            )
+        return read
 
 
 def _unread() -> Tensor:
     raise BadInput("this regularizer does not say that it reads scores: reads = frozenset({'scores'})")
+
+
+def given_of(call: Call, outer: Told) -> dict[str, Any]:
+    """What the loss of a forward was made of, by name.
+
+    The language model's labels are those, and it alone knows positions that a PET has moved; what a
+    module around it was called with counts where it was not called.
+    """
+    around = outer.by_name()
+    inner = call.inner.by_name() or around
+    of_outer = {name: around[name] for name in OF_LOSSES if name in around}
+    return inner if "labels" in inner else {**inner, **of_outer}
+
+
+def _prompts(pet: PeftModel) -> bool:
+    return isinstance(pet.active_peft_config, PromptLearningConfig)
 
 
 @contextmanager
@@ -242,7 +265,11 @@ def _switched_off(pets: Sequence[PeftModel], layers: Sequence[BaseTunerLayer]) -
     """The model as it was before any PET."""
     with contextlib.ExitStack() as stack:
         for pet in pets:
-            stack.enter_context(pet.disable_adapter())
+            if _prompts(pet):  # peft's own way asks for generation, which masked LMs have none of
+                pet.__dict__["forward"] = pet.base_model.forward
+                stack.callback(pet.__dict__.pop, "forward", None)
+            else:
+                stack.enter_context(pet.disable_adapter())
         on = [layer for layer in layers if not layer.disable_adapters]
         for layer in on:
             layer.enable_adapters(False)

@@ -53,6 +53,11 @@ class Term:
         return self.is_cost or self.objective.has_term
 
     @property
+    def needs_loss(self) -> bool:
+        """Whether there has to be a loss to add to or to replace."""
+        return self.has_term or type(self.objective).loss is not Objective.loss
+
+    @property
     def reads_states(self) -> bool:
         """Whether the hidden states are asked for."""
         return self.is_cost or "states" in self.objective.reads
@@ -113,6 +118,11 @@ def _term(given: Any, own: Any, weight: Any, schedule: Any, taken: Iterable[str]
     else:
         name, default, check = what.name, what.strengths(1)[0], what.check
     policy = Weight(weight if own is None else own, default, schedule=schedule, check=check)
+    if isinstance(what, Objective) and what.acts_on_losses_alone:
+        raise BadInput(
+            f"{name} makes a loss of its own of a classifier of `tune`, and says nothing of other "
+            f"loops: give {type(what).__name__} a term(self, seen), loss or around"
+        )
     if isinstance(what, Objective) and not what.has_term and policy.is_ratio:
         raise BadInput(
             f"weight={policy}: {name} adds no term to the loss, so nothing is a ratio of its gradient; "

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from bridges import BadInput, ModelSpec, RunningCost
 from bridges.cost.targets import gather
+from bridges.model.head import ModelHead
 from pets.plug.calls import Call
 from pets.plug.labels import is_classifier, label_targets
 from pets.plug.placed_cost import place
@@ -39,7 +40,7 @@ class View:
         self._made = label_targets(model, plm, spec, verbalizer)
         self._words = verbalizer or getattr(model, "verbalizer", None)
         self._shifted = spec.causal and not is_classifier(plm)
-        self._head: Any = None
+        self._head: ModelHead | None = None
 
     def scores(self, output: Any, given: Mapping[str, Any]) -> Tensor:
         """Log-probabilities [N, C]; see `target_scores`."""
@@ -69,8 +70,6 @@ class View:
             BadInput: for label words of several tokens, which no single state says.
         """
         if self._head is None:
-            from bridges.model.head import ModelHead
-
             self._head = ModelHead(self._plm)
         logits: Tensor = self._head(states).float()
         if self._made.classes is None:

@@ -29,7 +29,8 @@ class Ratio:
 
     :math:`\phi` are the trained parameters. At weight 1 the same cost pulls a hundred times as hard on
     one model as on another; at a ratio it pulls alike. The norms are means over the first steps, in each
-    of which the two gradients are taken once more; later steps cost nothing. With ``every`` they are
+    of which the two gradients are taken once more; later steps cost nothing. While one of them is 0, as
+    an anchor's is before anything has moved, so is the weight. With ``every`` they are
     measured again at each such step and averaged with a decay of 0.9, so that the ratio holds as the
     loss falls: GradNorm (Chen et al., ICML 2018, arXiv 1711.02257) of one task and without its own
     learning rate.
@@ -130,8 +131,12 @@ class Weight:
             return True
         return self.base.every is not None and step % self.base.every == 0
 
+    def gives_up(self, step: int) -> bool:
+        """Whether there was nothing to measure in all of the first steps, and the weight stayed 0."""
+        return isinstance(self.base, Ratio) and self.norms is None and step + 1 >= self.base.steps
+
     def note(self, step: int, task: float, term: float) -> None:
-        """The norms of the two gradients at a step; those of a batch that says nothing are passed by."""
+        """The norms of the two gradients at a step; where one is 0 or no number nothing is measured."""
         if not all(math.isfinite(norm) and norm > 0 for norm in (task, term)):
             return
         self._measured += 1

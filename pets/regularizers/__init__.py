@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from bridges.errors import BadInput, is_number, shown
 from bridges.written import pairs
+from pets.regularizers.anchor import Anchor
 from pets.regularizers.base import Objective, catalogue, symmetric_kl
+from pets.regularizers.contrast import Contrast
 from pets.regularizers.dropout import Dropout
+from pets.regularizers.early_exit import EarlyExit
+from pets.regularizers.jump import Jump
 from pets.regularizers.label_smoothing import LabelSmoothing
 from pets.regularizers.neftune import NEFTune
 from pets.regularizers.r3f import R3F
@@ -20,7 +24,11 @@ split = catalogue.split
 
 __all__ = [
     "R3F",
+    "Anchor",
+    "Contrast",
     "Dropout",
+    "EarlyExit",
+    "Jump",
     "LabelSmoothing",
     "NEFTune",
     "Objective",

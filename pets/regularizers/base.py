@@ -27,7 +27,7 @@ class Objective:
     it does by one or more of `around`, `loss` and `term`: a training forward runs in `around`, its loss
     becomes `loss` and what is added to that is ``weight`` times `term`; `before_step` has the optimiser.
     Evaluation knows nothing of it.
-    Noise comes from torch's global generator. `bridges.testing` has the battery that each passes.
+    Noise comes from torch's global generator. `pets.testing` has the battery that each passes.
 
     Args:
         weight: its strength.
@@ -36,7 +36,7 @@ class Objective:
         number: what the strength is, in the words of its paper.
         tried: from where to where `strengths` goes.
         limit: the strength is below it, and not below 0.
-        may_fall: ``weight`` is read at every step, so a schedule may change it.
+        may_fall: ``weight`` is read at every step, so a schedule of `tune` may let it fall.
         reads: what of a forward is asked for: "scores", "states" or neither.
         twice: whether `term` runs a second forward.
 
@@ -129,6 +129,14 @@ class Objective:
         """Whether all that it does is to add a term."""
         kind = type(self)
         return kind.around is Objective.around and kind.loss is Objective.loss
+
+    @property
+    def acts_on_losses_alone(self) -> bool:
+        """Whether it says what it does by a loss of its own alone, `on`, which only `tune` can train."""
+        kind, own = type(self), ("around", "loss", "term", "before_step")
+        return kind.on is not Objective.on and all(
+            getattr(kind, name) is getattr(Objective, name) for name in own
+        )
 
     @property
     def has_term(self) -> bool:

@@ -23,7 +23,6 @@ class WeightDecay(Objective, name="weight-decay"):
     """
 
     number, tried = "decay", (0.01, 10.0)
-    may_fall = True
 
     @property
     def weight_decay(self) -> float:

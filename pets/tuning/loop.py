@@ -47,7 +47,7 @@ class TuningLoop:
         data: whose task is scored.
         settings: of the run.
         processes: that share the run.
-        plugged: the handle of the running cost, whose weight a schedule lets fall.
+        plugged: the handle of the running cost or regularizer, whose weight a schedule lets fall.
         cost: the running cost, that `adapt` begins from each time.
 
     Attributes:
@@ -68,9 +68,10 @@ class TuningLoop:
         self.classifier, self.data, self.settings = classifier, data, settings
         self.processes = processes or Processes()
         self.processes.check_batch(settings.batch_size)
-        objective = settings.objective
         self.plugged, self.cost = plugged, cost
-        self.weighed: Objective | Regularizer | None = plugged if objective is None else objective
+        # What makes the whole loss itself, or decays weights, is not plugged in.
+        objective = settings.objective if plugged is None else None
+        self.weighed: Objective | Regularizer | None = plugged or objective
         self.weight = settings.weight
         self.loss = None if objective is None else objective.on(classifier)
         self.rows = {name: rows for name, (rows, _) in encoded.items()}
@@ -188,7 +189,7 @@ class TuningLoop:
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
-        cost = output.running_cost
+        cost = None if self.cost is None else output.running_cost
         return loss.item(), None if cost is None else self.processes.mean(cost.detach()).item()
 
     def _weigh(self, ratio: float) -> None:

@@ -14,6 +14,7 @@ from bridges import BadInput, RunningCost
 from pets import methods
 from pets.methods.modules import projections
 from pets.plug.regularize import Regularizer, regularize
+from pets.regularizers import Objective
 from pets.tasks import prompts, splits
 from pets.tasks.answering import Answering
 from pets.tasks.asking import Asking
@@ -106,7 +107,17 @@ def _classifier(
         stack.callback(unload, model)
         classifier = asking.on(model).to(plm.device)
         stack.callback(classifier.remove)
-        plugged = None if cost is None else regularize(classifier, cost, settings.weight)
-        if plugged is not None:
-            stack.enter_context(plugged)
-        yield classifier, plugged
+        what = _plugged(settings) if cost is None else cost
+        if what is None:
+            yield classifier, None
+        else:
+            with regularize(classifier, what, settings.weight) as plugged:
+                yield classifier, plugged
+
+
+def _plugged(settings: TuneSettings) -> Objective | None:
+    """The regularizer that is trained by the plug: none that makes the whole loss itself, or no loss."""
+    objective = settings.objective
+    if objective is None or objective.acts_on_losses_alone or objective.weight_decay is not None:
+        return None
+    return objective

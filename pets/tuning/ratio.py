@@ -11,6 +11,7 @@ from torch import Tensor
 from bridges import RunningCost
 from bridges.errors import BadInput
 from pets.plug.regularize import regularize
+from pets.regularizers import Objective
 from pets.tasks.answering import Answering, Rows
 
 _EXAMPLES = 64
@@ -18,9 +19,14 @@ _BATCH = 32  # examples of a forward pass
 
 
 def weight_of(
-    ratio: float, classifier: Answering, cost: RunningCost, rows: Rows, parameters: Sequence[Tensor]
+    ratio: float,
+    classifier: Answering,
+    cost: RunningCost | Objective,
+    rows: Rows,
+    parameters: Sequence[Tensor],
 ) -> float:
-    r"""The weight with which a cost's gradient is ``ratio`` times as long as the task's.
+    r"""The weight with which the gradient of a cost, or of a regularizer's term, is ``ratio`` times as
+    long as the task's.
 
     .. math:: w = r \, |\nabla_\phi \text{task loss}| / |\nabla_\phi \text{running cost}|
 
@@ -40,7 +46,7 @@ def weight_of(
     """
     rows = rows[:_EXAMPLES]
     totals = [[torch.zeros_like(p) for p in parameters] for _ in range(2)]
-    with regularize(classifier, cost, into_loss=False):
+    with regularize(classifier, cost, into_loss=False) as handle:
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH]
             output = classifier(**classifier.on_device(classifier.collate(batch)))
@@ -49,7 +55,7 @@ def weight_of(
                     if gradient is not None:
                         mine += gradient * (len(batch) / len(rows))
     task, own = (_norm(total) for total in totals)
-    for what, norm in (("task's loss", task), (f"cost {cost.bridge.registered_name!r}", own)):
+    for what, norm in (("task's loss", task), (f"cost {handle.names[0]!r}", own)):
         if not (math.isfinite(norm) and norm > 0):
             raise BadInput(
                 f"ratio={ratio}: the gradient of the {what} at the PET's initial parameters is "

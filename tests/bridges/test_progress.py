@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import sys
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from tqdm import tqdm
@@ -114,3 +116,26 @@ def test_lines_end_once(clock: Clock, log: Stream) -> None:
     bar.close()
     bar.close()
     assert log.getvalue() == "fit: 0 steps, 00:00 so far\n"
+
+
+class Kernel:
+    """What IPython says of itself in a notebook."""
+
+    config: ClassVar = {"IPKernelApp": {}}
+
+
+@pytest.mark.parametrize(("kernel", "widget"), [(Kernel(), True), (SimpleNamespace(config={}), False)])
+def test_a_notebook_has_a_widget(kernel: object, widget: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a script or an IPython shell has none."""
+    made: list[dict[str, object]] = []
+    shell = SimpleNamespace(get_ipython=lambda: kernel)
+    monkeypatch.setitem(sys.modules, "IPython", shell)
+    monkeypatch.setitem(
+        sys.modules, "tqdm.auto", SimpleNamespace(tqdm=lambda items, **given: made.append(given))
+    )
+    monkeypatch.setattr("sys.stderr", Stream(terminal=False))
+    bar = progress_bar(desc="fit", unit="step", total=3)
+    assert isinstance(bar, Lines) != widget
+    assert made == ([{"desc": "fit", "unit": "step", "total": 3, "initial": 0}] if widget else [])
+    progress_bar(desc="fit", unit="step", total=3, shown=False)
+    assert len(made) == widget  # what is not shown is no widget

@@ -109,6 +109,7 @@ def _parameters() -> dict[str, Any]:
 ARGUMENTS: dict[str, Any] = {
     **_settings(FitSettings, "max_steps", "batch_size", "max_length", "learning_rate", "warmup"),
     **_settings(FitSettings, "mask_share", "held_out", "eval_every", "patience", "seed"),
+    **_settings(FitSettings, "updates", "dtype"),
     **_settings(TuneSettings, "pet", "regularizer", "shots", "seed", "restart", "max_steps"),
     **_settings(TuneSettings, "batch_size", "learning_rate", "weight_decay", "eval_every", "max_length"),
     **_parameters(),

@@ -15,8 +15,8 @@ VANILLA = "vanilla"
 CONTROLS = ("random-map", "shuffled-ends")
 """Of a cost: a latent map that is not fitted, words with each other's end points."""
 BRIDGE, CONTROL, REGULARIZER = "bridges", "controls", "other regularizers"
-ADAPTED = "adapted"
-READERS = (*MAPS, ADAPTED)
+ADAPTED, NORMALISED = "adapted", "norm"
+READERS = (*MAPS, NORMALISED, ADAPTED)
 KINDS = (VANILLA, BRIDGE, CONTROL, REGULARIZER)
 
 
@@ -27,12 +27,13 @@ class Arm:
     Attributes:
         text: how it is written: "vanilla", a bridge "ou:theta=2", a bridge with a reader "ou@lens", with
             a control "brownian@random-map", "brownian@lens@random-map", or a regularizer
-            "label-smoothing". The reader "mlp", the published one, goes without saying.
+            "label-smoothing", "early-exit:first=0.3". The reader "mlp", the published one, goes without
+            saying; "norm" is the same on normalised states.
         bridge: the bridge's text, where the arm has a running cost.
         control: one of `CONTROLS`, where that is not the bridge's proper cost.
-        regularizer: a name from `pets.regularizers`.
-        reader: of `bridges.RunningCost.for_model`, its ``map``, or "adapted", a lens that learns from
-            the training examples too, see `pets.adapt`.
+        regularizer: from `pets.regularizers`, with its options and without a weight.
+        reader: of `bridges.RunningCost.for_model`, its ``map``, "norm" for ``normalise=True``, or
+            "adapted", a lens that learns from the training examples too, see `pets.adapt`.
     """
 
     text: str
@@ -46,14 +47,15 @@ class Arm:
         """The arm that is written so; an arm is itself.
 
         Raises:
-            BadInput: for an unknown name, reader or control, or wrong parameters of a bridge.
+            BadInput: for an unknown name, reader or control, or wrong parameters of a bridge or
+                regularizer.
         """
         if isinstance(text, Arm):
             return text
         if text == VANILLA:
             return cls(text)
-        if text in regularizers.available():
-            return cls(text, regularizer=text)
+        if text.partition(":")[0] in regularizers.available():
+            return cls(text, regularizer=_checked(text))
         bridge, *more = text.split("@")
         reader = more.pop(0) if more and more[0] in READERS else MAPS[0]
         control = more.pop(0) if more and more[0] in CONTROLS else None
@@ -75,7 +77,7 @@ class Arm:
     @property
     def map(self) -> str:
         """Of `bridges.RunningCost.for_model`."""
-        return "lens" if self.reader == ADAPTED else self.reader
+        return {ADAPTED: "lens", NORMALISED: "mlp"}.get(self.reader, self.reader)
 
     def controls(self, arm: Arm) -> bool:
         """Whether this control, compared with that arm, tells the two apart.
@@ -115,8 +117,19 @@ class Arm:
         if self.bridge is not None:
             return list(weights)
         if self.regularizer is not None:
-            return list(regularizers.strengths(self.regularizer, len(weights)))
+            return list(regularizers.strengths(self.regularizer.partition(":")[0], len(weights)))
         return [None] * len(weights)
+
+
+def _checked(text: str) -> str:
+    """The text of a regularizer, whose options it takes and whose weight is chosen elsewhere."""
+    if regularizers.weighed(text)[1] is not None:
+        raise BadInput(
+            f"arm {text!r}: its weight is selected among several, so it is no part of it: leave it out"
+        )
+    name, options = regularizers.split(text)
+    regularizers.get(name, weight=regularizers.strengths(name, 1)[0], **options)
+    return text
 
 
 def _either(names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from bridges.fitting.state import discard_state, partial_folder
 from bridges.model.identity import own_code
 from bridges.storage.files import versions
 from bridges.storage.source import FIT, source_digest
-from pets.study.cells.arms import Arm
+from pets.study.cells.arms import NORMALISED, Arm
 from pets.study.cells.model import Model
 from pets.tasks.base import TaskData
 
@@ -82,6 +82,7 @@ class Recipes:
             seed=self.settings.seed,
             shuffle_ends=arm.control == "shuffled-ends",
             fit=arm.control != "random-map",
+            normalise=True if arm.reader == NORMALISED else None,
         )
         settings = self.settings if arm.map == "mlp" else self.settings.of_lens()
         return Recipe(arm.text, cost, settings, self.text if arm.fits else None)

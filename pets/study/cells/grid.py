@@ -115,7 +115,7 @@ class Grid:
             "max_length": options["fit_length"],
         }
         if settings.conventions.whole_words:
-            fit["masking"] = "words"
+            fit |= {"masking": "words", "updates": 1, "dtype": "model"}
         weights = ratios or tuple(options["weights"])
         return cls(**axes, weights=weights, settings=settings, fit=fit, as_ratios=bool(ratios))
 

@@ -154,9 +154,8 @@ def fit_seconds(recipes: Mapping[str, Recipe], token: float) -> float:
     for (settings, text), group in groups.items():
         there = sum(map(len, text)) / _LETTERS
         if isinstance(settings, FitSettings):
-            looks = 1 + settings.max_steps // settings.eval_every
-            held_out = min(settings.held_out * settings.max_length, there)
-            tokens = settings.max_steps * settings.batch_size * settings.max_length + looks * held_out
+            held_out = min(settings.held_out * settings.max_length, there)  # read once
+            tokens = settings.batches * settings.batch_size * settings.max_length + held_out
             whole += tokens * token * (1 + len(group) * _OF_A_FORWARD)
         elif isinstance(settings, LensSettings):
             complete = settings.for_model(group[0].cost.spec.hidden_size, head=True)

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from transformers import BertConfig, GPT2Config, PretrainedConfig, RobertaConfig
 
 from bridges import BadInput, FitResult, FitSettings, RunningCost
-from bridges.fitting.batches import batches, causal_batch, masked_batch, token_rows
+from bridges.fitting.batches import (
+    batches,
+    causal_batch,
+    encoder_decoder_batch,
+    masked_batch,
+    token_rows,
+)
 from bridges.fitting.loop import FitLoop
 from bridges.fitting.text import ReadBatch
 from bridges.model.positions import max_positions
@@ -236,7 +242,7 @@ def test_the_record_says_what_was_done_and_survives_saving(tmp_path: Path) -> No
     cost = new_cost(model)
     result = fit(cost, model, seed=7)
     assert cost.fit_record is not None
-    assert cost.fit_record["settings"] == {**vars(FitSettings()), **SHORT, "seed": 7}
+    assert cost.fit_record["settings"] == {**vars(FitSettings(dtype="model")), **SHORT, "seed": 7}
     assert cost.fit_record["steps"] == result.steps
     assert cost.fit_record["held_out"] == [list(pair) for pair in result.held_out]
     cost.save_pretrained(tmp_path / "cost")
@@ -259,7 +265,7 @@ def test_long_text_is_cut_to_the_models_positions() -> None:
         (["a b", "good film was"], {}, "none of the 2 texts has 4 tokens: fitting needs longer text"),
         (["[MASK] [SEP] zzz yyy xxx www"], {}, "none of the 1 texts has 4 tokens"),
         (TEXTS[:1], {}, "the text makes a single row of tokens: fitting needs at least two"),
-        (TEXTS, {"steps": 3, "lr": 1}, "fit takes no lr, steps; it takes batch_size, eval_every"),
+        (TEXTS, {"epochs": 3, "lr": 1}, "fit takes no epochs, lr; it takes batch_size, dtype"),
         (TEXTS, {"max_steps": 0}, "max_steps=0: expected a whole number above 0"),
         (TEXTS, {"batch_size": -1}, "batch_size=-1: expected a whole number above 0"),
         (TEXTS, {"held_out": 0}, "held_out=0: expected"),
@@ -426,6 +432,51 @@ def test_causal_targets_are_the_end_of_each_row(rows: list[list[int]], seed: int
         assert batch.targets[i].tolist() == [-100] * cut + row[cut:] + [-100] * padding
         assert batch.input_ids[i].tolist() == row + [PAD] * padding
         assert batch.attention_mask[i].tolist() == [1] * n + [0] * padding
+
+
+@given(rows=row_lists, seed=st.integers(0, 2**31), share=st.sampled_from([0.15, 0.5, 0.99]))
+@settings(deadline=None, max_examples=60)
+def test_a_share_of_causal_targets_is_drawn_after_the_same_cut(
+    rows: list[list[int]], seed: int, share: float
+) -> None:
+    """As many as are that share of the row, or all there are; the cut is the one without a share."""
+    whole = causal_batch(rows, TOKENIZER, rng=generator(seed))
+    drawn = causal_batch(rows, TOKENIZER, rng=generator(seed), share=share)
+    again = causal_batch(rows, TOKENIZER, rng=generator(seed), share=share)
+    assert torch.equal(drawn.targets, again.targets)
+    assert torch.equal(drawn.input_ids, whole.input_ids)
+    for row, every, some in zip(rows, whole.targets, drawn.targets, strict=True):
+        chosen = some != -100
+        asked = torch.tensor(len(row) * share).round().clamp(min=1)
+        assert chosen.sum() == min(int(asked), int((every != -100).sum()))
+        assert torch.equal(some[chosen], every[chosen])
+
+
+def test_every_causal_place_after_the_cut_is_drawn_as_often() -> None:
+    """By the share of those that are drawn at each place among those that may be."""
+    rows = [[5] * 40] * 6000
+    whole = causal_batch(rows, TOKENIZER, rng=generator(3)).targets != -100
+    drawn = causal_batch(rows, TOKENIZER, rng=generator(3), share=0.05).targets != -100
+    assert (drawn.sum(1) == whole.sum(1).clamp(max=2)).all()
+    odds = drawn.sum(1) / whole.sum(1)  # of each place of a row, the same
+    expected = (whole * odds[:, None]).sum(0)
+    error = (whole * (odds * (1 - odds))[:, None]).sum(0).sqrt()
+    assert ((drawn.sum(0) - expected).abs() <= 5 * error + 1e-9).all()
+
+
+def test_a_decoder_predicts_a_share_of_its_tokens() -> None:
+    rows = [[5, 6, 7, 8] * 10] * 50
+    every, some = (
+        encoder_decoder_batch(rows, TOKENIZER, start=1, rng=generator(2), share=share)
+        for share in (None, 0.1)
+    )
+    chosen = some.targets != -100
+    assert torch.equal(chosen.sum(1), (every.targets != -100).sum(1).clamp(max=4))
+    assert torch.equal(some.targets[chosen], every.targets[chosen])
+    assert torch.equal(every.input_ids, some.input_ids)
+    assert every.decoder_input_ids is not None
+    assert some.decoder_input_ids is not None
+    assert torch.equal(every.decoder_input_ids, some.decoder_input_ids)
 
 
 def test_causal_cuts_differ_between_rows() -> None:

@@ -25,7 +25,8 @@ from bridges.fitting.lens_fit import LensFit
 from bridges.fitting.statistics import Statistics
 from bridges.fitting.text import FitText, ReadBatch
 from bridges.latent.end_points import centred, contrasts_kept, principal_axes
-from bridges.latent.lens import Lens, normalised
+from bridges.latent.lens import Lens
+from bridges.latent.trajectory import normalised
 from bridges.model.spec import encoder_of
 from bridges.processes.likelihood import columns
 
@@ -203,7 +204,7 @@ def test_the_record_says_what_the_axes_keep() -> None:
     assert text.common_tokens(COMMON).tolist() == expected
     table = model.get_output_embeddings().weight
     for one, dim in ((cost, 8), (loaded, 8), (published, 16)):
-        more = {} if one is not published else {"max_steps": 9}  # of as many rows
+        more = {} if one is not published else {"max_steps": 9, "updates": 1}  # of as many rows
         fit(one, model, **more)
         assert one.fit_record is not None
         _, axes = principal_axes(centred(table), dim)
@@ -399,7 +400,7 @@ def test_a_lens_that_is_random_on_purpose_is_not_fitted() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"learning_rate": 1e-3}, "a lens takes no learning_rate; it takes batch_size, held_out, mask_"),
+        ({"learning_rate": 1e-3}, "a lens takes no learning_rate; it takes batch_size, dtype, held_o"),
         ({"max_steps": 9, "patience": 1}, "a lens takes no max_steps, patience"),
         ({"max_tokens": 0}, "max_tokens=0: expected a whole number above 0"),
         ({"ridge": 0}, "ridge=0: expected a number from 1e-12, below 1e9, or None"),

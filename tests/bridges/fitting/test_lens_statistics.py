@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bridges import BadInput
 from bridges.fitting.statistics import Statistics
-from bridges.latent.lens import normalised
+from bridges.latent.trajectory import normalised
 
 NAMES = ("gram", "cross", "square")
 
@@ -110,7 +110,7 @@ def test_they_are_right_in_any_dtype_and_size(size: str, dtype: torch.dtype) -> 
     exact = held.double().numpy()
     root = (exact**2).mean(-1, keepdims=True) ** 0.5
     x = torch.from_numpy(exact / (root + (root == 0)))
-    torch.testing.assert_close(normalised(held), x, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(normalised(held.double()), x, rtol=1e-12, atol=1e-12)
     x = torch.cat([x, torch.ones(3, 24, 1)], -1)
     expected = Statistics(x.mT @ x, x.mT @ ends.double(), ends.double().square().sum(0))
     assert_close(found, expected)

@@ -14,7 +14,8 @@ from bridges import BadInput, Trajectory
 from bridges.fitting.lens_fit import put, solve
 from bridges.fitting.ridge import STRENGTHS, Fit, ridge
 from bridges.fitting.statistics import Statistics
-from bridges.latent.lens import Lens, normalised
+from bridges.latent.lens import Lens
+from bridges.latent.trajectory import normalised
 
 
 def tokens(

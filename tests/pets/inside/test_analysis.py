@@ -150,7 +150,7 @@ def test_lens_of_the_last_layer_is_the_models_answer(model_type: str) -> None:
     model = loud(model_type)
     rows, cost = encoded(), RunningCost.for_model(model)
     seen = trajectories.see(model, cost, VERBALIZER, rows, 0)
-    found = lens(model, seen.states, VERBALIZER, 4)
+    found = lens(model, seen.states, VERBALIZER)
     batch = prompts.collate(rows, 0)
     del batch["labels"]
     with torch.no_grad():
@@ -179,7 +179,7 @@ def test_lens_of_debertas_other_head() -> None:
     """It takes the word embeddings beside the states, and its encoder has a convolution."""
     model = tiny_model("deberta-v2", legacy=False, conv_kernel_size=3)
     seen = trajectories.see(model, RunningCost.for_model(model), VERBALIZER, encoded(), 0)
-    found = lens(model, seen.states, VERBALIZER, 4)
+    found = lens(model, seen.states, VERBALIZER)
     torch.testing.assert_close(found[-1], seen.scores, rtol=1e-4, atol=1e-5)
 
 
@@ -194,7 +194,7 @@ def test_lens_passes_middle_layers_through_the_final_norm() -> None:
         model = loud(model_type)
         rows = encoded()
         seen = trajectories.see(model, RunningCost.for_model(model), VERBALIZER, rows, 0)
-        found = lens(model, seen.states, VERBALIZER, 4)
+        found = lens(model, seen.states, VERBALIZER)
         del model.get_submodule(stack)[-1]
         model.config.num_hidden_layers = 1
         cut = trajectories.see(model, RunningCost.for_model(model), VERBALIZER, rows, 0)
@@ -209,7 +209,7 @@ def test_lens_of_a_pet_is_the_models_answer(pet: str, model_type: str) -> None:
         pytest.skip("has no biases")
     model = tuned(pet, model_type)
     seen = trajectories.see(model, RunningCost.for_model(model), VERBALIZER, encoded(), 0)
-    found = lens(model, seen.states, VERBALIZER, 4)
+    found = lens(model, seen.states, VERBALIZER)
     torch.testing.assert_close(found[-1], seen.scores, rtol=1e-4, atol=1e-4)
 
 
@@ -229,7 +229,7 @@ def test_a_head_that_cannot_be_read_gives_no_lens(
     with caplog.at_level(logging.WARNING):
         found = record(model, RunningCost.for_model(model))
     assert found["lens"] is None
-    assert "no logit lens: read at the last layer, the head is" in caplog.text
+    assert "the head of Scaled cannot be read at other layers: at the last one it is" in caplog.text
     caplog.clear()
     model = tiny_bert()
     model.bert.register_forward_hook(

@@ -24,7 +24,7 @@ from bridges import BadInput, EndPoints, RunningCost
 from pets import tasks
 from pets.cli import main
 from pets.study.cells import cell as cell_module
-from pets.study.cells.arms import BRIDGE, CONTROL, Arm
+from pets.study.cells.arms import BRIDGE, CONTROL, REGULARIZER, Arm
 from pets.study.cells.cell import describe, run_cell
 from pets.study.cells.context import Context
 from pets.study.cells.grid import Cell
@@ -559,6 +559,9 @@ def test_arms_know_what_they_are() -> None:
     assert Arm.parse("ou@mlp@random-map") == Arm.parse("ou@random-map")
     assert Arm.parse("vanilla").strengths((1.0, 2.0)) == [None, None]
     assert len(Arm.parse("dropout").strengths((1.0, 2.0, 3.0))) == 3
+    early = Arm.parse("early-exit:first=0.3")
+    assert (early.kind, early.text, early.regularizer) == (REGULARIZER, *["early-exit:first=0.3"] * 2)
+    assert early.strengths((1.0, 2.0)) == Arm.parse("early-exit").strengths((1.0, 2.0))
 
 
 @pytest.mark.parametrize(
@@ -577,6 +580,9 @@ def test_arms_know_what_they_are() -> None:
         ("ou@", "'' is no reader or control"),
         ("vanilla@lens", "vanilla@lens"),
         ("r-drop@lens", "r-drop@lens"),
+        ("r-drop:weight=1", "arm 'r-drop:weight=1': its weight is selected among several"),
+        ("early-exit:first=2", r"first=2.0: expected the share of the depth .* in \[0, 1\)"),
+        ("jump:first=0.3", "regularizer 'jump' has no parameter 'first'"),
     ],
 )
 def test_arms_that_are_none_are_refused(text: str, message: str) -> None:

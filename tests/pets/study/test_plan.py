@@ -207,8 +207,8 @@ def test_fits_are_as_long_as_their_text(inputs: Path, tmp_path: Path) -> None:
         return fit_seconds(context.missing(), 1e-3)
 
     settings = FitSettings(**FIT)
-    looks = 1 + settings.max_steps // settings.eval_every
-    tokens = 4 * 4 * 16 + looks * 8 * 16  # steps of rows, looks at rows
+    assert settings.batches == 1
+    tokens = 4 * 16 + 8 * 16  # a batch of rows for all steps, held-out rows once
     assert seconds("brownian") == pytest.approx(1.1e-3 * tokens)
     assert seconds("brownian", "ou") == pytest.approx(1.2e-3 * tokens)  # read once for both
     assert seconds("ou@random-map", "none") == 0

@@ -175,7 +175,9 @@ class SequenceTargets(TokenTargets):
         if not (isinstance(logits, Tensor) and logits.requires_grad and last.requires_grad):
             return
         self._checked = True
-        (grad,) = torch.autograd.grad(logits.float().sum(), last, retain_graph=True, allow_unused=True)
+        with torch.enable_grad():  # what has weight 0 looks at a forward in training without
+            total = logits.float().sum()
+        (grad,) = torch.autograd.grad(total, last, retain_graph=True, allow_unused=True)
         if grad is None:
             raise BadInput(
                 f"which state the head of {type(self._plm).__name__} reads cannot be seen: its logits "

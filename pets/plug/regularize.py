@@ -28,7 +28,7 @@ Weighed = float | str | Ratio | Callable[[int], float] | None
 
 def regularize(
     model: nn.Module,
-    cost: What | tuple[What, Weighed] | Sequence[What | tuple[What, Weighed]],
+    cost: What | tuple[What, Weighed] | Sequence[Any],
     weight: Weighed = None,
     *,
     schedule: str | None = None,

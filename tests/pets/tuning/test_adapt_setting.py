@@ -50,7 +50,7 @@ def lenses_of_a_run(adapt: str, folder: Path) -> tuple[list[torch.Tensor], Runni
 
     def step(self: TuningLoop, number: int) -> Any:
         assert self.plugged is not None
-        seen.append(weights(self.plugged._forward.cost))
+        seen.append(weights(self.plugged._forward.terms[0].placed.cost))
         return original(self, number)
 
     settings = dataclasses.replace(SETTINGS, adapt=adapt)
@@ -80,7 +80,7 @@ def test_it_learns_from_the_training_examples_alone() -> None:
     with prepared(plm, tiny_tokenizer(), DATA, settings, cost=cost) as loop:
         loop._adapt()
         assert loop.plugged is not None
-        found = weights(loop.plugged._forward.cost)
+        found = weights(loop.plugged._forward.terms[0].placed.cost)
         loop.plugged.remove()
         train = loop.classifier.collate(loop.rows["train"])
         assert torch.equal(found, weights(pets.adapt(cost, loop.classifier, [train])))

@@ -38,7 +38,7 @@ class Sums:
         """One more of each."""
         for name, value in values.items():
             if isinstance(value, Tensor):  # a copy, for a Trainer scales its loss in place
-                number = value.detach().to(torch.float64, copy=True)
+                number = value.detach().to(widest(value.device), copy=True)
             else:
                 number = torch.tensor(value, dtype=torch.float64)
             before = self.values.get(name)
@@ -141,7 +141,8 @@ class Meter:
         if not means:
             return {}
         names = sorted(means)
-        stacked = torch.stack([means[name].to(means[names[0]].device) for name in names])
+        # Where the loss is: what processes talk through may know no other device.
+        stacked = torch.stack([means[name].to(means[TASK]) for name in names])
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(stacked)
             stacked = stacked / dist.get_world_size()
@@ -164,6 +165,11 @@ class Meter:
         if self._step is not None:
             self._since[self._step.training].add(self._step.values())
             self._step = None
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """The widest floating dtype that a device has."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def of_first(count: int) -> slice:

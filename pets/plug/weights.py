@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from bridges.errors import BadInput, is_number, is_whole, shown
+from pets.plug.meter import widest
 from pets.plug.schedule import Schedule
 
 _EXPECTED = (
@@ -197,15 +198,14 @@ def gradient_norms(terms: Sequence[Tensor], parameters: Sequence[Tensor]) -> lis
         )
     squares = []
     for term in terms:
-        total = torch.zeros((), dtype=torch.float64, device=term.device)
+        total = torch.zeros((), dtype=widest(term.device), device=term.device)
         if term.requires_grad:
             for gradient in _gradients(term, parameters):
                 if gradient is not None:
-                    total += gradient.detach().double().square().sum().to(total.device)
+                    total += gradient.detach().to(total.dtype).square().sum().to(total.device)
         squares.append(total)
-    found = torch.stack(squares)
+    found = torch.stack([square.to(squares[0]) for square in squares])
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        found = found.float() if found.device.type == "mps" else found
         dist.all_reduce(found)
         found = found / dist.get_world_size()
     return [math.sqrt(square) for square in found.tolist()]

@@ -23,8 +23,7 @@ from pets.plug.entry import enter, leave
 from pets.plug.guard import GradientGuard
 from pets.plug.labels import behind_prompt, label_targets
 from pets.plug.loss_scale import LossScale
-from pets.plug.meter import TASK, Meter
-from pets.plug.meter import weight_of as weight_name
+from pets.plug.meter import TASK, Meter, weight_name
 from pets.plug.outputs import declared, drop_states, note
 from pets.plug.placed_cost import PlacedCost
 from pets.plug.refusals import check_not_bypassed, loss_of

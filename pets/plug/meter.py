@@ -17,12 +17,12 @@ _SHOWN = 64  # targets of which the layers are told
 Layers = Callable[[], Sequence[float] | None]
 
 
-def weight_of(name: str) -> str:
+def weight_name(name: str) -> str:
     """The name of a term's weight."""
     return f"weight/{name}"
 
 
-def layers_of(name: str) -> str:
+def layers_name(name: str) -> str:
     """The name of a term's layers."""
     return f"layers/{name}"
 
@@ -119,7 +119,7 @@ class Meter:
         for name, tell in layers.items():
             told = tell()
             if told is not None:
-                found[layers_of(name)] = list(told)
+                found[layers_name(name)] = list(told)
         return found
 
     def logs(self, *, training: bool = True, scale: float = 1.0) -> dict[str, float]:
@@ -158,7 +158,7 @@ class Meter:
                 logs[f"running_cost/{name}"] = value * factor
         for name, tell in layers.items():
             for layer, value in enumerate(tell() or ()):
-                logs[f"{layers_of(name)}/{layer}"] = value
+                logs[f"{layers_name(name)}/{layer}"] = value
         return logs
 
     def _end_step(self) -> None:

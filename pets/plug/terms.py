@@ -55,7 +55,7 @@ class Term:
     @property
     def needs_loss(self) -> bool:
         """Whether there has to be a loss to add to or to replace."""
-        return self.has_term or type(self.objective).loss is not Objective.loss
+        return self.has_term or self.objective.defines("loss")
 
     @property
     def reads_states(self) -> bool:

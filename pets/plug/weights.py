@@ -199,10 +199,9 @@ def gradient_norms(terms: Sequence[Tensor], parameters: Sequence[Tensor]) -> lis
     squares = []
     for term in terms:
         total = torch.zeros((), dtype=widest(term.device), device=term.device)
-        if term.requires_grad:
-            for gradient in _gradients(term, parameters):
-                if gradient is not None:
-                    total += gradient.detach().to(total.dtype).square().sum().to(total.device)
+        for gradient in gradients(term, parameters):
+            if gradient is not None:
+                total += gradient.detach().to(total.dtype).square().sum().to(total.device)
         squares.append(total)
     found = torch.stack([square.to(squares[0]) for square in squares])
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
@@ -211,7 +210,14 @@ def gradient_norms(terms: Sequence[Tensor], parameters: Sequence[Tensor]) -> lis
     return [math.sqrt(square) for square in found.tolist()]
 
 
-def _gradients(term: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
+def gradients(term: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """Of a scalar at parameters, None where it does not depend on one; the graph stays as it is.
+
+    Raises:
+        BadInput: for a compiled model, whose graph goes with its first backward pass.
+    """
+    if not term.requires_grad:
+        return [None] * len(parameters)
     try:
         return torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
     except RuntimeError as error:

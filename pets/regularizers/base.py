@@ -124,24 +124,24 @@ class Objective:
         """A scalar, of which ``weight`` times is added to the loss: None for nothing."""
         return None
 
+    def defines(self, *names: str) -> bool:
+        """Whether its class has any of these methods of its own."""
+        return any(getattr(type(self), name) is not getattr(Objective, name) for name in names)
+
     @property
     def is_additive(self) -> bool:
         """Whether all that it does is to add a term."""
-        kind = type(self)
-        return kind.around is Objective.around and kind.loss is Objective.loss
+        return not self.defines("around", "loss")
 
     @property
     def acts_on_losses_alone(self) -> bool:
         """Whether it says what it does by a loss of its own alone, `on`, which only `tune` can train."""
-        kind, own = type(self), ("around", "loss", "term", "before_step")
-        return kind.on is not Objective.on and all(
-            getattr(kind, name) is getattr(Objective, name) for name in own
-        )
+        return self.defines("on") and not self.defines("around", "loss", "term", "before_step")
 
     @property
     def has_term(self) -> bool:
         """Whether it adds one."""
-        return type(self).term is not Objective.term
+        return self.defines("term")
 
     def on(self, classifier: Answering) -> Loss:
         """The regularised loss of this classifier, without `pets.regularize`.

@@ -11,6 +11,7 @@ from torch import Tensor
 from bridges import RunningCost
 from bridges.errors import BadInput
 from pets.plug.regularize import regularize
+from pets.plug.weights import gradients
 from pets.regularizers import Objective
 from pets.tasks.answering import Answering, Rows
 
@@ -51,7 +52,7 @@ def weight_of(
             batch = rows[start : start + _BATCH]
             output = classifier(**classifier.on_device(classifier.collate(batch)))
             for total, term in zip(totals, (output.loss, output.running_cost), strict=True):
-                for mine, gradient in zip(total, _gradients(term, parameters), strict=True):
+                for mine, gradient in zip(total, gradients(term, parameters), strict=True):
                     if gradient is not None:
                         mine += gradient * (len(batch) / len(rows))
     task, own = (_norm(total) for total in totals)
@@ -64,11 +65,5 @@ def weight_of(
     return ratio * task / own
 
 
-def _gradients(term: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
-    if not term.requires_grad:
-        return [None] * len(parameters)
-    return torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
-
-
-def _norm(gradients: Sequence[Tensor]) -> float:
-    return math.sqrt(sum(float(g.double().square().sum()) for g in gradients))
+def _norm(parts: Sequence[Tensor]) -> float:
+    return math.sqrt(sum(float(part.double().square().sum()) for part in parts))

@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "kernels.version": ["__version__"],
+        "pets.anytime.classifier": ["AnytimeClassifier"],
         "pets.methods": ["PET", "available", "get", "info", "init_prompt", "parse"],
         "pets.plug.adapting": ["adapt"],
         "pets.plug.regularize": ["Regularizer", "regularize"],
@@ -29,6 +30,7 @@ __getattr__, __dir__, __all__ = exports(
 
 if TYPE_CHECKING:  # the same for type checkers and editors; tests/pets/test_start.py compares
     from kernels.version import __version__ as __version__
+    from pets.anytime.classifier import AnytimeClassifier as AnytimeClassifier
     from pets.methods import PET as PET
     from pets.methods import available as available
     from pets.methods import get as get

@@ -158,6 +158,27 @@ class RunningCost(CostParts):
                 found = stacked.gather(0, nearest)[0]
             return None if found is None else found.double().mean(1).tolist()
 
+    def posterior(self, trajectory: Trajectory, labels: LabelEnds) -> Tensor:
+        """The labels' log-probabilities given the states up to each layer, all as likely before.
+
+        Bayes' rule under the bridge. With ``likelihood=path`` it is filtering through depth, of all the
+        layers so far; of a Markov bridge, of which the last of them tells all, and with "marginal" that
+        of the layer.
+
+        Args:
+            trajectory: of N tokens, through all L+1 layers.
+            labels: C of them.
+
+        Returns:
+            float64 [L+1, N, C].
+
+        Raises:
+            BadInput: for a cost without latents, or whose bridge has no Gaussian law.
+        """
+        evidence = self.bridge.evidence(trajectory.times())
+        odds = evidence.log_odds(self.latents(trajectory), self.bridge.ends(labels))
+        return odds.log_softmax(-1)
+
     def latents(self, trajectory: Trajectory) -> Tensor:
         """The latent trajectory z [L+1, N, d], that the bridge is asked about.
 
@@ -220,6 +241,17 @@ class RunningCost(CostParts):
         Raises:
             BadInput: for a cost without a lens, or a label with fewer than two examples.
         """
+        return self.adapted_leaving_out(trajectory, answers, labels)[0]
+
+    def adapted_leaving_out(
+        self, trajectory: Trajectory, answers: Tensor, labels: LabelEnds
+    ) -> tuple[RunningCost, Tensor]:
+        """As `adapted`, and what each example's guesses are without having learned from it.
+
+        Returns:
+            The cost, and float64 [L+1, N, d]: the guesses of the lens, which knows of each example all
+            others, with the same strengths.
+        """
         lens = self.lens
         found = adapt(lens.weight, lens.bias, trajectory.states, answers, labels.means(), lens.damped)
         cost = copy.deepcopy(self)
@@ -231,7 +263,7 @@ class RunningCost(CostParts):
             by_label = [guesses[:, answers == label].mean(1) for label in answers.unique().tolist()]
             mine.centre.copy_(torch.stack(by_label).mean(0))
         cost.options = {**self.options, "adapted": f"{len(answers)} examples"}
-        return cost
+        return cost, found.left_out_guesses(trajectory.states)
 
     def positions(self, targets: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and columns [N] of a batch whose states are the targets' trajectories, in their order."""

@@ -58,6 +58,19 @@ class Adapted:
     shape: Tensor
     offset: Tensor
 
+    def left_out_guesses(self, states: Tensor) -> Tensor:
+        """The guesses of the N examples it was fitted on, each by the reader that never saw it.
+
+        Args:
+            states: theirs, [L, N, H], as `adapt` was given them.
+
+        Returns:
+            float64 [L, N, d].
+        """
+        x = normalised(states.detach().to("cpu", torch.float64))
+        guess = x @ self.weight.mT + self.bias[:, None]
+        return guess - self.pull * ((self.shape * x).sum(2) + self.offset)[:, :, None]
+
 
 def damping(covariance: Tensor, rank: int = DAMPED) -> Tensor:
     """What `adapt` needs of a text's states: their r widest directions, [L, H, r], float64.

@@ -14,6 +14,7 @@ from bridges.latent.latent_map import Layers, Reader
 from bridges.latent.lens import Lens
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.base import Cost
+from bridges.processes.evidence import Evidence
 from bridges.processes.likelihood import Whitened, latents
 from bridges.processes.wrapped import parse_gaussian
 
@@ -65,6 +66,9 @@ class AboutLabel(Cost):
 
     def mean_factor(self, t: Tensor) -> Tensor:
         return self.inner.mean_factor(t)
+
+    def evidence(self, t: Tensor) -> Evidence:
+        return self.inner.evidence(t)
 
     def cost(
         self,

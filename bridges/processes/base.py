@@ -14,6 +14,7 @@ from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import LatentMap, Layers, Reader
 from bridges.latent.lens import Lens
 from bridges.latent.trajectory import Trajectory
+from bridges.processes.evidence import Evidence
 from bridges.processes.parameters import Learnable
 from bridges.registry import Registry, constructor_defaults
 
@@ -77,6 +78,18 @@ class Cost(nn.Module, ABC):
     def by_layer(self, latent_map: Reader, trajectory: Trajectory, end: Tensor) -> Tensor | None:
         """What `cost` is the mean of over layers, [L+1, N], for end points [N, d]; None if none."""
         return None
+
+    def evidence(self, t: Tensor) -> Evidence:
+        """What the layers at times t [L], up to each of them, say of the end point.
+
+        Raises:
+            BadInput: for a cost that has no Gaussian law, under which a label would have a posterior.
+        """
+        raise BadInput(
+            f"{self.registered_name or type(self).__name__!r} has no Gaussian law, so labels have no "
+            "posterior under it: read the states with the cost of a Gaussian bridge, such as 'brownian', "
+            "or with 'posterior' or 'axis'"
+        )
 
     def terms(self, trajectory: Trajectory) -> int:
         """How many log-likelihoods `cost` is the mean of: 1 unless it is a mean over layers."""

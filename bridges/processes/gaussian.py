@@ -11,6 +11,7 @@ from bridges.errors import BadInput, check_name
 from bridges.latent.latent_map import Layers, Reader
 from bridges.latent.lens import Lens
 from bridges.latent.trajectory import Trajectory
+from bridges.processes.evidence import Evidence
 from bridges.processes.gaussian_law import GaussianLaw
 from bridges.processes.likelihood import (
     LIKELIHOODS,
@@ -129,6 +130,13 @@ class GaussianBridge(GaussianLaw):
             root = cholesky(self.covariance(t[:, None], t[None]))
             return whitened_jointly(latent, self.mean_factor(t), root)
         return whitened_by_steps(latent, self._steps(t))
+
+    def evidence(self, t: Tensor) -> Evidence:
+        count = len(t)
+        unit = torch.eye(count, dtype=torch.float64, device=t.device)[:, :, None]
+        unit = unit.expand(-1, -1, self.dims or 1)
+        with torch.no_grad():
+            return Evidence.of_law(self.whitened(unit, t.double()), joint=self.likelihood == "path")
 
     def _steps(self, t: Tensor) -> Steps:
         factor, variance = self.marginal(t)

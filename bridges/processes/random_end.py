@@ -10,6 +10,7 @@ from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.base import check_end
+from bridges.processes.evidence import Evidence
 from bridges.processes.wrapped import Wrapped, parse_gaussian
 
 
@@ -62,6 +63,9 @@ class RandomEndBridge(Wrapped, name="random"):
     def ends(self, labels: LabelEnds) -> LabelEnds:
         """The labels' words with those of the other labels mixed in; see `LabelEnds.confused`."""
         return labels.confused(self.keep)
+
+    def evidence(self, t: Tensor) -> Evidence:
+        return self.process.evidence(t)
 
     def mean(self, t: Tensor, end: Tensor) -> Tensor:
         """Mean of the mixture at times t [T] for candidates [K, N, d] or [N, d]: [T, N, d]."""

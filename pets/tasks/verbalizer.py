@@ -35,11 +35,13 @@ class Verbalizer:
         labels: C names, in the order of the model's or the task's classes.
         words: of each label, one or more.
         tokens: ids of each word.
+        mask_token: the tokenizer's id of the mask, where a masked LM says a word; None where it has none.
     """
 
     labels: tuple[str, ...]
     words: tuple[tuple[str, ...], ...]
     tokens: tuple[tuple[tuple[int, ...], ...], ...]
+    mask_token: int | None = None
 
     @classmethod
     def of_words(
@@ -97,7 +99,7 @@ class Verbalizer:
                         f"{shown(list(ids))}); choose two different words"
                     )
                 seen[ids] = word
-        verbalizer = cls(tuple(named), tuple(lists), tuple(tokens))
+        verbalizer = cls(tuple(named), tuple(lists), tuple(tokens), tokenizer.mask_token_id)
         if warn:
             verbalizer._warn_of_long_words(tokenizer, bare=bare)
         return verbalizer

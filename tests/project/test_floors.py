@@ -19,6 +19,7 @@ ROOMS = {
         "regularizers",
         "plug",
         "tuning",
+        "anytime",
         "inside",
         "study",
         "demo",

@@ -1,0 +1,1 @@
+"""Answers before the last layer: a running cost's posterior as an early exit."""

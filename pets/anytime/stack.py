@@ -1,0 +1,281 @@
+"""A model's layers one by one: its states on their way up, and rows that leave the batch there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from bridges.errors import BadInput
+from bridges.model.forward import accepted_parameters, states_of
+from bridges.model.probe import probing
+from bridges.model.tokens import ordinary_tokens
+from bridges.model.undisturbed import undisturbed
+from bridges.model.weights import device_of
+from pets.anytime.leaves import Path, leaves, replaced
+
+_LENGTH = 6
+_FEW, _MORE = 2, 3  # rows of a batch
+
+Visit = Callable[[int, Tensor, Tensor], Tensor | None]
+"""Called with a layer k from 1 to L - 1, its states [n, S, H] and the rows [n] of the batch that they are
+of. Returns which of the n stay, as indices; None for all."""
+
+
+class AllLeft(Exception):
+    """No row is left: the rest of the forward has nothing to do."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The L layers of a transformers model, as they were seen at work.
+
+    Attributes:
+        blocks: the module that yields state k, k = 1 .. L, and which of its calls in a forward that is:
+            ALBERT calls one again and again.
+        batchwise: of each block's call the arguments, and parts of the result, whose first dimension is
+            the batch.
+    """
+
+    blocks: tuple[tuple[str, int], ...]
+    batchwise: tuple[frozenset[Path], ...]
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    @classmethod
+    def of(cls, plm: PreTrainedModel) -> Stack:
+        """Run a model twice and see; nothing of it stays.
+
+        Raises:
+            BadInput: for a model that does not run on token ids alone, or whose layers are not called
+                one after another, each with the states of the one before.
+        """
+        name = type(plm).__name__
+        if getattr(plm.config, "is_encoder_decoder", False):
+            raise BadInput(
+                f"{name} has an encoder and a decoder: rows leave one stack of layers, that of a masked or "
+                "causal language model or of a classifier on one"
+            )
+        try:
+            with probing(), undisturbed(plm), torch.no_grad():
+                blocks = _blocks(plm, name)
+                few, more = (_shapes(plm, blocks, rows) for rows in (_FEW, _MORE))
+        except BadInput:
+            raise
+        except Exception as error:  # whatever a model stops with that wants other inputs
+            message = " ".join(str(error).split())[:200]
+            raise BadInput(
+                f"the layers of {name} cannot be told apart: it does not run on token ids alone "
+                f"({type(error).__name__}: {message})"
+            ) from error
+        batchwise = [
+            frozenset(path for path, rows in one.items() if (rows, other.get(path)) == (_FEW, _MORE))
+            for one, other in zip(few, more, strict=True)
+        ]
+        return cls(blocks, tuple(batchwise))
+
+    @contextmanager
+    def visited(self, plm: nn.Module, visit: Visit) -> Iterator[None]:
+        """In this block every forward of the model calls ``visit`` between its layers.
+
+        Rows that do not stay are taken out of the batch, of states, masks, positions and caches. Behind
+        the last layer the batch has all its rows again, of which those that left are zero, so that
+        whatever comes then finds what it knows of.
+
+        Raises:
+            AllLeft: out of the forward, once no row stays.
+        """
+        with ExitStack() as stack:
+            walk = _Walk(self, visit)
+            for path in dict.fromkeys(path for path, _ in self.blocks):
+                block = plm.get_submodule(path)
+                numbers = [k for k, (where, _) in enumerate(self.blocks) if where == path]
+                before, after = walk.hooks(numbers)
+                stack.callback(block.register_forward_pre_hook(before, with_kwargs=True).remove)
+                stack.callback(block.register_forward_hook(after, with_kwargs=True).remove)
+            yield
+
+
+class _Walk:
+    """One forward after another on their way through the layers."""
+
+    def __init__(self, stack: Stack, visit: Visit) -> None:
+        self._stack, self._visit = stack, visit
+        self._rows: dict[int, Tensor] = {}  # which rows of the batch there were, by their number
+        self._count = self._full = 0
+        self._caches: dict[int, int] = {}  # rows that a cache has, by its id
+
+    def hooks(self, numbers: list[int]) -> tuple[Any, Any]:
+        """Of a module that is these blocks, one after another."""
+        turn = 0
+
+        def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
+            k = numbers[turn % len(numbers)]
+            if k == 0:
+                self._begin((args, kwargs), self._stack.batchwise[0])
+            if self._count == self._full:
+                return None
+            return self._narrowed((args, kwargs), self._stack.batchwise[k])
+
+        def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+            nonlocal turn
+            k = numbers[turn % len(numbers)]
+            turn += 1
+            return self._behind(k, output, self._stack.batchwise[k])
+
+        return before, after
+
+    def _begin(self, given: Any, batchwise: frozenset[Path]) -> None:
+        sizes = [len(x) for path, x in leaves(given) if path in batchwise and isinstance(x, Tensor)]
+        self._count = self._full = sizes[0]
+        self._rows, self._caches = {self._full: torch.arange(self._full)}, {}
+
+    def _behind(self, k: int, output: Any, batchwise: frozenset[Path]) -> Any:
+        """What comes out of block k."""
+        states = _first(output)
+        last = k + 1 == len(self._stack)
+        if not last:
+            rows = self._rows[self._count].to(states.device)
+            stay = self._visit(k + 1, states, rows)
+            if stay is None or len(stay) == self._count:
+                return None
+            if not len(stay):
+                raise AllLeft
+            self._count = len(stay)
+            self._rows = {n: r.to(states.device) for n, r in self._rows.items()}
+            self._rows[self._count] = rows[stay]
+            return self._narrowed(("output", output), batchwise)[1]
+        if self._count == self._full:
+            return None
+        return replaced(("output", output), self._widened(batchwise))[1]
+
+    def _narrowed(self, given: Any, batchwise: frozenset[Path]) -> Any:
+        """With the rows that are left, of whatever had more."""
+
+        def narrow(path: Path, value: Any) -> Any:
+            if isinstance(value, Cache):
+                had = self._caches.get(id(value), self._full)
+                if had != self._count:
+                    value.batch_select_indices(self._places(had))
+                    self._caches[id(value)] = self._count
+                return value
+            if path not in batchwise or not isinstance(value, Tensor) or len(value) == self._count:
+                return value
+            return value[self._places(len(value)).to(value.device)]
+
+        return replaced(given, narrow)
+
+    def _places(self, had: int) -> Tensor:
+        """Of the rows that are left, among those that there were when they were so many."""
+        if had not in self._rows:
+            raise BadInput(
+                f"a batch of {self._full} rows has a tensor of {had} on its way through the layers: "
+                "rows cannot leave it one by one; take together=True"
+            )
+        return torch.searchsorted(self._rows[had], self._rows[self._count])
+
+    def _widened(self, batchwise: frozenset[Path]) -> Callable[[Path, Any], Any]:
+        def widen(path: Path, value: Any) -> Any:
+            if path not in batchwise or not isinstance(value, Tensor) or len(value) != self._count:
+                return value
+            whole = value.new_zeros(self._full, *value.shape[1:])
+            whole[self._rows[self._count].to(value.device)] = value
+            return whole
+
+        return widen
+
+
+def _first(output: Any) -> Tensor:
+    states = output[0] if isinstance(output, tuple) else output
+    assert isinstance(states, Tensor)
+    return states
+
+
+def _inputs(plm: Any, rows: int) -> dict[str, Any]:
+    """Some tokens, with padding, so that there is a mask to see."""
+    device, accepted = device_of(plm), accepted_parameters(plm)
+    ids = torch.tensor(ordinary_tokens(plm, rows * _LENGTH), device=device).reshape(rows, _LENGTH)
+    inputs: dict[str, Any] = {"input_ids": ids}
+    if "attention_mask" in accepted:
+        inputs["attention_mask"] = torch.ones_like(ids)
+        inputs["attention_mask"][-1, -2:] = 0
+    pad = getattr(plm.config, "pad_token_id", None)
+    if isinstance(pad, int):
+        ids[-1, -2:] = pad
+    if "use_cache" in accepted:
+        inputs["use_cache"] = False
+    return inputs
+
+
+def _blocks(plm: Any, name: str) -> tuple[tuple[str, int], ...]:
+    """The modules that yield states 1 to L, and which of their calls."""
+    made: list[tuple[str, int, Tensor]] = []
+    calls: Counter[str] = Counter()
+    with ExitStack() as stack:
+        for path, module in plm.named_modules():
+            if path and not isinstance(module, PreTrainedModel):
+
+                def keep(module: nn.Module, args: Any, output: Any, path: str = path) -> None:
+                    first = output[0] if isinstance(output, tuple) and output else output
+                    if isinstance(first, Tensor):
+                        made.append((path, calls[path], first))
+                    calls[path] += 1
+
+                stack.callback(module.register_forward_hook(keep).remove)
+        # Not by calling it: hooks of others, and what torch.compile made of it, are not for this.
+        output = plm.forward(**_inputs(plm, _FEW), output_hidden_states=True, return_dict=True)
+    states = states_of(output)
+    if states is None or states[0].dim() != 3:
+        raise BadInput(f"{name} returns no states of one stack of layers that could be left on the way")
+    if len(states) < 3:
+        raise BadInput(f"{name} has {len(states) - 1} layer: there is none before the last to leave at")
+    found = []
+    for k, state in enumerate(states[1:-1], 1):
+        yielding = [
+            (path, turn) for path, turn, x in made if x.shape == state.shape and torch.equal(x, state)
+        ]
+        if not yielding:
+            raise BadInput(f"no module of {name} yields its state {k}: its layers cannot be told apart")
+        found.append(min(yielding, key=lambda one: one[0].count(".")))
+    first, again = found[0]
+    count = len(states) - 1
+    if all(one == (first, again + k) for k, one in enumerate(found)) and calls[first] == count:
+        return tuple((first, k) for k in range(count))
+    parent, _, number = first.rpartition(".")
+    expected = [f"{parent}.{int(number) + k}" for k in range(count)] if number.isdigit() else []
+    if [path for path, _ in found] != expected[:-1] or calls[expected[-1]] != 1:
+        raise BadInput(f"the layers of {name} are not called one after another, each once")
+    return tuple((path, 0) for path in expected)
+
+
+def _shapes(plm: Any, blocks: tuple[tuple[str, int], ...], rows: int) -> list[dict[Path, int]]:
+    """Of each block's call the first dimensions of all tensors that it takes and yields."""
+    seen: list[dict[Path, int]] = [{} for _ in blocks]
+    turns: Counter[str] = Counter()
+
+    def note(k: int, what: Any) -> None:
+        for path, value in leaves(what):
+            if isinstance(value, Tensor) and value.dim():
+                seen[k][path] = len(value)
+
+    with ExitStack() as stack:
+        for path in dict.fromkeys(path for path, _ in blocks):
+
+            def keep(module: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
+                k = blocks.index((path, turns[path]))
+                turns[path] += 1
+                note(k, (args, kwargs))
+                note(k, ("output", output))
+
+            hook = plm.get_submodule(path).register_forward_hook(keep, with_kwargs=True)
+            stack.callback(hook.remove)
+        plm.forward(**_inputs(plm, rows), return_dict=True)
+    return seen

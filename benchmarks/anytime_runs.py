@@ -4,9 +4,9 @@
         --folder RUNS
 
 LoRA on the queries and values, cross-entropy among the task's words in every arm, nothing selected: the
-last step is kept. Of each run the states [L+1, N, H] at the label's position are written, and the head's
-scores, of the labelled examples (K a class that it was tuned on, and K more) and of the same test examples
-for all. A run whose file is there is not made again.
+last step is kept. Of each run the states [L+1, N, H] at the label's position are written, and the
+head's scores, of the labelled examples (K a class that it was tuned on, and K more) and of the same test
+examples for all. A run whose file is there is not made again.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def lens(plm: Any, tokenizer: Any, texts: Sequence[str], folder: Path) -> Runnin
     if folder.exists():
         return RunningCost.from_pretrained(folder)
     cost = RunningCost.for_model(plm, "brownian", map="lens")
-    cost.fit(plm, tokenizer, read_lines(texts))
+    cost.fit(plm, tokenizer, read_lines(tuple(texts)))
     cost.save_pretrained(folder)
     return cost
 

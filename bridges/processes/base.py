@@ -87,8 +87,8 @@ class Cost(nn.Module, ABC):
         """
         raise BadInput(
             f"{self.registered_name or type(self).__name__!r} has no Gaussian law, so labels have no "
-            "posterior under it: read the states with the cost of a Gaussian bridge, such as 'brownian', "
-            "or with 'posterior' or 'axis'"
+            "posterior under it: take the cost of a Gaussian bridge, such as 'brownian', or 'posterior' "
+            "or 'axis'"
         )
 
     def terms(self, trajectory: Trajectory) -> int:

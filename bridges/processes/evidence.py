@@ -1,4 +1,4 @@
-"""What the first layers of a trajectory say of its end point, under a Gaussian law: Bayesian filtering."""
+"""What the first layers of a trajectory say of its end point under a Gaussian law: filtering."""
 
 from __future__ import annotations
 

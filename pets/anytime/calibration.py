@@ -27,6 +27,10 @@ class Calibration:
     scale: Tensor
     bias: Tensor
 
+    def to(self, device: torch.device) -> Calibration:
+        """On a device."""
+        return Calibration(self.scale.to(device), self.bias.to(device))
+
     def __call__(self, odds: Tensor) -> Tensor:
         return (self.scale * odds.double() + self.bias).log_softmax(-1)
 
@@ -34,15 +38,16 @@ class Calibration:
 def calibrated(odds: Tensor, answers: Tensor | None, prior: Tensor) -> Calibration:
     """The calibration of some examples' odds.
 
-    The bias makes the mean posterior the prior, which asks for no label: few-shot prompts prefer one label
-    whatever the text (Zhao et al., 2021, arXiv 2102.09690; over a batch, Zhou et al., 2024, arXiv
-    2309.17249). The temperature is that of the largest likelihood (Guo et al., 2017, arXiv 1706.04599), with
-    targets that leave the other labels one example between them, so that few examples which happen to be all right
-    do not make it certain (Platt, 1999). Without labels it stays 1. Both are convex, and are found in turns.
+    The bias makes the mean posterior the prior, which asks for no label: few-shot prompts prefer one
+    label whatever the text (Zhao et al., 2021, arXiv 2102.09690; over a batch, Zhou et al., 2024, arXiv
+    2309.17249). The temperature is that of the largest likelihood (Guo et al., 2017, arXiv 1706.04599),
+    with targets that leave the other labels one example between them, so that a few examples which
+    happen to be all right do not make it certain (Platt, 1999). Without labels it stays 1. Both are
+    convex, and are found in turns.
 
     Args:
-        odds: [N, C], log-posteriors up to a constant of each example; not those of examples that what
-            reads them was fitted on.
+        odds: [N, C], log-posteriors up to a constant of each example; not of examples that their reader
+            was fitted on.
         answers: int64 [N], their labels; None where they are not known.
         prior: [C], the shares of the labels, above 0.
 

@@ -40,9 +40,9 @@ class AnytimeClassifier(nn.Module):
     """A model of which each row leaves at the first layer that is sure of its label.
 
     The layers behind are really not run, and the rows that left are no longer in the batch. A row that
-    no layer is sure of goes through all of them, and has the full model's answer, up to rounding. At layer k
-    the answer is the label's posterior under the cost's bridge, given the states up to k, read by its
-    lens and calibrated. For predictions: without gradient, in eval mode. Generation and caches are not
+    no layer is sure of goes through all of them, and has the full model's answer, up to rounding. At
+    layer k the answer is the label's posterior under the cost's bridge, given the states up to k, read
+    by its lens and calibrated. For predictions: without gradient, in eval mode. Generation and caches are not
     for it.
 
     Args:
@@ -123,8 +123,8 @@ class AnytimeClassifier(nn.Module):
     def fit(self, batches: Iterable[Mapping[str, Any]]) -> AnytimeClassifier:
         """Let every exit learn from labelled examples, in closed form, and calibrate it on them.
 
-        The examples that the model was tuned on will do: each is read by what never saw it when the exits
-        are calibrated. What the model itself has learned of them it knows, though, so others are better.
+        The examples that the model was tuned on will do: when the exits are calibrated, each is read by
+        what never saw it. The model itself knows them, though, so others beside them are better.
 
         Args:
             batches: what the model is called with, and "labels": class indices [B], or in a language
@@ -240,12 +240,12 @@ def checked_layers(layers: Sequence[int] | None, count: int) -> tuple[int, ...]:
     """
     if layers is None:
         return tuple(range(1, count))
-    given = list(layers) if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]
+    given = list(layers) if isinstance(layers, (list, tuple, range)) else [layers]
     for layer in given:
         if not is_whole(layer, 1, count - 1):
             raise BadInput(
-                f"layer {shown(layer)}: expected one from 1 to {count - 1}, of the {count} layers; the last is the "
-                "full model"
+                f"layer {shown(layer)}: expected one from 1 to {count - 1}, before the last of the {count} "
+                "layers"
             )
     if not given:
         raise BadInput("layers is empty: expected one layer or more to leave at")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from bridges import BadInput, LabelEnds, RunningCost, Trajectory
+from bridges import LabelEnds, RunningCost, Trajectory
 from bridges.latent.trajectory import layer_times, normalised
 from pets.anytime.calibration import Calibration, calibrated
 
@@ -51,9 +51,13 @@ class Exit:
         """On a device; itself where it is there already."""
         if self.bias.device == device:
             return self
-        scale, bias = self.calibration.scale.to(device), self.calibration.bias.to(device)
-        moved = (x.to(device) for x in (self.weight, self.bias, self.log_weights))
-        return Exit(self.layer, self.reads, *moved, Calibration(scale, bias))
+        return replace(
+            self,
+            weight=self.weight.to(device),
+            bias=self.bias.to(device),
+            log_weights=self.log_weights.to(device),
+            calibration=self.calibration.to(device),
+        )
 
 
 class Exits:
@@ -121,9 +125,7 @@ class Exits:
             prior = shares / shares.sum()
         for layer, one in self._by_layer.items():
             made = calibrated(odds[layer], answers, prior)
-            self._by_layer[layer] = Exit(
-                one.layer, one.reads, one.weight, one.bias, one.log_weights, made
-            )
+            self._by_layer[layer] = replace(one, calibration=made)
 
     def _ends(self, cost: RunningCost) -> LabelEnds:
         return cost.bridge.ends(self.labels.to(cost.end_points.vectors.device))

@@ -21,7 +21,7 @@ Columns = Callable[[int], Tensor]
 
 
 class Places:
-    """Of a masked LM the mask, of a causal one the last attended token, of a classifier what its head reads.
+    """Of a masked LM the mask, of a causal one the last attended token, of a classifier where it reads.
 
     Args:
         model: plain or with a PET.
@@ -56,8 +56,8 @@ class Places:
             ]
             if long:
                 raise BadInput(
-                    f"label word {shown(long[0])} is several tokens, and the label is told at one position: choose "
-                    "words of one token"
+                    f"label word {shown(long[0])} is several tokens, and the label is told at one position: "
+                    "choose words of one token"
                 )
         self._targets = label_targets(model, plm, spec, verbalizer)
         if self.reads_head and not isinstance(self._targets, SequenceTargets):
@@ -79,13 +79,13 @@ class Places:
         ids = inputs.get("input_ids")
         if not isinstance(ids, Tensor) or ids.dim() != 2:
             raise BadInput(
-                f"input_ids={shown(ids)}: expected token ids [B, S], by which the place of the label is found"
+                f"input_ids={shown(ids)}: expected token ids [B, S], by which the label's place is found"
             )
         if self.reads_head:
             return lambda length: self._read_by_head(inputs, length)
         labels, length = inputs.get("labels"), ids.shape[1]
         if isinstance(labels, Tensor) and labels.dim() == 2:
-            places = self._one(labels != IGNORED, "labels that are not -100") - int(self._causal)
+            places = self._one(labels.ne(IGNORED), "labels that are not -100") - int(self._causal)
             if (places < 0).any():
                 raise BadInput("a row's label is its first token, which nothing before it tells")
         elif self._causal:
@@ -113,7 +113,7 @@ class Places:
         if labels.dim() == 2:
             if self.reads_head:
                 raise BadInput(f"labels of shape {tuple(labels.shape)}: expected class indices [B]")
-            at = self._one(labels != IGNORED, "labels that are not -100")
+            at = self._one(labels.ne(IGNORED), "labels that are not -100")
             tokens = self._targets(labels, labels.shape[1], inputs.get("input_ids"), None)
             return tokens.gather(1, at[:, None])[:, 0]
         count = len(self.verbalizer)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bridges import BadInput
 from bridges.errors import shown
 from bridges.model.forward import accepted_parameters
-from bridges.model.head import has_head, head_at
+from bridges.model.head import has_head
 from bridges.model.spec import pretrained_model
 from pets.anytime.places import Places
 

@@ -25,8 +25,8 @@ _LENGTH = 6
 _FEW, _MORE = 2, 3  # rows of a batch
 
 Visit = Callable[[int, Tensor, Tensor], Tensor | None]
-"""Called with a layer k from 1 to L - 1, its states [n, S, H] and the rows [n] of the batch that they are
-of. Returns which of the n stay, as indices; None for all."""
+"""Called with a layer k from 1 to L - 1, its states [n, S, H] and the rows [n] of the batch that they
+are of. Returns which of the n stay, as indices; None for all."""
 
 
 class AllLeft(Exception):
@@ -61,8 +61,8 @@ class Stack:
         name = type(plm).__name__
         if getattr(plm.config, "is_encoder_decoder", False):
             raise BadInput(
-                f"{name} has an encoder and a decoder: rows leave one stack of layers, that of a masked or "
-                "causal language model or of a classifier on one"
+                f"{name} has an encoder and a decoder: rows leave one stack of layers, that of a masked "
+                "or causal language model or of a classifier on one"
             )
         try:
             with probing(), undisturbed(plm), torch.no_grad():

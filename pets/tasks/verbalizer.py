@@ -35,7 +35,7 @@ class Verbalizer:
         labels: C names, in the order of the model's or the task's classes.
         words: of each label, one or more.
         tokens: ids of each word.
-        mask_token: the tokenizer's id of the mask, where a masked LM says a word; None where it has none.
+        mask_token: the tokenizer's id of the mask; None where it has none.
     """
 
     labels: tuple[str, ...]

@@ -42,8 +42,8 @@ class AnytimeClassifier(nn.Module):
     The layers behind are really not run, and the rows that left are no longer in the batch. A row that
     no layer is sure of goes through all of them, and has the full model's answer, up to rounding. At
     layer k the answer is the label's posterior under the cost's bridge, given the states up to k, read
-    by its lens and calibrated. For predictions: without gradient, in eval mode. Generation and caches are not
-    for it.
+    by its lens and calibrated. For predictions: without gradient, in eval mode. Generation and caches
+    are not for it.
 
     Args:
         model: a masked or causal language model or a classifier of sequences, plain or with any PET.
@@ -240,12 +240,12 @@ def checked_layers(layers: Sequence[int] | None, count: int) -> tuple[int, ...]:
     """
     if layers is None:
         return tuple(range(1, count))
-    given = list(layers) if isinstance(layers, (list, tuple, range)) else [layers]
+    given: list[Any] = list(layers) if isinstance(layers, (list, tuple, range)) else [layers]
     for layer in given:
         if not is_whole(layer, 1, count - 1):
             raise BadInput(
-                f"layer {shown(layer)}: expected one from 1 to {count - 1}, before the last of the {count} "
-                "layers"
+                f"layer {shown(layer)}: expected one from 1 to {count - 1}, before the last of "
+                f"the {count} layers"
             )
     if not given:
         raise BadInput("layers is empty: expected one layer or more to leave at")

@@ -29,8 +29,8 @@ class Places:
         verbalizer: words of the C labels.
 
     Raises:
-        BadInput: for no verbalizer or one that does not fit, see `pets.regularize`, or a model that tells
-            a label at every token.
+        BadInput: for no verbalizer or one that does not fit, see `pets.regularize`, or for a model that
+            tells a label at every token.
     """
 
     def __init__(self, model: nn.Module, spec: ModelSpec, verbalizer: Verbalizer | None) -> None:
@@ -56,8 +56,8 @@ class Places:
             ]
             if long:
                 raise BadInput(
-                    f"label word {shown(long[0])} is several tokens, and the label is told at one position: "
-                    "choose words of one token"
+                    f"label word {shown(long[0])} is several tokens, and the label is told at one "
+                    "position: choose words of one token"
                 )
         self._targets = label_targets(model, plm, spec, verbalizer)
         if self.reads_head and not isinstance(self._targets, SequenceTargets):
@@ -66,8 +66,8 @@ class Places:
             raise BadInput(f"{self._name} has no vocabulary head, and no classes of sequences")
         if not self.reads_head and not self._causal and verbalizer.mask_token is None:
             raise BadInput(
-                f"{self._name} tells the label at a mask, and the verbalizer knows of none: make it with "
-                "Verbalizer.of_words and the model's own tokenizer"
+                f"{self._name} tells the label at a mask, and the verbalizer knows of none: make it "
+                "with Verbalizer.of_words and the model's own tokenizer"
             )
 
     def of(self, inputs: Mapping[str, Any]) -> Columns:
@@ -96,7 +96,7 @@ class Places:
             if (places < 0).any():
                 raise BadInput("a row of attention_mask is all 0: expected a prompt in every row")
         else:
-            places = self._one(ids == self.verbalizer.mask_token, "mask tokens")
+            places = self._one(ids.eq(self.verbalizer.mask_token or 0), "mask tokens")
         return lambda states: places + (states - length)  # behind a soft prompt
 
     def answers(self, inputs: Mapping[str, Any]) -> Tensor | None:

@@ -66,7 +66,7 @@ def called_with(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def own_scores(model: nn.Module, places: Places, inputs: Mapping[str, Any], rows: Any = None) -> Any:
-    """Call a model; its output and, of the rows that ``rows`` tells once it ran, the head's answer [n, C].
+    """Call a model: its output and, of the rows that ``rows`` tells once it ran, its answer [n, C].
 
     The head of a language model is evaluated at those places alone.
     """

@@ -12,13 +12,13 @@ from bridges.errors import BadInput, check_name, is_number, shown
 from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import Layers, Reader
 from bridges.latent.lens import Lens
-from bridges.latent.trajectory import Trajectory
+from bridges.latent.trajectory import Trajectory, layer_times
 from bridges.processes.base import Cost
 from bridges.processes.evidence import Evidence
 from bridges.processes.likelihood import Whitened, latents
 from bridges.processes.wrapped import parse_gaussian
 
-LAYERS = ("process", "flat")
+LAYERS = ("process", "flat", "exit")
 
 
 class AboutLabel(Cost):
@@ -32,9 +32,14 @@ class AboutLabel(Cost):
         layers: "process" leaves each layer the weight that the bridge gives it; "flat" gives all that
             count the same, the mean of theirs, where the layer's latent is m p and w |p - v|^2 its cost.
             Only of layers that count by themselves, ``likelihood=marginal``; and through the latent map,
-            whose p is z / m, only of a process that is not next to nothing in the first layers.
+            whose p is z / m, only of a process that is not next to nothing in the first layers. "exit"
+            lets the process arrive at the label right behind the last layer that counts, as it would in a
+            model that ended there: for the layer at which rows are to leave, see
+            `pets.AnytimeClassifier`.
         until: the share of the layers that count, above 0, to 1, the last ones being left out: there
             cross-entropy acts already.
+        since: the share of the layers, from 0, below ``until``, of which none counts: the first ones. Only
+            of layers that count by themselves.
 
     Raises:
         BadInput: for a process that is no Gaussian bridge, or numbers out of range.
@@ -42,20 +47,32 @@ class AboutLabel(Cost):
 
     contrasts = True
 
-    def __init__(self, process: str = "brownian", layers: str = "process", until: float = 1.0) -> None:
+    def __init__(
+        self,
+        process: str = "brownian",
+        layers: str = "process",
+        until: float = 1.0,
+        since: float = 0.0,
+    ) -> None:
         super().__init__()
         bridge = parse_gaussian("process", process)
         check_name("layers", layers, LAYERS)
-        if layers == "flat" and bridge.likelihood != "marginal":
-            raise BadInput(
-                "layers='flat': expected a process with likelihood=marginal; in the law of a whole path "
-                "no layer counts by itself"
-            )
         if not is_number(until) or not 0 < until <= 1:
             raise BadInput(f"until={shown(until)}: expected a share of the layers, above 0, to 1")
+        if not is_number(since) or not 0 <= since < until:
+            raise BadInput(
+                f"since={shown(since)}: expected a share of the layers, from 0, below until={until}"
+            )
+        apart = "layers='flat'" if layers == "flat" else f"since={since}" if since else ""
+        if apart and bridge.likelihood != "marginal":
+            raise BadInput(
+                f"{apart}: expected a process with likelihood=marginal; in the law of a whole path no "
+                "layer counts by itself"
+            )
         self.process = process
         self.layers = layers
         self.until = until
+        self.since = since
         self.inner = bridge
 
     def make_map(self, hidden_size: int, widths: Any) -> Layers:
@@ -114,28 +131,44 @@ class AboutLabel(Cost):
             trajectory: of N tokens.
             about: [L, d] or [1, d], taken off what each layer tells of the end point.
         """
-        t = trajectory.times()
+        states = len(trajectory.states)
+        counted, t = self.counted(states), self.times(trajectory)
+        if self.layers == "process":
+            latent = latents(latent_map, trajectory, self.mean_factor(trajectory.times()))
+        else:  # what the reader guesses, on a clock or with weights that it does not know of
+            latent = self._guesses(latent_map, trajectory)
+        value = latent[: counted.stop]
+        factor = self.mean_factor(t).reshape(len(t), -1)
+        about = about.double().expand(states, -1)[: counted.stop]
         if self.layers == "flat":
-            return self._flat(latent_map, trajectory, about)
-        factor = self.mean_factor(t)
-        latent = latents(latent_map, trajectory, factor)
-        offset = factor.reshape(len(t), -1) * about.double()
-        path = self.inner.whitened(latent - offset.to(latent)[:, None], t)
-        count = self.counting(len(t))
-        return Whitened(path.value[:count], path.mean[:count], path.precision[:count])
+            return self._flat((value - about.to(value)[:, None])[counted], t[counted])
+        if self.layers == "exit":
+            value = value * factor.to(value)[:, None]
+        path = self.inner.whitened(value - (factor * about).to(value)[:, None], t)
+        return Whitened(path.value[counted], path.mean[counted], path.precision[counted])
 
-    def _flat(self, latent_map: Reader, trajectory: Trajectory, about: Tensor) -> Whitened:
-        factor, variance = (x.reshape(len(x), -1) for x in self.inner.marginal(trajectory.times()))
+    def _guesses(self, latent_map: Reader, trajectory: Trajectory) -> Tensor:
+        """Of the end point, [L, N, d]: what a lens reads, and a latent over the mean factor."""
         if latent_map.guesses:  # as they are: m of a process that turns to v late is next to nothing
-            guess = latents(latent_map, trajectory, None)
-        else:
-            latent = latents(latent_map, trajectory, factor)
-            guess = (latent.double() / factor[:, None]).to(latent)
-        count = self.counting(len(factor))
-        value = (guess - about.to(guess).unsqueeze(1))[:count]
-        weight = (factor.square() / variance)[:count].mean(0).to(value)
-        return Whitened(value, value.new_ones(count, 1), weight.expand(count, -1))
+            return latents(latent_map, trajectory, None)
+        factor = self.mean_factor(trajectory.times())
+        latent = latents(latent_map, trajectory, factor)
+        return (latent.double() / factor.reshape(len(factor), -1)[:, None]).to(latent)
 
-    def counting(self, states: int) -> int:
-        """How many of so many states count, one at least."""
-        return max(1, round(self.until * states))
+    def _flat(self, value: Tensor, t: Tensor) -> Whitened:
+        """Guesses about the middle [L, N, d], of layers that all count the same."""
+        factor, variance = (x.reshape(len(x), -1) for x in self.inner.marginal(t))
+        weight = (factor.square() / variance).mean(0).to(value)
+        return Whitened(value, value.new_ones(len(value), 1), weight.expand(len(value), -1))
+
+    def counted(self, states: int) -> slice:
+        """Which of so many states count, one at least."""
+        stop = max(1, round(self.until * states))
+        return slice(min(round(self.since * states), stop - 1), stop)
+
+    def times(self, trajectory: Trajectory) -> Tensor:
+        """Of the states up to the last that counts, on the clock that is asked for."""
+        stop = self.counted(len(trajectory.states)).stop
+        if self.layers == "exit":
+            return layer_times(stop, device=trajectory.states.device)
+        return trajectory.times()[:stop]

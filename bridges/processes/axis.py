@@ -34,7 +34,7 @@ class Axis(AboutLabel, name="axis"):
     Source: ours.
 
     Args:
-        process, layers, until: see `AboutLabel`. A parameter has one value for all dimensions. With a
+        process, layers, until, since: see `AboutLabel`. A parameter has one value for all dimensions. With a
             process that learns, the cost is the likelihood of the directions that count, normaliser
             included, and layers is "process".
         rest: weight of the other directions, which are drawn to the frozen mean guess; from 0, where
@@ -81,7 +81,7 @@ class Axis(AboutLabel, name="axis"):
             square, dims = square + self.rest * (residual - along).square(), basis.shape[1]
         value = (square * path.precision[:, None]).sum((0, -1)) / (2 * len(path.value))
         if self.inner.learn:  # as in a bridge's own cost, of the directions that have a law
-            factor = self.mean_factor(trajectory.times())[: len(path.value)]
+            factor = self.mean_factor(self.times(trajectory))[self.counted(len(trajectory.states))]
             guessed = factor if latent_map.guesses else None
             value = value + normaliser(1 / path.precision, dims, guessed)
         return value

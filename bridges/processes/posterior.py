@@ -35,7 +35,7 @@ class Posterior(AboutLabel, name="posterior"):
     Source: ours; Bayes' rule for the processes of arXiv 2305.17670.
 
     Args:
-        process, layers, until: see `AboutLabel`.
+        process, layers, until, since: see `AboutLabel`.
         over: "path" or "prefixes".
     """
 

@@ -42,7 +42,7 @@ SHOWN: dict[str, dict[str, Any]] = {
 """Parameters that show a process's character better than its defaults do."""
 
 _PATHS = 10  # drawn for each process, two of them darker
-_NO_SHAPE = {"sigma", "likelihood", "learn", "steps", "rest", "layers", "until"}
+_NO_SHAPE = {"sigma", "likelihood", "learn", "steps", "rest", "layers", "until", "since"}
 """Parameters not worth a place in a title."""
 _GRID = 161  # times of a path
 _PAIRS = 2  # processes beside each other
@@ -83,7 +83,7 @@ def _slopes(bridge: AboutLabel, times: Tensor) -> Tensor:
         z = torch.zeros(len(times), 1, dtype=torch.float64, requires_grad=True)
         cost = bridge.of_labels(_identity(), _paths(z), torch.tensor([0]), labels)
         (slope,) = torch.autograd.grad(cost.sum(), z)
-    scale = bridge.counting(len(times)) if isinstance(bridge, Axis) else 1
+    scale = len(times[bridge.counted(len(times))]) if isinstance(bridge, Axis) else 1
     return -slope[:, 0] * bridge.mean_factor(times) * scale / 2
 
 

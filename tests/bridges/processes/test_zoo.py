@@ -113,7 +113,8 @@ class TestPosterior(BridgeTestCase):
     extremes = (
         {"process": "brownian:sigma=1e-3"},
         {"process": "fractional:hurst=0.95,likelihood=path", "over": "prefixes"},
-        {"process": "ou:theta=50", "layers": "flat"},
+        {"process": "ou:theta=50", "layers": "flat", "since": 0.3},
+        {"process": "fractional:hurst=0.95,likelihood=path", "layers": "exit", "until": 0.7},
     )
     law = False
 

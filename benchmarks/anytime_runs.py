@@ -36,12 +36,12 @@ from pets.tuning.models import unload
 VANILLA, EARLY_EXIT, TRUNCATED = "vanilla", "early-exit", "truncated"
 COSTS = {
     "posterior": "posterior",
-    "posterior-flat": "posterior:layers=flat",
-    "posterior-prefixes": "posterior:over=prefixes",
+    "posterior-exit": "posterior:layers=exit,until=0.75",
+    "posterior-flat": "posterior:layers=flat,since=0.5",
 }
 ARMS = (VANILLA, *COSTS, EARLY_EXIT, TRUNCATED)
 """Truncated: the model's first layers alone, tuned with its own head from the start."""
-_EXIT_WEIGHT = 0.3
+_EXIT_WEIGHT, _RATIO = 0.3, 0.5
 
 
 def shots_of(asked: Asked, shots: int, split: int) -> tuple[list[int], list[int]]:
@@ -104,7 +104,7 @@ def labels_of(asked: Asked, tokens: Tensor) -> Tensor:
 @click.option("--steps", default=60, show_default=True)
 @click.option("--batch", default=8, show_default=True)
 @click.option("--lr", default=1e-3, show_default=True)
-@click.option("--ratio", default=0.5, show_default=True, help="Of gradient norms, cost to task.")
+@click.option("--ratio", default=_RATIO, show_default=True, help="Of gradient norms, cost to task.")
 @click.option("--test", default=300, show_default=True, help="Test examples.")
 @click.option("--dtype", default="float32", show_default=True)
 @click.option("--folder", required=True, type=click.Path(path_type=Path), help="Of the runs.")
@@ -135,6 +135,8 @@ def main(
         train, more = shots_of(asked, shots, split)
         for arm in arms:
             name = f"{arm}-{cut}" if arm == TRUNCATED else arm
+            if arm in COSTS and ratio != _RATIO:
+                name = f"{arm}~{ratio:g}"
             path = here / f"{name}.{split}.safetensors"
             if path.exists():
                 continue
@@ -199,6 +201,7 @@ def states(model: Any, asked: Asked, labelled: Sequence[int]) -> dict[str, Tenso
         path, scores = look(model, asked, part, reader)
         largest = path.states.abs().amax(-1, keepdim=True)  # beyond half precision in some models
         kept[f"{name}_states"] = (path.states / largest).half()
+        kept[f"{name}_scales"] = largest.float()
         kept[f"{name}_scores"], kept[f"{name}_labels"] = scores, part.labels
     return kept
 

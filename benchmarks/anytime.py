@@ -3,8 +3,8 @@
     python -m benchmarks.anytime --model M --folder RUNS --out anytime_minilm.json
 
 Read by: the "exit", the bridge's posterior through a lens that has learned from the labelled examples in
-closed form, calibrated by those it leaves out; the "lens", which never saw the task, with temperature and
-bias of the labelled examples; a "probe" for each layer on the same examples, logistic regression on
+closed form, calibrated by those it leaves out; the "lens", which never saw the task, with temperature
+and bias of the labelled examples; a "probe" for each layer on the same examples, logistic regression on
 standardised states, its strength by cross-validation; and the "head" of the model at every layer (the
 logit lens). `benchmarks.anytime_tables` makes tables of the result file.
 """

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bridges.errors import BadInput, is_number, is_whole, shown
 from bridges.storage.files import new_folder, tensor_bytes
-from bridges.storage.ownership import foreign
+from bridges.storage.ownership import check_new, foreign
 from bridges.storage.shapes import OBJECT, TEXT, Each, Kind, Maybe, Optional, Shape, misfit
 
 FORMATS = {"mlp": 1, "lens": 2}
@@ -90,15 +90,7 @@ def check_writable(target: Path) -> None:
         BadInput: for a symbolic link, the working folder, a mount point, or a folder or file that is not
             just a saved cost.
     """
-    reason = ""
-    if target.is_symlink():
-        reason = "is a symbolic link"
-    elif target.exists() and not _is_replaceable(target):
-        reason = "exists and is not just a saved cost"
-    elif target.is_dir() and (os.path.samefile(target, os.curdir) or os.path.ismount(target)):
-        reason = "is the working folder or a disk, which cannot be replaced"
-    if reason:
-        raise BadInput(f"{target} {reason}: choose another folder")
+    check_new(target, _is_replaceable, "a saved cost")
 
 
 def load_cost(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,6 +68,29 @@ def check_replaceable(path: Path, is_ours: bool, what: str) -> None:
     if path.is_symlink() or (path.exists() and not is_ours):
         reason = "is a symbolic link" if path.is_symlink() else f"exists and is no {what} of bridge-pets"
         raise BadInput(f"{path} {reason}: it is not replaced, choose another place or move it away")
+
+
+def check_new(target: Path, is_replaceable: Callable[[Path], bool], what: str) -> None:
+    """Whether something may be saved as a folder, as far as can be told before.
+
+    Args:
+        target: the folder.
+        is_replaceable: whether what is there is lost with nothing else.
+        what: "a saved cost".
+
+    Raises:
+        BadInput: for a symbolic link, the working folder, a mount point, or a folder or file that may
+            not be replaced.
+    """
+    reason = ""
+    if target.is_symlink():
+        reason = "is a symbolic link"
+    elif target.exists() and not is_replaceable(target):
+        reason = f"exists and is not just {what}"
+    elif target.is_dir() and (os.path.samefile(target, os.curdir) or os.path.ismount(target)):
+        reason = "is the working folder or a disk, which cannot be replaced"
+    if reason:
+        raise BadInput(f"{target} {reason}: choose another folder")
 
 
 @contextmanager

@@ -87,6 +87,12 @@ class AnytimeClassifier(nn.Module):
         self._places = Places(model, cost.spec, verbalizer)
         self._stack = Stack.of(plm)
         self._exits = Exits(cost, self.verbalizer.ends(cost), checked_layers(layers, len(self._stack)))
+        if 0 in self._exits.reads and self._stack.entry is None:
+            raise BadInput(
+                f"the exits of {cost.bridge.registered_name!r} read the embedding layer, and the first "
+                f"block of {type(plm).__name__} is not given its state: take a Markov bridge, or "
+                "likelihood='marginal'"
+            )
 
     @property
     def verbalizer(self) -> Verbalizer:

@@ -25,8 +25,8 @@ _LENGTH = 6
 _FEW, _MORE = 2, 3  # rows of a batch
 
 Visit = Callable[[int, Tensor, Tensor], Tensor | None]
-"""Called with a layer k from 1 to L - 1, its states [n, S, H] and the rows [n] of the batch that they
-are of. Returns which of the n stay, as indices; None for all."""
+"""Called with a layer k from 0 to L - 1, its states [n, S, H] and the rows [n] of the batch that they
+are of. Returns which of the n stay, as indices; None for all. At layer 0 all do."""
 
 
 class AllLeft(Exception):
@@ -42,10 +42,12 @@ class Stack:
             ALBERT calls one again and again.
         batchwise: of each block's call the arguments, and parts of the result, whose first dimension is
             the batch.
+        entry: which argument of the first block's call is state 0; None where none is.
     """
 
     blocks: tuple[tuple[str, int], ...]
     batchwise: tuple[frozenset[Path], ...]
+    entry: Path | None = None
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -66,7 +68,7 @@ class Stack:
             )
         try:
             with probing(), undisturbed(plm), torch.no_grad():
-                blocks = _blocks(plm, name)
+                blocks, entry = _blocks(plm, name)
                 few, more = (_shapes(plm, blocks, rows) for rows in (_FEW, _MORE))
         except BadInput:
             raise
@@ -80,7 +82,7 @@ class Stack:
             frozenset(path for path, rows in one.items() if (rows, other.get(path)) == (_FEW, _MORE))
             for one, other in zip(few, more, strict=True)
         ]
-        return cls(blocks, tuple(batchwise))
+        return cls(blocks, tuple(batchwise), entry)
 
     @contextmanager
     def visited(self, plm: nn.Module, visit: Visit) -> Iterator[None]:
@@ -137,10 +139,13 @@ class _Walk:
         sizes = [len(x) for path, x in leaves(given) if path in batchwise and isinstance(x, Tensor)]
         self._count = self._full = sizes[0]
         self._rows, self._caches = {self._full: torch.arange(self._full)}, {}
+        if self._stack.entry is not None:
+            states = first_states(self._stack.entry, given)
+            self._visit(0, states, self._rows[self._full].to(states.device))
 
     def _behind(self, k: int, output: Any, batchwise: frozenset[Path]) -> Any:
         """What comes out of block k."""
-        states = _first(output)
+        states = yielded_states(output)
         last = k + 1 == len(self._stack)
         if not last:
             rows = self._rows[self._count].to(states.device)
@@ -193,13 +198,21 @@ class _Walk:
         return widen
 
 
-def _first(output: Any) -> Tensor:
+def first_states(entry: Path, given: Any) -> Tensor:
+    """State 0, in what the first block was called with: positional arguments and those by name."""
+    states = dict(leaves(given))[entry]
+    assert isinstance(states, Tensor)
+    return states
+
+
+def yielded_states(output: Any) -> Tensor:
+    """A block's states, in what it returned."""
     states = output[0] if isinstance(output, tuple) else output
     assert isinstance(states, Tensor)
     return states
 
 
-def _inputs(plm: Any, rows: int) -> dict[str, Any]:
+def some_inputs(plm: Any, rows: int) -> dict[str, Any]:
     """Some tokens, with padding, so that there is a mask to see."""
     device, accepted = device_of(plm), accepted_parameters(plm)
     ids = torch.tensor(ordinary_tokens(plm, rows * _LENGTH), device=device).reshape(rows, _LENGTH)
@@ -215,23 +228,27 @@ def _inputs(plm: Any, rows: int) -> dict[str, Any]:
     return inputs
 
 
-def _blocks(plm: Any, name: str) -> tuple[tuple[str, int], ...]:
-    """The modules that yield states 1 to L, and which of their calls."""
+def _blocks(plm: Any, name: str) -> tuple[tuple[tuple[str, int], ...], Path | None]:
+    """The modules that yield states 1 to L, and which of their calls; where the first gets state 0."""
     made: list[tuple[str, int, Tensor]] = []
     calls: Counter[str] = Counter()
+    given: dict[str, Any] = {}  # to the first call
     with ExitStack() as stack:
         for path, module in plm.named_modules():
             if path and not isinstance(module, PreTrainedModel):
 
-                def keep(module: nn.Module, args: Any, output: Any, path: str = path) -> None:
+                def keep(
+                    module: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path
+                ) -> None:
                     first = output[0] if isinstance(output, tuple) and output else output
                     if isinstance(first, Tensor):
                         made.append((path, calls[path], first))
+                    given.setdefault(path, (args, kwargs))
                     calls[path] += 1
 
-                stack.callback(module.register_forward_hook(keep).remove)
+                stack.callback(module.register_forward_hook(keep, with_kwargs=True).remove)
         # Not by calling it: hooks of others, and what torch.compile made of it, are not for this.
-        output = plm.forward(**_inputs(plm, _FEW), output_hidden_states=True, return_dict=True)
+        output = plm.forward(**some_inputs(plm, _FEW), output_hidden_states=True, return_dict=True)
     states = states_of(output)
     if states is None or states[0].dim() != 3:
         raise BadInput(f"{name} returns no states of one stack of layers that could be left on the way")
@@ -246,14 +263,16 @@ def _blocks(plm: Any, name: str) -> tuple[tuple[str, int], ...]:
             raise BadInput(f"no module of {name} yields its state {k}: its layers cannot be told apart")
         found.append(min(yielding, key=lambda one: one[0].count(".")))
     first, again = found[0]
+    arguments = [path for path, x in leaves(given[first]) if isinstance(x, Tensor)]
+    entry = next((p for p in arguments if torch.equal(first_states(p, given[first]), states[0])), None)
     count = len(states) - 1
     if all(one == (first, again + k) for k, one in enumerate(found)) and calls[first] == count:
-        return tuple((first, k) for k in range(count))
+        return tuple((first, k) for k in range(count)), entry
     parent, _, number = first.rpartition(".")
     expected = [f"{parent}.{int(number) + k}" for k in range(count)] if number.isdigit() else []
     if [path for path, _ in found] != expected[:-1] or calls[expected[-1]] != 1:
         raise BadInput(f"the layers of {name} are not called one after another, each once")
-    return tuple((path, 0) for path in expected)
+    return tuple((path, 0) for path in expected), entry
 
 
 def _shapes(plm: Any, blocks: tuple[tuple[str, int], ...], rows: int) -> list[dict[Path, int]]:
@@ -277,5 +296,5 @@ def _shapes(plm: Any, blocks: tuple[tuple[str, int], ...], rows: int) -> list[di
 
             hook = plm.get_submodule(path).register_forward_hook(keep, with_kwargs=True)
             stack.callback(hook.remove)
-        plm.forward(**_inputs(plm, rows), return_dict=True)
+        plm.forward(**some_inputs(plm, rows), return_dict=True)
     return seen

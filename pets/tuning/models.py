@@ -131,20 +131,8 @@ def load_plm(
     options = how.options()
     model_files.check_no_pet(name)
     code = [] if trust_remote_code else model_files.code_classes(name)
+    auto, model, missing = _with_weights(name, options, code, trust_remote_code=trust_remote_code)
     with model_files.reading(name, code):
-        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-        model_files.check_weights(name, config)
-    auto = _checked_class(name, config, code, trust_remote_code=trust_remote_code)
-    with model_files.reading(name, code), _missing_weights_seeded():
-        model, info = auto.from_pretrained(
-            name,
-            config=config,
-            **options,
-            output_loading_info=True,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-        )
-        model_files.check_no_pet(name, model)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
         words = len(tokenizer) - len(tokenizer.all_special_tokens)
     if words <= 0:
@@ -159,7 +147,6 @@ def load_plm(
     if auto is AutoModelForSequenceClassification and model.config.pad_token_id is None:
         # Causal ones cannot be asked in batches without.
         model.config.pad_token_id = padding_id(tokenizer)
-    missing = sorted(info["missing_keys"])
     if missing:
         logger.warning(
             "%s: the checkpoint has no weights for %s; they are random (drawn from seed %d), so "
@@ -171,6 +158,47 @@ def load_plm(
     with model_files.reading(name, code):  # a GPU may be too small
         kept = getattr(model, "hf_quantizer", None) is not None  # where it was put when it was read
         return (model if kept or how.on_cpu else model.to(_device())), tokenizer
+
+
+def load_model(folder: str | os.PathLike[str]) -> PreTrainedModel:
+    """What ``save_pretrained`` wrote of a model, whole, on the CPU and in the dtype that it has there.
+
+    Raises:
+        BadInput: as `load_plm`, but for the tokenizer; and for weights that are missing.
+    """
+    name = str(folder)
+    model_files.check_no_pet(name)
+    code = model_files.code_classes(name)
+    _, model, missing = _with_weights(name, {"dtype": AUTO}, code, trust_remote_code=False)
+    if missing:
+        raise BadInput(f"model {name!r} has no weights for {', '.join(missing[:5])}: save it anew")
+    return model
+
+
+def _with_weights(
+    name: str, options: dict[str, Any], code: list[str], *, trust_remote_code: bool
+) -> tuple[Any, PreTrainedModel, list[str]]:
+    """The class that loads a model as its config says, the model, and what its checkpoint lacks.
+
+    Args:
+        options: of ``from_pretrained``.
+        code: what of the model's own code is not run.
+    """
+    with model_files.reading(name, code):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        model_files.check_weights(name, config)
+    auto = _checked_class(name, config, code, trust_remote_code=trust_remote_code)
+    with model_files.reading(name, code), _missing_weights_seeded():
+        model, info = auto.from_pretrained(
+            name,
+            config=config,
+            **options,
+            output_loading_info=True,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+        )
+        model_files.check_no_pet(name, model)
+    return auto, model, sorted(info["missing_keys"])
 
 
 def load_outline(name: str, *, trust_remote_code: bool = False) -> tuple[PreTrainedModel, Any]:

@@ -162,8 +162,8 @@ class RunningCost(CostParts):
         """The labels' log-probabilities given the states up to each layer, all as likely before.
 
         Bayes' rule under the bridge. With ``likelihood=path`` it is filtering through depth, of all the
-        layers so far; of a Markov bridge, of which the last of them tells all, and with "marginal" that
-        of the layer.
+        layers so far; of a Markov process conditioned on its end, of which the last of them tells all,
+        and with "marginal" that of the layer.
 
         Args:
             trajectory: of N tokens, through all L+1 layers.

@@ -18,9 +18,10 @@ class Evidence:
     .. math:: \log p(z_1 \ldots z_k \mid v) = \text{const} + \sum_{i \le k} a_{ki} \, z_i \cdot v
               - \tfrac12 e_k |v|^2
 
-    Of a Markov bridge that is pinned at v only the layer itself is left in the sum: what came before
-    tells nothing more of the end. It is that of the layer by itself too where ``likelihood`` is
-    "marginal".
+    Of a Markov process conditioned to end at v (Brownian, OU, a clock's) only the layer itself is left
+    in the sum: what came before tells nothing more of the end. Not so of "alpha", Markov as it is: it is
+    drawn to v with a strength of its own, so that every step tells of v. It is that of the layer by
+    itself too where ``likelihood`` is "marginal".
 
     Attributes:
         toward: a, float64 [L, L, D], a layer's own row first; 0 beyond it. D is d, or 1 where all

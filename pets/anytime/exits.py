@@ -21,7 +21,8 @@ class Exit:
 
     Attributes:
         layer: k, of state k.
-        reads: the layers up to it whose states count; of a Markov bridge itself alone.
+        reads: the layers up to it whose states count; of a Markov process conditioned
+            on its end it alone.
         weight: float32 [R, W, H], of those R layers on the W words of all labels.
         bias: float32 [W].
         log_weights: [C, K], of the W = C K words, see `LabelEnds`.

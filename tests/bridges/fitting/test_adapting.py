@@ -133,6 +133,24 @@ def test_left_out_is_what_a_fit_without_the_example_reads(classes: int, each: in
             torch.testing.assert_close(found, change, rtol=1e-9, atol=1e-9)
 
 
+@CASES
+def test_left_out_guesses_are_those_of_a_fit_without_the_example(classes: int, each: int) -> None:
+    """Along the contrasts sklearn's, about the same centre; of the rest it learned nothing."""
+    given = problem(classes, each)
+    adapted, span = adapt(**given), contrasts(given["ends"])
+    guesses = adapted.left_out_guesses(given["states"].float())
+    assert guesses.dtype == torch.float64
+    rest = torch.eye(DIM, dtype=torch.float64) - span
+    for layer in range(LAYERS):
+        explicit, strength = Explicit(given, layer), float(adapted.strength[layer])
+        centre = read(adapted, layer, explicit.mean) @ span - explicit.targets.mean(0)
+        expected = explicit.left_out(strength) + centre
+        close = {"rtol": 1e-5, "atol": 1e-5}  # the states were float32
+        torch.testing.assert_close(guesses[layer] @ span, expected, **close)
+        lens = explicit.x @ given["weight"][layer].T + given["bias"][layer]
+        torch.testing.assert_close(guesses[layer] @ rest, lens @ rest, **close)
+
+
 @pytest.mark.parametrize(("classes", "each"), [(2, 3), (3, 2)])
 def test_the_strength_is_each_layers_best_left_out(classes: int, each: int) -> None:
     given = problem(classes, each, seed=1)

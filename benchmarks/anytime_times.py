@@ -5,8 +5,8 @@
 Three ways to answer the same prompts in turns, round by round: the full model, its head evaluated at
 the label alone; the model cut at a share of its layers; and the model whose rows leave when they are
 sure. Told are quantiles of the rounds' ratios to the full model's time. A LoRA is on the model and not
-merged; it is as new, for times alone. Checked first: that the cut model answers as the exit at its layer,
-and that a row which stays to the end is answered as the full model does.
+merged; it is as new, for times alone. Checked first: that the cut model answers as the exit at its
+layer, and that a row which stays to the end is answered as the full model does.
 """
 
 from __future__ import annotations

@@ -38,6 +38,9 @@ def test_python_blocks_run(
     assert output.running_cost > 0
     names["handle"].remove()
     names["batch"] = batch
+    names["prompts"] = torch.tensor([[2, 7, 10, 4, 3], [2, 4, 12, 5, 3]])
+    masked = torch.tensor([[2, 4, 5 + k, 9 + k, 3] for k in range(8)])
+    names["labelled_batches"] = [{"input_ids": masked, "labels": torch.arange(8) % 2}]
     classifier = tiny_model(
         "bert",
         head="ForSequenceClassification",

@@ -33,13 +33,13 @@ class AboutLabel(Cost):
             count the same, the mean of theirs, where the layer's latent is m p and w |p - v|^2 its cost.
             Only of layers that count by themselves, ``likelihood=marginal``; and through the latent map,
             whose p is z / m, only of a process that is not next to nothing in the first layers. "exit"
-            lets the process arrive at the label right behind the last layer that counts, as it would in a
-            model that ended there: for the layer at which rows are to leave, see
+            lets the process arrive at the label right behind the last layer that counts, as it would
+            in a model that ended there: for the layer at which rows are to leave, see
             `pets.AnytimeClassifier`.
         until: the share of the layers that count, above 0, to 1, the last ones being left out: there
             cross-entropy acts already.
-        since: the share of the layers, from 0, below ``until``, of which none counts: the first ones. Only
-            of layers that count by themselves.
+        since: the share of the layers, from 0, below ``until``, of which none counts: the first ones.
+            Only of layers that count by themselves.
 
     Raises:
         BadInput: for a process that is no Gaussian bridge, or numbers out of range.

@@ -34,9 +34,9 @@ class Axis(AboutLabel, name="axis"):
     Source: ours.
 
     Args:
-        process, layers, until, since: see `AboutLabel`. A parameter has one value for all dimensions. With a
-            process that learns, the cost is the likelihood of the directions that count, normaliser
-            included, and layers is "process".
+        process, layers, until, since: see `AboutLabel`. A parameter has one value for all dimensions.
+            With a process that learns, the cost is the likelihood of the directions that count,
+            normaliser included, and layers is "process".
         rest: weight of the other directions, which are drawn to the frozen mean guess; from 0, where
             they do not count, to 1e6.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from pets.anytime.reading import evaluating, own_scores, read
 from pets.anytime.stack import AllLeft, Stack
 from pets.plug.refusals import check_cost
 from pets.tasks.verbalizer import Verbalizer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -80,6 +83,7 @@ class AnytimeClassifier(nn.Module):
         check_cost(cost)
         check_flags(together=together)
         self.threshold = threshold
+        self._warned = False
         plm: Any = pretrained_model(model)
         _ = cost.lens
         cost.check_model(model, same_weights=same_weights)
@@ -180,12 +184,22 @@ class AnytimeClassifier(nn.Module):
         right = reading.answers
         return {k: float((odds.argmax(1) == right).double().mean()) for k, odds in found.items()}
 
+    def warn_if_not_calibrated(self) -> None:
+        """Log, once, what can be meant so, but hardly is."""
+        if not self._exits.calibrated and not self._warned:
+            logger.warning(
+                "the exits are neither fitted nor calibrated, so what they are sure of means little: "
+                "call fit(labelled_batches), or calibrate(batches)"
+            )
+            self._warned = True
+
     def forward(self, **inputs: Any) -> AnytimeOutput:
         """Answer a batch: what the model is called with; labels are taken no notice of.
 
         Raises:
             BadInput: for inputs with a cache, or that do not say where the label is told.
         """
+        self.warn_if_not_calibrated()
         leaving = _Leaving(self, inputs)
         with evaluating(self.model), self._stack.visited(pretrained_model(self.model), leaving.visit):
             try:

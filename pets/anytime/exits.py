@@ -69,6 +69,9 @@ class Exits:
         labels: where trajectories of the C labels end.
         layers: that have an exit, k of 1 .. L - 1.
 
+    Attributes:
+        calibrated: whether `fit` or `calibrate` was called.
+
     Raises:
         BadInput: for a cost without a lens or a Gaussian law.
     """
@@ -76,6 +79,7 @@ class Exits:
     def __init__(self, cost: RunningCost, labels: LabelEnds, layers: Sequence[int]) -> None:
         self.cost, self.labels, self.layers = cost, labels, tuple(layers)
         self.prior = torch.full((len(labels),), 1 / len(labels), dtype=torch.float64)
+        self.calibrated = False
         self._by_layer = dict(zip(self.layers, self._made(cost), strict=True))
 
     def __getitem__(self, layer: int) -> Exit:
@@ -124,6 +128,7 @@ class Exits:
         if answers is not None:
             shares = answers.bincount(minlength=len(self.labels)).double() + 1
             prior = shares / shares.sum()
+        self.calibrated = True
         for layer, one in self._by_layer.items():
             made = calibrated(odds[layer], answers, prior)
             self._by_layer[layer] = replace(one, calibration=made)

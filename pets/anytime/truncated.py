@@ -255,6 +255,7 @@ def truncate(
     if layer is None:
         assert max_loss is not None and batches is not None
         layer = _first_layer(anytime.accuracies(batches), anytime.num_layers, max_loss)
+    anytime.warn_if_not_calibrated()
     made, stack = cut(anytime.model, anytime._stack, layer, merge=merge)
     full_size = Size.of(anytime.model, anytime.num_layers)
     exits = anytime._exits

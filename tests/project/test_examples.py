@@ -200,6 +200,20 @@ def test_a_classifier_is_trained_with_its_head_and_reloaded(files: Path, tmp_pat
     }
 
 
+def test_rows_leave_early_and_the_model_is_cut(files: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(TEXTS), encoding="utf-8")
+    options = ["--text", text, "--out", tmp_path / "cut", "--max-loss", "0.5"]
+    done = processes.run([EXAMPLES / "early_exit.py", "--model", files / "model", *options], cwd=files)
+    assert done.returncode == 0, done.stderr[-3000:]
+    left = re.findall(r"(?:negative|positive), (0\.\d+) sure, left at layer (\d) of 3", done.stdout)
+    assert len(left) == 2
+    assert all(float(sure) >= 0.8 or layer == "3" for sure, layer in left)
+    assert "<TruncatedClassifier of BertForMaskedLM: layer" in done.stdout
+    assert printed_values(done.stdout, "probabilities") == [0.0]
+    assert (tmp_path / "cut" / "exit.safetensors").exists()
+
+
 def test_an_encoder_decoder_is_trained_with_a_cost_that_the_script_fits(
     files: Path, tmp_path: Path
 ) -> None:

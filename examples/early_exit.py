@@ -68,15 +68,10 @@ def main():
     labelled = [{**inputs, "labels": classes}]
     anytime = pets.AnytimeClassifier(model, cost, words, args.threshold).fit(labelled)
     output = anytime(**prompts(tokenizer, ["A quick and fine story", "We hated the dog in it"]))
-    for label, probability, layer in zip(
-        output.labels.tolist(),
-        output.probabilities.amax(1).tolist(),
-        output.layers.tolist(),
-        strict=True,
-    ):
-        print(
-            f"{words.labels[label]}, {probability:.3f} sure, left at layer {layer} of {anytime.num_layers}"
-        )
+    sure, where = output.probabilities.amax(1).tolist(), output.layers.tolist()
+    for label, probability, layer in zip(output.labels.tolist(), sure, where, strict=True):
+        left = f"left at layer {layer} of {anytime.num_layers}"
+        print(f"{words.labels[label]}, {probability:.3f} sure, {left}")
 
     # Your validation set goes where the labelled examples stand again.
     cut = pets.truncate(anytime, max_loss=args.max_loss, batches=labelled)

@@ -179,7 +179,7 @@ class AnytimeClassifier(nn.Module):
         if reading.answers is None:
             raise BadInput("the batches have no labels: expected those of examples to be scored")
         by_layer = dict(enumerate(reading.states))
-        found = {k: self._exits[k].to(reading.states.device)(by_layer) for k in self.layers}
+        found = {k: self._exits.on(k, reading.states.device)(by_layer) for k in self.layers}
         found[self.num_layers] = reading.scores
         right = reading.answers
         return {k: float((odds.argmax(1) == right).double().mean()) for k, odds in found.items()}
@@ -220,16 +220,19 @@ class _Leaving:
         self._count = len(inputs["input_ids"])
         self.staying = torch.arange(self._count)
         self._states: dict[int, Tensor] = {}
+        self._at: Tensor | None = None
         self._left: list[tuple[Tensor, Tensor, int]] = []
 
     def visit(self, layer: int, states: Tensor, rows: Tensor) -> Tensor | None:
         if layer not in self._layers and layer not in self._exits.reads:
             return None
-        at = self._columns(states.shape[1]).to(states.device)[rows]
+        if self._at is None:  # once for all layers: to look whether it is padding makes a GPU wait
+            self._at = self._columns(states.shape[1]).to(states.device)
+        at = self._at.to(states.device)[rows]
         self._states[layer] = states[torch.arange(len(rows), device=rows.device), at]
         if layer not in self._layers:
             return None
-        probabilities = self._exits[layer].to(states.device)(self._states).exp()
+        probabilities = self._exits.on(layer, states.device)(self._states).exp()
         sure = probabilities.amax(1) >= self._threshold
         if self._together:
             sure = sure.all().expand_as(sure)

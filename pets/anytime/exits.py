@@ -85,6 +85,11 @@ class Exits:
     def __getitem__(self, layer: int) -> Exit:
         return self._by_layer[layer]
 
+    def on(self, layer: int, device: torch.device) -> Exit:
+        """The exit at a layer, on a device, where it stays."""
+        self._by_layer[layer] = self._by_layer[layer].to(device)
+        return self._by_layer[layer]
+
     @property
     def reads(self) -> frozenset[int]:
         """The layers whose states any exit needs."""
@@ -130,7 +135,7 @@ class Exits:
             prior = shares / shares.sum()
         self.calibrated = True
         for layer, one in self._by_layer.items():
-            made = calibrated(odds[layer], answers, prior)
+            made = calibrated(odds[layer], answers, prior).to(one.bias.device)
             self._by_layer[layer] = replace(one, calibration=made)
 
     def _ends(self, cost: RunningCost) -> LabelEnds:

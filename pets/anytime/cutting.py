@@ -54,12 +54,14 @@ def cut(model: nn.Module, stack: Stack, layer: int, *, merge: bool) -> tuple[nn.
     plm = pretrained_model(carrier)
     kept = {path for path, _ in stack.blocks[:layer]}
     gone = dict.fromkeys(path for path, _ in stack.blocks if path not in kept)
-    changed = [part for part in carrier.modules() if isinstance(part, BaseTunerLayer)] if merge else []
+    tuned = [part for part in carrier.modules() if isinstance(part, BaseTunerLayer)] if merge else []
+    changed = [*tuned, *(part.get_base_layer() for part in tuned)]  # one need not be inside the other
     made = twin(carrier, [plm.get_submodule(path) for path in gone], changed)
     inner = pretrained_model(made)
     if gone:
         _take_out(inner, list(gone), layer)
     _cut_config(text_config(inner), len(stack), layer)
+    inner.name_or_path = inner.config.name_or_path = ""  # by that name there is another
     if isinstance(made, PeftModel):
         made = _with_pet_cut(made, len(stack), layer)
     made.eval()
@@ -182,10 +184,10 @@ def _cut_config(config: Any, count: int, layer: int) -> None:
     config.num_hidden_layers = layer
 
 
-def _with_pet_cut(model: PeftModel, count: int, layer: int) -> nn.Module:
+def _with_pet_cut(model: Any, count: int, layer: int) -> Any:
     """Its PET for the layers that are left; the plain model where nothing of it is."""
     config: Any = model.active_peft_config
-    config.base_model_name_or_path = None  # that one has all its layers
+    config.base_model_name_or_path = None
     if config.is_prompt_learning:
         if config.peft_type in _BY_LAYER:
             _cut_prefix(model.prompt_encoder[model.active_adapter], config, count, layer)

@@ -53,8 +53,8 @@ class Size:
 class TruncatedClassifier(nn.Module):
     """The first k layers of a model, and the exit behind them that tells the label.
 
-    Made by `pets.truncate`, or from a folder by `from_pretrained`. Nothing behind layer k is run, not the
-    last norm and not the model's own head. For predictions: without gradient, always in eval mode.
+    Made by `pets.truncate`, or from a folder by `from_pretrained`. Nothing behind layer k is run, not
+    the last norm and not the model's own head. For predictions: without gradient, always in eval mode.
     Generation and caches are not for it. Multiplications by a token's weights fall as the layers do,
     where all are alike; how long a forward takes is measured in benchmarks/.
 
@@ -81,13 +81,13 @@ class TruncatedClassifier(nn.Module):
         self.eval()
 
     def __repr__(self) -> str:
-        own, full, mega = self.size, self.full_size, 1e6
+        own, full = self.size, self.full_size
+        parameters = f"{_short(own.parameters)} of {_short(full.parameters)} parameters"
         share = round(100 * own.parameters / full.parameters)
         return (
-            f"<TruncatedClassifier of {type(pretrained_model(self.model)).__name__}: layer {own.layers} of "
-            f"{full.layers}, {own.parameters / mega:.4g} of {full.parameters / mega:.4g} million parameters "
-            f"({share} %), {own.bytes / mega:.4g} of {full.bytes / mega:.4g} MB; "
-            f"{', '.join(self.verbalizer.labels)}>"
+            f"<TruncatedClassifier of {type(pretrained_model(self.model)).__name__}: "
+            f"layer {own.layers} of {full.layers}, {parameters} ({share} %), "
+            f"{_short(own.bytes)}B of {_short(full.bytes)}B; {', '.join(self.verbalizer.labels)}>"
         )
 
     @property
@@ -137,7 +137,8 @@ class TruncatedClassifier(nn.Module):
             tokenizer: its files go along.
 
         Raises:
-            BadInput: for a folder that holds something else, or a model that does not come back as it is.
+            BadInput: for a folder that holds something else, or a model that does not come back as it
+                is.
             CannotWrite: if it cannot be written.
         """
         with truncated_files.new_model_folder(folder) as new:
@@ -175,7 +176,7 @@ class TruncatedClassifier(nn.Module):
         if mine.dtype != theirs.dtype or not error <= rounding:
             raise BadInput(
                 f"{type(pretrained_model(self.model)).__name__} does not come back from its files as it "
-                f"is (its states differ by {float(error):.2g}): if a PET changes the weights where it is "
+                f"is (its states differ by {float(error):.2g}): if its PET changes weights when it is "
                 "put on, truncate with merge=True"
             )
 
@@ -205,10 +206,11 @@ def truncate(
         model: an `AnytimeClassifier`, whose exits are taken as they are; or a model as it takes one.
         cost, verbalizer, same_weights: as `AnytimeClassifier`, for a model that is none.
         layer: k, of 1 .. L - 1.
-        max_loss: instead of it, how much lower than the full model's the accuracy on ``batches`` may be,
-            in [0, 1): the first layer is taken that holds it.
-        batches: as `AnytimeClassifier.fit`, of examples that exits were not fitted on. They calibrate the
-            exits of a model that is no `AnytimeClassifier`; with ``max_loss`` they are labelled and needed.
+        max_loss: instead of it, how much lower than the full model's the accuracy on ``batches`` may
+            be, in [0, 1): the first layer is taken that holds it.
+        batches: as `AnytimeClassifier.fit`, of examples that exits were not fitted on. They calibrate
+            the exits of a model that is no `AnytimeClassifier`. With ``max_loss`` they are needed, and
+            labelled.
         merge: put a PET's change into the weights, of which the cut model then has its own where they
             change. Without, the PET goes along.
 
@@ -253,7 +255,8 @@ def truncate(
         if not given:
             anytime.calibrate(batches)
     if layer is None:
-        assert max_loss is not None and batches is not None
+        assert max_loss is not None
+        assert batches is not None
         layer = _first_layer(anytime.accuracies(batches), anytime.num_layers, max_loss)
     made, stack = cut(anytime.model, anytime._stack, layer, merge=merge)
     full_size = Size.of(anytime.model, anytime.num_layers)
@@ -277,3 +280,10 @@ def _first_layer(accuracies: Mapping[int, float], count: int, max_loss: float) -
         f"max_loss={max_loss:g}: no layer comes so near to the full model's accuracy of {full:.4g}; the "
         f"best, {best}, has {exits[best]:.4g}: fit the exits (AnytimeClassifier.fit) or allow for more"
     )
+
+
+def _short(number: int) -> str:
+    """As in 134.5 M."""
+    sizes = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+    size, letter = next((pair for pair in sizes if number >= pair[0]), (1.0, ""))
+    return f"{number / size:.4g} {letter}"

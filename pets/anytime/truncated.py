@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -143,7 +144,7 @@ class TruncatedClassifier(nn.Module):
         """
         with truncated_files.new_model_folder(folder) as new:
             truncated_files.write(new, self._parts(), tokenizer)
-            self._check_same(TruncatedClassifier.from_pretrained(new))
+            self._check_comes_back(new)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> TruncatedClassifier:
@@ -164,20 +165,24 @@ class TruncatedClassifier(nn.Module):
             self.model, self._stack, self._exit, self.spec, self.verbalizer, full
         )
 
-    def _check_same(self, loaded: TruncatedClassifier) -> None:
-        """Whether what was loaded again has the same states on a few tokens.
+    def _check_comes_back(self, folder: Path) -> None:
+        """Whether what is loaded from a folder has the same states on a few tokens.
 
         Raises:
             BadInput: if not.
         """
-        mine, theirs = self._states(), loaded._states()
-        error = (mine - theirs).norm() / mine.norm()
-        rounding = _ROUNDING if mine.dtype == torch.float32 else _OF_HALF
-        if mine.dtype != theirs.dtype or not error <= rounding:
+        try:
+            mine, theirs = self._states(), TruncatedClassifier.from_pretrained(folder)._states()
+            error = float((mine - theirs).norm() / mine.norm())
+            wrong = "" if mine.dtype == theirs.dtype else f"its states are {theirs.dtype}"
+            if not error <= (_ROUNDING if mine.dtype == torch.float32 else _OF_HALF):
+                wrong = f"its states differ by {error:.2g}"
+        except BadInput as refused:
+            wrong = str(refused)
+        if wrong:
             raise BadInput(
                 f"{type(pretrained_model(self.model)).__name__} does not come back from its files as it "
-                f"is (its states differ by {float(error):.2g}): if its PET changes weights when it is "
-                "put on, truncate with merge=True"
+                f"is: {wrong}. If that is for its PET, truncate with merge=True"
             )
 
     def _states(self) -> torch.Tensor:
@@ -229,9 +234,7 @@ def truncate(
             "what that may cost"
         )
     if max_loss is not None and (not is_number(max_loss) or not 0 <= max_loss < 1):
-        raise BadInput(
-            f"max_loss={shown(max_loss)}: expected a share of right answers in [0, 1), as 0.01"
-        )
+        raise BadInput(f"max_loss={shown(max_loss)}: expected a loss of accuracy in [0, 1), as 0.01")
     if max_loss is not None and batches is None:
         raise BadInput("max_loss needs batches=, labelled examples on which the layers are compared")
     given = isinstance(model, AnytimeClassifier)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +15,7 @@ import peft
 import pytest
 import torch
 from places import script_environment
+from safetensors.torch import load_file, save_file
 from tiny import tiny_tokenizer
 from transformers import (
     AutoModelForCausalLM,
@@ -19,6 +26,8 @@ from transformers import (
 from truncated_cases import CASES, WORDS, batches, build, lens_cost, unlabelled
 
 import bridges
+import pets
+from bridges import BadInput
 from pets import TruncatedClassifier, truncate
 
 _CAUSAL = ("gpt2", "llama", "qwen3")
@@ -249,7 +258,7 @@ def test_what_does_not_come_back_is_not_written(tmp_path: Path) -> None:
     """TinyLoRA numbers its vectors through all layers."""
     config = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType("TINYLORA")](target_modules=["query"])
     model = made("bert", config)
-    with pytest.raises(BadInput, match="does not come back from its files as it is: .* merge=True"):
+    with pytest.raises(BadInput, match=r"does not come back from its files as it is: .* merge=True"):
         model.save_pretrained(tmp_path / "cut")
     assert list(tmp_path.iterdir()) == []
     made("bert", config, merge=True).save_pretrained(tmp_path / "cut")

@@ -131,7 +131,9 @@ class TruncatedClassifier(nn.Module):
 
         ``config.json`` and the weights are the cut model's, ``pet/`` holds its PET as peft writes it,
         ``exit.json`` and ``exit.safetensors`` the exit. Before it takes its place the folder is loaded
-        and asked a few tokens, for which there has to be memory; so it is whole, or not there.
+        and asked a few tokens, for which there has to be memory; so it is whole, or not there. What it
+        answers then is the same to the bit, up to what files do not hold, such as another implementation
+        of attention, or rotary frequencies that ``model.to(torch.bfloat16)`` has rounded.
 
         Args:
             folder: new, or one that this method wrote, which is replaced.

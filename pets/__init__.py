@@ -20,7 +20,8 @@ __getattr__, __dir__, __all__ = exports(
     {
         "kernels.version": ["__version__"],
         "pets.anytime.classifier": ["AnytimeClassifier"],
-        "pets.anytime.truncated": ["TruncatedClassifier", "truncate"],
+        "pets.anytime.truncate": ["truncate"],
+        "pets.anytime.truncated": ["TruncatedClassifier"],
         "pets.methods": ["PET", "available", "get", "info", "init_prompt", "parse"],
         "pets.plug.adapting": ["adapt"],
         "pets.plug.regularize": ["Regularizer", "regularize"],
@@ -32,8 +33,8 @@ __getattr__, __dir__, __all__ = exports(
 if TYPE_CHECKING:  # the same for type checkers and editors; tests/pets/test_start.py compares
     from kernels.version import __version__ as __version__
     from pets.anytime.classifier import AnytimeClassifier as AnytimeClassifier
+    from pets.anytime.truncate import truncate as truncate
     from pets.anytime.truncated import TruncatedClassifier as TruncatedClassifier
-    from pets.anytime.truncated import truncate as truncate
     from pets.methods import PET as PET
     from pets.methods import available as available
     from pets.methods import get as get

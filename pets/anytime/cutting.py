@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from peft import PeftModel, PeftType
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from bridges import BadInput
@@ -19,8 +18,8 @@ from bridges.model.forward import states_of
 from bridges.model.probe import probing
 from bridges.model.spec import pretrained_model, text_config
 from bridges.model.undisturbed import undisturbed
-from pets.anytime.reading import called_with
-from pets.anytime.stack import AllLeft, Stack, first_states, some_inputs, yielded_states
+from pets.anytime.reading import called_with, states_up_to
+from pets.anytime.stack import Stack, some_inputs
 from pets.tuning.models import unload
 
 _ROWS = 2
@@ -54,12 +53,14 @@ def cut(model: nn.Module, stack: Stack, layer: int, *, merge: bool) -> tuple[nn.
     plm = pretrained_model(carrier)
     kept = {path for path, _ in stack.blocks[:layer]}
     gone = dict.fromkeys(path for path, _ in stack.blocks if path not in kept)
-    changed = [part for part in carrier.modules() if isinstance(part, BaseTunerLayer)] if merge else []
+    tuned = [part for part in carrier.modules() if isinstance(part, BaseTunerLayer)] if merge else []
+    changed = [*tuned, *(part.get_base_layer() for part in tuned)]  # one need not be inside the other
     made = twin(carrier, [plm.get_submodule(path) for path in gone], changed)
     inner = pretrained_model(made)
     if gone:
         _take_out(inner, list(gone), layer)
     _cut_config(text_config(inner), len(stack), layer)
+    inner.name_or_path = inner.config.name_or_path = ""  # by that name there is another
     if isinstance(made, PeftModel):
         made = _with_pet_cut(made, len(stack), layer)
     made.eval()
@@ -68,46 +69,6 @@ def cut(model: nn.Module, stack: Stack, layer: int, *, merge: bool) -> tuple[nn.
     if merge:
         made = _merged(made, shorter)
     return made, shorter
-
-
-@contextmanager
-def reading(plm: nn.Module, stack: Stack) -> Iterator[dict[int, Tensor]]:
-    """In this block a forward keeps its states by layer, and ends behind the last one of the stack.
-
-    Raises:
-        AllLeft: out of the forward, there.
-    """
-    states: dict[int, Tensor] = {}
-    last = len(stack)
-
-    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
-        if stack.entry is not None and 0 not in states:
-            states[0] = first_states(stack.entry, (args, kwargs))
-
-    with ExitStack() as hooks:
-        first = plm.get_submodule(stack.blocks[0][0])
-        hooks.callback(first.register_forward_pre_hook(before, with_kwargs=True).remove)
-        for path in dict.fromkeys(path for path, _ in stack.blocks):
-            layers = iter([k for k, (where, _) in enumerate(stack.blocks, 1) if where == path])
-
-            def after(module: nn.Module, args: Any, output: Any, layers: Iterator[int] = layers) -> None:
-                layer = next(layers)
-                states[layer] = yielded_states(output)
-                if layer == last:
-                    raise AllLeft
-
-            hooks.callback(plm.get_submodule(path).register_forward_hook(after).remove)
-        yield states
-
-
-def states_up_to(model: nn.Module, stack: Stack, inputs: dict[str, Any]) -> dict[int, Tensor]:
-    """By layer the states [B, S, H] of one forward that ends behind the last one of the stack."""
-    with reading(pretrained_model(model), stack) as states:
-        try:
-            model(**called_with(model, inputs))
-        except AllLeft:
-            return states
-    raise BadInput(f"{type(model).__name__} did not run the layers that it was cut to")
 
 
 def _carrier(model: nn.Module) -> Any:
@@ -182,10 +143,10 @@ def _cut_config(config: Any, count: int, layer: int) -> None:
     config.num_hidden_layers = layer
 
 
-def _with_pet_cut(model: PeftModel, count: int, layer: int) -> nn.Module:
+def _with_pet_cut(model: Any, count: int, layer: int) -> Any:
     """Its PET for the layers that are left; the plain model where nothing of it is."""
     config: Any = model.active_peft_config
-    config.base_model_name_or_path = None  # that one has all its layers
+    config.base_model_name_or_path = None
     if config.is_prompt_learning:
         if config.peft_type in _BY_LAYER:
             _cut_prefix(model.prompt_encoder[model.active_adapter], config, count, layer)

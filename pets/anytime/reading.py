@@ -16,6 +16,7 @@ from bridges.model.forward import accepted_parameters
 from bridges.model.head import has_head
 from bridges.model.spec import pretrained_model
 from pets.anytime.places import Places
+from pets.anytime.stack import AllLeft, Stack, first_states, yielded_states
 
 _CACHED = ("past_key_values", "cache_position")
 
@@ -133,3 +134,43 @@ def read(model: nn.Module, places: Places, batches: Iterable[Mapping[str, Any]])
     if told and len(told) < len(answers):
         raise BadInput("some batches have labels and some have none: give labels in all, or in none")
     return Reading(torch.cat(states, 1), torch.cat(scores), torch.cat(told) if told else None)
+
+
+@contextmanager
+def keeping(plm: nn.Module, stack: Stack) -> Iterator[dict[int, Tensor]]:
+    """In this block a forward keeps its states by layer, and ends behind the last one of the stack.
+
+    Raises:
+        AllLeft: out of the forward, there.
+    """
+    states: dict[int, Tensor] = {}
+    last = len(stack)
+
+    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+        if stack.entry is not None and 0 not in states:
+            states[0] = first_states(stack.entry, (args, kwargs))
+
+    with ExitStack() as hooks:
+        first = plm.get_submodule(stack.blocks[0][0])
+        hooks.callback(first.register_forward_pre_hook(before, with_kwargs=True).remove)
+        for path in dict.fromkeys(path for path, _ in stack.blocks):
+            layers = iter([k for k, (where, _) in enumerate(stack.blocks, 1) if where == path])
+
+            def after(module: nn.Module, args: Any, output: Any, layers: Iterator[int] = layers) -> None:
+                layer = next(layers)
+                states[layer] = yielded_states(output)
+                if layer == last:
+                    raise AllLeft
+
+            hooks.callback(plm.get_submodule(path).register_forward_hook(after).remove)
+        yield states
+
+
+def states_up_to(model: nn.Module, stack: Stack, inputs: dict[str, Any]) -> dict[int, Tensor]:
+    """By layer the states [B, S, H] of one forward that ends behind the last one of the stack."""
+    with keeping(pretrained_model(model), stack) as states:
+        try:
+            model(**called_with(model, inputs))
+        except AllLeft:
+            return states
+    raise BadInput(f"{type(model).__name__} did not run the layers that it was cut to")

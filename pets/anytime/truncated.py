@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from bridges import BadInput, ModelSpec, RunningCost
-from bridges.errors import check_flags, is_number, shown
+from bridges import BadInput, ModelSpec
 from bridges.model.probe import probing
 from bridges.model.spec import pretrained_model
 from bridges.model.undisturbed import undisturbed
 from pets.anytime import truncated_files
-from pets.anytime.classifier import AnytimeClassifier, AnytimeOutput, checked_layers
-from pets.anytime.cutting import cut, states_up_to
+from pets.anytime.classifier import AnytimeOutput
 from pets.anytime.exits import Exit
 from pets.anytime.places import Places
+from pets.anytime.reading import states_up_to
 from pets.anytime.stack import Stack, some_inputs
-from pets.plug.refusals import check_free
 from pets.tasks.verbalizer import Verbalizer
 
 _ROWS = 2
@@ -53,8 +51,8 @@ class Size:
 class TruncatedClassifier(nn.Module):
     """The first k layers of a model, and the exit behind them that tells the label.
 
-    Made by `pets.truncate`, or from a folder by `from_pretrained`. Nothing behind layer k is run, not the
-    last norm and not the model's own head. For predictions: without gradient, always in eval mode.
+    Made by `pets.truncate`, or from a folder by `from_pretrained`. Nothing behind layer k is run, not
+    the last norm and not the model's own head. For predictions: without gradient, always in eval mode.
     Generation and caches are not for it. Multiplications by a token's weights fall as the layers do,
     where all are alike; how long a forward takes is measured in benchmarks/.
 
@@ -81,13 +79,13 @@ class TruncatedClassifier(nn.Module):
         self.eval()
 
     def __repr__(self) -> str:
-        own, full, mega = self.size, self.full_size, 1e6
+        own, full = self.size, self.full_size
+        parameters = f"{_short(own.parameters)} of {_short(full.parameters)} parameters"
         share = round(100 * own.parameters / full.parameters)
         return (
-            f"<TruncatedClassifier of {type(pretrained_model(self.model)).__name__}: layer {own.layers} of "
-            f"{full.layers}, {own.parameters / mega:.4g} of {full.parameters / mega:.4g} million parameters "
-            f"({share} %), {own.bytes / mega:.4g} of {full.bytes / mega:.4g} MB; "
-            f"{', '.join(self.verbalizer.labels)}>"
+            f"<TruncatedClassifier of {type(pretrained_model(self.model)).__name__}: "
+            f"layer {own.layers} of {full.layers}, {parameters} ({share} %), "
+            f"{_short(own.bytes)}B of {_short(full.bytes)}B; {', '.join(self.verbalizer.labels)}>"
         )
 
     @property
@@ -130,19 +128,22 @@ class TruncatedClassifier(nn.Module):
 
         ``config.json`` and the weights are the cut model's, ``pet/`` holds its PET as peft writes it,
         ``exit.json`` and ``exit.safetensors`` the exit. Before it takes its place the folder is loaded
-        and asked a few tokens, for which there has to be memory; so it is whole, or not there.
+        and asked a few tokens, for which there has to be memory; so it is whole, or not there. What it
+        answers then is the same to the bit, up to what files do not hold, such as another implementation
+        of attention, or rotary frequencies that ``model.to(torch.bfloat16)`` has rounded.
 
         Args:
             folder: new, or one that this method wrote, which is replaced.
             tokenizer: its files go along.
 
         Raises:
-            BadInput: for a folder that holds something else, or a model that does not come back as it is.
+            BadInput: for a folder that holds something else, or a model that does not come back as it
+                is.
             CannotWrite: if it cannot be written.
         """
         with truncated_files.new_model_folder(folder) as new:
             truncated_files.write(new, self._parts(), tokenizer)
-            self._check_same(TruncatedClassifier.from_pretrained(new))
+            self._check_comes_back(new)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> TruncatedClassifier:
@@ -163,20 +164,24 @@ class TruncatedClassifier(nn.Module):
             self.model, self._stack, self._exit, self.spec, self.verbalizer, full
         )
 
-    def _check_same(self, loaded: TruncatedClassifier) -> None:
-        """Whether what was loaded again has the same states on a few tokens.
+    def _check_comes_back(self, folder: Path) -> None:
+        """Whether what is loaded from a folder has the same states on a few tokens.
 
         Raises:
             BadInput: if not.
         """
-        mine, theirs = self._states(), loaded._states()
-        error = (mine - theirs).norm() / mine.norm()
-        rounding = _ROUNDING if mine.dtype == torch.float32 else _OF_HALF
-        if mine.dtype != theirs.dtype or not error <= rounding:
+        try:
+            mine, theirs = self._states(), TruncatedClassifier.from_pretrained(folder)._states()
+            error = float((mine - theirs).norm() / mine.norm())
+            wrong = "" if mine.dtype == theirs.dtype else f"its states are {theirs.dtype}"
+            if not error <= (_ROUNDING if mine.dtype == torch.float32 else _OF_HALF):
+                wrong = f"its states differ by {error:.2g}"
+        except BadInput as refused:
+            wrong = str(refused)
+        if wrong:
             raise BadInput(
                 f"{type(pretrained_model(self.model)).__name__} does not come back from its files as it "
-                f"is (its states differ by {float(error):.2g}): if a PET changes the weights where it is "
-                "put on, truncate with merge=True"
+                f"is: {wrong}. If that is for its PET, truncate with merge=True"
             )
 
     def _states(self) -> torch.Tensor:
@@ -185,96 +190,8 @@ class TruncatedClassifier(nn.Module):
             return states_up_to(self.model, self._stack, inputs)[self.layer].cpu()
 
 
-def truncate(
-    model: nn.Module,
-    cost: RunningCost | None = None,
-    verbalizer: Verbalizer | None = None,
-    *,
-    layer: int | None = None,
-    max_loss: float | None = None,
-    batches: Iterable[Mapping[str, Any]] | None = None,
-    same_weights: bool = True,
-    merge: bool = False,
-) -> TruncatedClassifier:
-    """A model cut at a layer, with the exit there in the place of all that came behind.
-
-    The model stays as it was; the cut one has modules of its own on the same weights in memory, so
-    training either in place changes both.
-
-    Args:
-        model: an `AnytimeClassifier`, whose exits are taken as they are; or a model as it takes one.
-        cost, verbalizer, same_weights: as `AnytimeClassifier`, for a model that is none.
-        layer: k, of 1 .. L - 1.
-        max_loss: instead of it, how much lower than the full model's the accuracy on ``batches`` may be,
-            in [0, 1): the first layer is taken that holds it.
-        batches: as `AnytimeClassifier.fit`, of examples that exits were not fitted on. They calibrate the
-            exits of a model that is no `AnytimeClassifier`; with ``max_loss`` they are labelled and needed.
-        merge: put a PET's change into the weights, of which the cut model then has its own where they
-            change. Without, the PET goes along.
-
-    Raises:
-        BadInput: as `AnytimeClassifier`; for both or none of layer and max_loss, one out of range, no
-            layer that holds it, or a model that cannot be cut or merged, see `pets.anytime.cutting.cut`.
-
-    Example:
-        >>> small = pets.truncate(anytime, max_loss=0.01, batches=dev)  # doctest: +SKIP
-        >>> small.save_pretrained("small", tokenizer)  # doctest: +SKIP
-    """
-    check_flags(merge=merge, same_weights=same_weights)
-    if (layer is None) == (max_loss is None):
-        raise BadInput(
-            f"layer={shown(layer)}, max_loss={shown(max_loss)}: expected one of them, where to cut or "
-            "what that may cost"
-        )
-    if max_loss is not None and (not is_number(max_loss) or not 0 <= max_loss < 1):
-        raise BadInput(
-            f"max_loss={shown(max_loss)}: expected a share of right answers in [0, 1), as 0.01"
-        )
-    if max_loss is not None and batches is None:
-        raise BadInput("max_loss needs batches=, labelled examples on which the layers are compared")
-    given = isinstance(model, AnytimeClassifier)
-    if given and (cost is not None or verbalizer is not None):
-        raise BadInput("an AnytimeClassifier has its cost and its verbalizer: leave both out")
-    if given and layer is not None and batches is not None:
-        raise BadInput("an AnytimeClassifier is calibrated already: leave batches= out with layer=")
-    anytime = model
-    if not isinstance(anytime, AnytimeClassifier):
-        layers = None if layer is None else [layer]
-        anytime = AnytimeClassifier(model, cost, verbalizer, layers=layers, same_weights=same_weights)  # type: ignore[arg-type]
-    check_free(anytime.model)
-    if layer is not None:
-        checked_layers([layer], anytime.num_layers)
-        if layer not in anytime.layers:
-            told = ", ".join(map(str, anytime.layers))
-            raise BadInput(f"layer {layer} has no exit: there are some at {told}")
-    if batches is not None:
-        if isinstance(batches, Iterable) and not isinstance(batches, Mapping):
-            batches = list(batches)  # they are read twice
-        if not given:
-            anytime.calibrate(batches)
-    if layer is None:
-        assert max_loss is not None and batches is not None
-        layer = _first_layer(anytime.accuracies(batches), anytime.num_layers, max_loss)
-    anytime.warn_if_not_calibrated()
-    made, stack = cut(anytime.model, anytime._stack, layer, merge=merge)
-    full_size = Size.of(anytime.model, anytime.num_layers)
-    exits = anytime._exits
-    return TruncatedClassifier(made, stack, exits[layer], exits.cost.spec, anytime.verbalizer, full_size)
-
-
-def _first_layer(accuracies: Mapping[int, float], count: int, max_loss: float) -> int:
-    """The first layer that holds the loss.
-
-    Raises:
-        BadInput: where none does.
-    """
-    full = accuracies[count]
-    exits = {k: accuracy for k, accuracy in accuracies.items() if k < count}
-    for layer, accuracy in sorted(exits.items()):
-        if accuracy >= full - max_loss - 1e-9:
-            return layer
-    best = max(exits, key=exits.__getitem__)
-    raise BadInput(
-        f"max_loss={max_loss:g}: no layer comes so near to the full model's accuracy of {full:.4g}; the "
-        f"best, {best}, has {exits[best]:.4g}: fit the exits (AnytimeClassifier.fit) or allow for more"
-    )
+def _short(number: int) -> str:
+    """As in 134.5 M."""
+    sizes = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+    size, letter = next((pair for pair in sizes if number >= pair[0]), (1.0, ""))
+    return f"{number / size:.4g} {letter}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -94,7 +95,7 @@ def write(new: Path, parts: Parts, tokenizer: Any) -> None:
         model.save_pretrained(str(new / PET_FOLDER), selected_adapters=[name])
         if name != "default":  # peft has a folder of each other name
             (new / PET_FOLDER / name).rename(new / "named")
-            (new / PET_FOLDER).rmdir()
+            shutil.rmtree(new / PET_FOLDER)
             (new / "named").rename(new / PET_FOLDER)
         model = twin(model)
         unload(model)

@@ -65,7 +65,7 @@ def lens_cost(model: nn.Module, bridge: Any = "ou") -> RunningCost:
     """With a random lens."""
     cost = RunningCost.for_model(model, bridge, map="lens", latent_dim=8, ends="white", fit=False)
     weight = cost.lens.weight
-    weight.data = torch.randn(weight.shape, generator=torch.Generator().manual_seed(2))
+    weight.data = 0.2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(2))
     return cost
 
 

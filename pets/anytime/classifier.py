@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 from transformers.utils import ModelOutput
 
 from bridges import BadInput, RunningCost
@@ -81,6 +82,7 @@ class AnytimeClassifier(nn.Module):
         check_flags(together=together)
         self.threshold = threshold
         plm: Any = pretrained_model(model)
+        _check_not_compiled(model)
         _ = cost.lens
         cost.check_model(model, same_weights=same_weights)
         self.model, self.together = model, together
@@ -175,7 +177,8 @@ class AnytimeClassifier(nn.Module):
         return {k: float((odds.argmax(1) == right).double().mean()) for k, odds in found.items()}
 
     def forward(self, **inputs: Any) -> AnytimeOutput:
-        """Answer a batch: what the model is called with; labels are taken no notice of.
+        """Answer a batch: what the model is called with. Labels [B] are taken no notice of, of tokens
+        [B, S] where they stand.
 
         Raises:
             BadInput: for inputs with a cache, or that do not say where the label is told.
@@ -188,6 +191,15 @@ class AnytimeClassifier(nn.Module):
             except AllLeft:
                 pass
         return leaving.output()
+
+
+def _check_not_compiled(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, OptimizedModule) or module._compiled_call_impl is not None:
+            raise BadInput(
+                f"{type(model).__name__} is compiled, and what is compiled knows of no rows that leave "
+                "between its layers: give the model as it was before torch.compile"
+            )
 
 
 class _Leaving:

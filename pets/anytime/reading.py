@@ -18,6 +18,7 @@ from bridges.model.spec import pretrained_model
 from pets.anytime.places import Places
 
 _CACHED = ("past_key_values", "cache_position")
+_OURS = ("labels", "logits_to_keep")  # the head is asked at the label's place alone
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def called_with(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model itself is called with: no labels, and no cache but what a PET makes.
+    """What the model itself is called with: no labels, all places, no cache but what a PET makes.
 
     Raises:
         BadInput: for inputs with a cache, which is of generation.
@@ -59,7 +60,7 @@ def called_with(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
             f"{given[0]} was given: an early answer is of whole prompts; caches and generation are not "
             "for it"
         )
-    inputs = {name: value for name, value in inputs.items() if name != "labels"}
+    inputs = {name: value for name, value in inputs.items() if name not in _OURS}
     if "use_cache" in accepted_parameters(pretrained_model(model)):
         inputs["use_cache"] = False
     return inputs | {"return_dict": True}

@@ -89,6 +89,8 @@ class Places:
             raise BadInput(
                 f"input_ids={shown(ids)}: expected token ids [B, S], by which the label's place is found"
             )
+        if not len(ids):
+            raise BadInput(f"input_ids of shape {tuple(ids.shape)}: expected one row or more")
         mask = inputs.get("attention_mask")
         if mask is not None and (not isinstance(mask, Tensor) or mask.shape != ids.shape):
             has = tuple(mask.shape) if isinstance(mask, Tensor) else shown(mask)
@@ -120,8 +122,7 @@ class Places:
         labels = inputs.get("labels")
         if labels is None:
             return None
-        whole = isinstance(labels, Tensor) and labels.dtype in _WHOLE
-        if not whole or labels.dim() not in (1, 2):
+        if not isinstance(labels, Tensor) or labels.dtype not in _WHOLE or labels.dim() not in (1, 2):
             raise BadInput(f"labels={shown(labels)}: expected class indices [B]")
         self._check_rows(labels, inputs["input_ids"])
         if labels.dim() == 2:

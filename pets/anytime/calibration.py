@@ -111,10 +111,11 @@ def _bias(odds: Tensor, prior: Tensor) -> Tensor:
 
 def _newton(odds: Tensor, prior: Tensor, bias: Tensor) -> Tensor:
     eye = torch.eye(len(prior), dtype=odds.dtype, device=odds.device)
-    enough = _ENOUGH + 8 * torch.finfo(odds.dtype).eps * float(odds.abs().max())
+    eps = 8 * torch.finfo(odds.dtype).eps
+    enough = _ENOUGH + eps * float(odds.abs().max())
 
-    def value(b: Tensor) -> Tensor:
-        return torch.logsumexp(odds + b, 1).mean() - prior @ b
+    def value(b: Tensor) -> float:
+        return float(torch.logsumexp(odds + b, 1).mean() - prior @ b)
 
     for _ in range(60):
         each = (odds + bias).softmax(1)
@@ -126,7 +127,7 @@ def _newton(odds: Tensor, prior: Tensor, bias: Tensor) -> Tensor:
         # A constant over the labels changes nothing: with its direction filled in there is an inverse.
         step = torch.linalg.solve(curve + 1 / len(prior) + 0.01 * off * eye, gradient)
         size, now = 1.0, value(bias)
-        while not value(bias - size * step) < now and size > 1e-3:
+        while value(bias - size * step) > now + eps * (1 + abs(now)) and size > 1e-3:
             size /= 2
         bias = bias - size * step
         bias = bias - bias.mean()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 from transformers.utils import ModelOutput
 
 from bridges import BadInput, RunningCost
@@ -85,18 +86,13 @@ class AnytimeClassifier(nn.Module):
         self.threshold = threshold
         self._warned = False
         plm: Any = pretrained_model(model)
+        _check_not_compiled(model)
         _ = cost.lens
         cost.check_model(model, same_weights=same_weights)
         self.model, self.together = model, together
         self._places = Places(model, cost.spec, verbalizer)
         self._stack = Stack.of(plm)
         self._exits = Exits(cost, self.verbalizer.ends(cost), checked_layers(layers, len(self._stack)))
-        if 0 in self._exits.reads and self._stack.entry is None:
-            raise BadInput(
-                f"the exits of {cost.bridge.registered_name!r} read the embedding layer, and the first "
-                f"block of {type(plm).__name__} is not given its state: take a Markov bridge, or "
-                "likelihood='marginal'"
-            )
 
     @property
     def verbalizer(self) -> Verbalizer:
@@ -194,7 +190,8 @@ class AnytimeClassifier(nn.Module):
             self._warned = True
 
     def forward(self, **inputs: Any) -> AnytimeOutput:
-        """Answer a batch: what the model is called with; labels are taken no notice of.
+        """Answer a batch: what the model is called with. Labels [B] are taken no notice of, of tokens
+        [B, S] where they stand.
 
         Raises:
             BadInput: for inputs with a cache, or that do not say where the label is told.
@@ -208,6 +205,15 @@ class AnytimeClassifier(nn.Module):
             except AllLeft:
                 pass
         return leaving.output()
+
+
+def _check_not_compiled(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, OptimizedModule) or module._compiled_call_impl is not None:
+            raise BadInput(
+                f"{type(model).__name__} is compiled, and what is compiled knows of no rows that leave "
+                "between its layers: give the model as it was before torch.compile"
+            )
 
 
 class _Leaving:

@@ -64,7 +64,7 @@ def cut(model: nn.Module, stack: Stack, layer: int, *, merge: bool) -> tuple[nn.
     if isinstance(made, PeftModel):
         made = _with_pet_cut(made, len(stack), layer)
     made.eval()
-    shorter = Stack(stack.blocks[:layer], stack.batchwise[:layer], stack.entry)
+    shorter = Stack(stack.blocks[:layer], stack.kinds[:layer], stack.start)
     _check_same(carrier, made, shorter)
     if merge:
         made = _merged(made, shorter)

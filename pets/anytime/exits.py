@@ -43,8 +43,9 @@ class Exit:
             states: by layer, those of ``reads`` at least, [N, H] each.
         """
         words = self.bias
-        for layer, weight in zip(self.reads, self.weight, strict=True):
-            words = words + normalised(states[layer]).float() @ weight.T
+        with torch.autocast(words.device.type, enabled=False):
+            for layer, weight in zip(self.reads, self.weight, strict=True):
+                words = words + normalised(states[layer]).float() @ weight.T
         each = words.unflatten(-1, self.log_weights.shape) + self.log_weights
         return self.calibration(torch.logsumexp(each, -1)).float()
 
@@ -77,7 +78,8 @@ class Exits:
     """
 
     def __init__(self, cost: RunningCost, labels: LabelEnds, layers: Sequence[int]) -> None:
-        self.cost, self.labels, self.layers = cost, labels, tuple(layers)
+        self.cost = self._given = cost
+        self.labels, self.layers = labels, tuple(layers)
         self.prior = torch.full((len(labels),), 1 / len(labels), dtype=torch.float64)
         self.calibrated = False
         self._by_layer = dict(zip(self.layers, self._made(cost), strict=True))
@@ -99,7 +101,8 @@ class Exits:
         """Let the lens learn from labelled examples, and calibrate each exit by those it leaves out.
 
         The odds of each example are those of the lens that never saw it, see
-        `bridges.fitting.adapting.Adapted`: so one set of examples is enough for both.
+        `bridges.fitting.adapting.Adapted`: so one set of examples is enough for both. What it learned
+        from others before is forgotten.
 
         Args:
             states: [L+1, N, H] of examples whose labels are told.
@@ -109,7 +112,7 @@ class Exits:
             BadInput: as `RunningCost.adapted`.
         """
         path = _path(states)
-        self.cost, unseen = self.cost.adapted_leaving_out(path, answers, self.labels)
+        self.cost, unseen = self._given.adapted_leaving_out(path, answers, self.labels)
         self._by_layer = dict(zip(self.layers, self._made(self.cost), strict=True))
         factor = self.cost.bridge.mean_factor(path.times())
         latent = unseen * factor.to(unseen).reshape(len(unseen), 1, -1)

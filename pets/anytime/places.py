@@ -16,6 +16,8 @@ from pets.plug.labels import SequenceTargets, WordTargets, is_classifier, label_
 from pets.tasks.answering import Answering
 from pets.tasks.verbalizer import Verbalizer
 
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
 Columns = Callable[[int], Tensor]
 """Of states [B, S, H], given S: which position [B] tells each row's label."""
 
@@ -59,6 +61,12 @@ class Places:
                     f"label word {shown(long[0])} is several tokens, and the label is told at one "
                     "position: choose words of one token"
                 )
+        if len(verbalizer) < 2:
+            raise BadInput(f"the verbalizer has one label, {verbalizer.labels[0]}: expected two or more")
+        if self.reads_head and plm.config.problem_type == "multi_label_classification":
+            raise BadInput(
+                f"{self._name} tells several labels at once (problem_type): expected one label for a row"
+            )
         self._targets = label_targets(model, plm, spec, verbalizer)
         if self.reads_head and not isinstance(self._targets, SequenceTargets):
             raise BadInput(f"{self._name} tells a label at every token: expected one label for a row")
@@ -81,15 +89,21 @@ class Places:
             raise BadInput(
                 f"input_ids={shown(ids)}: expected token ids [B, S], by which the label's place is found"
             )
+        if not len(ids):
+            raise BadInput(f"input_ids of shape {tuple(ids.shape)}: expected one row or more")
+        mask = inputs.get("attention_mask")
+        if mask is not None and (not isinstance(mask, Tensor) or mask.shape != ids.shape):
+            has = tuple(mask.shape) if isinstance(mask, Tensor) else shown(mask)
+            raise BadInput(f"attention_mask {has}: expected {tuple(ids.shape)}, as input_ids")
         if self.reads_head:
             return lambda length: self._read_by_head(inputs, length)
         labels, length = inputs.get("labels"), ids.shape[1]
         if isinstance(labels, Tensor) and labels.dim() == 2:
+            self._check_rows(labels, ids)
             places = self._one(labels.ne(IGNORED), "labels that are not -100") - int(self._causal)
             if (places < 0).any():
                 raise BadInput("a row's label is its first token, which nothing before it tells")
         elif self._causal:
-            mask = inputs.get("attention_mask")
             attended = torch.ones_like(ids) if mask is None else mask
             positions = torch.arange(length, device=ids.device)
             places = torch.where(attended.bool(), positions, -1).amax(1)
@@ -108,8 +122,9 @@ class Places:
         labels = inputs.get("labels")
         if labels is None:
             return None
-        if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dim() not in (1, 2):
+        if not isinstance(labels, Tensor) or labels.dtype not in _WHOLE or labels.dim() not in (1, 2):
             raise BadInput(f"labels={shown(labels)}: expected class indices [B]")
+        self._check_rows(labels, inputs["input_ids"])
         if labels.dim() == 2:
             if self.reads_head:
                 raise BadInput(f"labels of shape {tuple(labels.shape)}: expected class indices [B]")
@@ -123,6 +138,13 @@ class Places:
                 f"to {count - 1}"
             )
         return labels
+
+    def _check_rows(self, labels: Tensor, ids: Tensor) -> None:
+        if labels.shape != ids.shape[: labels.dim()]:
+            raise BadInput(
+                f"labels of shape {tuple(labels.shape)} for input_ids of {tuple(ids.shape)}: expected "
+                "one for each row, or for each token"
+            )
 
     def _read_by_head(self, inputs: Mapping[str, Any], length: int) -> Tensor:
         ids, mask = inputs["input_ids"], inputs.get("attention_mask")

@@ -19,6 +19,7 @@ from pets.anytime.places import Places
 from pets.anytime.stack import AllLeft, Stack, first_states, yielded_states
 
 _CACHED = ("past_key_values", "cache_position")
+_OURS = ("labels", "logits_to_keep")  # the head is asked at the label's place alone
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def called_with(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model itself is called with: no labels, and no cache but what a PET makes.
+    """What the model itself is called with: no labels, all places, no cache but what a PET makes.
 
     Raises:
         BadInput: for inputs with a cache, which is of generation.
@@ -60,7 +61,7 @@ def called_with(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
             f"{given[0]} was given: an early answer is of whole prompts; caches and generation are not "
             "for it"
         )
-    inputs = {name: value for name, value in inputs.items() if name != "labels"}
+    inputs = {name: value for name, value in inputs.items() if name not in _OURS}
     if "use_cache" in accepted_parameters(pretrained_model(model)):
         inputs["use_cache"] = False
     return inputs | {"return_dict": True}
@@ -147,8 +148,8 @@ def keeping(plm: nn.Module, stack: Stack) -> Iterator[dict[int, Tensor]]:
     last = len(stack)
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> None:
-        if stack.entry is not None and 0 not in states:
-            states[0] = first_states(stack.entry, (args, kwargs))
+        if 0 not in states:
+            states[0] = first_states(stack.start, (args, kwargs))
 
     with ExitStack() as hooks:
         first = plm.get_submodule(stack.blocks[0][0])

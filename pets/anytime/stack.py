@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,11 @@ _FEW, _MORE = 2, 3  # rows of a batch
 
 Visit = Callable[[int, Tensor, Tensor], Tensor | None]
 """Called with a layer k from 0 to L - 1, its states [n, S, H] and the rows [n] of the batch that they
-are of. Returns which of the n stay, as indices; None for all. At layer 0 all do."""
+are of. Returns which of the n stay, as indices in their order; None for all, as at 0."""
+
+_Kind = Literal["rows", "one", "same", "other"]
+"""Of a tensor that a block takes or yields: its first dimension is the batch's; it is 1, and may be the
+batch's; the tensor is the same whatever the batch; anything else."""
 
 
 class AllLeft(Exception):
@@ -40,14 +44,13 @@ class Stack:
     Attributes:
         blocks: the module that yields state k, k = 1 .. L, and which of its calls in a forward that is:
             ALBERT calls one again and again.
-        batchwise: of each block's call the arguments, and parts of the result, whose first dimension is
-            the batch.
-        entry: which argument of the first block's call is state 0; None where none is.
+        kinds: of each block's call the arguments, and parts of the result, that are tensors.
+        start: of the first block's call, the argument that is state 0.
     """
 
     blocks: tuple[tuple[str, int], ...]
-    batchwise: tuple[frozenset[Path], ...]
-    entry: Path | None = None
+    kinds: tuple[Mapping[Path, _Kind], ...]
+    start: Path
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -68,8 +71,8 @@ class Stack:
             )
         try:
             with probing(), undisturbed(plm), torch.no_grad():
-                blocks, entry = _blocks(plm, name)
-                few, more = (_shapes(plm, blocks, rows) for rows in (_FEW, _MORE))
+                blocks, first = _blocks(plm, name)
+                few, more = (_tensors(plm, blocks, rows) for rows in (_FEW, _MORE))
         except BadInput:
             raise
         except Exception as error:  # whatever a model stops with that wants other inputs
@@ -78,11 +81,16 @@ class Stack:
                 f"the layers of {name} cannot be told apart: it does not run on token ids alone "
                 f"({type(error).__name__}: {message})"
             ) from error
-        batchwise = [
-            frozenset(path for path, rows in one.items() if (rows, other.get(path)) == (_FEW, _MORE))
-            for one, other in zip(few, more, strict=True)
-        ]
-        return cls(blocks, tuple(batchwise), entry)
+        start = next((path for path, x in few[0].items() if _is(x, first)), None)
+        if start is None:
+            raise BadInput(
+                f"the first layer of {name} does not take its state 0: they cannot be told apart"
+            )
+        pairs = zip(few, more, strict=True)
+        kinds = tuple(
+            {path: _kind(x, other.get(path)) for path, x in one.items()} for one, other in pairs
+        )
+        return cls(blocks, kinds, start)
 
     @contextmanager
     def visited(self, plm: nn.Module, visit: Visit) -> Iterator[None]:
@@ -122,28 +130,30 @@ class _Walk:
         def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
             k = numbers[turn % len(numbers)]
             if k == 0:
-                self._begin((args, kwargs), self._stack.batchwise[0])
+                self._begin((args, kwargs))
             if self._count == self._full:
                 return None
-            return self._narrowed((args, kwargs), self._stack.batchwise[k])
+            return self._narrowed((args, kwargs), self._stack.kinds[k])
 
         def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
             nonlocal turn
             k = numbers[turn % len(numbers)]
             turn += 1
-            return self._behind(k, output, self._stack.batchwise[k])
+            try:
+                return self._behind(k, output, self._stack.kinds[k])
+            except BaseException:
+                turn = 0  # of the next forward
+                raise
 
         return before, after
 
-    def _begin(self, given: Any, batchwise: frozenset[Path]) -> None:
-        sizes = [len(x) for path, x in leaves(given) if path in batchwise and isinstance(x, Tensor)]
-        self._count = self._full = sizes[0]
-        self._rows, self._caches = {self._full: torch.arange(self._full)}, {}
-        if self._stack.entry is not None:
-            states = first_states(self._stack.entry, given)
-            self._visit(0, states, self._rows[self._full].to(states.device))
+    def _begin(self, given: Any) -> None:
+        states = first_states(self._stack.start, given)
+        self._count = self._full = len(states)
+        self._rows, self._caches = {self._full: torch.arange(self._full, device=states.device)}, {}
+        self._visit(0, states, self._rows[self._full])
 
-    def _behind(self, k: int, output: Any, batchwise: frozenset[Path]) -> Any:
+    def _behind(self, k: int, output: Any, kinds: Mapping[Path, _Kind]) -> Any:
         """What comes out of block k."""
         states = yielded_states(output)
         last = k + 1 == len(self._stack)
@@ -157,12 +167,12 @@ class _Walk:
             self._count = len(stay)
             self._rows = {n: r.to(states.device) for n, r in self._rows.items()}
             self._rows[self._count] = rows[stay]
-            return self._narrowed(("output", output), batchwise)[1]
+            return self._narrowed(("output", output), kinds)[1]
         if self._count == self._full:
             return None
-        return replaced(("output", output), self._widened(batchwise))[1]
+        return replaced(("output", output), self._widened(kinds))[1]
 
-    def _narrowed(self, given: Any, batchwise: frozenset[Path]) -> Any:
+    def _narrowed(self, given: Any, kinds: Mapping[Path, _Kind]) -> Any:
         """With the rows that are left, of whatever had more."""
 
         def narrow(path: Path, value: Any) -> Any:
@@ -172,7 +182,12 @@ class _Walk:
                     value.batch_select_indices(self._places(had))
                     self._caches[id(value)] = self._count
                 return value
-            if path not in batchwise or not isinstance(value, Tensor) or len(value) == self._count:
+            kind = kinds.get(path, "other")
+            if not isinstance(value, Tensor) or not value.dim() or kind == "same" or len(value) == 1:
+                return value
+            if kind == "other":
+                raise self._unknown(len(value))
+            if len(value) == self._count:
                 return value
             return value[self._places(len(value)).to(value.device)]
 
@@ -181,15 +196,18 @@ class _Walk:
     def _places(self, had: int) -> Tensor:
         """Of the rows that are left, among those that there were when they were so many."""
         if had not in self._rows:
-            raise BadInput(
-                f"a batch of {self._full} rows has a tensor of {had} on its way through the layers: "
-                "rows cannot leave it one by one; take together=True"
-            )
+            raise self._unknown(had)
         return torch.searchsorted(self._rows[had], self._rows[self._count])
 
-    def _widened(self, batchwise: frozenset[Path]) -> Callable[[Path, Any], Any]:
+    def _unknown(self, had: int) -> BadInput:
+        return BadInput(
+            f"a batch of {self._full} rows has a tensor of {had} on its way through the layers whose "
+            "rows are not known: rows cannot leave it one by one; take together=True"
+        )
+
+    def _widened(self, kinds: Mapping[Path, _Kind]) -> Callable[[Path, Any], Any]:
         def widen(path: Path, value: Any) -> Any:
-            if path not in batchwise or not isinstance(value, Tensor) or len(value) != self._count:
+            if kinds.get(path) != "rows" or not isinstance(value, Tensor):
                 return value
             whole = value.new_zeros(self._full, *value.shape[1:])
             whole[self._rows[self._count].to(value.device)] = value
@@ -198,15 +216,20 @@ class _Walk:
         return widen
 
 
-def first_states(entry: Path, given: Any) -> Tensor:
-    """State 0, in what the first block was called with: positional arguments and those by name."""
-    states = dict(leaves(given))[entry]
-    assert isinstance(states, Tensor)
+def first_states(start: Path, given: Any) -> Tensor:
+    """State 0, in what the first block was called with: positional arguments and those by name.
+
+    Raises:
+        BadInput: if it is not where it was when the model was looked at.
+    """
+    states = next((x for path, x in leaves(given) if path == start), None)
+    if not isinstance(states, Tensor):
+        raise BadInput("the first layer was called in another way than when it was looked at")
     return states
 
 
 def yielded_states(output: Any) -> Tensor:
-    """A block's states, in what it returned."""
+    """The states that a block yields."""
     states = output[0] if isinstance(output, tuple) else output
     assert isinstance(states, Tensor)
     return states
@@ -223,30 +246,28 @@ def some_inputs(plm: Any, rows: int) -> dict[str, Any]:
     pad = getattr(plm.config, "pad_token_id", None)
     if isinstance(pad, int):
         ids[-1, -2:] = pad
+    if "position_ids" in accepted:  # else they may be made for one row alone
+        inputs["position_ids"] = torch.arange(_LENGTH, device=device).repeat(rows, 1)
     if "use_cache" in accepted:
         inputs["use_cache"] = False
     return inputs
 
 
-def _blocks(plm: Any, name: str) -> tuple[tuple[tuple[str, int], ...], Path | None]:
-    """The modules that yield states 1 to L, and which of their calls; where the first gets state 0."""
+def _blocks(plm: Any, name: str) -> tuple[tuple[tuple[str, int], ...], Tensor]:
+    """The modules that yield states 1 to L, and which of their calls; state 0."""
     made: list[tuple[str, int, Tensor]] = []
     calls: Counter[str] = Counter()
-    given: dict[str, Any] = {}  # to the first call
     with ExitStack() as stack:
         for path, module in plm.named_modules():
             if path and not isinstance(module, PreTrainedModel):
 
-                def keep(
-                    module: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path
-                ) -> None:
+                def keep(module: nn.Module, args: Any, output: Any, path: str = path) -> None:
                     first = output[0] if isinstance(output, tuple) and output else output
                     if isinstance(first, Tensor):
                         made.append((path, calls[path], first))
-                    given.setdefault(path, (args, kwargs))
                     calls[path] += 1
 
-                stack.callback(module.register_forward_hook(keep, with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(keep).remove)
         # Not by calling it: hooks of others, and what torch.compile made of it, are not for this.
         output = plm.forward(**some_inputs(plm, _FEW), output_hidden_states=True, return_dict=True)
     states = states_of(output)
@@ -256,34 +277,43 @@ def _blocks(plm: Any, name: str) -> tuple[tuple[tuple[str, int], ...], Path | No
         raise BadInput(f"{name} has {len(states) - 1} layer: there is none before the last to leave at")
     found = []
     for k, state in enumerate(states[1:-1], 1):
-        yielding = [
-            (path, turn) for path, turn, x in made if x.shape == state.shape and torch.equal(x, state)
-        ]
+        yielding = [(path, turn) for path, turn, x in made if _is(x, state)]
         if not yielding:
             raise BadInput(f"no module of {name} yields its state {k}: its layers cannot be told apart")
         found.append(min(yielding, key=lambda one: one[0].count(".")))
     first, again = found[0]
-    arguments = [path for path, x in leaves(given[first]) if isinstance(x, Tensor)]
-    entry = next((p for p in arguments if torch.equal(first_states(p, given[first]), states[0])), None)
     count = len(states) - 1
     if all(one == (first, again + k) for k, one in enumerate(found)) and calls[first] == count:
-        return tuple((first, k) for k in range(count)), entry
+        return tuple((first, k) for k in range(count)), states[0]
     parent, _, number = first.rpartition(".")
     expected = [f"{parent}.{int(number) + k}" for k in range(count)] if number.isdigit() else []
     if [path for path, _ in found] != expected[:-1] or calls[expected[-1]] != 1:
         raise BadInput(f"the layers of {name} are not called one after another, each once")
-    return tuple((path, 0) for path in expected), entry
+    return tuple((path, 0) for path in expected), states[0]
 
 
-def _shapes(plm: Any, blocks: tuple[tuple[str, int], ...], rows: int) -> list[dict[Path, int]]:
-    """Of each block's call the first dimensions of all tensors that it takes and yields."""
-    seen: list[dict[Path, int]] = [{} for _ in blocks]
+def _is(x: Tensor, state: Tensor) -> bool:
+    return x.shape == state.shape and torch.equal(x, state)
+
+
+def _kind(few: Tensor, more: Tensor | None) -> _Kind:
+    """Of a tensor in a forward of few rows, and of more."""
+    if more is None or few.shape[1:] != more.shape[1:]:
+        return "other"
+    if few.shape == more.shape:
+        return "one" if few.dim() and len(few) == 1 else "same"
+    return "rows" if (len(few), len(more)) == (_FEW, _MORE) else "other"
+
+
+def _tensors(plm: Any, blocks: tuple[tuple[str, int], ...], rows: int) -> list[dict[Path, Tensor]]:
+    """Of each block's call all tensors that it takes and yields."""
+    seen: list[dict[Path, Tensor]] = [{} for _ in blocks]
     turns: Counter[str] = Counter()
 
     def note(k: int, what: Any) -> None:
         for path, value in leaves(what):
-            if isinstance(value, Tensor) and value.dim():
-                seen[k][path] = len(value)
+            if isinstance(value, Tensor):
+                seen[k][path] = value
 
     with ExitStack() as stack:
         for path in dict.fromkeys(path for path, _ in blocks):

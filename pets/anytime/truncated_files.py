@@ -24,7 +24,7 @@ from bridges.model.fingerprint import weights_sha256
 from bridges.model.spec import pretrained_model
 from bridges.storage.files import new_folder, versions
 from bridges.storage.ownership import check_new, foreign
-from bridges.storage.shapes import COUNT, OBJECT, TEXT, Each, Kind, Maybe, Shape, misfit
+from bridges.storage.shapes import COUNT, OBJECT, TEXT, Each, Kind, Shape, misfit
 from pets.anytime.calibration import Calibration
 from pets.anytime.cutting import twin
 from pets.anytime.exits import Exit
@@ -38,7 +38,7 @@ _ANEW = "copy the whole folder again, or save the model anew"
 _POSITIVE = Kind("a whole number above 0", lambda value: is_whole(value, 1, 2**63))
 _CONFIG: dict[str, Shape] = {
     "blocks": [(TEXT, COUNT)],
-    "entry": Maybe([Kind("a name or a number", lambda value: isinstance(value, (str, int)))]),
+    "start": [Kind("a name or a number", lambda value: isinstance(value, (str, int)))],
     "reads": [Kind("a layer", lambda value: is_whole(value, 0, 2**31))],
     "verbalizer": {
         "labels": [TEXT],
@@ -118,7 +118,7 @@ def write(new: Path, parts: Parts, tokenizer: Any) -> None:
     config = {
         "format": FORMAT,
         "blocks": parts.stack.blocks,
-        "entry": parts.stack.entry,
+        "start": parts.stack.start,
         "reads": one.reads,
         "verbalizer": asdict(parts.verbalizer),
         "model": asdict(parts.spec),
@@ -146,8 +146,7 @@ def load(folder: str | os.PathLike[str]) -> Parts:
         if _sha256(path) != digest:
             raise BadInput(f"{path} is another file than {EXIT_CONFIG} was saved with: {_ANEW}")
     with refusing_misfit(source):
-        entry = config["entry"]
-        stack = Stack(tuple(map(tuple, config["blocks"])), (), None if entry is None else tuple(entry))
+        stack = Stack(tuple(map(tuple, config["blocks"])), (), tuple(config["start"]))
         spec = ModelSpec.from_dict(config["model"])
         told = config["verbalizer"]
         words, tokens = (tuple(map(tuple, told[name])) for name in ("words", "tokens"))

@@ -111,7 +111,9 @@ class WordTargets(TokenTargets):
         self, labels: Tensor, length: int, input_ids: Tensor | None, mask: Tensor | None
     ) -> Tensor:
         self._label_of = self._label_of.to(labels.device)
-        targets = self._label_of[labels.clamp(min=0)].where(labels != IGNORED, IGNORED)
+        known = (labels >= 0) & (labels < len(self._label_of))
+        targets = self._label_of[labels.where(known, 0)].where(known, -1)
+        targets = targets.where(labels != IGNORED, IGNORED)
         if (targets == -1).any():
             raise BadInput(
                 f"target token {int(labels[targets == -1][0])} is none of the verbalizer's words: set "

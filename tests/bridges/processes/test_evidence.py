@@ -20,6 +20,8 @@ from bridges.latent.trajectory import layer_times
 
 EXACT = {"rtol": 1e-8, "atol": 1e-8}
 """float64: solves with covariances of condition up to 1e6."""
+pytestmark = pytest.mark.slow
+
 LEARNED = (
     "ou:learn=theta+sigma",
     "ou:theta=[0.5,1,2,8],likelihood=path,learn=theta",

@@ -20,7 +20,8 @@ from bridges import BadInput, RunningCost
 from bridges.model.spec import pretrained_model
 from pets.anytime.stack import AllLeft, Stack
 
-DECODERS = ("gpt2", "llama", "qwen2", "qwen3")
+pytestmark = pytest.mark.slow
+
 KINDS = [name for name in sorted(ARCHITECTURES) if name != "t5"]
 LAYERS = 4
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

@@ -18,8 +18,9 @@ from bridges.model.forward import states_of
 from bridges.model.probe import probing
 from bridges.model.spec import pretrained_model, text_config
 from bridges.model.undisturbed import undisturbed
+from pets.anytime.looking import some_inputs
 from pets.anytime.reading import called_with, states_up_to
-from pets.anytime.stack import Stack, some_inputs
+from pets.anytime.stack import Stack
 from pets.tuning.models import unload
 
 _ROWS = 2

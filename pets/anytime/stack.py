@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,23 +13,14 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from bridges.errors import BadInput
-from bridges.model.forward import accepted_parameters, states_of
 from bridges.model.probe import probing
-from bridges.model.tokens import ordinary_tokens
 from bridges.model.undisturbed import undisturbed
-from bridges.model.weights import device_of
 from pets.anytime.leaves import Path, leaves, replaced
-
-_LENGTH = 6
-_FEW, _MORE = 2, 3  # rows of a batch
+from pets.anytime.looking import FEW, MORE, Blocks, Kind, blocks_of, is_same, kind_of, tensors_of
 
 Visit = Callable[[int, Tensor, Tensor], Tensor | None]
 """Called with a layer k from 0 to L - 1, its states [n, S, H] and the rows [n] of the batch that they
 are of. Returns which of the n stay, as indices in their order; None for all, as at 0."""
-
-_Kind = Literal["rows", "one", "same", "other"]
-"""Of a tensor that a block takes or yields: its first dimension is the batch's; it is 1, and may be the
-batch's; the tensor is the same whatever the batch; anything else."""
 
 
 class AllLeft(Exception):
@@ -44,12 +34,12 @@ class Stack:
     Attributes:
         blocks: the module that yields state k, k = 1 .. L, and which of its calls in a forward that is:
             ALBERT calls one again and again.
-        kinds: of each block's call the arguments, and parts of the result, that are tensors.
+        kinds: of each block's call the arguments, and parts of the result, that are tensors, see `Kind`.
         start: of the first block's call, the argument that is state 0.
     """
 
-    blocks: tuple[tuple[str, int], ...]
-    kinds: tuple[Mapping[Path, _Kind], ...]
+    blocks: Blocks
+    kinds: tuple[Mapping[Path, Kind], ...]
     start: Path
 
     def __len__(self) -> int:
@@ -71,8 +61,8 @@ class Stack:
             )
         try:
             with probing(), undisturbed(plm), torch.no_grad():
-                blocks, first = _blocks(plm, name)
-                few, more = (_tensors(plm, blocks, rows) for rows in (_FEW, _MORE))
+                blocks, first = blocks_of(plm, name)
+                few, more = (tensors_of(plm, blocks, rows) for rows in (FEW, MORE))
         except BadInput:
             raise
         except Exception as error:  # whatever a model stops with that wants other inputs
@@ -81,14 +71,14 @@ class Stack:
                 f"the layers of {name} cannot be told apart: it does not run on token ids alone "
                 f"({type(error).__name__}: {message})"
             ) from error
-        start = next((path for path, x in few[0].items() if _is(x, first)), None)
+        start = next((path for path, x in few[0].items() if is_same(x, first)), None)
         if start is None:
             raise BadInput(
                 f"the first layer of {name} does not take its state 0: they cannot be told apart"
             )
         pairs = zip(few, more, strict=True)
         kinds = tuple(
-            {path: _kind(x, other.get(path)) for path, x in one.items()} for one, other in pairs
+            {path: kind_of(x, other.get(path)) for path, x in one.items()} for one, other in pairs
         )
         return cls(blocks, kinds, start)
 
@@ -153,7 +143,7 @@ class _Walk:
         self._rows, self._caches = {self._full: torch.arange(self._full, device=states.device)}, {}
         self._visit(0, states, self._rows[self._full])
 
-    def _behind(self, k: int, output: Any, kinds: Mapping[Path, _Kind]) -> Any:
+    def _behind(self, k: int, output: Any, kinds: Mapping[Path, Kind]) -> Any:
         """What comes out of block k."""
         states = yielded_states(output)
         last = k + 1 == len(self._stack)
@@ -172,7 +162,7 @@ class _Walk:
             return None
         return replaced(("output", output), self._widened(kinds))[1]
 
-    def _narrowed(self, given: Any, kinds: Mapping[Path, _Kind]) -> Any:
+    def _narrowed(self, given: Any, kinds: Mapping[Path, Kind]) -> Any:
         """With the rows that are left, of whatever had more."""
 
         def narrow(path: Path, value: Any) -> Any:
@@ -205,7 +195,7 @@ class _Walk:
             "rows are not known: rows cannot leave it one by one; take together=True"
         )
 
-    def _widened(self, kinds: Mapping[Path, _Kind]) -> Callable[[Path, Any], Any]:
+    def _widened(self, kinds: Mapping[Path, Kind]) -> Callable[[Path, Any], Any]:
         def widen(path: Path, value: Any) -> Any:
             if kinds.get(path) != "rows" or not isinstance(value, Tensor):
                 return value
@@ -233,98 +223,3 @@ def yielded_states(output: Any) -> Tensor:
     states = output[0] if isinstance(output, tuple) else output
     assert isinstance(states, Tensor)
     return states
-
-
-def some_inputs(plm: Any, rows: int) -> dict[str, Any]:
-    """Some tokens, with padding, so that there is a mask to see."""
-    device, accepted = device_of(plm), accepted_parameters(plm)
-    ids = torch.tensor(ordinary_tokens(plm, rows * _LENGTH), device=device).reshape(rows, _LENGTH)
-    inputs: dict[str, Any] = {"input_ids": ids}
-    if "attention_mask" in accepted:
-        inputs["attention_mask"] = torch.ones_like(ids)
-        inputs["attention_mask"][-1, -2:] = 0
-    pad = getattr(plm.config, "pad_token_id", None)
-    if isinstance(pad, int):
-        ids[-1, -2:] = pad
-    if "position_ids" in accepted:  # else they may be made for one row alone
-        inputs["position_ids"] = torch.arange(_LENGTH, device=device).repeat(rows, 1)
-    if "use_cache" in accepted:
-        inputs["use_cache"] = False
-    return inputs
-
-
-def _blocks(plm: Any, name: str) -> tuple[tuple[tuple[str, int], ...], Tensor]:
-    """The modules that yield states 1 to L, and which of their calls; state 0."""
-    made: list[tuple[str, int, Tensor]] = []
-    calls: Counter[str] = Counter()
-    with ExitStack() as stack:
-        for path, module in plm.named_modules():
-            if path and not isinstance(module, PreTrainedModel):
-
-                def keep(module: nn.Module, args: Any, output: Any, path: str = path) -> None:
-                    first = output[0] if isinstance(output, tuple) and output else output
-                    if isinstance(first, Tensor):
-                        made.append((path, calls[path], first))
-                    calls[path] += 1
-
-                stack.callback(module.register_forward_hook(keep).remove)
-        # Not by calling it: hooks of others, and what torch.compile made of it, are not for this.
-        output = plm.forward(**some_inputs(plm, _FEW), output_hidden_states=True, return_dict=True)
-    states = states_of(output)
-    if states is None or states[0].dim() != 3:
-        raise BadInput(f"{name} returns no states of one stack of layers that could be left on the way")
-    if len(states) < 3:
-        raise BadInput(f"{name} has {len(states) - 1} layer: there is none before the last to leave at")
-    found = []
-    for k, state in enumerate(states[1:-1], 1):
-        yielding = [(path, turn) for path, turn, x in made if _is(x, state)]
-        if not yielding:
-            raise BadInput(f"no module of {name} yields its state {k}: its layers cannot be told apart")
-        found.append(min(yielding, key=lambda one: one[0].count(".")))
-    first, again = found[0]
-    count = len(states) - 1
-    if all(one == (first, again + k) for k, one in enumerate(found)) and calls[first] == count:
-        return tuple((first, k) for k in range(count)), states[0]
-    parent, _, number = first.rpartition(".")
-    expected = [f"{parent}.{int(number) + k}" for k in range(count)] if number.isdigit() else []
-    if [path for path, _ in found] != expected[:-1] or calls[expected[-1]] != 1:
-        raise BadInput(f"the layers of {name} are not called one after another, each once")
-    return tuple((path, 0) for path in expected), states[0]
-
-
-def _is(x: Tensor, state: Tensor) -> bool:
-    return x.shape == state.shape and torch.equal(x, state)
-
-
-def _kind(few: Tensor, more: Tensor | None) -> _Kind:
-    """Of a tensor in a forward of few rows, and of more."""
-    if more is None or few.shape[1:] != more.shape[1:]:
-        return "other"
-    if few.shape == more.shape:
-        return "one" if few.dim() and len(few) == 1 else "same"
-    return "rows" if (len(few), len(more)) == (_FEW, _MORE) else "other"
-
-
-def _tensors(plm: Any, blocks: tuple[tuple[str, int], ...], rows: int) -> list[dict[Path, Tensor]]:
-    """Of each block's call all tensors that it takes and yields."""
-    seen: list[dict[Path, Tensor]] = [{} for _ in blocks]
-    turns: Counter[str] = Counter()
-
-    def note(k: int, what: Any) -> None:
-        for path, value in leaves(what):
-            if isinstance(value, Tensor):
-                seen[k][path] = value
-
-    with ExitStack() as stack:
-        for path in dict.fromkeys(path for path, _ in blocks):
-
-            def keep(module: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
-                k = blocks.index((path, turns[path]))
-                turns[path] += 1
-                note(k, (args, kwargs))
-                note(k, ("output", output))
-
-            hook = plm.get_submodule(path).register_forward_hook(keep, with_kwargs=True)
-            stack.callback(hook.remove)
-        plm.forward(**some_inputs(plm, rows), return_dict=True)
-    return seen

@@ -17,9 +17,10 @@ from bridges.model.undisturbed import undisturbed
 from pets.anytime import truncated_files
 from pets.anytime.classifier import AnytimeOutput
 from pets.anytime.exits import Exit
+from pets.anytime.looking import some_inputs
 from pets.anytime.places import Places
 from pets.anytime.reading import states_up_to
-from pets.anytime.stack import Stack, some_inputs
+from pets.anytime.stack import Stack
 from pets.tasks.verbalizer import Verbalizer
 
 _ROWS = 2

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._dynamo import OptimizedModule
-from transformers.utils import ModelOutput
 
 from bridges import BadInput, RunningCost
 from bridges.errors import check_flags, is_number, is_whole, shown
 from bridges.model.spec import pretrained_model
 from pets.anytime.exits import Exits
+from pets.anytime.leaving import AnytimeOutput, Leaving
 from pets.anytime.places import Places
 from pets.anytime.reading import evaluating, own_scores, read
 from pets.anytime.stack import AllLeft, Stack
@@ -23,21 +21,6 @@ from pets.plug.refusals import check_cost
 from pets.tasks.verbalizer import Verbalizer
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class AnytimeOutput(ModelOutput):  # type: ignore[misc]
-    """Output of `AnytimeClassifier`.
-
-    Attributes:
-        labels: int64 [B], class indices.
-        probabilities: float32 [B, C], among the labels.
-        layers: int64 [B], the layer at which each row left; L where it went through all.
-    """
-
-    labels: Tensor | None = None
-    probabilities: Tensor | None = None
-    layers: Tensor | None = None
 
 
 class AnytimeClassifier(nn.Module):
@@ -197,7 +180,13 @@ class AnytimeClassifier(nn.Module):
             BadInput: for inputs with a cache, or that do not say where the label is told.
         """
         self.warn_if_not_calibrated()
-        leaving = _Leaving(self, inputs)
+        leaving = Leaving(
+            self._exits,
+            self._places.of(inputs),
+            len(inputs["input_ids"]),
+            threshold=self.threshold,
+            together=self.together,
+        )
         with evaluating(self.model), self._stack.visited(pretrained_model(self.model), leaving.visit):
             try:
                 _, scores = own_scores(self.model, self._places, inputs, lambda: leaving.staying)
@@ -214,51 +203,6 @@ def _check_not_compiled(model: nn.Module) -> None:
                 f"{type(model).__name__} is compiled, and what is compiled knows of no rows that leave "
                 "between its layers: give the model as it was before torch.compile"
             )
-
-
-class _Leaving:
-    """One batch on its way."""
-
-    def __init__(self, classifier: AnytimeClassifier, inputs: Mapping[str, Any]) -> None:
-        self._exits, self._threshold = classifier._exits, classifier.threshold
-        self._layers, self._together = frozenset(classifier.layers), classifier.together
-        self._columns = classifier._places.of(inputs)
-        self._count = len(inputs["input_ids"])
-        self.staying = torch.arange(self._count)
-        self._states: dict[int, Tensor] = {}
-        self._at: Tensor | None = None
-        self._left: list[tuple[Tensor, Tensor, int]] = []
-
-    def visit(self, layer: int, states: Tensor, rows: Tensor) -> Tensor | None:
-        if layer not in self._layers and layer not in self._exits.reads:
-            return None
-        if self._at is None:  # once for all layers: to look whether it is padding makes a GPU wait
-            self._at = self._columns(states.shape[1]).to(states.device)
-        at = self._at.to(states.device)[rows]
-        self._states[layer] = states[torch.arange(len(rows), device=rows.device), at]
-        if layer not in self._layers:
-            return None
-        probabilities = self._exits.on(layer, states.device)(self._states).exp()
-        sure = probabilities.amax(1) >= self._threshold
-        if self._together:
-            sure = sure.all().expand_as(sure)
-        if not sure.any():
-            return None
-        self.leave(layer, rows[sure], probabilities[sure])
-        stay = (~sure).nonzero().flatten()
-        self.staying = rows[stay]
-        self._states = {k: x[stay] for k, x in self._states.items()}
-        return stay
-
-    def leave(self, layer: int, rows: Tensor, probabilities: Tensor) -> None:
-        self._left.append((rows, probabilities, layer))
-
-    def output(self) -> AnytimeOutput:
-        device = self._left[0][1].device
-        rows = torch.cat([rows.to(device) for rows, _, _ in self._left])
-        found = torch.cat([p.to(device) for _, p, _ in self._left])[rows.argsort()]
-        layers = torch.cat([torch.full((len(r),), layer, device=device) for r, _, layer in self._left])
-        return AnytimeOutput(labels=found.argmax(1), probabilities=found, layers=layers[rows.argsort()])
 
 
 def checked_layers(layers: Sequence[int] | None, count: int) -> tuple[int, ...]:

@@ -15,8 +15,8 @@ from bridges.model.probe import probing
 from bridges.model.spec import pretrained_model
 from bridges.model.undisturbed import undisturbed
 from pets.anytime import truncated_files
-from pets.anytime.classifier import AnytimeOutput
 from pets.anytime.exits import Exit
+from pets.anytime.leaving import AnytimeOutput
 from pets.anytime.looking import some_inputs
 from pets.anytime.places import Places
 from pets.anytime.reading import states_up_to

@@ -175,7 +175,8 @@ def _filled(context: Context, cell: Cell, row: Row, folder: Path) -> Row:
 def _by_depth(context: Context, cell: Cell, asking: Asking, pet: Path) -> dict[str, Any]:
     data, cost = context.examples[cell.task], context.costs.get(cell.arm.text)
     length = context.grid.settings.max_length
-    return dict(by_depth(context.model.plm, asking, data, cell, pet, length, cost))
+    split = {"shots": cell.shots, "seed": cell.seed, "max_length": length}
+    return dict(by_depth(context.model.plm, asking, data, pet, cost, **split))
 
 
 def tidy(folder: Path, row: Row) -> None:

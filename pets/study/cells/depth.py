@@ -11,7 +11,6 @@ from transformers import PreTrainedModel
 
 from bridges import RunningCost
 from bridges.errors import BadInput
-from pets.study.cells.grid import Cell
 from pets.tasks import splits
 from pets.tasks.answering import Answering, Rows
 from pets.tasks.asking import Asking
@@ -28,38 +27,41 @@ def by_depth(
     plm: PreTrainedModel,
     asking: Asking,
     data: TaskData,
-    cell: Cell,
     pet: Path,
-    max_length: int,
     cost: RunningCost | None,
+    *,
+    shots: int,
+    seed: int,
+    max_length: int,
 ) -> dict[str, list[float] | None]:
     """The metric at each layer, see `pets.anytime.by_layer.scores_by_layer`.
 
-    Readers learn from the examples that the cell was tuned and selected on, or some of them.
+    Readers learn from the examples that the PET was tuned and selected on, or some of them.
 
     Args:
-        plm, asking: the model, and the cell's task put to it.
+        plm, asking: the model, and the task put to it.
         data: of the task.
-        cell: whose PET was selected.
-        pet: where that is.
-        max_length: tokens of a prompt.
+        pet: where the PET is.
         cost: what it was tuned with, if anything.
+        shots, seed, max_length: as it was tuned; 0 shots for the full train set.
     """
     from pets.anytime.by_layer import scores_by_layer  # whose code is part of no other cell's
 
     with answering(plm, asking, pet) as classifier:
         limit = limit_of(classifier, asking, max_length)
-        known, reported = (asking.encode(p, limit)[0] for p in (labelled(data, cell), data.reported))
+        known, reported = (
+            asking.encode(p, limit)[0] for p in (labelled(data, shots, seed), data.reported)
+        )
         check_tokens([*known, *reported], classifier)
         return scores_by_layer(classifier, known, reported, data.task, cost)
 
 
-def labelled(data: TaskData, cell: Cell) -> list[Example]:
-    """Training and selection examples of a cell; of more than `MOST` as large a share of each class."""
-    if cell.shots:
-        train, dev = splits.few_shot(data.train, data.task, cell.shots, cell.seed)
+def labelled(data: TaskData, shots: int, seed: int) -> list[Example]:
+    """Training and selection examples of a split; of more than `MOST` as large a share of each class."""
+    if shots:
+        train, dev = splits.few_shot(data.train, data.task, shots, seed)
     else:
-        train, dev = splits.hold_out(data.train, data.task, cell.seed)
+        train, dev = splits.hold_out(data.train, data.task, seed)
     known = [*train, *dev]
     if len(known) <= MOST:
         return known
@@ -67,7 +69,7 @@ def labelled(data: TaskData, cell: Cell) -> list[Example]:
     for label in range(len(data.task.labels)):
         own = [example for example in known if example.label == label]
         count = max(2, round(len(own) * MOST / len(known)))
-        chosen += Random(cell.seed).sample(own, min(count, len(own)))
+        chosen += Random(seed).sample(own, min(count, len(own)))
     return chosen
 
 

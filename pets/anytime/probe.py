@@ -13,7 +13,7 @@ from bridges.errors import BadInput
 STRENGTHS = tuple(10 ** (power / 2) for power in range(0, -9, -1))
 """Of the ridge, those that are tried, the strongest first: shares of the number of features."""
 FOLDS = 5
-_ROUNDING = 1e-5  # of the largest feature: below it a feature's spread is not the examples'
+_ROUNDING = (1e-5, 1e-6)  # of a feature's size and of all's: a spread below is not the examples'
 _STEPS = 500
 _ENOUGH = 1e-6  # of a gradient's entry, where a loss is a mean over examples
 
@@ -87,7 +87,8 @@ def _path(states: Tensor, answers: Tensor, classes: int, strengths: Tensor) -> l
     width = states.shape[2]
     mean = states.mean(1, keepdim=True)
     spread = states.amax(1, keepdim=True) - states.amin(1, keepdim=True)
-    varies = spread > _ROUNDING * states.abs().amax((1, 2), keepdim=True)
+    sizes = states.abs().mean(1, keepdim=True)
+    varies = spread > _ROUNDING[0] * sizes + _ROUNDING[1] * sizes.mean(2, keepdim=True)
     scale = torch.where(varies, states.std(1, correction=0, keepdim=True), torch.inf)
     axes, sizes, rows = torch.linalg.svd((states - mean) / scale, full_matrices=False)
     target = torch.nn.functional.one_hot(answers, classes).to(states)

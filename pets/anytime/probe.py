@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bridges.errors import BadInput
 
-STRENGTHS = tuple(10 ** (power / 2) for power in range(0, -9, -1))
+STRENGTHS = tuple(10 ** (power / 2) for power in range(0, -8, -1))
 """Of the ridge, those that are tried, the strongest first: shares of the number of features."""
 FOLDS = 5
 _ROUNDING = (1e-5, 1e-6)  # of a feature's size and of all's: a spread below is not the examples'

@@ -77,11 +77,12 @@ def sentence(layers: Depths) -> str:
         f"{_said(difference(probed[arm], probed[VANILLA], RANGES[layers.metric]))} with {arm}"
         for arm in others
     ]
-    return (
-        f"At layer {count - 1} of {count} a linear probe of vanilla's states is right in "
-        f"{number(fmean(probed[VANILLA]))}, the whole model in {number(fmean(full))} "
-        f"({_said(short)}): {_verdict(short)}." + (f" The probe gains {listed(costs)}." if costs else "")
+    text = (
+        f"At layer {count - 1} of {count} a linear probe, fitted on vanilla's states of the training "
+        f"and selection examples, is right in {number(fmean(probed[VANILLA]))}, the whole model in "
+        f"{number(fmean(full))} ({_said(short)}): {_verdict(short)}."
     )
+    return text + (f" Minus vanilla's the probe has {listed(costs)}." if costs else "")
 
 
 def _before_last(layers: Depths, arm: str) -> list[float]:
@@ -98,6 +99,6 @@ def _verdict(short: PairedDifference) -> str:
     if short.high < 0:
         return "a part of the answer comes with the last layer"
     if short.low > 0:
-        return "the answer is there before the last layer, and the head does not read all of it"
+        return "the answer is there before the last layer"
     seeds = plural(short.count, "seed")
     return f"{seeds} do not tell the two apart, so the answer seems to be there before the last layer"

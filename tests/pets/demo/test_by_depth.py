@@ -26,7 +26,7 @@ def layers(gap: float, *, jitter: float = 0.002, seeds: tuple[int, ...] = (42, 4
     ("gap", "jitter", "said"),
     [
         (-0.1, 0.002, "a part of the answer comes with the last layer"),
-        (0.1, 0.002, "the answer is there before the last layer, and the head does not read all of it"),
+        (0.1, 0.002, "+0.104]): the answer is there before the last layer."),
         (0.0, 0.02, "4 seeds do not tell the two apart, so the answer seems to be there"),
     ],
 )
@@ -37,7 +37,7 @@ def test_it_says_whether_the_answer_is_there_before_the_last_layer(
     assert said in text
     assert "At layer 2 of 3" in text
     assert f"right in {0.6 + gap:.3f}, the whole model in 0.600" in text
-    assert "The probe gains +0.010 [+0.010, +0.010] with brownian." in text
+    assert "Minus vanilla's the probe has +0.010 [+0.010, +0.010] with brownian." in text
 
 
 def test_one_seed_tells_nothing() -> None:

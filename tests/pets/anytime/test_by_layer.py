@@ -123,7 +123,7 @@ def test_a_layer_that_knows_is_read_and_one_that_does_not_is_not(
     def planted(self: RunningCost, *args: Any, **options: Any) -> Any:
         path, answers = inner(self, *args, **options)
         states = torch.randn(path.states.shape, generator=torch.Generator().manual_seed(len(answers)))
-        states[2:, :, 0] += 20.0 * (2 * answers - 1)
+        states[2:, :, :8] += 3.0 * (2 * answers[:, None] - 1)
         return Trajectory(states, path.context, path.rows), answers
 
     monkeypatch.setattr(RunningCost, "trajectory", planted)

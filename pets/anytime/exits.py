@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bridges import LabelEnds, RunningCost, Trajectory
 from bridges.latent.trajectory import layer_times, normalised
+from bridges.processes.evidence import Evidence
 from pets.anytime.calibration import Calibration, calibrated
 
 _NEGLIGIBLE = 1e-9
@@ -111,13 +112,16 @@ class Exits:
         Raises:
             BadInput: as `RunningCost.adapted`.
         """
-        path = _path(states)
-        self.cost, unseen = self._given.adapted_leaving_out(path, answers, self.labels)
+        path = _path(states.to(self._given.lens.weight.device))
+        there = answers.to(path.states.device)
+        self.cost, unseen = self._given.adapted_leaving_out(path, there, self.labels)
         self._by_layer = dict(zip(self.layers, self._made(self.cost), strict=True))
-        factor = self.cost.bridge.mean_factor(path.times())
-        latent = unseen * factor.to(unseen).reshape(len(unseen), 1, -1)
-        evidence = self.cost.bridge.evidence(path.times())
-        self._calibrate(evidence.log_odds(latent, self._ends(self.cost).to(latent.device)), answers)
+        factor = self.cost.bridge.mean_factor(path.times()).to(unseen)
+        latent = unseen * factor.reshape(len(unseen), 1, -1)
+        law = self.cost.bridge.evidence(path.times())
+        law = Evidence(law.toward.to(unseen.device), law.away.to(unseen.device))
+        odds = law.log_odds(latent, self._ends(self.cost).to(unseen.device))
+        self._calibrate(odds, answers.to(odds.device))
 
     def calibrate(self, states: Tensor, answers: Tensor | None) -> None:
         """Calibrate every exit by examples that the lens has not learned from.
@@ -129,7 +133,7 @@ class Exits:
         with torch.no_grad():
             path = _path(states.to(self.cost.lens.weight.device))
             odds = self.cost.posterior(path, self.labels.to(path.states.device)).cpu()
-        self._calibrate(odds, answers)
+        self._calibrate(odds, None if answers is None else answers.to(odds.device))
 
     def _calibrate(self, odds: Tensor, answers: Tensor | None) -> None:
         prior = self.prior

@@ -127,6 +127,12 @@ from pets.tuning.models import HowLoaded
     help="Fit seeds and weights into so much time, 2h, 90m or 1h30m, by a few steps that are measured: "
     "of those given up to 8 seeds, then weights, then further seeds; every arm has the same.",
 )
+@click.option(
+    "--by-depth",
+    is_flag=True,
+    help="Also score every layer of the selected PETs, read by a linear probe, by the exits of costs "
+    "with a lens, and by the model's own head; on tasks with classes.",
+)
 @click.option("--jobs", default=1, show_default=True, help="Processes on this machine.")
 @click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: host:port, auto, or local.")
 @click.option(

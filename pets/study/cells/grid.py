@@ -52,6 +52,7 @@ class Grid:
         as_ratios: whether the weights are ratios of gradients, see `pets.tuning.ratio`.
         settings: of every try, but for what a cell and its tries set.
         fit: fields of `bridges.FitSettings` for the costs; a lens takes what it shares with them.
+        by_depth: whether the selected PET is also scored at each layer, see `pets.anytime.by_layer`.
 
     Raises:
         BadInput: for an empty axis, something twice or unknown, or a number out of range.
@@ -66,6 +67,7 @@ class Grid:
     settings: TuneSettings = field(default_factory=TuneSettings)
     fit: dict[str, Any] = field(default_factory=dict)
     as_ratios: bool = False
+    by_depth: bool = False
 
     def __post_init__(self) -> None:
         given = tuple(task if isinstance(task, Task) else tasks.parse(task) for task in self.tasks)
@@ -117,7 +119,14 @@ class Grid:
         if settings.conventions.whole_words:
             fit |= {"masking": "words", "updates": 1, "dtype": "model"}
         weights = ratios or tuple(options["weights"])
-        return cls(**axes, weights=weights, settings=settings, fit=fit, as_ratios=bool(ratios))
+        return cls(
+            **axes,
+            weights=weights,
+            settings=settings,
+            fit=fit,
+            as_ratios=bool(ratios),
+            by_depth=bool(options.get("by_depth")),
+        )
 
     def cells(self) -> Iterator[Cell]:
         """All cells; a seed's before the next seed's, so that a part of a grid is a balanced one."""

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,6 +91,8 @@ class Row:
 
     Attributes:
         by_ratio: whether the strengths are ratios of gradients, see `pets.tuning.ratio`.
+        depth: where it was asked for, the metric at each of the L+1 states, by reader, see
+            `pets.anytime.by_layer`; the field is not there where it was not.
         source: the JSON that the row was read from. It is written as it was read, with what a newer
             version has put there; a row that was read is not changed.
     """
@@ -121,6 +123,7 @@ class Row:
     examples: Mapping[str, int] = field(default_factory=dict)
     truncated: Mapping[str, int] = field(default_factory=dict)
     shared_texts: Mapping[str, Any] | None = None
+    depth: Mapping[str, Sequence[float] | None] | None = None
     settings: Mapping[str, Any]
     model: str
     hashes: Mapping[str, Any] = field(default_factory=dict)
@@ -145,6 +148,8 @@ class Row:
             return dict(self.source)
         record = dataclasses.asdict(self)
         del record["source"]
+        if self.depth is None:  # as rows were before there was any
+            del record["depth"]
         return record if self.is_done else record | dict.fromkeys(_SCORED)
 
     @property
@@ -196,7 +201,7 @@ _OF_ALL: dict[str, Shape | Optional] = {
 _FAILED: dict[str, Shape] = {"error": TEXT}
 
 
-def _done(metric: str) -> dict[str, Shape]:
+def _done(metric: str) -> dict[str, Shape | Optional]:
     """What a row with a score has besides, where that is of this metric."""
     look = {"step": COUNT, "dev": {metric: FINITE}, "dev_loss": FINITE}
     tried = {"strength": FINITE.or_null(), "restart": COUNT, "dev": {metric: FINITE}, "curves": [look]}
@@ -206,6 +211,7 @@ def _done(metric: str) -> dict[str, Shape]:
         "restart": COUNT,
         "examples": Each(COUNT),
         "trainable_parameters": COUNT,
+        "depth": Optional(Maybe({"probe": [FINITE], "exit": Maybe([FINITE]), "head": Maybe([FINITE])})),
     }
 
 
@@ -237,7 +243,7 @@ def parse_row(text: str, where: str) -> Row:
                 f"{where}: a try lacks some of strength, restart, dev and curves (of step, dev and "
                 f"dev_loss): {ANEW}"
             )
-        wrong = misfit(row, _done(row["metric"]))
+        wrong = misfit(row, _done(row["metric"])) or _uneven(row.get("depth"))
     elif not wrong:
         wrong = misfit(row, _FAILED)
     if wrong:
@@ -268,6 +274,16 @@ def _is_try(record: object) -> bool:
             isinstance(look, dict) and {"step", "dev", "dev_loss"} <= look.keys()
             for look in record["curves"]
         )
+    )
+
+
+def _uneven(depth: Mapping[str, Sequence[float] | None] | None) -> str:
+    """What is wrong with the lengths of a row's depth; empty if nothing is."""
+    sizes = sorted({len(values) for values in (depth or {}).values() if values is not None})
+    if not sizes or (len(sizes) == 1 and sizes[0] > 1):
+        return ""
+    return (
+        f"depth has {' and '.join(map(str, sizes))} states, expected as many of each reader, 2 or more"
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bridges.errors import listed
 from pets.study.cells.arms import VANILLA
+from pets.study.cells.depth import MOST
 from pets.study.cells.grid import Cell, Grid
 from pets.study.compare.budget import fitting, middle, said
 
@@ -51,13 +52,19 @@ class Pace:
     after: float = 0.0
 
     def cell(self, grid: Grid, cell: Cell) -> float:
-        """Seconds of a cell: its tries, each with its steps and looks, and the score of one."""
+        """Seconds of a cell: its tries, each with its steps and looks, and the score of one.
+
+        By depth there is another reading of what is scored, and of the labelled examples.
+        """
         of, settings = self.tasks[cell.task], grid.settings
         slower = of.step / self.tasks[grid.tasks[0].name].step
         looks = 1 + math.ceil(settings.max_steps / settings.eval_every)
         tuned = settings.max_steps * self.steps[cell.pet, cell.arm.text] * slower
         looked = looks * of.dev[cell.shots] * of.example
-        return len(grid.weights) * (self.setup + tuned + looked) + of.reported * of.example
+        scored = of.reported
+        if grid.by_depth:
+            scored += of.reported + min(2 * of.dev[cell.shots], MOST)
+        return len(grid.weights) * (self.setup + tuned + looked) + scored * of.example
 
     def cells(self, grid: Grid, cells: Iterable[Cell], lanes: int) -> float:
         """Seconds of cells of which so many run at once, each as fast as one alone."""

@@ -115,6 +115,7 @@ def _asked(context: Context, budget: float, jobs: int, *, ray: bool) -> dict[str
         "budget": budget,
         "jobs": jobs,
         "ray": ray,
+        **({"by_depth": True} if grid.by_depth else {}),
     }
     return dict(json.loads(json.dumps(told)))
 

@@ -17,6 +17,9 @@ from pets.study.report.analysis_figures import analysis_figures
 from pets.study.report.analysis_table import analysis_table
 from pets.study.report.answer import answer
 from pets.study.report.curves import ABOUT, learning_curves, losses
+from pets.study.report.depth import ABOUT as ABOUT_DEPTH
+from pets.study.report.depth import depth_table, depths, facts
+from pets.study.report.depth_figures import depth_picture
 from pets.study.report.document import Block, Document, Paragraph, Picture, Pictures, Points, Section
 from pets.study.report.effects import control_forest, cost_picture, forest
 from pets.study.report.overview import IN_EVERY_REPORT, compared, failures, what_was_run
@@ -28,6 +31,7 @@ from pets.study.report.verdict import points
 from pets.study.statistics.arm_differences import ArmDifferences, compare_arms
 
 _PICTURE = re.compile(r"\d\d-[a-z0-9-]*\.(svg|png)")
+_MOST_BY_DEPTH = 6  # groups with a picture
 PAGE_FILE, TEXT_FILE, PICTURES_FOLDER = "report.html", "report.md", "report-figures"
 
 
@@ -85,6 +89,7 @@ def make_document(runs: Runs) -> Document:
         _drawn("cost", "Time and memory", cost_picture(runs, found), *([times] if times else [])),
         _drawn("strength", "Sensitivity to the strength", sensitivity(runs)),
         _drawn("shots", "Score by the number of shots", score_by_shots(runs)),
+        _by_depth(runs),
         _drawn("curves", "Learning curves", learning_curves(runs), losses(runs), before=ABOUT),
         _inside(runs.analysis),
         failures(runs),
@@ -106,6 +111,19 @@ def _tables(runs: Runs, measured: ArmDifferences, found: Sequence[Scope]) -> lis
         blocks.append(Pictures(drawn))
     blocks += [pooled_table(runs, measured, scope) for scope in found if scope.pooled]
     return blocks + [main_table(runs, measured, task, shots) for task, shots in runs.settings]
+
+
+def _by_depth(runs: Runs) -> Section | None:
+    """Pictures of the first groups, a table of each; None where nothing was scored by depth."""
+    groups = depths(runs)
+    if not groups:
+        return None
+    drawn, others = groups[:_MOST_BY_DEPTH], groups[_MOST_BY_DEPTH:]
+    said = [f"{group.name}: {fact}" for group in others for fact in facts(group)]
+    blocks: list[Block] = [Paragraph(ABOUT_DEPTH), Pictures([depth_picture(group) for group in drawn])]
+    blocks += [Points(said)] if said else []
+    blocks += [depth_table(group) for group in groups]
+    return Section("depth", "Accuracy by depth", blocks)
 
 
 def _inside(records: Sequence[dict[str, Any]]) -> Section | None:

@@ -39,7 +39,10 @@ def test_demo_writes_table_and_picture_and_goes_on_where_it_was(
     assert all(len(values) == 2 for values in first.values())
     assert "paired difference to vanilla" in (out / "table.md").read_text()
     assert (out / "trajectories.png").read_bytes().startswith(b"\x89PNG")
-    assert "chance 0.25" in capsys.readouterr().out
+    assert (out / "by-depth.png").read_bytes().startswith(b"\x89PNG")
+    said = capsys.readouterr().out
+    assert "chance 0.25" in said
+    assert "At layer 1 of 2 a linear probe, fitted on vanilla's states" in said
     monkeypatch.setattr(bridges.RunningCost, "fit", lambda *a, **k: pytest.fail("fitted again"))
     assert demo.run(out, 2) == first
 

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import bridges
-from bridges import BadInput, EndPoints, LabelEnds, ModelSpec, RunningCost, Trajectory
+from bridges import BadInput, ModelSpec, RunningCost
 from bridges.fitting.refusals import has_lens
 from bridges.model.spec import pretrained_model
 from pets.anytime.exits import Exits
@@ -19,6 +18,7 @@ from pets.anytime.probe import Probe
 from pets.anytime.reading import Reading, evaluating
 from pets.plug.regularize import regularize
 from pets.plug.view import View
+from pets.plug.watching import Watching
 from pets.tasks import metrics
 from pets.tasks.answering import Answering, Rows
 from pets.tasks.base import Task
@@ -105,37 +105,15 @@ def _parts(answering: Answering, rows: Rows) -> Iterator[tuple[list[int], Readin
             "has classes"
         )
     order = sorted(range(len(rows)), key=lambda k: len(rows[k][0].input_ids))
-    watching = _Watching.of_model(answering)
+    watching = Watching.of_model(answering)
     with regularize(answering, watching, in_eval=True):
         for start in range(0, len(order), _BATCH):
             which = order[start : start + _BATCH]
             batch = answering.on_device(answering.collate([rows[k] for k in which]))
             with evaluating(answering):
                 output: Any = answering(**batch)
-            assert watching.states is not None
-            yield which, Reading(watching.states.float().cpu(), output.logits.float().cpu(), None)
-
-
-class _Watching(RunningCost):
-    """A cost of nothing that keeps the states it is asked about.
-
-    Where labels are told is for the plug to know: soft prompts, prefixes and layouts move them.
-    """
-
-    states: Tensor | None = None
-
-    @classmethod
-    def of_model(cls, model: Answering) -> _Watching:
-        spec, nothing = ModelSpec.of(model), bridges.get("none")
-        with torch.random.fork_rng(devices=[]):
-            lens = nothing.make_lens(spec.num_layers + 1, spec.hidden_size, 1)
-        return cls(spec, nothing, lens, EndPoints(torch.ones(spec.vocab_size, 1)))
-
-    def of_trajectory(
-        self, trajectory: Trajectory, answers: Tensor, *, labels: LabelEnds | None = None, **more: Any
-    ) -> Tensor:
-        self.states = trajectory.states.detach()
-        return trajectory.states.new_zeros(len(answers))
+            states = watching.states.pop().float().cpu()
+            yield which, Reading(states, output.logits.float().cpu(), None)
 
 
 def _probe(states: Tensor, answers: Tensor, classes: int) -> Reader:

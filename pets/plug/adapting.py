@@ -6,34 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bridges import BadInput, LabelEnds, RunningCost, Trajectory
+from bridges import BadInput, RunningCost, Trajectory
 from bridges.errors import shown
 from bridges.model.spec import pretrained_model
 from bridges.model.undisturbed import undisturbed
 from pets.plug.refusals import check_cost
 from pets.plug.regularize import regularize
+from pets.plug.watching import Watching
 from pets.tasks.verbalizer import Verbalizer
-
-
-class _Gathering(RunningCost):
-    """A cost that keeps what it is asked about; everything in it is the other one's."""
-
-    def __init__(self, cost: RunningCost) -> None:
-        super().__init__(cost.spec, cost.bridge, cost.latent_map, cost.end_points)
-        self.options, self.fit_record = cost.options, cost.fit_record
-        self.states: list[Tensor] = []
-        self.answers: list[Tensor] = []
-        self.labels: LabelEnds | None = None
-
-    def of_trajectory(
-        self, trajectory: Trajectory, answers: Tensor, *, labels: LabelEnds | None = None, **more: Any
-    ) -> Tensor:
-        self.states.append(trajectory.states)
-        self.answers.append(answers)
-        self.labels = labels
-        return trajectory.states.new_zeros(len(answers))
 
 
 def adapt(
@@ -68,24 +50,24 @@ def adapt(
     check_cost(cost)
     _ = cost.lens  # before the model runs
     pretrained_model(model)  # is one at all
-    gathering = _Gathering(cost)
+    watching = Watching(cost)
     with (
         undisturbed(model),
-        regularize(model, gathering, verbalizer=verbalizer, in_eval=True),
+        regularize(model, watching, verbalizer=verbalizer, in_eval=True),
         torch.no_grad(),
     ):
         for batch in _checked(batches):
             model(**batch)
-    if not gathering.answers:
+    if not watching.answers:
         raise BadInput("there are no labelled examples to adapt to: give two or more of each label")
-    if gathering.labels is None:
+    if watching.labels is None:
         raise BadInput(
             "labels are tokens here, each of which ends at itself: give a verbalizer with the words of "
             "the labels to adapt to"
         )
-    states, answers = torch.cat(gathering.states, 1), torch.cat(gathering.answers)
+    states, answers = torch.cat(watching.states, 1), torch.cat(watching.answers)
     rows = torch.arange(len(answers), device=answers.device)
-    return cost.adapted(Trajectory(states, states[:, :0], rows), answers, gathering.labels)
+    return cost.adapted(Trajectory(states, states[:, :0], rows), answers, watching.labels)
 
 
 def _checked(batches: Any) -> Iterator[Mapping[str, Any]]:

@@ -6,7 +6,7 @@ Read by: the "exit", the bridge's posterior through a lens that has learned from
 closed form, calibrated by those it leaves out; the "lens", which never saw the task, with temperature
 and bias of the labelled examples; a "probe" for each layer on the same examples, logistic regression on
 standardised states, its strength by cross-validation; and the "head" of the model at every layer (the
-logit lens). `benchmarks.anytime_tables` makes tables of the result file.
+logit lens). `benchmarks.readme` makes tables of the result file.
 """
 
 from __future__ import annotations

@@ -5,16 +5,12 @@ python -m benchmarks.anytime_tables anytime_minilm.json anytime_smollm2.json
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import click
-
 from benchmarks.anytime_runs import EARLY_EXIT, TRUNCATED, VANILLA
-from benchmarks.environment import RESULTS
 from pets.study.statistics.intervals import summarise
 from pets.study.statistics.paired import PairedDifference, difference, holm
 from pets.study.statistics.power import detectable
@@ -138,18 +134,50 @@ def differences(found: Sequence[Comparison]) -> str:
     return "\n".join(lines)
 
 
-@click.command()
-@click.argument("files", nargs=-1, required=True)
-def main(files: tuple[str, ...]) -> None:
-    """Print them as Markdown."""
+def anytime_table(name: str, record: Mapping[str, Any]) -> str:
+    """Of `benchmarks.anytime`: accuracies by depth, and the exits against what people would use."""
+    found = record["anytime"]
+    lines = [
+        f"## How early the answer is there, {found['model']}: `results/{name}`\n",
+        "LoRA on the queries and values (r 8, learning rate 0.001, batch 8; 60 steps, 120 with 64 "
+        "shots), cross-entropy among the label words in every arm, nothing selected: the last step. "
+        "Accuracy on the same 300 test examples of what a layer says, mean (deviation, number of splits). The exit "
+        "and the probe have learned from the same labelled examples, the K a class that the PET was "
+        "tuned on and K more; the lens has only its temperature and bias from them, the head nothing. "
+        "An arm's number is the ratio of its cost's gradient to the task's, 0.5 where none stands "
+        "there; early-exit has weight 0.3. `truncated` is the model cut at that layer, then tuned, with "
+        "its own head.\n",
+    ]
     every: list[Comparison] = []
-    for file in files:
-        record = json.loads((RESULTS / file).read_text(encoding="utf-8"))["anytime"]
-        for setting in settings(record):
-            print(accuracies(setting), end="\n\n")
-            every += comparisons(setting)
-    print(differences(every))
+    for setting in settings(found):
+        lines += [accuracies(setting), ""]
+        every += comparisons(setting)
+    lines += [
+        "Paired differences over splits, 95 % t intervals; Holm's correction over all of this table:\n",
+        differences(every),
+        "",
+    ]
+    return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    main()
+def times_table(name: str, record: Mapping[str, Any]) -> str:
+    """Of `benchmarks.anytime_times`."""
+    found = record["anytime_times"]
+    lines = [
+        f"## What leaving early saves, {found['model']}: `results/{name}`\n",
+        f"32 prompts of {found['tokens']:.0f} tokens on average, in {found['dtype']}, a LoRA on the "
+        f"model. `cut` is the model cut at layer {found['layer']} of {found['layers']} with its exit; "
+        f"in `leaving` rows leave at the first layer that is {found['threshold']:g} sure. Times of the "
+        "full model over theirs, round by round, p20 / p50 / p80.\n",
+        "| batch | full, ms a prompt | full / cut | full / leaving | mean layer of leaving |",
+        "| --- " * 5 + "|",
+    ]
+    for size, batch in found["batches"].items():
+        full = sorted(batch["milliseconds"]["full"])[len(batch["milliseconds"]["full"]) // 2] / 32
+        told = [_quantiles(batch[f"full / {way}"]) for way in ("cut", "leaving")]
+        lines.append(f"| {size} | {full:.1f} | {' | '.join(told)} | {batch['mean_layer']:.1f} |")
+    return "\n".join([*lines, ""])
+
+
+def _quantiles(found: Mapping[str, float]) -> str:
+    return " / ".join(f"{found[q]:.2f}" for q in ("p20", "p50", "p80"))

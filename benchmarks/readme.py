@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import kernel_tables, label_tables
+from benchmarks import anytime_tables, kernel_tables, label_tables
 from benchmarks.environment import RESULTS
 from bridges.storage.files import write_text
 
@@ -39,6 +39,10 @@ def render(records: dict[str, dict[str, Any]]) -> str:
             parts.append("\n".join([label_tables.reader_table(name, record), _where(record)]))
         elif "label_costs" in record:
             parts.append("\n".join([label_tables.label_costs_table(name, record), _where(record)]))
+        elif "anytime" in record:
+            parts.append("\n".join([anytime_tables.anytime_table(name, record), _where(record)]))
+        elif "anytime_times" in record:
+            parts.append("\n".join([anytime_tables.times_table(name, record), _where(record)]))
         elif "joint_fit" in record:
             parts.append(_joint_fit(name, record))
         elif "groups" in record or "check" in record:

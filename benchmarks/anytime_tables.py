@@ -141,12 +141,12 @@ def anytime_table(name: str, record: Mapping[str, Any]) -> str:
         f"## How early the answer is there, {found['model']}: `results/{name}`\n",
         "LoRA on the queries and values (r 8, learning rate 0.001, batch 8; 60 steps, 120 with 64 "
         "shots), cross-entropy among the label words in every arm, nothing selected: the last step. "
-        "Accuracy on the same 300 test examples of what a layer says, mean (deviation, number of splits). The exit "
-        "and the probe have learned from the same labelled examples, the K a class that the PET was "
-        "tuned on and K more; the lens has only its temperature and bias from them, the head nothing. "
-        "An arm's number is the ratio of its cost's gradient to the task's, 0.5 where none stands "
-        "there; early-exit has weight 0.3. `truncated` is the model cut at that layer, then tuned, with "
-        "its own head.\n",
+        "Accuracy on the same 300 test examples of what a layer says, mean (deviation, number of "
+        "splits). The exit and the probe have learned from the same labelled examples, the K a class "
+        "that the PET was tuned on and K more; the lens has only its temperature and bias from them, "
+        "the head nothing. An arm's number is the ratio of its cost's gradient to the task's, 0.5 "
+        "where none stands there; early-exit has weight 0.3. `truncated` is the model cut at that "
+        "layer, then tuned, with its own head.\n",
     ]
     every: list[Comparison] = []
     for setting in settings(found):

@@ -62,6 +62,7 @@ def check(anytime: Any, cut: Any, full: Tensor, inputs: dict[str, Tensor], near:
 )
 @click.option("--threshold", default=0.9, show_default=True)
 @click.option("--rounds", default=15, show_default=True)
+@click.option("--most", default=300.0, show_default=True, help="Seconds, of each size of batch.")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--dtype", default="bfloat16", show_default=True)
 @click.option("--out", required=True, help="Name of the result file.")
@@ -73,6 +74,7 @@ def main(
     share: float,
     threshold: float,
     rounds: int,
+    most: float,
     threads: int,
     dtype: str,
     out: str,
@@ -116,7 +118,7 @@ def main(
         batches = [prompt(asked, list(range(k, k + size))) for k in range(0, _EXAMPLES, size)]
         check(at_one, cut, full(batches[0]), batches[0], _NEAR[dtype])
         calls = {name: functools.partial(_all, way, batches) for name, way in ways.items()}
-        times = measure(calls, rounds, "cpu")
+        times = measure(calls, rounds, "cpu", seconds=most)
         left = torch.cat([exiting(**inputs).layers for inputs in batches]).double().mean()
         record["batches"][str(size)] = {
             "mean_layer": float(left),
@@ -124,7 +126,7 @@ def main(
             **{f"full / {name}": ratios(times["full"], times[name]) for name in ("cut", "leaving")},
         }
         print(size, {k: v for k, v in record["batches"][str(size)].items() if k != "milliseconds"})
-    write_text(RESULTS / out, to_json({"environment": environment(), "anytime_times": record}))
+        write_text(RESULTS / out, to_json({"environment": environment(), "anytime_times": record}))
 
 
 def prompt(asked: Asked, which: list[int]) -> dict[str, Tensor]:

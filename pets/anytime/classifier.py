@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from torch._dynamo import OptimizedModule
 
@@ -113,7 +114,8 @@ class AnytimeClassifier(nn.Module):
         """Let every exit learn from labelled examples, in closed form, and calibrate it on them.
 
         The examples that the model was tuned on will do: when the exits are calibrated, each is read by
-        what never saw it. The model itself knows them, though, so others beside them are better.
+        what never saw it. The model itself knows them, though, so others beside them are better. Exits
+        are of the model as it is: fit them again when it was trained further, or its PET changed.
 
         Args:
             batches: what the model is called with, and "labels": class indices [B], or in a language
@@ -125,10 +127,14 @@ class AnytimeClassifier(nn.Module):
         Raises:
             BadInput: for batches without labels, or fewer than two examples of a label.
         """
-        reading = read(self.model, self._places, batches)
-        if reading.answers is None:
-            raise BadInput("the batches have no labels: exits learn from labelled examples")
-        self._exits.fit(reading.states, reading.answers)
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+        ):  # else what is made here would be for it alone
+            reading = read(self.model, self._places, batches)
+            if reading.answers is None:
+                raise BadInput("the batches have no labels: exits learn from labelled examples")
+            self._exits.fit(reading.states, reading.answers)
         return self
 
     def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> AnytimeClassifier:

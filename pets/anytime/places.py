@@ -129,7 +129,7 @@ class Places:
             if self.reads_head:
                 raise BadInput(f"labels of shape {tuple(labels.shape)}: expected class indices [B]")
             at = self._one(labels.ne(IGNORED), "labels that are not -100")
-            tokens = self._targets(labels, labels.shape[1], inputs.get("input_ids"), None)
+            tokens = self._targets(labels.long(), labels.shape[1], inputs.get("input_ids"), None)
             return tokens.gather(1, at[:, None])[:, 0]
         count = len(self.verbalizer)
         if len(labels) and not ((labels >= 0) & (labels < count)).all():
@@ -137,7 +137,7 @@ class Places:
                 f"labels from {int(labels.min())} to {int(labels.max())}: expected class indices from 0 "
                 f"to {count - 1}"
             )
-        return labels
+        return labels.long()
 
     def _check_rows(self, labels: Tensor, ids: Tensor) -> None:
         if labels.shape != ids.shape[: labels.dim()]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from bridges.model.head import has_head
 from bridges.model.spec import pretrained_model
 from pets.anytime.places import Places
 from pets.anytime.stack import AllLeft, Stack, first_states, yielded_states
+
+_one = threading.RLock()
+"""Modes and hooks of a model are for everybody, so predictions of several threads go one by one."""
 
 _CACHED = ("past_key_values", "cache_position")
 _OURS = ("labels", "logits_to_keep")  # the head is asked at the label's place alone
@@ -39,15 +43,16 @@ class Reading:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """In eval mode and without gradient; every module's own mode is put back."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    """In eval mode and without gradient, one thread at a time; every module's own mode is put back."""
+    with _one:
+        modes = {module: module.training for module in model.modules()}
+        model.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
 
 
 def called_with(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +78,7 @@ def own_scores(model: nn.Module, places: Places, inputs: Mapping[str, Any], rows
     The head of a language model is evaluated at those places alone.
     """
     plm: Any = pretrained_model(model)
-    columns = places.of(inputs)
+    columns, mine = places.of(inputs), threading.get_ident()
 
     def wanted(states: Tensor) -> tuple[Tensor, Tensor]:
         chosen = torch.arange(len(states)) if rows is None else rows()
@@ -81,6 +86,8 @@ def own_scores(model: nn.Module, places: Places, inputs: Mapping[str, Any], rows
         return chosen, columns(states.shape[1]).to(states.device)[chosen]
 
     def narrow(module: nn.Module, args: Any) -> Any:
+        if threading.get_ident() != mine:
+            return None
         at = wanted(args[0])
         return (args[0][at][None], *args[1:])
 
@@ -145,19 +152,21 @@ def keeping(plm: nn.Module, stack: Stack) -> Iterator[dict[int, Tensor]]:
         AllLeft: out of the forward, there.
     """
     states: dict[int, Tensor] = {}
-    last = len(stack)
+    last, mine = len(stack), threading.get_ident()
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> None:
-        if 0 not in states:
+        if 0 not in states and threading.get_ident() == mine:
             states[0] = first_states(stack.start, (args, kwargs))
 
-    with ExitStack() as hooks:
+    with _one, ExitStack() as hooks:
         first = plm.get_submodule(stack.blocks[0][0])
         hooks.callback(first.register_forward_pre_hook(before, with_kwargs=True).remove)
         for path in dict.fromkeys(path for path, _ in stack.blocks):
             layers = iter([k for k, (where, _) in enumerate(stack.blocks, 1) if where == path])
 
             def after(module: nn.Module, args: Any, output: Any, layers: Iterator[int] = layers) -> None:
+                if threading.get_ident() != mine:
+                    return
                 layer = next(layers)
                 states[layer] = yielded_states(output)
                 if layer == last:

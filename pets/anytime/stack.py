@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ class Stack:
 
         Rows that do not stay are taken out of the batch, of states, masks, positions and caches. Behind
         the last layer the batch has all its rows again, of which those that left are zero, so that
-        whatever comes then finds what it knows of.
+        whatever comes then finds what it knows of. Forwards of other threads are none of its business.
 
         Raises:
             AllLeft: out of the forward, once no row stays.
@@ -115,9 +116,11 @@ class _Walk:
 
     def hooks(self, numbers: list[int]) -> tuple[Any, Any]:
         """Of a module that is these blocks, one after another."""
-        turn = 0
+        turn, mine = 0, threading.get_ident()
 
         def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
+            if threading.get_ident() != mine:
+                return None
             k = numbers[turn % len(numbers)]
             if k == 0:
                 self._begin((args, kwargs))
@@ -127,6 +130,8 @@ class _Walk:
 
         def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
             nonlocal turn
+            if threading.get_ident() != mine:
+                return None
             k = numbers[turn % len(numbers)]
             turn += 1
             try:

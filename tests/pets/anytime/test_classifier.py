@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -17,13 +18,14 @@ from anytime_cases import (
     plm_of,
     with_pet,
 )
+from tiny import tiny_model, tiny_tokenizer
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from bridges import BadInput, Trajectory
+from bridges import BadInput, RunningCost, Trajectory
 from bridges.latent.trajectory import normalised
 from bridges.model.spec import pretrained_model
-from pets import AnytimeClassifier
+from pets import AnytimeClassifier, Verbalizer
 
 pytestmark = pytest.mark.slow
 
@@ -340,3 +342,53 @@ def test_logits_to_keep_and_output_options_change_nothing() -> None:
     assert torch.equal(anytime(**inputs, **more).probabilities, expected.probabilities)
     labels = torch.zeros(5, dtype=torch.long)
     assert torch.equal(anytime(**inputs, labels=labels).probabilities, expected.probabilities)
+
+
+def test_threads_predict_one_after_another() -> None:
+    """Modes and hooks are the model's: several threads, and forwards of others, do not meet in them."""
+    plm = tiny_model("bert", num_hidden_layers=4)
+    cost = RunningCost.for_model(plm, "brownian", map="lens")
+    words = Verbalizer.of_words(tiny_tokenizer(), ["good", "bad"])
+    rng = torch.Generator().manual_seed(0)
+    ids = torch.randint(7, 40, (12, 9), generator=rng)
+    ids[:, 4] = tiny_tokenizer().mask_token_id
+    made = [AnytimeClassifier(plm, cost, words, threshold) for threshold in (0.501, 0.6)]
+    given = [ids, ids[:7]]
+    alone = [one(input_ids=rows) for one, rows in zip(made, given, strict=True)]
+    with torch.no_grad():
+        whole = plm(input_ids=ids).logits
+    wrong: list[object] = []
+
+    def predict(k: int) -> None:
+        try:
+            for _ in range(10):
+                found = made[k](input_ids=given[k])
+                if not torch.equal(found.probabilities, alone[k].probabilities):
+                    wrong.append((k, "another answer"))
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=predict, args=(k,)) for k in (0, 1, 0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    with torch.no_grad():
+        assert torch.equal(plm(input_ids=ids).logits, whole)
+
+
+def test_fitted_in_inference_mode_and_by_short_labels() -> None:
+    plm = tiny_model("bert", num_hidden_layers=4)
+    cost = RunningCost.for_model(plm, "brownian", map="lens")
+    words = Verbalizer.of_words(tiny_tokenizer(), ["good", "bad"])
+    ids = torch.randint(7, 40, (12, 9), generator=torch.Generator().manual_seed(0))
+    ids[:, 4] = tiny_tokenizer().mask_token_id
+    labels = torch.arange(12) % 2
+    plain = AnytimeClassifier(plm, cost, words).fit([{"input_ids": ids, "labels": labels}])
+    for dtype in (torch.int16, torch.uint8, torch.int32):
+        with torch.inference_mode():
+            batches = [{"input_ids": ids, "labels": labels.to(dtype)}]
+            other = AnytimeClassifier(plm, cost, words).fit(batches)
+        found = other(input_ids=ids).probabilities
+        assert torch.equal(found, plain(input_ids=ids).probabilities)

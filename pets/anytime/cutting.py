@@ -31,6 +31,7 @@ _BY_LAYER = (PeftType.PREFIX_TUNING,)
 """Prompts that hold something for every layer."""
 
 
+@torch.inference_mode(False)  # else what is made here would be for it alone
 def cut(model: nn.Module, stack: Stack, layer: int, *, merge: bool) -> tuple[nn.Module, Stack]:
     """The first layers of a model, with what is around them; the model is left as it was.
 

@@ -174,30 +174,32 @@ class _Walk:
             if isinstance(value, Cache):
                 had = self._caches.get(id(value), self._full)
                 if had != self._count:
-                    value.batch_select_indices(self._places(had))
+                    value.batch_select_indices(self._places(had, path))
                     self._caches[id(value)] = self._count
                 return value
             kind = kinds.get(path, "other")
             if not isinstance(value, Tensor) or not value.dim() or kind == "same" or len(value) == 1:
                 return value
             if kind == "other":
-                raise self._unknown(len(value))
+                raise self._unknown(len(value), path)
             if len(value) == self._count:
                 return value
-            return value[self._places(len(value)).to(value.device)]
+            return value[self._places(len(value), path).to(value.device)]
 
         return replaced(given, narrow)
 
-    def _places(self, had: int) -> Tensor:
+    def _places(self, had: int, path: Path) -> Tensor:
         """Of the rows that are left, among those that there were when they were so many."""
         if had not in self._rows:
-            raise self._unknown(had)
+            raise self._unknown(had, path)
         return torch.searchsorted(self._rows[had], self._rows[self._count])
 
-    def _unknown(self, had: int) -> BadInput:
+    def _unknown(self, had: int, path: Path) -> BadInput:
+        named = f", {path[-1]!r}," if isinstance(path[-1], str) else ""
         return BadInput(
-            f"a batch of {self._full} rows has a tensor of {had} on its way through the layers whose "
-            "rows are not known: rows cannot leave it one by one; take together=True"
+            f"a batch of {self._full} rows has a tensor of {had}{named} on its way through the layers "
+            "whose rows are not known: rows cannot leave it one by one; take together=True, or leave "
+            "out what is no input of the model"
         )
 
     def _widened(self, kinds: Mapping[Path, Kind]) -> Callable[[Path, Any], Any]:

@@ -85,10 +85,16 @@ def write(new: Path, parts: Parts, tokenizer: Any) -> None:
     """Write all files into an empty folder.
 
     Raises:
-        BadInput: for a tokenizer that is none.
+        BadInput: for a tokenizer that is none, or whose mask is another than that of the words.
     """
     if tokenizer is not None and not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise BadInput(f"tokenizer={shown(tokenizer)}: expected the model's tokenizer, or None")
+    mask = parts.verbalizer.mask_token
+    if tokenizer is not None and mask is not None and tokenizer.mask_token_id != mask:
+        raise BadInput(
+            f"the tokenizer's mask is token {tokenizer.mask_token_id}, and the labels' words were made "
+            f"with {mask}: expected the tokenizer that they were made with"
+        )
     model: Any = parts.model
     if isinstance(model, PeftModel):
         name = str(model.active_adapter)
@@ -239,6 +245,8 @@ def _is_replaceable(target: Path) -> bool:
             ours = [EXIT_CONFIG, *_read_config(target)["files"]]
         except BadInput:
             return False
+    if any((target / name).is_dir() for name in ours):  # where a file was
+        return False
     there = {name.partition("/")[0] for name in ours}
     in_pet = [n.partition("/")[2] for n in ours if n.startswith(f"{PET_FOLDER}/")]
     pet = target / PET_FOLDER

@@ -200,6 +200,16 @@ def test_examples_that_do_not_fit_are_refused(batches: Any, message: str) -> Non
         anytime.fit(batches)
 
 
+def test_inputs_that_are_not_the_models_are_named() -> None:
+    """A column of a data set, which a model with keyword arguments hands on to its layers."""
+    anytime = new(threshold=1e-6).fit(labelled(2, masked=True))
+    inputs = batch(8, masked=True, seed=9)
+    anytime.threshold = anytime(**inputs).probabilities.amax(1).median().item()  # some leave, some stay
+    assert len(anytime(**inputs).layers.unique()) > 1
+    with pytest.raises(BadInput, match=r"a tensor of 8, 'idx', on its way .* no input of the model"):
+        anytime(**inputs, idx=torch.arange(8))
+
+
 def test_a_classifiers_labels_are_classes() -> None:
     anytime = new(plm_of("bert", CLASSIFIER), cost_of("bert", CLASSIFIER))
     with pytest.raises(BadInput, match=r"labels of shape \(3, 8\): expected class indices \[B\]"):

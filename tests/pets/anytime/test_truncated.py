@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import peft
@@ -335,3 +336,13 @@ def test_it_takes_no_caches() -> None:
         found(**batches(1)[0], past_key_values=object())
     with pytest.raises(BadInput, match="input_ids=None"):
         found(attention_mask=torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_what_is_cut_in_inference_mode_is_a_model_outside_of_it(merge: bool, tmp_path: Path) -> None:
+    model = build("bert", "lora")
+    cost = lens_cost(model)
+    with torch.inference_mode():
+        found = truncate(model, cost, WORDS, layer=2, batches=unlabelled(), merge=merge)
+    assert not any(p.is_inference() for p in found.model.parameters())
+    found.save_pretrained(tmp_path / "cut")

@@ -270,3 +270,20 @@ def test_a_tokenizer_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="tokenizer='bert': expected the model's tokenizer"):
         made("bert", None).save_pretrained(tmp_path / "cut", "bert")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tokenizer_of_another_mask_is_refused(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.mask_token = "good"
+    with pytest.raises(BadInput, match=r"mask is token \d+, and the labels' words were made with"):
+        made("bert", None).save_pretrained(tmp_path / "cut", tokenizer)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_the_place_of_a_file_is_kept(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
+    (folder / "model.safetensors" / "notes.txt").write_text("mine")
+    with pytest.raises(BadInput, match="is not just a truncated model"):
+        made("bert", None).save_pretrained(folder)
+    assert (folder / "model.safetensors" / "notes.txt").read_text() == "mine"

@@ -23,11 +23,14 @@ from peft import get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import bridges
 import pets
 from benchmarks.natural import TEMPLATES, Asked, few_shot, look
 from benchmarks.reader import load
 from bridges import RunningCost
 from bridges.seeds import generator
+from pets.anytime.cutting import cut
+from pets.anytime.stack import Stack
 from pets.commands.options import ManyValues, read_lines
 from pets.plug.regularize import regularize
 from pets.tasks.classifier import PromptClassifier
@@ -130,11 +133,11 @@ def main(
     here = folder / f"{task}-{shots}"
     here.mkdir(parents=True, exist_ok=True)
     depth = plm.config.num_hidden_layers
-    cut = layers or round(0.75 * depth)
+    kept_layers = layers or round(0.75 * depth)
     for split in range(1, splits + 1):
         train, more = shots_of(asked, shots, split)
         for arm in arms:
-            name = f"{arm}-{cut}" if arm == TRUNCATED else arm
+            name = f"{arm}-{kept_layers}" if arm == TRUNCATED else arm
             if arm in COSTS and ratio != _RATIO:
                 name = f"{arm}~{ratio:g}"
             path = here / f"{name}.{split}.safetensors"
@@ -146,9 +149,9 @@ def main(
                 what = (of_bridge(reader, plm, COSTS[arm]), pets.Ratio(ratio))
             elif arm == EARLY_EXIT:
                 what = (f"early-exit:weight={_EXIT_WEIGHT}",)
-            shown = cut_at(plm, cut) if arm == TRUNCATED else contextlib.nullcontext()
-            with shown, tuned(plm, asked, train, split, what, settings) as model_:
-                kept = states(model_, asked, [*train, *more])
+            base = cut(plm, Stack.of(plm), kept_layers, merge=False)[0] if arm == TRUNCATED else plm
+            with tuned(base, asked, train, split, what, settings) as adapted:
+                kept = states(adapted, asked, [*train, *more])
             save_file(kept, path)
             guessed = (kept["test_scores"].argmax(1) == kept["test_labels"]).float().mean()
             print(
@@ -170,26 +173,9 @@ def lens(plm: Any, tokenizer: Any, texts: Sequence[str], folder: Path) -> Runnin
 
 def of_bridge(reader: RunningCost, plm: Any, bridge: str) -> RunningCost:
     """A cost of another bridge through the same lens."""
-    import bridges
-
     cost = RunningCost(reader.spec, bridges.parse(bridge), reader.latent_map, reader.end_points)
     cost.fit_record, cost.options = reader.fit_record, dict(reader.options)
     return cost
-
-
-@contextlib.contextmanager
-def cut_at(plm: Any, layers: int) -> Iterator[None]:
-    """The model's first layers alone."""
-    stack = next(
-        m for m in plm.modules() if type(m) is nn.ModuleList and len(m) == plm.config.num_hidden_layers
-    )
-    left, count = stack._modules, plm.config.num_hidden_layers
-    stack._modules = {str(k): module for k, module in enumerate(list(stack)[:layers])}
-    plm.config.num_hidden_layers = layers
-    try:
-        yield
-    finally:
-        stack._modules, plm.config.num_hidden_layers = left, count
 
 
 def states(model: Any, asked: Asked, labelled: Sequence[int]) -> dict[str, Tensor]:

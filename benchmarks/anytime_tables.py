@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.anytime_runs import EARLY_EXIT, TRUNCATED, VANILLA
+from pets.study.cells import depth
 from pets.study.statistics.intervals import summarise
 from pets.study.statistics.paired import PairedDifference, difference, holm
 from pets.study.statistics.power import detectable
 
-SHARES = (("1/2", 1 / 2), ("2/3", 2 / 3), ("3/4", 3 / 4))
+SHARES = tuple(depth.SHARES.items())
 _READERS = ("exit", "probe", "head", "lens")
 _SPAN = (0.0, 1.0)
 

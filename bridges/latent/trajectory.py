@@ -65,6 +65,11 @@ class Trajectory:
         states, mean = pool_trajectory(hidden_states, mask, rows, columns, context=context)
         return cls(states, states[:, :0] if mean is None else mean, rows)
 
+    @classmethod
+    def of_states(cls, states: Tensor) -> Trajectory:
+        """Of tokens [L+1, N, H], for a reader that takes no notice of their context."""
+        return cls(states, states[:, :0], torch.arange(states.shape[1], device=states.device))
+
     def normalised(self) -> Trajectory:
         """With states and contexts over their root mean square; see `normalised`."""
         return Trajectory(normalised(self.states), normalised(self.context), self.rows)

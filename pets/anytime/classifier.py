@@ -110,6 +110,8 @@ class AnytimeClassifier(nn.Module):
         """Those that rows may leave at."""
         return self._exits.layers
 
+    @torch.inference_mode(False)  # else what is made here would be for it alone
+    @torch.no_grad()
     def fit(self, batches: Iterable[Mapping[str, Any]]) -> AnytimeClassifier:
         """Let every exit learn from labelled examples, in closed form, and calibrate it on them.
 
@@ -127,16 +129,14 @@ class AnytimeClassifier(nn.Module):
         Raises:
             BadInput: for batches without labels, or fewer than two examples of a label.
         """
-        with (
-            torch.inference_mode(False),
-            torch.no_grad(),
-        ):  # else what is made here would be for it alone
-            reading = read(self.model, self._places, batches)
-            if reading.answers is None:
-                raise BadInput("the batches have no labels: exits learn from labelled examples")
-            self._exits.fit(reading.states, reading.answers)
+        reading = read(self.model, self._places, batches)
+        if reading.answers is None:
+            raise BadInput("the batches have no labels: exits learn from labelled examples")
+        self._exits.fit(reading.states, reading.answers)
         return self
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> AnytimeClassifier:
         """Set every exit's temperature and bias, and leave what it reads as it is.
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bridges import LabelEnds, RunningCost, Trajectory
+from bridges.latent.latent_map import as_latents
 from bridges.latent.trajectory import layer_times, normalised
-from bridges.processes.evidence import Evidence
 from pets.anytime.calibration import Calibration, calibrated
 
 _NEGLIGIBLE = 1e-9
@@ -112,16 +112,14 @@ class Exits:
         Raises:
             BadInput: as `RunningCost.adapted`.
         """
-        path = _path(states.to(self._given.lens.weight.device))
-        there = answers.to(path.states.device)
-        self.cost, unseen = self._given.adapted_leaving_out(path, there, self.labels)
+        device = self._given.lens.weight.device
+        path = Trajectory.of_states(states.to(device))
+        self.cost, unseen = self._given.adapted_leaving_out(path, answers.to(device), self.labels)
         self._by_layer = dict(zip(self.layers, self._made(self.cost), strict=True))
-        factor = self.cost.bridge.mean_factor(path.times()).to(unseen)
-        latent = unseen * factor.reshape(len(unseen), 1, -1)
-        law = self.cost.bridge.evidence(path.times())
-        law = Evidence(law.toward.to(unseen.device), law.away.to(unseen.device))
-        odds = law.log_odds(latent, self._ends(self.cost).to(unseen.device))
-        self._calibrate(odds, answers.to(odds.device))
+        bridge, t = self.cost.bridge, path.times()
+        latent = as_latents(unseen.to(device), bridge.mean_factor(t))
+        odds = bridge.evidence(t).log_odds(latent, self._ends(self.cost))
+        self._calibrate(odds.cpu(), answers)
 
     def calibrate(self, states: Tensor, answers: Tensor | None) -> None:
         """Calibrate every exit by examples that the lens has not learned from.
@@ -131,13 +129,14 @@ class Exits:
             answers: int64 [N]; None where they are not known: then only the bias is found.
         """
         with torch.no_grad():
-            path = _path(states.to(self.cost.lens.weight.device))
+            path = Trajectory.of_states(states.to(self.cost.lens.weight.device))
             odds = self.cost.posterior(path, self.labels.to(path.states.device)).cpu()
-        self._calibrate(odds, None if answers is None else answers.to(odds.device))
+        self._calibrate(odds, answers)
 
     def _calibrate(self, odds: Tensor, answers: Tensor | None) -> None:
         prior = self.prior
         if answers is not None:
+            answers = answers.to(odds.device)
             shares = answers.bincount(minlength=len(self.labels)).double() + 1
             prior = shares / shares.sum()
         self.calibrated = True
@@ -169,8 +168,3 @@ class Exits:
             log_weights = ends.log_weights.float()
             made.append(Exit(k, reads, weight.float(), bias.float(), log_weights, identity))
         return made
-
-
-def _path(states: Tensor) -> Trajectory:
-    rows = torch.arange(states.shape[1], device=states.device)
-    return Trajectory(states, states[:, :0], rows)

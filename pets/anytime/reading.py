@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from bridges import BadInput
-from bridges.errors import shown
 from bridges.model.forward import accepted_parameters
 from bridges.model.head import has_head
 from bridges.model.spec import pretrained_model
 from pets.anytime.places import Places
 from pets.anytime.stack import AllLeft, Stack, first_states, yielded_states
+from pets.plug.refusals import checked_batches
 
 _one = threading.RLock()
 """Modes and hooks of a model are for everybody, so predictions of several threads go one by one."""
@@ -118,17 +118,9 @@ def read(model: nn.Module, places: Places, batches: Iterable[Mapping[str, Any]])
     Raises:
         BadInput: for batches that are none, or labels in some of them.
     """
-    if isinstance(batches, Mapping) or not isinstance(batches, Iterable):
-        raise BadInput(
-            f"batches are a {type(batches).__name__}: expected several, such as a list of them"
-        )
     states, scores, answers = [], [], []
     with evaluating(model):
-        for number, batch in enumerate(batches):
-            if not isinstance(batch, Mapping):
-                raise BadInput(
-                    f"batch {number} is {shown(batch)}: expected what the model is called with, by name"
-                )
+        for batch in checked_batches(batches):
             output, own = own_scores(model, places, {**batch, "output_hidden_states": True})
             hidden = output.hidden_states
             at = places.of(batch)(hidden[0].shape[1]).to(hidden[0].device)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from bridges import BadInput, RunningCost, Trajectory
-from bridges.errors import shown
 from bridges.model.spec import pretrained_model
 from bridges.model.undisturbed import undisturbed
-from pets.plug.refusals import check_cost
+from pets.plug.refusals import check_cost, checked_batches
 from pets.plug.regularize import regularize
 from pets.plug.watching import Watching
 from pets.tasks.verbalizer import Verbalizer
@@ -56,7 +55,7 @@ def adapt(
         regularize(model, watching, verbalizer=verbalizer, in_eval=True),
         torch.no_grad(),
     ):
-        for batch in _checked(batches):
+        for batch in checked_batches(batches):
             model(**batch)
     if not watching.answers:
         raise BadInput("there are no labelled examples to adapt to: give two or more of each label")
@@ -66,18 +65,4 @@ def adapt(
             "the labels to adapt to"
         )
     states, answers = torch.cat(watching.states, 1), torch.cat(watching.answers)
-    rows = torch.arange(len(answers), device=answers.device)
-    return cost.adapted(Trajectory(states, states[:, :0], rows), answers, watching.labels)
-
-
-def _checked(batches: Any) -> Iterator[Mapping[str, Any]]:
-    if isinstance(batches, Mapping) or not isinstance(batches, Iterable):
-        raise BadInput(
-            f"batches are a {type(batches).__name__}: expected several, such as a list of them"
-        )
-    for number, batch in enumerate(batches):
-        if not isinstance(batch, Mapping):
-            raise BadInput(
-                f"batch {number} is {shown(batch)}: expected what the model is called with, by name"
-            )
-        yield batch
+    return cost.adapted(Trajectory.of_states(states), answers, watching.labels)

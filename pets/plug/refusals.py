@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -80,6 +80,24 @@ def check_not_bypassed(plm: nn.Module) -> None:
             f"another forward was put into {type(plm).__name__} after pets.regularize, and it "
             f"passes the running cost by: plug the cost into the model that the loop calls ({_SFT})"
         )
+
+
+def checked_batches(batches: Any) -> Iterator[Mapping[str, Any]]:
+    """One batch after another, each what a model is called with.
+
+    Raises:
+        BadInput: for one batch in the place of several, or a batch that is none.
+    """
+    if isinstance(batches, Mapping) or not isinstance(batches, Iterable):
+        raise BadInput(
+            f"batches are a {type(batches).__name__}: expected several, such as a list of them"
+        )
+    for number, batch in enumerate(batches):
+        if not isinstance(batch, Mapping):
+            raise BadInput(
+                f"batch {number} is {shown(batch)}: expected what the model is called with, by name"
+            )
+        yield batch
 
 
 def check_states(hidden: Sequence[Tensor]) -> None:

@@ -7,7 +7,7 @@
 - ``brownian-longer``: g fitted with twice the steps.
 - ``brownian-task-text``: g fitted on the train sentences of the tasks, without their labels.
 
-The fitted map of the first two is that of ``brownian``. `benchmarks.evidence` runs them.
+The fitted map of the first two is that of ``brownian``. `benchmarks.first_study` runs them.
 """
 
 from __future__ import annotations

@@ -62,20 +62,34 @@ def scores_by_layer(
     Raises:
         BadInput: for a task without classes, or a model whose states cannot be read where it tells them.
     """
+    found, right = odds_by_layer(answering, labelled, reported, cost), [label for _, label in reported]
+    return {name: None if odds is None else _scored(task, odds, right) for name, odds in found.items()}
+
+
+def odds_by_layer(
+    answering: Answering, labelled: Rows, reported: Rows, cost: RunningCost | None = None
+) -> dict[str, Tensor | None]:
+    """What each reader makes of each layer; arguments and errors as `scores_by_layer`.
+
+    Returns:
+        Odds of the labels, [L+1, N, C] of the N reported in their order, by reader: their softmax over C
+        is what the reader takes for the labels' probabilities. The head's last are the model's own.
+    """
     known, answers = read(answering, labelled), torch.tensor([label for _, label in labelled])
     readers: dict[str, Reader | None] = {
         PROBE: _probe(known.states, answers, known.scores.shape[1]),
         EXIT: _exit(known.states, answers, answering.verbalizer, cost),
         HEAD: _head(answering, known),
     }
-    guesses: dict[str, list[Tensor]] = {name: [] for name in readers}
-    right: list[int] = []
+    odds: dict[str, list[Tensor]] = {name: [] for name in readers}
+    order: list[int] = []
     for which, part in _parts(answering, reported):
-        right += [reported[k][1] for k in which]
+        order += which
         for name, reader in readers.items():
             if reader is not None:
-                guesses[name].append(reader(part.states, part.scores).argmax(2))
-    return {name: _scored(task, found, right) if found else None for name, found in guesses.items()}
+                odds[name].append(reader(part.states, part.scores))
+    back = torch.tensor(order).argsort()
+    return {name: torch.cat(found, 1)[:, back] if found else None for name, found in odds.items()}
 
 
 def read(answering: Answering, rows: Rows) -> Reading:
@@ -160,6 +174,6 @@ def _head(answering: Answering, known: Reading) -> Reader | None:
     return reader
 
 
-def _scored(task: Task, guesses: list[Tensor], right: list[int]) -> list[float]:
-    by_layer = torch.cat(guesses, 1).tolist()
+def _scored(task: Task, odds: Tensor, right: list[int]) -> list[float]:
+    by_layer = odds.argmax(2).tolist()
     return [metrics.score(task, guessed, right)[task.metric] for guessed in by_layer]

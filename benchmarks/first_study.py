@@ -1,12 +1,12 @@
 """The measured answer to what running costs do for few-shot PETs: one command, from fits to report.
 
-    python -m benchmarks.evidence --model M --data GLUE --text FILE... --out RUNS --jobs 2
+    python -m benchmarks.first_study --model M --data GLUE --text FILE... --out RUNS --jobs 2
 
 M is a six-layer masked LM; other models work too and take longer. The groups below are comparisons as
 ``bridge-pets compare --preset small`` runs them, one after another into one table. Then come all other
 bridges (RUNS/zoo), prefix and prompt tuning (RUNS/prompts), five times the steps (RUNS/long) and the
 remedies of `benchmarks.remedies` (RUNS/remedies), and a report of each. Interrupted, the same command
-goes on. EVIDENCE.md says what was found.
+goes on. FIRST_STUDY.md says what was found.
 """
 
 from __future__ import annotations

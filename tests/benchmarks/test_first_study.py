@@ -13,8 +13,8 @@ from tiny import TEXTS
 from zoo_cases import BRIDGES
 
 import bridges
-from benchmarks import evidence
-from benchmarks.evidence import ARMS, GROUPS, REMEDY, STUDIES, ZOO, grid
+from benchmarks import first_study
+from benchmarks.first_study import ARMS, GROUPS, REMEDY, STUDIES, ZOO, grid
 from benchmarks.remedies import CONTRAST, REMEDIES, RemedyRecipes
 from bridges import RunningCost
 from pets.study.cells.context import Context
@@ -125,11 +125,11 @@ def test_the_one_command_runs_every_study_and_reports_it(
         ("", ({**axes, "arms": ("brownian",)}, {**axes, "arms": ("ou",)}), Recipes),
         ("remedies", ({**axes, "arms": ("brownian", CONTRAST)},), RemedyRecipes),
     )
-    monkeypatch.setitem(evidence.PRESETS, "small", few)
-    monkeypatch.setattr(evidence, "STUDIES", studies)
+    monkeypatch.setitem(first_study.PRESETS, "small", few)
+    monkeypatch.setattr(first_study, "STUDIES", studies)
     options = {"model": "model", "data": "glue", "text": "text.txt", "out": "runs"}
     command = [part for name, value in options.items() for part in (f"--{name}", str(tmp_path / value))]
-    done = CliRunner().invoke(evidence.main, command, catch_exceptions=False)
+    done = CliRunner().invoke(first_study.main, command, catch_exceptions=False)
     assert done.exit_code == 0
     assert "remedies sst2 lora: 6 cells done, 0 failed" in done.output
     runs = tmp_path / "runs"
@@ -142,5 +142,5 @@ def test_the_one_command_runs_every_study_and_reports_it(
     assert {path.name for path in (runs / "remedies" / "costs").iterdir()} == shared
     before = (runs / "results.jsonl").read_bytes()
     monkeypatch.setattr("pets.study.compare.run.run_cell", None)
-    assert CliRunner().invoke(evidence.main, command, catch_exceptions=False).exit_code == 0
+    assert CliRunner().invoke(first_study.main, command, catch_exceptions=False).exit_code == 0
     assert (runs / "results.jsonl").read_bytes() == before

@@ -1,0 +1,102 @@
+"""Run a plan from its fits to the tables of its page; interrupted, the same command goes on.
+
+    python -m benchmarks.evidence --plan benchmarks/PLAN.md
+
+Models are folders under --models; SmolLM2 is made by ../shared/tools/get-smollm2. A study's comparison,
+PETs and readings are in a folder of its own under --out, and what is kept of it in --results, from which
+the tables of --page are made. ``--tables`` runs nothing and makes the tables alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from benchmarks.environment import RESULTS
+from benchmarks.evidence.plan import Plan
+from benchmarks.evidence.readings import readings
+from benchmarks.evidence.records import read_records, write_records
+from benchmarks.evidence.studies import Runner
+from benchmarks.evidence.tables import put_into, render
+from bridges.errors import BadInput, check_name
+from bridges.storage.files import write_text
+from pets.commands.options import ManyValues
+
+HERE = Path(__file__).parents[1]
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.command(cls=ManyValues)
+@click.option("--plan", "where", type=_FOLDER, required=True, help="A page with a block of TOML.")
+@click.option("--data", type=_FOLDER, default=Path("../shared/data"), show_default=True)
+@click.option("--models", type=_FOLDER, default=Path("../shared/models"), show_default=True)
+@click.option("--model", "own", multiple=True, metavar="NAME=FOLDER...", help="Where one is elsewhere.")
+@click.option("--out", type=_FOLDER, default=Path("runs/evidence"), show_default=True)
+@click.option("--results", type=_FOLDER, default=RESULTS / "evidence", help="For what is kept.")
+@click.option("--page", type=_FOLDER, default=HERE / "EVIDENCE.md", help="That the tables go into.")
+@click.option("--studies", multiple=True, metavar="STUDY...", help="Some of the plan's; all by default.")
+@click.option("--jobs", default=1, show_default=True, help="Processes.")
+@click.option("--dtype", default="float32", show_default=True, help="Of the frozen weights.")
+@click.option("--tables", is_flag=True, help="Run nothing: the tables of what is kept.")
+def main(
+    where: Path,
+    data: Path,
+    models: Path,
+    own: tuple[str, ...],
+    out: Path,
+    results: Path,
+    page: Path,
+    studies: tuple[str, ...],
+    jobs: int,
+    dtype: str,
+    tables: bool,
+) -> None:
+    """Run the studies that are not done yet, and write the tables of all."""
+    try:
+        plan = Plan.read(where)
+        failed = False
+        if not tables:
+            places = {name: models / folder for name, folder in plan.models.items()}
+            runner = Runner(plan, data, places | _own(own, plan), out, jobs, dtype)
+            failed = _run(runner, studies, results)
+        write_text(page, put_into(page.read_text(encoding="utf-8"), render(plan, read_records(results))))
+    except BadInput as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"wrote the tables into {page}")
+    sys.exit(int(failed))
+
+
+def _run(runner: Runner, names: tuple[str, ...], results: Path) -> bool:
+    """All studies of these names, or all; whether something failed."""
+    known = [study.name for study in runner.plan.studies]
+    chosen = [s for s in runner.plan.studies if s.name in {check_name("study", n, known) for n in names}]
+    chosen = chosen or list(runner.plan.studies)
+    for study in chosen:
+        runner.model(study)  # refused before the hours that others take
+    failed = 0
+    for study in chosen:
+        click.echo(f"study {study.name}, in {runner.folder(study)}")
+        done = runner.run(study)
+        click.echo(f"{study.name}: {done.done} cells done, {done.failed} failed")
+        failed += done.failed
+        context = runner.context(study)
+        found = readings(context, study.readings, runner.data, tell=click.echo)
+        results.mkdir(parents=True, exist_ok=True)
+        write_records(results / f"{study.name}.jsonl", context, found)
+    return bool(failed)
+
+
+def _own(texts: tuple[str, ...], plan: Plan) -> dict[str, Path]:
+    found = {}
+    for text in texts:
+        name, sign, folder = text.partition("=")
+        if not sign or not folder:
+            raise BadInput(f"--model {text}: expected NAME=FOLDER")
+        found[check_name("model", name, plan.models)] = Path(folder)
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The tasks of a plan, made of the shared data: tables and task files, as a user would write them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridges.errors import BadInput
+from bridges.storage.files import write_text
+from pets import tasks
+from pets.tasks.base import Task
+
+Example = tuple[str, str]
+"""A text and the name of its class."""
+SENTIMENT = {"negative": "terrible", "positive": "great"}
+TOPICS = {"World": "world", "Sports": "sports", "Business": "business", "Sci/Tech": "technology"}
+SEED = 20261127
+"""Of everything that is drawn here: which examples, which labels are flipped."""
+FLIPPED = 0.2
+"""The share of training labels that are wrong in a task of that name; the reported ones are right."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a task is made.
+
+    Attributes:
+        examples: of the shared data, those to train on and those to report.
+        template, words: how it is asked.
+        reported: how many are reported at most.
+        flipped: the share of training examples with another class than theirs.
+    """
+
+    examples: Callable[[Path], tuple[list[Example], list[Example]]]
+    template: str
+    words: Mapping[str, str]
+    reported: int = 872
+    flipped: float = 0.0
+
+
+def _sst2(data: Path) -> tuple[list[Example], list[Example]]:
+    folder = data / "glue" / "SST-2"
+    return _sentiment(folder / "train.tsv"), _sentiment(folder / "dev.tsv")
+
+
+def _topics(data: Path) -> tuple[list[Example], list[Example]]:
+    folder = data / "ag_news"
+    rows = (_rows(folder / name, "text", "topic") for name in ("train.tsv", "dev.tsv"))
+    train, reported = rows
+    return train, reported
+
+
+def _reviews(data: Path) -> tuple[list[Example], list[Example]]:
+    found = shifted(data)
+    random.Random(SEED).shuffle(found)
+    return found[1000:], found[:1000]
+
+
+def shifted(data: Path) -> list[Example]:
+    """Sentences of reviews of restaurants and of goods: sentiment in another domain than films."""
+    folder = data / "sentiment"
+    return [*_sentiment(folder / "yelp.tsv"), *_sentiment(folder / "amazon.tsv")]
+
+
+_ABOUT = "{text} This is about {answer}."
+_WAS = "{text} It was {answer}."
+TASKS: dict[str, Made] = {
+    "sst2": Made(_sst2, _WAS, SENTIMENT),
+    "sst2-300": Made(_sst2, _WAS, SENTIMENT, reported=300),
+    "sst2-flipped": Made(_sst2, _WAS, SENTIMENT, flipped=FLIPPED),
+    "ag": Made(_topics, _ABOUT, TOPICS, reported=600),
+    "ag-300": Made(_topics, _ABOUT, TOPICS, reported=300),
+    "ag-flipped": Made(_topics, _ABOUT, TOPICS, reported=600, flipped=FLIPPED),
+    "reviews": Made(_reviews, _WAS, SENTIMENT, reported=600),
+}
+"""By name; the number behind a name is how many are reported where a model takes long."""
+
+
+def made(name: str, data: Path, folder: Path) -> Task:
+    """A task, its files written where they are not; the same data make the same files.
+
+    Args:
+        name: of `TASKS`.
+        data: the shared data.
+        folder: for the files.
+
+    Raises:
+        BadInput: if the shared data are not there.
+    """
+    how = TASKS[name]
+    train, reported = how.examples(data)
+    if len(reported) > how.reported:
+        reported = random.Random(SEED).sample(reported, how.reported)
+    if how.flipped:
+        train = flipped(train, list(how.words), how.flipped)
+    said = {
+        "name": name,
+        "kind": "classes",
+        "template": how.template,
+        "label": "label",
+        "metric": "accuracy",
+    }
+    lines = [f"{key} = {json.dumps(value)}" for key, value in said.items()]
+    lines += ["", "[words]", *(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in how.words.items())]
+    lines += ["", "[splits]", f'train = "{name}_train.csv"', f'reported = "{name}_reported.csv"']
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, examples in (("train", train), ("reported", reported)):
+        _write(folder / f"{name}_{part}.csv", _table(examples))
+    _write(folder / f"{name}.toml", "\n".join(lines) + "\n")
+    return tasks.parse(str(folder / f"{name}.toml"))
+
+
+def flipped(examples: list[Example], classes: list[str], share: float) -> list[Example]:
+    """The same texts, a share of them with another class, drawn among the others."""
+    rng = random.Random(SEED)
+    which = set(rng.sample(range(len(examples)), round(share * len(examples))))
+    return [
+        (text, rng.choice([c for c in classes if c != label]) if k in which else label)
+        for k, (text, label) in enumerate(examples)
+    ]
+
+
+def _sentiment(path: Path) -> list[Example]:
+    names = list(SENTIMENT)
+    return [(text, names[int(label)]) for text, label in _rows(path, "sentence", "label")]
+
+
+def _rows(path: Path, text: str, label: str) -> list[Example]:
+    try:
+        content = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInput(
+            f"{path} cannot be read ({error.strerror}): give --data, the folder of the shared data"
+        ) from error
+    rows = csv.DictReader(io.StringIO(content), delimiter="\t", quoting=csv.QUOTE_NONE)
+    return [(row[text].strip(), row[label]) for row in rows]
+
+
+def _table(examples: list[Example]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("text", "label"), *examples])
+    return text.getvalue()
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)

@@ -1,0 +1,146 @@
+"""A plan: what is compared, written down before it is run, and read from where it is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomllib
+
+from benchmarks.evidence.made_tasks import TASKS
+from benchmarks.evidence.readings import READINGS
+from bridges.errors import BadInput, check_name, shown, unknown
+from pets.study.cells.arms import VANILLA, Arm
+from pets.study.compare.presets import PRESETS
+
+OPTIONS = (*PRESETS["small"], "ratios", "loss", "schedule")
+"""Of a study, as ``bridge-pets compare`` has them."""
+_BLOCK = re.compile(r"^```toml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A comparison of arms.
+
+    Attributes:
+        name: of its folder.
+        model: one of the plan's.
+        options: of ``bridge-pets compare``, all that are needed; tasks are names of
+            `benchmarks.evidence.made_tasks.TASKS`.
+        readings: what is asked of its tuned PETs, of `benchmarks.evidence.readings.READINGS`.
+    """
+
+    name: str
+    model: str
+    options: Mapping[str, Any] = field(hash=False)
+    readings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Primary:
+    """The one comparison that a verdict is given on.
+
+    Attributes:
+        studies: where it is; a pair is a study, a task of it and a split.
+        arm: which is compared with vanilla.
+        controls: which it has to beat too.
+    """
+
+    studies: tuple[str, ...]
+    arm: str
+    controls: tuple[str, ...]
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """All that the arm is compared with: a family of as many tests."""
+        return (VANILLA, *self.controls)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a plan's one block of TOML says.
+
+    Attributes:
+        models: by name, the names of their folders.
+        text: files that costs are fitted on, seen from the shared data.
+        studies: in the order in which they run.
+        primary: the comparison that counts.
+    """
+
+    models: Mapping[str, str]
+    text: tuple[str, ...]
+    studies: tuple[Study, ...]
+    primary: Primary
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """The plan in a Markdown file.
+
+        Raises:
+            BadInput: if there is not one block of TOML in it, or that says what is no plan.
+        """
+        try:
+            blocks = _BLOCK.findall(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BadInput(f"plan {path} cannot be read: {error.strerror}") from error
+        if len(blocks) != 1:
+            raise BadInput(f"plan {path} has {len(blocks)} blocks of ```toml, expected one")
+        try:
+            return cls.of(tomllib.loads(blocks[0]))
+        except (BadInput, tomllib.TOMLDecodeError) as error:
+            raise BadInput(f"plan {path}: {error}") from error
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> Plan:
+        """From what the TOML says.
+
+        Raises:
+            BadInput: for a key that is missing or that there is not, or a value that is none.
+        """
+        _check_keys("plan", said, ("models", "text", "common", "studies", "primary"))
+        models, common = said["models"], said["common"]
+        studies = tuple(_study(own, common, models) for own in said["studies"])
+        names = [study.name for study in studies]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise BadInput(f"studies: {shown(twice[0])} is there twice")
+        told = said["primary"]
+        _check_keys("primary", told, ("studies", "arm", "controls"))
+        primary = Primary(tuple(told["studies"]), told["arm"], tuple(told["controls"]))
+        for name in primary.studies:
+            check_name("study", name, names)
+            arms = studies[names.index(name)].options["arms"]
+            for arm in (primary.arm, *primary.controls):
+                check_name("arm", arm, arms)
+        return cls(models, tuple(said["text"]), studies, primary)
+
+
+def _study(own: Mapping[str, Any], common: Mapping[str, Any], models: Mapping[str, str]) -> Study:
+    options = {**common, **own}
+    for key in ("name", "model", "tasks", "arms"):
+        if key not in options:
+            raise BadInput(f"study {shown(own.get('name'))} lacks {key!r}")
+    name, model = options.pop("name"), options.pop("model")
+    readings = tuple(options.pop("readings", ()))
+    check_name("model", model, models)
+    for reading in readings:
+        check_name("reading", reading, READINGS)
+    for task in options["tasks"]:
+        check_name("task", task, TASKS)
+    for arm in options["arms"]:
+        Arm.parse(arm)
+    for key in options:
+        if key not in OPTIONS:
+            raise unknown("option", key, OPTIONS)
+    return Study(name, model, options, readings)
+
+
+def _check_keys(what: str, said: Mapping[str, Any], keys: tuple[str, ...]) -> None:
+    for key in said:
+        if key not in keys:
+            raise unknown(f"key of the {what}", key, keys)
+    for key in keys:
+        if key not in said:
+            raise BadInput(f"the {what} lacks {key!r}: expected {', '.join(keys)}")

@@ -1,0 +1,151 @@
+"""The questions that are asked of a study's cells: each is of one number of a cell."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.evidence.records import Cell
+from pets.study.cells.depth import SHARES, at_share
+from pets.study.statistics.arm_differences import Setting
+from pets.study.statistics.intervals import Summary, summarise
+from pets.study.statistics.paired import PairedDifference, difference, holm
+
+Value = Callable[[Cell], float | None]
+By = dict[Setting, dict[str, dict[int, float]]]
+"""By setting, arm and seed."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked.
+
+    Attributes:
+        title: of its table.
+        value: of a cell; None where it was not read.
+        span: the lowest and the highest value.
+        more: whether more of it is better.
+    """
+
+    title: str
+    value: Value
+    span: tuple[float, float] | None = (0.0, 1.0)
+    more: bool = True
+
+
+def read(*names: str) -> Value:
+    """What was read of a cell under these names."""
+    return lambda cell: cell.reading(*names)
+
+
+def at_depth(reader: str, share: str) -> Value:
+    """The accuracy of a reader at a share of the layers."""
+
+    def value(cell: Cell) -> float | None:
+        layers = cell.reading("depth", reader)
+        if layers is None:
+            return None
+        return at_share([float(layer["accuracy"]) for layer in layers], SHARES[share])
+
+    return value
+
+
+ACCURACY = Question("Accuracy", lambda cell: float(cell.line["score"]))
+QUESTIONS = (
+    ACCURACY,
+    Question("Expected calibration error (less is better)", read("calibration", "ece"), more=False),
+    Question("Brier score (less is better)", read("calibration", "brier"), span=(0.0, 2.0), more=False),
+    Question("Accuracy in another domain (reviews)", read("shift", "accuracy")),
+    *(
+        Question(f"Accuracy at {share} of the layers, read by {what}", at_depth(reader, share))
+        for share in ("1/2", "3/4")
+        for reader, what in (
+            ("exit", "the bridge's posterior"),
+            ("probe", "a probe"),
+            ("head", "the head"),
+        )
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """An arm against a baseline in one setting.
+
+    Attributes:
+        difference: paired by seed.
+        adjusted_p: Holm's, among all arms and settings of the question in a study.
+    """
+
+    difference: PairedDifference
+    adjusted_p: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a study says to a question.
+
+    Attributes:
+        settings: where it was asked.
+        values: of each arm in each setting.
+        effects: of each arm but the baseline.
+        family: how many tests were corrected for.
+    """
+
+    settings: tuple[Setting, ...]
+    values: Mapping[tuple[Setting, str], Summary]
+    effects: Mapping[tuple[Setting, str], Effect]
+    family: int
+
+
+def answer(cells: Sequence[Cell], question: Question, baseline: str = "vanilla") -> Answer | None:
+    """A question's answer; None where no cell has what is asked."""
+    by = table(cells, question.value)
+    if not any(by.values()):
+        return None
+    found: dict[tuple[Setting, str], PairedDifference] = {}
+    for setting, arms in by.items():
+        theirs = arms.get(baseline, {})
+        for arm, ours in arms.items():
+            seeds = sorted(ours.keys() & theirs.keys())
+            if arm != baseline and seeds:
+                found[setting, arm] = difference(
+                    [ours[s] for s in seeds], [theirs[s] for s in seeds], question.span
+                )
+    adjusted = holm([d.p for d in found.values()])
+    return Answer(
+        tuple(by),
+        {
+            (setting, arm): summarise([v for _, v in sorted(values.items())])
+            for setting, arms in by.items()
+            for arm, values in arms.items()
+        },
+        {key: Effect(d, p) for (key, d), p in zip(found.items(), adjusted, strict=True)},
+        sum(p == p for p in adjusted),
+    )
+
+
+def table(cells: Sequence[Cell], value: Value) -> By:
+    """The values that there are, in the order of the cells."""
+    by: By = defaultdict(lambda: defaultdict(dict))
+    for cell in cells:
+        found = value(cell)
+        if found is not None:
+            by[cell.setting][cell.arm][cell.seed] = found
+    return {setting: dict(arms) for setting, arms in by.items()}
+
+
+def steps_to(cells: Sequence[Cell]) -> dict[tuple[Setting, str], list[int | None]]:
+    """Steps until an arm's selected try scores on dev what vanilla's scores at its last step.
+
+    Of each seed; None where it does not come to that.
+    """
+    goals = {(cell.setting, cell.seed): cell.chosen["curve"][-1][1] for cell in cells if cell.is_vanilla}
+    found: dict[tuple[Setting, str], list[int | None]] = defaultdict(list)
+    for cell in cells:
+        goal = goals.get((cell.setting, cell.seed))
+        if goal is not None:
+            reached = [step for step, score in cell.chosen["curve"] if score >= goal]
+            found[cell.setting, cell.arm].append(min(reached, default=None))
+    return dict(found)

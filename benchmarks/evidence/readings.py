@@ -1,0 +1,143 @@
+"""What the tuned PETs of a study say besides their score: how sure they are, at which depth, elsewhere.
+
+- "calibration": of the labels' probabilities by the model's own head, on the reported examples, the
+  expected calibration error (15 bins of equal width of the likeliest label's probability, Guo et al.,
+  2017, arXiv 1706.04599) and the Brier score, the mean over examples of the squared distance between
+  probabilities and the truth, 0 to 2 (Brier, 1950).
+- "depth": the same at each layer by a probe, an exit and the head, see `pets.anytime.by_layer`; the
+  exits of all arms are those of one lens, whatever the arm was tuned with.
+- "shift": the same of the model itself on sentences of another domain.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.evidence.made_tasks import SEED, SENTIMENT, shifted
+from bridges import RunningCost
+from bridges.storage.files import write_text
+from pets.anytime.by_layer import HEAD, odds_by_layer, read
+from pets.study.cells.cell import cell_folder, describe
+from pets.study.cells.context import Context
+from pets.study.cells.depth import labelled
+from pets.study.cells.grid import Cell
+from pets.tasks.answering import Answering, Rows
+from pets.tasks.base import Example
+from pets.tuning.evaluation import answering, check_tokens, limit_of
+from pets.tuning.preparing import ask
+from pets.tuning.run_folder import PET_FOLDER
+
+FOLDER = "readings"
+READINGS = CALIBRATION, DEPTH, SHIFT = ("calibration", "depth", "shift")
+_SHIFTED = 400  # sentences
+_BINS = 15
+
+
+def readings(
+    context: Context, kinds: Sequence[str], data: Path, tell: Callable[[str], None] = print
+) -> dict[str, dict[str, Any]]:
+    """Of every cell of a study by its hash, what was read; each is written as it comes.
+
+    Args:
+        context: of a study that has run.
+        kinds: what is asked.
+        data: the shared data, for what is of another domain.
+        tell: is given a line for each cell that is read.
+    """
+    if not kinds:
+        return {}
+    elsewhere = _elsewhere(data) if SHIFT in kinds else ()
+    found: dict[str, dict[str, Any]] = {}
+    here = context.folder / FOLDER
+    here.mkdir(exist_ok=True)
+    cells = list(context.grid.cells())
+    for number, cell in enumerate(cells, 1):
+        row = describe(context, cell)
+        path = here / f"{row.cell}.json"
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        pet = cell_folder(context.folder, row) / PET_FOLDER
+        if set(kinds) - set(known) and pet.is_dir():
+            known |= dict(_of_cell(context, cell, pet, set(kinds) - set(known), elsewhere))
+            write_text(path, json.dumps(known, sort_keys=True) + "\n")
+            tell(f"read {number} of {len(cells)}: {cell}")
+        found[row.cell] = known
+    return found
+
+
+def _of_cell(
+    context: Context, cell: Cell, pet: Path, kinds: set[str], elsewhere: Sequence[Example]
+) -> Iterator[tuple[str, Any]]:
+    data, settings = context.examples[cell.task], context.grid.settings
+    asking = ask(context.model.plm, context.model.encoder, data.task, settings)
+    known = labelled(data, cell.shots, cell.seed)
+    with answering(context.model.plm, asking, pet) as classifier:
+        limit = limit_of(classifier, asking, settings.max_length)
+        rows = [asking.encode(part, limit)[0] for part in (known, data.reported, elsewhere)]
+        check_tokens([row for part in rows for row in part], classifier)
+        if kinds & {CALIBRATION, DEPTH}:
+            odds = odds_by_layer(classifier, rows[0], rows[1], _lens(context))
+            answers = torch.tensor([label for _, label in rows[1]])
+            own = odds[HEAD]
+            assert own is not None, "the head of a language model is read at its layers"
+            yield CALIBRATION, sureness(own[-1], answers)
+            yield DEPTH, {name: _by_layer(found, answers) for name, found in odds.items()}
+        if SHIFT in kinds:
+            of_sentiment = {label.name for label in data.task.labels} == set(SENTIMENT)
+            yield SHIFT, _elsewhere_sure(classifier, rows[2]) if of_sentiment else None
+
+
+def _by_layer(odds: Tensor | None, answers: Tensor) -> list[dict[str, float]] | None:
+    return None if odds is None else [sureness(layer, answers) for layer in odds]
+
+
+def _elsewhere_sure(classifier: Answering, rows: Rows) -> dict[str, float]:
+    reading = read(classifier, rows)
+    return sureness(reading.scores, torch.tensor([label for _, label in rows]))
+
+
+def _lens(context: Context) -> RunningCost | None:
+    """The one lens of a study, under a bridge with an exit."""
+    return next(
+        (
+            context.costs[arm.text]
+            for arm in context.grid.arms
+            if arm.control is None and arm.map == "lens" and str(arm.bridge).startswith("posterior")
+        ),
+        None,
+    )
+
+
+def sureness(odds: Tensor, answers: Tensor) -> dict[str, float]:
+    """How right and how well calibrated a label's probabilities are.
+
+    Args:
+        odds: [N, C], whose softmax the probabilities are.
+        answers: int64 [N].
+
+    Returns:
+        "accuracy", "ece" and "brier", see above.
+    """
+    probabilities = odds.double().softmax(1)
+    surest, guess = probabilities.max(1)
+    right = (guess == answers).double()
+    bins = (surest * _BINS).ceil().long().clamp(1, _BINS) - 1
+    gaps = torch.zeros(_BINS, dtype=torch.float64).index_add(0, bins, right - surest.double())
+    truth = torch.nn.functional.one_hot(answers, probabilities.shape[1])
+    return {
+        "accuracy": float(right.mean()),
+        "ece": float(gaps.abs().sum() / len(answers)),
+        "brier": float((probabilities - truth).square().sum(1).mean()),
+    }
+
+
+def _elsewhere(data: Path) -> tuple[Example, ...]:
+    names = sorted(SENTIMENT)  # the order of the classes of a table
+    rows = random.Random(SEED).sample(shifted(data), _SHIFTED)
+    return tuple(Example(text, names.index(label), fields=(("text", text),)) for text, label in rows)

@@ -1,0 +1,104 @@
+"""What is kept of a study in the repository: a line for each cell, with what the tables are made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bridges.errors import BadInput
+from bridges.storage.files import write_text
+from pets.study.cells.arms import VANILLA
+from pets.study.cells.cell import describe
+from pets.study.cells.context import Context
+from pets.study.cells.rows import Row
+from pets.study.compare.table import read_all
+from pets.study.statistics.arm_differences import Setting
+
+_KEPT = (
+    *("cell", "task", "metric", "shots", "pet", "arm", "seed", "score", "dev", "strength"),
+    *("restart", "best_step", "bridge", "control", "regularizer", "by_ratio", "settings"),
+    *("trainable_parameters", "examples", "model", "code", "versions"),
+)
+
+
+def write_records(path: Path, context: Context, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """A line for each cell of a study that is done, in the order of its grid.
+
+    What all rows have alike, or no table is made of, is left out.
+
+    Args:
+        path: the file.
+        context: of the study.
+        found: what was read of the cells, see `benchmarks.evidence.readings`.
+    """
+    rows = read_all(context.folder)
+    hashes = [describe(context, cell).cell for cell in context.grid.cells()]
+    done = [rows[cell] for cell in hashes if cell in rows and rows[cell].is_done]
+    lines = [json.dumps(_line(row, found.get(row.cell, {})), sort_keys=True) for row in done]
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def _line(row: Row, found: Mapping[str, Any]) -> dict[str, Any]:
+    told = row.to_dict()
+    tries = [
+        {
+            **{key: tried[key] for key in ("strength", "weight", "dev", "best_step")},
+            "curve": [[look["step"], look["dev"][row.metric]] for look in tried["curves"]],
+        }
+        for tried in told["tries"]
+    ]
+    return {key: told[key] for key in _KEPT} | {"tries": tries, "readings": dict(found)}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A line as it is read again.
+
+    Attributes:
+        line: what it says.
+    """
+
+    line: Mapping[str, Any]
+
+    @property
+    def setting(self) -> Setting:
+        return Setting(self.line["task"], self.line["shots"], self.line["pet"])
+
+    @property
+    def arm(self) -> str:
+        return str(self.line["arm"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.line["seed"])
+
+    @property
+    def is_vanilla(self) -> bool:
+        return self.arm == VANILLA
+
+    @property
+    def chosen(self) -> Mapping[str, Any]:
+        """The try that was selected."""
+        return dict(self.line["tries"][self.line["restart"]])
+
+    def reading(self, *names: str) -> Any:
+        """What was read, by the names on the way to it; None where it was not."""
+        value: Any = self.line["readings"]
+        for name in names:
+            value = None if value is None else value.get(name)
+        return value
+
+
+def read_records(folder: Path) -> dict[str, list[Cell]]:
+    """Of all studies of a folder, by name."""
+    found = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        try:
+            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{path} is no result of a study: {error}") from error
+        found[path.stem] = [Cell(line) for line in lines]
+    return found

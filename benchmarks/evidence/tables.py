@@ -1,0 +1,187 @@
+"""The tables of EVIDENCE.md: one a question and study, effects with intervals, and the verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+
+from benchmarks.evidence.plan import Plan, Primary, Study
+from benchmarks.evidence.questions import ACCURACY, QUESTIONS, Answer, Question, answer, steps_to, table
+from benchmarks.evidence.records import Cell
+from bridges.errors import BadInput
+from pets.study.cells.arms import VANILLA
+from pets.study.statistics.arm_differences import Setting
+from pets.study.statistics.intervals import summarise
+from pets.study.statistics.paired import ERROR, difference, holm
+from pets.study.statistics.power import detectable
+
+
+def render(plan: Plan, cells: Mapping[str, Sequence[Cell]]) -> str:
+    """The verdict, then the tables of each study that has cells."""
+    parts = [verdict(plan.primary, [cells.get(name, ()) for name in plan.primary.studies])]
+    for study in plan.studies:
+        parts += [*_of_study(study, cells.get(study.name, ()))]
+    return "\n\n".join(parts) + "\n"
+
+
+def verdict(primary: Primary, studies: Sequence[Sequence[Cell]]) -> str:
+    """The primary comparison: the arm against vanilla and every control.
+
+    A pair is a study, a task and a split. Intervals hold together (Bonferroni), p are Holm's, for as
+    many tests as there are baselines.
+    """
+    tests = len(primary.baselines)
+    lines = [
+        f"### The primary comparison: `{primary.arm}`\n",
+        "| against | pairs | mean difference in accuracy [95 % for all at once] | p (Holm, "
+        f"{tests} tests) | true difference seen four times in five |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    pairs = {name: _pairs(studies, primary.arm, name) for name in primary.baselines}
+    if not all(len(ours) > 1 for ours, _ in pairs.values()):
+        return f"{lines[0]}\nNot run to its end: no verdict."
+    error = ERROR / tests
+    found = {name: difference(ours, theirs, (0.0, 1.0)) for name, (ours, theirs) in pairs.items()}
+    adjusted = holm([d.p for d in found.values()])
+    for (name, one), p in zip(found.items(), adjusted, strict=True):
+        low, high = one.interval(error)
+        least = detectable(one.deviation, one.count, error)
+        lines.append(
+            f"| {_code(name)} | {one.count} | {one.mean:+.3f} [{low:+.3f}, {high:+.3f}] | {p:.2g} "
+            f"| {least:.3f} |"
+        )
+    clear = [name for name, one in found.items() if one.interval(error)[0] > 0]
+    if len(clear) == len(found):
+        said = "Above vanilla and above every control, with every corrected interval clear of 0."
+    elif VANILLA in clear:
+        said = "Above vanilla with the corrected interval clear of 0, but not above every control."
+    else:
+        said = "Not above vanilla with the corrected interval clear of 0: the goal is not reached."
+    return "\n".join([*lines, "", said])
+
+
+def _pairs(
+    studies: Sequence[Sequence[Cell]], arm: str, baseline: str
+) -> tuple[list[float], list[float]]:
+    ours, theirs = [], []
+    for cells in studies:
+        for arms in table(cells, ACCURACY.value).values():
+            both = arms.get(arm, {}), arms.get(baseline, {})
+            for seed in sorted(both[0].keys() & both[1].keys()):
+                ours.append(both[0][seed])
+                theirs.append(both[1][seed])
+    return ours, theirs
+
+
+def _of_study(study: Study, cells: Sequence[Cell]) -> Iterable[str]:
+    if not cells:
+        yield f"## {study.name}\n\nNot run."
+        return
+    seeds = len({cell.seed for cell in cells})
+    expected = len(study.options["seeds"])
+    of = "" if seeds == expected else f" of {expected} that were planned"
+    yield (
+        f"## {study.name}\n\n{study.model}, {len(cells)} cells, {seeds} splits{of}. Vanilla: mean "
+        "(deviation over splits, count). Other arms: mean difference to vanilla, paired by split, with "
+        "its 95 % interval; bold where p is below 0.05 after Holm's correction over the table."
+    )
+    for question in QUESTIONS:
+        found = answer(cells, question)
+        if found is not None:
+            yield _table(question, found)
+    yield _steps(cells)
+    yield _spread(cells)
+
+
+def _table(question: Question, found: Answer) -> str:
+    arms = list(dict.fromkeys(arm for _, arm in found.values))
+    lines = [
+        f"**{question.title}** ({found.family} tests)\n",
+        _heading(found.settings),
+        "| --- |" + " --- |" * len(found.settings),
+    ]
+    for arm in arms:
+        cells = [_entry(found, setting, arm) for setting in found.settings]
+        lines.append(f"| {_code(arm)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _entry(found: Answer, setting: Setting, arm: str) -> str:
+    if (setting, arm) not in found.values:
+        return ""
+    if arm == VANILLA:
+        own = found.values[setting, arm]
+        deviation = "" if own.count == 1 else f"{own.deviation:.3f}, "
+        return f"{own.mean:.3f} ({deviation}{own.count})"
+    if (setting, arm) not in found.effects:
+        return ""
+    effect = found.effects[setting, arm]
+    one = effect.difference
+    if one.count == 1:
+        return f"{one.mean:+.3f} (1)"
+    text = f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+    return f"**{text}**" if effect.adjusted_p < ERROR else text
+
+
+def _steps(cells: Sequence[Cell]) -> str:
+    """In how many splits an arm came to vanilla's last dev score, and in how many steps there."""
+    found = steps_to(cells)
+    settings = list(dict.fromkeys(setting for setting, _ in found))
+    lines = [
+        "**Steps to what vanilla scores on dev at its last step** (splits that came there; median of "
+        "their steps)\n",
+        _heading(settings),
+        "| --- |" + " --- |" * len(settings),
+    ]
+    for arm in dict.fromkeys(arm for _, arm in found):
+        entries = []
+        for setting in settings:
+            steps = found.get((setting, arm), [])
+            came = [step for step in steps if step is not None]
+            middle = f"; {median(came):g}" if came else ""
+            entries.append(f"{len(came)} of {len(steps)}{middle}" if steps else "")
+        lines.append(f"| {_code(arm)} | {' | '.join(entries)} |")
+    return "\n".join(lines)
+
+
+def _spread(cells: Sequence[Cell]) -> str:
+    """The deviation of the accuracy over splits."""
+    by = table(cells, ACCURACY.value)
+    lines = [
+        "**Deviation of the accuracy over splits**\n",
+        _heading(by),
+        "| --- |" + " --- |" * len(by),
+    ]
+    for arm in dict.fromkeys(arm for arms in by.values() for arm in arms):
+        entries = []
+        for arms in by.values():
+            values = [v for _, v in sorted(arms.get(arm, {}).items())]
+            deviation = summarise(values).deviation if values else math.nan
+            entries.append("" if math.isnan(deviation) else f"{deviation:.3f}")
+        lines.append(f"| {_code(arm)} | {' | '.join(entries)} |")
+    return "\n".join(lines)
+
+
+def _heading(settings: Iterable[Setting]) -> str:
+    return "| arm | " + " | ".join(map(str, settings)) + " |"
+
+
+def _code(arm: str) -> str:
+    return arm if arm == VANILLA else f"`{arm}`"
+
+
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+
+
+def put_into(page: str, tables: str) -> str:
+    """A page with the tables between its two marks.
+
+    Raises:
+        BadInput: if the marks are not there, once each, in this order.
+    """
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        raise BadInput(f"the page has no {BEGIN} with an {END} behind it: put them where tables go")
+    before, rest = page.split(BEGIN)
+    after = rest.split(END)[1]
+    return f"{before}{BEGIN}\n\n{tables}\n{END}{after}"

@@ -48,8 +48,7 @@ def verdict(primary: Primary, studies: Sequence[Sequence[Cell]]) -> str:
         low, high = one.interval(error)
         least = detectable(one.deviation, one.count, error)
         lines.append(
-            f"| {_code(name)} | {one.count} | {one.mean:+.3f} [{low:+.3f}, {high:+.3f}] | {p:.2g} "
-            f"| {least:.3f} |"
+            f"| {_code(name)} | {one.count} | {_interval(one.mean, low, high)} | {p:.2g} | {least:.3f} |"
         )
     clear = [name for name, one in found.items() if one.interval(error)[0] > 0]
     if len(clear) == len(found):
@@ -119,8 +118,8 @@ def _entry(found: Answer, setting: Setting, arm: str) -> str:
     effect = found.effects[setting, arm]
     one = effect.difference
     if one.count == 1:
-        return f"{one.mean:+.3f} (1)"
-    text = f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+        return f"{_signed(one.mean)} (1)"
+    text = _interval(one.mean, one.low, one.high)
     return f"**{text}**" if effect.adjusted_p < ERROR else text
 
 
@@ -161,6 +160,14 @@ def _spread(cells: Sequence[Cell]) -> str:
             entries.append("" if math.isnan(deviation) else f"{deviation:.3f}")
         lines.append(f"| {_code(arm)} | {' | '.join(entries)} |")
     return "\n".join(lines)
+
+
+def _interval(mean: float, low: float, high: float) -> str:
+    return f"{_signed(mean)} [{_signed(low)}, {_signed(high)}]"
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"  # no -0.000
 
 
 def _heading(settings: Iterable[Setting]) -> str:

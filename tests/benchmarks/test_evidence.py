@@ -1,0 +1,404 @@
+"""The evidence: its plan, its tasks, what is read of tuned PETs, its tables; all on a tiny model."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from comparison_cases import rows_of, save_model
+from scipy import stats
+from sklearn.metrics import brier_score_loss
+from tiny import TEXTS
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from benchmarks.environment import RESULTS
+from benchmarks.evidence import __main__ as command
+from benchmarks.evidence import made_tasks, readings
+from benchmarks.evidence.made_tasks import FLIPPED, SENTIMENT, Made, flipped, made
+from benchmarks.evidence.plan import Plan, Primary
+from benchmarks.evidence.power import simulated_power
+from benchmarks.evidence.questions import ACCURACY, answer, at_depth, steps_to
+from benchmarks.evidence.readings import sureness
+from benchmarks.evidence.records import Cell, read_records
+from benchmarks.evidence.tables import BEGIN, END, put_into, render, verdict
+from bridges.errors import BadInput
+from pets.study.statistics.arm_differences import Setting
+from pets.study.statistics.power import power
+
+HERE = Path(__file__).parents[2] / "benchmarks"
+SAID: dict[str, Any] = {
+    "text": ["text.txt"],
+    "models": {"tiny": "model"},
+    "common": {
+        "pets": ["lora"],
+        "loss": "labels",
+        "ratios": [0.5],
+        "shots": [4],
+        "seeds": [1, 2],
+        "steps": 2,
+        "batch_size": 4,
+        "eval_every": 1,
+        "max_length": 20,
+        "lr": 1e-2,
+    },
+    "studies": [
+        {
+            "name": "main",
+            "model": "tiny",
+            "tasks": ["films"],
+            "arms": ["vanilla", "posterior@lens", "early-exit"],
+            "readings": ["calibration", "depth", "shift"],
+        }
+    ],
+    "primary": {"studies": ["main"], "arm": "posterior@lens", "controls": ["early-exit"]},
+}
+
+
+# The plan
+
+
+def test_the_plan_says_what_the_issue_of_evidence_is() -> None:
+    plan = Plan.read(HERE / "PLAN.md")
+    first = plan.studies[0]
+    assert plan.primary.studies == (first.name,)
+    assert set(plan.primary.baselines) | {plan.primary.arm} == set(first.options["arms"])
+    for study in plan.studies:
+        assert len(study.options["seeds"]) >= 8
+        assert study.options["ratios"] == [0.1, 0.5, 2.0]
+        assert study.options["loss"] == "labels"
+        assert study.options["arms"][0] == "vanilla"
+    shots = {k for study in plan.studies for k in study.options["shots"]}
+    assert shots == {4, 16, 64}
+    assert {pet for study in plan.studies for pet in study.options["pets"]} == {
+        *("lora", "adapter", "bitfit", "prefix", "prompt")
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": None}, "the plan lacks 'models'"),
+        ({"more": 1}, "key of the plan"),
+        ({"common": {"stepps": 3}}, "option 'stepps'"),
+        ({"studies": [{"name": "a", "model": "tiny", "arms": []}]}, "study 'a' lacks 'tasks'"),
+        ({"studies": [SAID["studies"][0], SAID["studies"][0]]}, "'main' is there twice"),
+        ({"studies": [{**SAID["studies"][0], "tasks": ["filmz"]}]}, "task 'filmz'"),
+        ({"studies": [{**SAID["studies"][0], "arms": ["brownain"]}]}, "arm 'brownain'"),
+        ({"studies": [{**SAID["studies"][0], "readings": ["depths"]}]}, "reading 'depths'"),
+        ({"studies": [{**SAID["studies"][0], "model": "big"}]}, "model 'big'"),
+        ({"primary": {**SAID["primary"], "arm": "brownian"}}, "arm 'brownian'"),
+        ({"primary": {**SAID["primary"], "studies": ["mian"]}}, "study 'mian'"),
+        ({"primary": {"studies": ["main"], "arm": "early-exit"}}, "the primary lacks 'controls'"),
+    ],
+)
+def test_what_is_no_plan_is_refused(films: Path, change: dict[str, Any], message: str) -> None:
+    said = {key: value for key, value in {**SAID, **change}.items() if value is not None}
+    with pytest.raises(BadInput, match=message):
+        Plan.of(said)
+
+
+@pytest.mark.parametrize(("text", "found"), [("no block", 0), ("```toml\n```\n" * 2, 2)])
+def test_a_plan_has_one_block(tmp_path: Path, text: str, found: int) -> None:
+    (tmp_path / "PLAN.md").write_text(text)
+    with pytest.raises(BadInput, match=f"PLAN.md has {found} blocks of ```toml, expected one"):
+        Plan.read(tmp_path / "PLAN.md")
+    with pytest.raises(BadInput, match="cannot be read"):
+        Plan.read(tmp_path / "nowhere.md")
+
+
+# Tasks
+
+
+@pytest.fixture
+def films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Shared data that are small, and a task in the words of the tiny vocabulary."""
+    data = tmp_path / "data"
+    lines = [(f"{text} {'good' if k % 2 else 'bad'}", k % 2) for k, text in enumerate(TEXTS)]
+    for name, part in (
+        ("glue/SST-2/train", lines[:44]),
+        ("glue/SST-2/dev", lines[44:]),
+        ("sentiment/yelp", lines[:10]),
+        ("sentiment/amazon", lines[10:20]),
+    ):
+        path = data / f"{name}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = "\n".join(["sentence\tlabel", *(f"{t}\t{y}" for t, y in part)])
+        path.write_text(rows + "\n", encoding="utf-8")
+    (data / "text.txt").write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+    words = dict(zip(SENTIMENT, ("bad", "good"), strict=True))
+    task = Made(made_tasks.TASKS["sst2"].examples, "{text} it was {answer} .", words, reported=12)
+    monkeypatch.setitem(made_tasks.TASKS, "films", task)
+    monkeypatch.setattr(readings, "_SHIFTED", 16)
+    return data
+
+
+def test_a_task_is_made_of_the_data_and_made_again_to_the_same_files(
+    films: Path, tmp_path: Path
+) -> None:
+    task = made("films", films, tmp_path / "tasks")
+    loaded = task.load(None)
+    assert [label.name for label in loaded.task.labels] == ["negative", "positive"]
+    assert len(loaded.reported) == 12
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "tasks").iterdir()}
+    made("films", films, tmp_path / "tasks")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "tasks").iterdir()} == before
+    with pytest.raises(BadInput, match="give --data, the folder of the shared data"):
+        made("films", tmp_path / "nowhere", tmp_path / "tasks")
+
+
+def test_a_fifth_of_the_training_labels_is_wrong_and_no_reported_one(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noisy = Made(**{**vars(made_tasks.TASKS["films"]), "flipped": FLIPPED})
+    monkeypatch.setitem(made_tasks.TASKS, "noisy", noisy)
+    tables = {}
+    for name in ("films", "noisy"):
+        made(name, films, tmp_path)
+        for part in ("train", "reported"):
+            with (tmp_path / f"{name}_{part}.csv").open(encoding="utf-8", newline="") as file:
+                tables[name, part] = list(csv.reader(file))
+    assert tables["films", "reported"] == tables["noisy", "reported"]
+    pairs = list(zip(tables["films", "train"], tables["noisy", "train"], strict=True))
+    assert all(clean[0] == other[0] for clean, other in pairs)
+    wrong = sum(clean != other for clean, other in pairs)
+    assert wrong == round(FLIPPED * (len(pairs) - 1)) > 0
+
+
+def test_wrong_labels_are_drawn_among_all_other_classes() -> None:
+    clean = [(str(k), "abc"[k % 3]) for k in range(3000)]
+    changed = [(a[1], b[1]) for a, b in zip(clean, flipped(clean, list("abc"), 0.5), strict=True)]
+    moves = Counter(pair for pair in changed if pair[0] != pair[1])
+    assert sum(moves.values()) == 1500
+    assert len(moves) == 6
+    # 250 of each of six kinds, deviation of a binomial about 15: six times that is never seen.
+    assert all(abs(count - 250) < 90 for count in moves.values())
+
+
+# What is read
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_sureness_is_what_other_libraries_say(classes: int) -> None:
+    torch.manual_seed(0)
+    odds, answers = 2 * torch.randn(500, classes), torch.randint(classes, (500,))
+    found = sureness(odds, answers)
+    p = odds.double().softmax(1)
+    ece = multiclass_calibration_error(p, answers, num_classes=classes, n_bins=15, norm="l1")
+    assert found["ece"] == pytest.approx(float(ece), abs=1e-6)  # theirs is in float32
+    assert found["accuracy"] == float((odds.argmax(1) == answers).double().mean())
+    brier = brier_score_loss(
+        answers.numpy(), p.numpy(), labels=list(range(classes)), scale_by_half=False
+    )
+    assert found["brier"] == pytest.approx(brier, abs=1e-12)
+
+
+def test_sureness_of_the_sure_and_the_unsure() -> None:
+    right = torch.tensor([0, 1, 1])
+    sure = 1e3 * torch.nn.functional.one_hot(right, 2)
+    assert sureness(sure, right) == {"accuracy": 1.0, "ece": 0.0, "brier": 0.0}
+    assert sureness(sure, 1 - right) == {"accuracy": 0.0, "ece": 1.0, "brier": 2.0}
+    unsure = sureness(torch.zeros(4, 2), torch.tensor([0, 0, 0, 0]))
+    assert unsure == {"accuracy": 1.0, "ece": 0.5, "brier": 0.5}
+
+
+# Numbers of cells
+
+
+def cell(arm: str, seed: int, score: float, **more: Any) -> Cell:
+    line = {
+        **{"task": "films", "shots": 4, "pet": "lora", "arm": arm, "seed": seed, "score": score},
+        **{"restart": 0, "tries": [{"curve": more.pop("curve", [[0, 0.5], [60, score]])}]},
+        "readings": more,
+    }
+    return Cell(line)
+
+
+FILMS = Setting("films", 4, "lora")
+
+
+def test_effects_are_paired_t_tests_with_holms_correction() -> None:
+    rng = np.random.default_rng(1)
+    base, scores = rng.normal(0.7, 0.05, 8), {}
+    for k, arm in enumerate(("a", "b", "c")):
+        scores[arm] = base + rng.normal(0.01 * k, 0.02, 8)
+    cells = [cell("vanilla", s, float(v)) for s, v in enumerate(base)]
+    cells += [cell(arm, s, float(v)) for arm, own in scores.items() for s, v in enumerate(own)]
+    found = answer(cells, ACCURACY)
+    assert found is not None
+    assert (found.family, found.settings) == (3, (FILMS,))
+    p = {arm: float(stats.ttest_rel(own, base).pvalue) for arm, own in scores.items()}
+    order = sorted(p, key=lambda arm: p[arm])
+    largest = 0.0
+    for place, arm in enumerate(order):
+        largest = max(largest, min(1.0, (3 - place) * p[arm]))
+        effect = found.effects[FILMS, arm]
+        assert effect.adjusted_p == pytest.approx(largest, rel=1e-6)
+        assert effect.difference.mean == pytest.approx(float((scores[arm] - base).mean()))
+    assert answer(cells, at_question()) is None
+
+
+def at_question() -> Any:
+    from benchmarks.evidence.questions import Question
+
+    return Question("?", at_depth("probe", "1/2"))
+
+
+def test_depth_is_read_at_a_share_of_the_layers() -> None:
+    layers = [{"accuracy": k / 10} for k in range(7)]
+    one = cell("vanilla", 1, 0.6, depth={"probe": layers, "exit": None})
+    assert at_depth("probe", "1/2")(one) == 0.3
+    assert at_depth("probe", "3/4")(one) == 0.4
+    assert at_depth("exit", "1/2")(one) is None
+    assert at_depth("head", "1/2")(one) is None
+
+
+def test_steps_are_those_to_vanillas_last_dev_score() -> None:
+    cells = [
+        cell("vanilla", 1, 0.7, curve=[[0, 0.5], [20, 0.9], [40, 0.7], [60, 0.8]]),
+        cell("a", 1, 0.7, curve=[[0, 0.5], [20, 0.6], [40, 0.8], [60, 0.8]]),
+        cell("b", 1, 0.7, curve=[[0, 0.5], [20, 0.6], [40, 0.7], [60, 0.7]]),
+        cell("a", 2, 0.7),  # without a vanilla to compare it with
+    ]
+    assert steps_to(cells) == {(FILMS, "vanilla"): [20], (FILMS, "a"): [40], (FILMS, "b"): [None]}
+
+
+def test_simulated_power_is_the_exact_one_for_one_baseline() -> None:
+    """With so many examples that counting adds nothing, deviations of the differences are known."""
+    found = simulated_power(
+        0.02, tasks=[(0.5, 0.03)], splits=12, tests=1, correlation=0.5, examples=10**6, rounds=20_000
+    )
+    exact = power(0.02 / 0.03, 12)  # the deviation of a difference is 0.03 sqrt(2 (1 - 0.5))
+    assert found == pytest.approx(exact, abs=4 * 0.5 / 20_000**0.5)
+    # All of several baselines are seen less often than one, and nothing is seen where nothing is.
+    more = {"tasks": [(0.5, 0.03)], "splits": 12, "correlation": 0.5, "examples": 10**6}
+    assert simulated_power(0.02, tests=5, rounds=4000, **more) < found
+    assert simulated_power(0.0, tests=1, rounds=20_000, **more) < 0.03  # half of 5 %: above, not below
+
+
+# The page
+
+
+@pytest.mark.parametrize(
+    ("effects", "said"),
+    [
+        ({"vanilla": 0.05, "early-exit": 0.05}, "Above vanilla and above every control"),
+        ({"vanilla": 0.05, "early-exit": 0.0}, "but not above every control"),
+        ({"vanilla": 0.0, "early-exit": 0.05}, "the goal is not reached"),
+        ({"vanilla": -0.05, "early-exit": -0.05}, "the goal is not reached"),
+    ],
+)
+def test_the_verdict_is_what_the_intervals_are(effects: dict[str, float], said: str) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.01, 8)
+    noise -= noise.mean()
+    cells = [cell("posterior@lens", s, 0.7 + float(v)) for s, v in enumerate(noise)]
+    for k, (arm, effect) in enumerate(effects.items()):
+        cells += [cell(arm, s, 0.7 - effect + 0.3 * k * float(v)) for s, v in enumerate(noise)]
+    primary = Primary(("main",), "posterior@lens", ("early-exit",))
+    found = verdict(primary, [cells])
+    assert said in found.splitlines()[-1]
+    for arm, effect in effects.items():
+        assert f"| {arm if arm == 'vanilla' else f'`{arm}`'} | 8 | {effect + 0.0:+.3f} [" in found
+    assert "no verdict" in verdict(primary, [cells[:9]])
+    assert "no verdict" in verdict(primary, [()])
+
+
+def test_only_what_is_shown_is_bold() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.01, 8)
+    cells = [cell("vanilla", s, 0.6 + float(v)) for s, v in enumerate(noise)]
+    cells += [cell("early-exit", s, 0.7 + float(v[0])) for s, v in enumerate(noise[:, None] * 0)]
+    cells += [cell("posterior@lens", s, 0.6 - float(v)) for s, v in enumerate(noise)]
+    page = render(Plan.of(said_of_sst2()), {"main": cells})
+    lines = [line for line in page.splitlines() if line.startswith("| `")]
+    assert sum("**" in line for line in lines if line.startswith("| `early-exit`")) == 1
+    assert not any("**" in line for line in lines if line.startswith("| `posterior@lens`"))
+    assert "Not run." in render(Plan.of(said_of_sst2()), {})
+
+
+def said_of_sst2() -> dict[str, Any]:
+    return {**SAID, "studies": [{**SAID["studies"][0], "tasks": ["sst2"]}]}
+
+
+def test_tables_go_between_two_marks() -> None:
+    page = f"above\n{BEGIN}\nold\n{END}\nbelow\n"
+    assert put_into(page, "new\n") == f"above\n{BEGIN}\n\nnew\n\n{END}\nbelow\n"
+    assert put_into(put_into(page, "new\n"), "new\n") == put_into(page, "new\n")
+    for broken in ("nothing", f"{END}\n{BEGIN}", f"{BEGIN}{BEGIN}{END}"):
+        with pytest.raises(BadInput, match="the page has no"):
+            put_into(broken, "new")
+
+
+def test_the_page_has_the_tables_of_the_results_that_are_kept() -> None:
+    page = (HERE / "EVIDENCE.md").read_text(encoding="utf-8")
+    kept = read_records(RESULTS / "evidence")
+    assert page == put_into(page, render(Plan.read(HERE / "PLAN.md"), kept))
+    for cells in kept.values():
+        assert all("/" not in str(one.line["model"]) for one in cells)
+
+
+# All of it
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_rounds")
+def test_a_plan_runs_and_runs_on_to_the_same_bytes(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(tmp_path / "models" / "model")
+    (tmp_path / "PLAN.md").write_text(f"# A plan\n\n```toml\n{_toml(SAID)}```\n", encoding="utf-8")
+    (tmp_path / "page.md").write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
+    places = {"plan": "PLAN.md", "models": "models", "out": "runs", "results": "kept", "page": "page.md"}
+    arguments = [part for name, place in places.items() for part in (f"--{name}", str(tmp_path / place))]
+    arguments += ["--data", str(films)]
+
+    def run(*more: str) -> str:
+        done = CliRunner().invoke(command.main, [*arguments, *more])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    with pytest.raises(AssertionError, match="holds no model: give the folder of tiny"):
+        run("--model", f"tiny={tmp_path}")
+    assert "read 6 of 6" in run()
+    study = tmp_path / "runs" / "main"
+    assert len(rows_of(study)) == 6
+    kept, page = tmp_path / "kept" / "main.jsonl", tmp_path / "page.md"
+    before = kept.read_bytes(), page.read_bytes()
+    lines = [json.loads(line) for line in kept.read_text().splitlines()]
+    for line in lines:
+        found = line["readings"]
+        assert found["calibration"]["accuracy"] == pytest.approx(
+            line["score"]
+        )  # the PET that was chosen
+        assert {name: len(layers) for name, layers in found["depth"].items()} == dict.fromkeys(
+            ("probe", "exit", "head"), 4
+        )
+        assert found["depth"]["head"][-1] == found["calibration"]
+        assert 0 <= found["shift"]["accuracy"] <= 1
+
+    first, *_ = sorted((study / "readings").iterdir())
+    first.unlink()  # stopped before the last reading, and before the page
+    page.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
+    assert "read " in run()
+    assert (kept.read_bytes(), page.read_bytes()) == before
+    monkeypatch.setattr("benchmarks.evidence.readings._of_cell", None)
+    monkeypatch.setattr("pets.study.compare.run.run_cell", None)
+    run()
+    run("--tables")
+    assert (kept.read_bytes(), page.read_bytes()) == before
+
+
+def _toml(said: dict[str, Any]) -> str:
+    parts = [f"text = {json.dumps(said['text'])}\n"]
+    for name in ("models", "common", "primary"):
+        own = "".join(f"{key} = {json.dumps(value)}\n" for key, value in said[name].items())
+        parts.append(f"[{name}]\n{own}")
+    for study in said["studies"]:
+        own = "".join(f"{key} = {json.dumps(value)}\n" for key, value in study.items())
+        parts.append(f"[[studies]]\n{own}")
+    return "\n".join(parts)

@@ -7,16 +7,17 @@ import io
 import json
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.generation import stories
 from bridges.errors import BadInput
 from bridges.storage.files import write_text
 from pets import tasks
 from pets.tasks.base import Task
 
 Example = tuple[str, str]
-"""A text and the name of its class."""
+"""A text, and the name of its class or what is written behind it."""
 SENTIMENT = {"negative": "terrible", "positive": "great"}
 TOPICS = {"World": "world", "Sports": "sports", "Business": "business", "Sci/Tech": "technology"}
 SEED = 20261127
@@ -31,14 +32,15 @@ class Made:
 
     Attributes:
         examples: of the shared data, those to train on and those to report.
-        template, words: how it is asked.
+        template: how it is asked.
+        words: of each class; none where the answer is written.
         reported: how many are reported at most.
         flipped: the share of training examples with another class than theirs.
     """
 
     examples: Callable[[Path], tuple[list[Example], list[Example]]]
     template: str
-    words: Mapping[str, str]
+    words: Mapping[str, str] = field(default_factory=dict)
     reported: int = 872
     flipped: float = 0.0
 
@@ -67,6 +69,13 @@ def shifted(data: Path) -> list[Example]:
     return [*_sentiment(folder / "yelp.tsv"), *_sentiment(folder / "amazon.tsv")]
 
 
+def _stories(data: Path) -> tuple[list[Example], list[Example]]:
+    """Made up, see `benchmarks.generation`."""
+    parts = (stories(1000, SEED), stories(300, SEED + 1))
+    train, reported = ([(text, answer.strip()) for text, answer in part] for part in parts)
+    return train, reported
+
+
 _ABOUT = "{text} This is about {answer}."
 _WAS = "{text} It was {answer}."
 TASKS: dict[str, Made] = {
@@ -77,6 +86,7 @@ TASKS: dict[str, Made] = {
     "ag-300": Made(_topics, _ABOUT, TOPICS, reported=300),
     "ag-flipped": Made(_topics, _ABOUT, TOPICS, reported=600, flipped=FLIPPED),
     "reviews": Made(_reviews, _WAS, SENTIMENT, reported=600),
+    "stories": Made(_stories, "{text} {answer}", reported=200),
 }
 """By name; the number behind a name is how many are reported where a model takes long."""
 
@@ -98,15 +108,14 @@ def made(name: str, data: Path, folder: Path) -> Task:
         reported = random.Random(SEED).sample(reported, how.reported)
     if how.flipped:
         train = flipped(train, list(how.words), how.flipped)
-    said = {
-        "name": name,
-        "kind": "classes",
-        "template": how.template,
-        "label": "label",
-        "metric": "accuracy",
-    }
+    said: dict[str, object] = {"name": name, "template": how.template}
+    if how.words:
+        said |= {"kind": "classes", "label": "label", "metric": "accuracy"}
+    else:
+        said |= {"kind": "generation", "answers": ["label"], "answer_tokens": 12}
     lines = [f"{key} = {json.dumps(value)}" for key, value in said.items()]
-    lines += ["", "[words]", *(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in how.words.items())]
+    if how.words:
+        lines += ["", "[words]", *(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in how.words.items())]
     lines += ["", "[splits]", f'train = "{name}_train.csv"', f'reported = "{name}_reported.csv"']
     folder.mkdir(parents=True, exist_ok=True)
     for part, examples in (("train", train), ("reported", reported)):

@@ -183,6 +183,8 @@ def compare(
         raise BadInput("--weights with --ratios: give one of the two")
     seconds = None if budget is None else parse_budget(budget)
     chosen = PRESETS[preset] | {name: value for name, value in given.items() if value not in (None, ())}
+    if given["weights"]:
+        chosen.pop("ratios", None)  # the preset's
     asking = _asked(chosen["tasks"], template, chat, label_words)
     grid = Grid.of_options({**chosen, "tasks": asking, "arms": (*chosen["arms"], *objectives)})
     outcome = run(

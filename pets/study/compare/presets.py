@@ -53,6 +53,25 @@ PRESETS: dict[str, dict[str, Any]] = {
         "fit_batch_size": 32,
         "fit_length": 64,
     },
+    # A handful of labelled examples: a cost about the label through a lens, and what it has to beat.
+    "few": {
+        "tasks": ("sst2",),
+        "shots": (4,),
+        "pets": ("lora",),
+        "arms": ("posterior@lens", "regression@lens", "posterior@lens@random-map", "early-exit"),
+        "seeds": (42, 43, 44, 45, 46, 47, 48, 49),
+        "weights": (1.0,),
+        "ratios": (0.1, 0.5, 2.0),
+        "loss": "labels",
+        "steps": 60,
+        "batch_size": 4,
+        "lr": 1e-3,
+        "eval_every": 20,
+        "max_length": 64,
+        "fit_steps": 500,
+        "fit_batch_size": 32,
+        "fit_length": 64,
+    },
     # Minutes: does everything run?
     "quick": {
         "tasks": ("sst2",),
@@ -71,4 +90,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "fit_length": 64,
     },
 }
-"""Each names every option of ``bridge-pets compare`` that it sets; a missing "lr" is that of the PET."""
+"""Each names every option of ``bridge-pets compare`` that it sets; a missing "lr" is that of the PET.
+
+"ratios", where there are any, are taken in the place of "weights"."""

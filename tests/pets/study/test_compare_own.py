@@ -193,6 +193,25 @@ def command(
     return call
 
 
+def test_the_preset_of_few_examples_has_ratios_unless_weights_are_given(
+    command: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    few = ("--preset", "few", "--task", text_csv(tmp_path), "--template", "{text} it was {mask}")
+    few += ("--label-words", "bad,good")
+    code, said = command(*few)
+    assert code == 0, said
+    assert "plan: 2 cells = 2 arms, 3 tries each (ratio 0.1, 0.5, 2)" in said
+    code, said = command(*few, "--weights", "0.5", "2")
+    assert code == 0, said
+    assert "2 tries each (weight 0.5, 2)" in said
+    strengths = {
+        tuple(tried["strength"] for tried in row["tries"]): row["settings"]["loss"]
+        for row in rows_of(tmp_path / "runs")
+        if row["arm"] != "vanilla"
+    }
+    assert strengths == {(0.1, 0.5, 2.0): "labels", (0.5, 2.0): "labels"}
+
+
 def test_the_command_asks_in_other_words(
     command: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:

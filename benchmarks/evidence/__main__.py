@@ -17,7 +17,7 @@ import click
 from benchmarks.environment import RESULTS
 from benchmarks.evidence.plan import Plan
 from benchmarks.evidence.readings import readings
-from benchmarks.evidence.records import read_records, write_records
+from benchmarks.evidence.records import read_prices, read_records, write_prices, write_records
 from benchmarks.evidence.studies import Runner
 from benchmarks.evidence.tables import put_into, render
 from bridges.errors import BadInput, check_name
@@ -61,7 +61,8 @@ def main(
             places = {name: models / folder for name, folder in plan.models.items()}
             runner = Runner(plan, data, places | _own(own, plan), out, jobs, dtype)
             failed = _run(runner, studies, results)
-        write_text(page, put_into(page.read_text(encoding="utf-8"), render(plan, read_records(results))))
+        told = render(plan, read_records(results), read_prices(results))
+        write_text(page, put_into(page.read_text(encoding="utf-8"), told))
     except BadInput as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"wrote the tables into {page}")
@@ -85,6 +86,7 @@ def _run(runner: Runner, names: tuple[str, ...], results: Path) -> bool:
         found = readings(context, study.readings, runner.data, tell=click.echo)
         results.mkdir(parents=True, exist_ok=True)
         write_records(results / f"{study.name}.jsonl", context, found)
+        write_prices(results / f"{study.name}.json", context)
     return bool(failed)
 
 

@@ -14,7 +14,8 @@ from pets.study.cells.arms import VANILLA
 from pets.study.cells.cell import describe
 from pets.study.cells.context import Context
 from pets.study.cells.rows import Row
-from pets.study.compare.table import read_all
+from pets.study.compare.step_times import read_times
+from pets.study.compare.table import read_all, read_json
 from pets.study.statistics.arm_differences import Setting
 
 _KEPT = (
@@ -90,6 +91,16 @@ class Cell:
         for name in names:
             value = None if value is None else value.get(name)
         return value
+
+
+def write_prices(path: Path, context: Context) -> None:
+    """What a step took with each arm of a study, as the comparison measured it."""
+    write_text(path, json.dumps(read_times(context.folder), indent=1, sort_keys=True) + "\n")
+
+
+def read_prices(folder: Path) -> dict[str, Any]:
+    """Of all studies of a folder, by name."""
+    return {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
 
 
 def read_records(folder: Path) -> dict[str, list[Cell]]:

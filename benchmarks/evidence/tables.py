@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from benchmarks.evidence.plan import Plan, Primary, Study
 from benchmarks.evidence.questions import ACCURACY, QUESTIONS, Answer, Question, answer, steps_to, table
@@ -17,11 +18,23 @@ from pets.study.statistics.paired import ERROR, difference, holm
 from pets.study.statistics.power import detectable
 
 
-def render(plan: Plan, cells: Mapping[str, Sequence[Cell]]) -> str:
-    """The verdict, then the tables of each study that has cells."""
+def render(
+    plan: Plan,
+    cells: Mapping[str, Sequence[Cell]],
+    prices: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """The verdict, then the tables of each study that has cells.
+
+    Args:
+        plan: what was to be run.
+        cells: what was, by study.
+        prices: step times, by study, see `pets.study.compare.step_times`.
+    """
     parts = [verdict(plan.primary, [cells.get(name, ()) for name in plan.primary.studies])]
     for study in plan.studies:
         parts += [*_of_study(study, cells.get(study.name, ()))]
+        if times := (prices or {}).get(study.name, {}).get("step_times"):
+            parts.append(_prices(times))
     return "\n\n".join(parts) + "\n"
 
 
@@ -168,6 +181,29 @@ def _interval(mean: float, low: float, high: float) -> str:
 
 def _signed(value: float) -> str:
     return f"{round(value, 3) + 0.0:+.3f}"  # no -0.000
+
+
+def _prices(times: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """A step's time over vanilla's, taken in turn; memory as what it keeps for the backward pass."""
+    pets = list(times)
+    lines = [
+        "**A training step's time over vanilla's** (median of rounds in turn; 20 to 80 % of them), "
+        "and what it keeps for the backward pass, over vanilla's\n",
+        f"| arm | {' | '.join(pets)} |",
+        "| --- |" + " --- |" * len(pets),
+    ]
+    for arm in dict.fromkeys(arm for own in times.values() for arm in own):
+        entries = []
+        for own in times.values():
+            one, plain = own.get(arm), own.get(VANILLA, {})
+            if one is None:
+                entries.append("")
+                continue
+            known = "memory" in one and "memory" in plain
+            memory = f"; {one['memory'] / plain['memory']:.3f}" if known else ""
+            entries.append(f"{one['ratio']:.2f} ({one['low']:.2f} to {one['high']:.2f}){memory}")
+        lines.append(f"| {_code(arm)} | {' | '.join(entries)} |")
+    return "\n".join(lines)
 
 
 def _heading(settings: Iterable[Setting]) -> str:

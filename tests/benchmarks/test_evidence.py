@@ -26,7 +26,7 @@ from benchmarks.evidence.plan import Plan, Primary
 from benchmarks.evidence.power import simulated_power
 from benchmarks.evidence.questions import ACCURACY, answer, at_depth, steps_to
 from benchmarks.evidence.readings import sureness
-from benchmarks.evidence.records import Cell, read_records
+from benchmarks.evidence.records import Cell, read_prices, read_records
 from benchmarks.evidence.tables import BEGIN, END, put_into, render, verdict
 from bridges.errors import BadInput
 from pets.study.statistics.arm_differences import Setting
@@ -321,6 +321,14 @@ def test_only_what_is_shown_is_bold() -> None:
     assert "Not run." in render(Plan.of(said_of_sst2()), {})
 
 
+def test_prices_are_over_vanillas() -> None:
+    one = {"ratio": 1.5, "low": 1.25, "high": 2.0, "memory": 150}
+    times = {"lora": {"vanilla": {**one, "ratio": 1.0, "memory": 100}, "posterior@lens": one}}
+    cells = [cell("vanilla", 1, 0.6), cell("posterior@lens", 1, 0.6)]
+    page = render(Plan.of(said_of_sst2()), {"main": cells}, {"main": {"step_times": times}})
+    assert "| `posterior@lens` | 1.50 (1.25 to 2.00); 1.500 |" in page
+
+
 def said_of_sst2() -> dict[str, Any]:
     return {**SAID, "studies": [{**SAID["studies"][0], "tasks": ["sst2"]}]}
 
@@ -337,7 +345,8 @@ def test_tables_go_between_two_marks() -> None:
 def test_the_page_has_the_tables_of_the_results_that_are_kept() -> None:
     page = (HERE / "EVIDENCE.md").read_text(encoding="utf-8")
     kept = read_records(RESULTS / "evidence")
-    assert page == put_into(page, render(Plan.read(HERE / "PLAN.md"), kept))
+    prices = read_prices(RESULTS / "evidence")
+    assert page == put_into(page, render(Plan.read(HERE / "PLAN.md"), kept, prices))
     for cells in kept.values():
         assert all("/" not in str(one.line["model"]) for one in cells)
 

@@ -95,7 +95,7 @@ class Cell:
 
 def write_prices(path: Path, context: Context) -> None:
     """What a step took with each arm of a study, as the comparison measured it."""
-    write_text(path, json.dumps(read_times(context.folder), indent=1, sort_keys=True) + "\n")
+    write_text(path, json.dumps(read_times(context.folder), indent=1) + "\n")
 
 
 def read_prices(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.evidence.records import Cell
+from pets.study.cells.arms import VANILLA
 from pets.study.cells.depth import SHARES, at_share
 from pets.study.statistics.arm_differences import Setting
 from pets.study.statistics.intervals import Summary, summarise
@@ -25,13 +26,11 @@ class Question:
         title: of its table.
         value: of a cell; None where it was not read.
         span: the lowest and the highest value.
-        more: whether more of it is better.
     """
 
     title: str
     value: Value
     span: tuple[float, float] | None = (0.0, 1.0)
-    more: bool = True
 
 
 def read(*names: str) -> Value:
@@ -54,8 +53,8 @@ def at_depth(reader: str, share: str) -> Value:
 ACCURACY = Question("Accuracy", lambda cell: float(cell.line["score"]))
 QUESTIONS = (
     ACCURACY,
-    Question("Expected calibration error (less is better)", read("calibration", "ece"), more=False),
-    Question("Brier score (less is better)", read("calibration", "brier"), span=(0.0, 2.0), more=False),
+    Question("Expected calibration error (less is better)", read("calibration", "ece")),
+    Question("Brier score (less is better)", read("calibration", "brier"), span=(0.0, 2.0)),
     Question("Accuracy in another domain (reviews)", read("shift", "accuracy")),
     *(
         Question(f"Accuracy at {share} of the layers, read by {what}", at_depth(reader, share))
@@ -71,7 +70,7 @@ QUESTIONS = (
 
 @dataclass(frozen=True)
 class Effect:
-    """An arm against a baseline in one setting.
+    """An arm against vanilla in one setting.
 
     Attributes:
         difference: paired by seed.
@@ -89,7 +88,7 @@ class Answer:
     Attributes:
         settings: where it was asked.
         values: of each arm in each setting.
-        effects: of each arm but the baseline.
+        effects: of each arm but vanilla.
         family: how many tests were corrected for.
     """
 
@@ -99,20 +98,17 @@ class Answer:
     family: int
 
 
-def answer(cells: Sequence[Cell], question: Question, baseline: str = "vanilla") -> Answer | None:
+def answer(cells: Sequence[Cell], question: Question) -> Answer | None:
     """A question's answer; None where no cell has what is asked."""
     by = table(cells, question.value)
     if not any(by.values()):
         return None
     found: dict[tuple[Setting, str], PairedDifference] = {}
     for setting, arms in by.items():
-        theirs = arms.get(baseline, {})
-        for arm, ours in arms.items():
-            seeds = sorted(ours.keys() & theirs.keys())
-            if arm != baseline and seeds:
-                found[setting, arm] = difference(
-                    [ours[s] for s in seeds], [theirs[s] for s in seeds], question.span
-                )
+        for arm in arms:
+            ours, theirs = pairs(arms, arm, VANILLA)
+            if arm != VANILLA and ours:
+                found[setting, arm] = difference(ours, theirs, question.span)
     adjusted = holm([d.p for d in found.values()])
     return Answer(
         tuple(by),
@@ -134,6 +130,15 @@ def table(cells: Sequence[Cell], value: Value) -> By:
         if found is not None:
             by[cell.setting][cell.arm][cell.seed] = found
     return {setting: dict(arms) for setting, arms in by.items()}
+
+
+def pairs(
+    arms: Mapping[str, Mapping[int, float]], arm: str, baseline: str
+) -> tuple[list[float], list[float]]:
+    """The values of an arm and of its baseline in the seeds that both have, in order."""
+    ours, theirs = arms.get(arm, {}), arms.get(baseline, {})
+    seeds = sorted(ours.keys() & theirs.keys())
+    return [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
 
 
 def steps_to(cells: Sequence[Cell]) -> dict[tuple[Setting, str], list[int | None]]:

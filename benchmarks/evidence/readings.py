@@ -81,25 +81,29 @@ def _of_cell(
         limit = limit_of(classifier, asking, settings.max_length)
         rows = [asking.encode(part, limit)[0] for part in (known, data.reported, elsewhere)]
         check_tokens([row for part in rows for row in part], classifier)
-        if kinds & {CALIBRATION, DEPTH}:
+        depth: dict[str, Any] = {}
+        if DEPTH in kinds:
             odds = odds_by_layer(classifier, rows[0], rows[1], _lens(context))
-            answers = torch.tensor([label for _, label in rows[1]])
-            own = odds[HEAD]
-            assert own is not None, "the head of a language model is read at its layers"
-            yield CALIBRATION, sureness(own[-1], answers)
-            yield DEPTH, {name: _by_layer(found, answers) for name, found in odds.items()}
+            depth = {name: _by_layer(found, _answers(rows[1])) for name, found in odds.items()}
+            yield DEPTH, depth
+        if CALIBRATION in kinds:
+            yield CALIBRATION, depth[HEAD][-1] if depth.get(HEAD) else _whole(classifier, rows[1])
         if SHIFT in kinds:
             of_sentiment = {label.name for label in data.task.labels} == set(SENTIMENT)
-            yield SHIFT, _elsewhere_sure(classifier, rows[2]) if of_sentiment else None
+            yield SHIFT, _whole(classifier, rows[2]) if of_sentiment else None
 
 
 def _by_layer(odds: Tensor | None, answers: Tensor) -> list[dict[str, float]] | None:
     return None if odds is None else [sureness(layer, answers) for layer in odds]
 
 
-def _elsewhere_sure(classifier: Answering, rows: Rows) -> dict[str, float]:
-    reading = read(classifier, rows)
-    return sureness(reading.scores, torch.tensor([label for _, label in rows]))
+def _whole(classifier: Answering, rows: Rows) -> dict[str, float]:
+    """Of the model itself."""
+    return sureness(read(classifier, rows).scores, _answers(rows))
+
+
+def _answers(rows: Rows) -> Tensor:
+    return torch.tensor([label for _, label in rows])
 
 
 def _lens(context: Context) -> RunningCost | None:

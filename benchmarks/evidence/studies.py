@@ -64,26 +64,15 @@ class Runner:
         """Lines that costs are fitted on."""
         return tuple(read_lines(tuple(str(self.data / name) for name in self.plan.text)))
 
-    def how(self) -> HowLoaded:
-        """How the models' weights are kept."""
-        return HowLoaded(dtype=self.dtype)
-
     def run(self, study: Study) -> Tally:
         """All cells that are not in the study's table yet."""
-        return compare(
-            self.grid(study),
-            self.folder(study),
-            self.model(study),
-            None,
-            self.text(),
-            jobs=self.jobs,
-            how=self.how(),
-        )
+        return compare(*self._sources(study), jobs=self.jobs, how=HowLoaded(self.dtype))
 
     def context(self, study: Study) -> Context:
         """Of a study that has run: its model, its tasks, its costs."""
-        found = Context(
-            self.grid(study), self.folder(study), self.model(study), None, self.text(), how=self.how()
-        )
+        found = Context(*self._sources(study), how=HowLoaded(self.dtype))
         found.fit(progress=False)
         return found
+
+    def _sources(self, study: Study) -> tuple[Grid, Path, str, None, tuple[str, ...]]:
+        return self.grid(study), self.folder(study), self.model(study), None, self.text()

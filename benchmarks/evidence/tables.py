@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from benchmarks.evidence.plan import Plan, Primary, Study
-from benchmarks.evidence.questions import ACCURACY, QUESTIONS, Answer, Question, answer, steps_to, table
+from benchmarks.evidence.questions import (
+    ACCURACY,
+    QUESTIONS,
+    Answer,
+    Question,
+    answer,
+    pairs,
+    steps_to,
+    table,
+)
 from benchmarks.evidence.records import Cell
 from bridges.errors import BadInput
 from pets.study.cells.arms import VANILLA
 from pets.study.statistics.arm_differences import Setting
-from pets.study.statistics.intervals import summarise
+from pets.study.statistics.intervals import Summary
 from pets.study.statistics.paired import ERROR, difference, holm
 from pets.study.statistics.power import detectable
 
@@ -51,11 +59,11 @@ def verdict(primary: Primary, studies: Sequence[Sequence[Cell]]) -> str:
         f"{tests} tests) | true difference seen four times in five |",
         "| --- | --- | --- | --- | --- |",
     ]
-    pairs = {name: _pairs(studies, primary.arm, name) for name in primary.baselines}
-    if not all(len(ours) > 1 for ours, _ in pairs.values()):
+    scores = {name: _pairs(studies, primary.arm, name) for name in primary.baselines}
+    if not all(len(ours) > 1 for ours, _ in scores.values()):
         return f"{lines[0]}\nNot run to its end: no verdict."
     error = ERROR / tests
-    found = {name: difference(ours, theirs, (0.0, 1.0)) for name, (ours, theirs) in pairs.items()}
+    found = {name: difference(ours, theirs, (0.0, 1.0)) for name, (ours, theirs) in scores.items()}
     adjusted = holm([d.p for d in found.values()])
     for (name, one), p in zip(found.items(), adjusted, strict=True):
         low, high = one.interval(error)
@@ -79,10 +87,9 @@ def _pairs(
     ours, theirs = [], []
     for cells in studies:
         for arms in table(cells, ACCURACY.value).values():
-            both = arms.get(arm, {}), arms.get(baseline, {})
-            for seed in sorted(both[0].keys() & both[1].keys()):
-                ours.append(both[0][seed])
-                theirs.append(both[1][seed])
+            own, other = pairs(arms, arm, baseline)
+            ours += own
+            theirs += other
     return ours, theirs
 
 
@@ -98,25 +105,33 @@ def _of_study(study: Study, cells: Sequence[Cell]) -> Iterable[str]:
         "(deviation over splits, count). Other arms: mean difference to vanilla, paired by split, with "
         "its 95 % interval; bold where p is below 0.05 after Holm's correction over the table."
     )
-    for question in QUESTIONS:
-        found = answer(cells, question)
-        if found is not None:
-            yield _table(question, found)
+    found = {question: answer(cells, question) for question in QUESTIONS}
+    for question, own in found.items():
+        if own is not None:
+            yield _effects(question, own)
     yield _steps(cells)
-    yield _spread(cells)
+    accuracy = found[ACCURACY]
+    assert accuracy is not None, "every cell has a score"
+    yield _spread(accuracy)
 
 
-def _table(question: Question, found: Answer) -> str:
-    arms = list(dict.fromkeys(arm for _, arm in found.values))
-    lines = [
-        f"**{question.title}** ({found.family} tests)\n",
-        _heading(found.settings),
-        "| --- |" + " --- |" * len(found.settings),
-    ]
-    for arm in arms:
-        cells = [_entry(found, setting, arm) for setting in found.settings]
-        lines.append(f"| {_code(arm)} | {' | '.join(cells)} |")
+def _table(title: str, columns: Iterable[object], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """A row for each arm, an entry for each column."""
+    names = [str(column) for column in columns]
+    lines = [f"**{title}\n", f"| arm | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
+    lines += [f"| {_code(arm)} | {' | '.join(entries)} |" for arm, entries in rows]
     return "\n".join(lines)
+
+
+def _arms(keys: Iterable[tuple[Setting, str]]) -> list[str]:
+    return list(dict.fromkeys(arm for _, arm in keys))
+
+
+def _effects(question: Question, found: Answer) -> str:
+    rows = [
+        (arm, [_entry(found, setting, arm) for setting in found.settings]) for arm in _arms(found.values)
+    ]
+    return _table(f"{question.title}** ({found.family} tests)", found.settings, rows)
 
 
 def _entry(found: Answer, setting: Setting, arm: str) -> str:
@@ -140,39 +155,29 @@ def _steps(cells: Sequence[Cell]) -> str:
     """In how many splits an arm came to vanilla's last dev score, and in how many steps there."""
     found = steps_to(cells)
     settings = list(dict.fromkeys(setting for setting, _ in found))
-    lines = [
-        "**Steps to what vanilla scores on dev at its last step** (splits that came there; median of "
-        "their steps)\n",
-        _heading(settings),
-        "| --- |" + " --- |" * len(settings),
-    ]
-    for arm in dict.fromkeys(arm for _, arm in found):
-        entries = []
-        for setting in settings:
-            steps = found.get((setting, arm), [])
-            came = [step for step in steps if step is not None]
-            middle = f"; {median(came):g}" if came else ""
-            entries.append(f"{len(came)} of {len(steps)}{middle}" if steps else "")
-        lines.append(f"| {_code(arm)} | {' | '.join(entries)} |")
-    return "\n".join(lines)
+
+    def entry(steps: Sequence[int | None]) -> str:
+        came = [step for step in steps if step is not None]
+        middle = f"; {median(came):g}" if came else ""
+        return f"{len(came)} of {len(steps)}{middle}" if steps else ""
+
+    return _table(
+        "Steps to what vanilla scores on dev at its last step** (splits that came there; median of "
+        "their steps)",
+        settings,
+        [(arm, [entry(found.get((setting, arm), [])) for setting in settings]) for arm in _arms(found)],
+    )
 
 
-def _spread(cells: Sequence[Cell]) -> str:
-    """The deviation of the accuracy over splits."""
-    by = table(cells, ACCURACY.value)
-    lines = [
-        "**Deviation of the accuracy over splits**\n",
-        _heading(by),
-        "| --- |" + " --- |" * len(by),
+def _spread(found: Answer) -> str:
+    def entry(own: Summary | None) -> str:
+        return "" if own is None or own.count == 1 else f"{own.deviation:.3f}"
+
+    rows = [
+        (arm, [entry(found.values.get((setting, arm))) for setting in found.settings])
+        for arm in _arms(found.values)
     ]
-    for arm in dict.fromkeys(arm for arms in by.values() for arm in arms):
-        entries = []
-        for arms in by.values():
-            values = [v for _, v in sorted(arms.get(arm, {}).items())]
-            deviation = summarise(values).deviation if values else math.nan
-            entries.append("" if math.isnan(deviation) else f"{deviation:.3f}")
-        lines.append(f"| {_code(arm)} | {' | '.join(entries)} |")
-    return "\n".join(lines)
+    return _table("Deviation of the accuracy over splits**", found.settings, rows)
 
 
 def _interval(mean: float, low: float, high: float) -> str:
@@ -185,29 +190,22 @@ def _signed(value: float) -> str:
 
 def _prices(times: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """A step's time over vanilla's, taken in turn; memory as what it keeps for the backward pass."""
-    pets = list(times)
-    lines = [
-        "**A training step's time over vanilla's** (median of rounds in turn; 20 to 80 % of them), "
-        "and what it keeps for the backward pass, over vanilla's\n",
-        f"| arm | {' | '.join(pets)} |",
-        "| --- |" + " --- |" * len(pets),
-    ]
-    for arm in dict.fromkeys(arm for own in times.values() for arm in own):
-        entries = []
-        for own in times.values():
-            one, plain = own.get(arm), own.get(VANILLA, {})
-            if one is None:
-                entries.append("")
-                continue
-            known = "memory" in one and "memory" in plain
-            memory = f"; {one['memory'] / plain['memory']:.3f}" if known else ""
-            entries.append(f"{one['ratio']:.2f} ({one['low']:.2f} to {one['high']:.2f}){memory}")
-        lines.append(f"| {_code(arm)} | {' | '.join(entries)} |")
-    return "\n".join(lines)
 
+    def entry(own: Mapping[str, Mapping[str, float]], arm: str) -> str:
+        one, plain = own.get(arm), own.get(VANILLA, {})
+        if one is None:
+            return ""
+        known = "memory" in one and "memory" in plain
+        memory = f"; {one['memory'] / plain['memory']:.3f}" if known else ""
+        return f"{one['ratio']:.2f} ({one['low']:.2f} to {one['high']:.2f}){memory}"
 
-def _heading(settings: Iterable[Setting]) -> str:
-    return "| arm | " + " | ".join(map(str, settings)) + " |"
+    arms = dict.fromkeys(arm for own in times.values() for arm in own)
+    return _table(
+        "A training step's time over vanilla's** (median of rounds in turn; 20 to 80 % of them), "
+        "and what it keeps for the backward pass, over vanilla's",
+        times,
+        [(arm, [entry(own, arm) for own in times.values()]) for arm in arms],
+    )
 
 
 def _code(arm: str) -> str:

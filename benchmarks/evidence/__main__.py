@@ -38,7 +38,6 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--page", type=_FOLDER, default=HERE / "EVIDENCE.md", help="That the tables go into.")
 @click.option("--studies", multiple=True, metavar="STUDY...", help="Some of the plan's; all by default.")
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
-@click.option("--dtype", default="float32", show_default=True, help="Of the frozen weights.")
 @click.option("--tables", is_flag=True, help="Run nothing: the tables of what is kept.")
 def main(
     where: Path,
@@ -50,7 +49,6 @@ def main(
     page: Path,
     studies: tuple[str, ...],
     jobs: int,
-    dtype: str,
     tables: bool,
 ) -> None:
     """Run the studies that are not done yet, and write the tables of all."""
@@ -59,7 +57,7 @@ def main(
         failed = False
         if not tables:
             places = {name: models / folder for name, folder in plan.models.items()}
-            runner = Runner(plan, data, places | _own(own, plan), out, jobs, dtype)
+            runner = Runner(plan, data, places | _own(own, plan), out, jobs)
             failed = _run(runner, studies, results)
         told = render(plan, read_records(results), read_prices(results))
         write_text(page, put_into(page.read_text(encoding="utf-8"), told))

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import tomllib
-
 from benchmarks.evidence.made_tasks import TASKS
 from benchmarks.evidence.readings import READINGS
 from bridges.errors import BadInput, check_name, shown, unknown
 from pets.study.cells.arms import VANILLA, Arm
 from pets.study.compare.presets import PRESETS
+from pets.tasks.own.task_file import parse_toml
+from pets.tuning.models import DTYPES
 
 OPTIONS = (*PRESETS["small"], "ratios", "loss", "schedule")
 """Of a study, as ``bridge-pets compare`` has them."""
@@ -31,12 +31,14 @@ class Study:
         options: of ``bridge-pets compare``, all that are needed; tasks are names of
             `benchmarks.evidence.made_tasks.TASKS`.
         readings: what is asked of its tuned PETs, of `benchmarks.evidence.readings.READINGS`.
+        dtype: of the frozen weights.
     """
 
     name: str
     model: str
     options: Mapping[str, Any] = field(hash=False)
     readings: tuple[str, ...] = ()
+    dtype: str = DTYPES[0]
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ class Plan:
         if len(blocks) != 1:
             raise BadInput(f"plan {path} has {len(blocks)} blocks of ```toml, expected one")
         try:
-            return cls.of(tomllib.loads(blocks[0]))
-        except (BadInput, tomllib.TOMLDecodeError) as error:
+            return cls.of(parse_toml(blocks[0]))
+        except ValueError as error:  # of a key or a value, or no TOML at all
             raise BadInput(f"plan {path}: {error}") from error
 
     @classmethod
@@ -124,6 +126,7 @@ def _study(own: Mapping[str, Any], common: Mapping[str, Any], models: Mapping[st
             raise BadInput(f"study {shown(own.get('name'))} lacks {key!r}")
     name, model = options.pop("name"), options.pop("model")
     readings = tuple(options.pop("readings", ()))
+    dtype = check_name("dtype", options.pop("dtype", DTYPES[0]), DTYPES)
     check_name("model", model, models)
     for reading in readings:
         check_name("reading", reading, READINGS)
@@ -134,7 +137,7 @@ def _study(own: Mapping[str, Any], common: Mapping[str, Any], models: Mapping[st
     for key in options:
         if key not in OPTIONS:
             raise unknown("option", key, OPTIONS)
-    return Study(name, model, options, readings)
+    return Study(name, model, options, readings, dtype)
 
 
 def _check_keys(what: str, said: Mapping[str, Any], keys: tuple[str, ...]) -> None:

@@ -27,7 +27,6 @@ class Runner:
         models: folders by the plan's names.
         out: a folder for all studies.
         jobs: processes.
-        dtype: of the frozen weights.
     """
 
     plan: Plan
@@ -35,7 +34,6 @@ class Runner:
     models: Mapping[str, Path]
     out: Path
     jobs: int = 1
-    dtype: str = "float32"
 
     def folder(self, study: Study) -> Path:
         """Of its table, its costs and its PETs."""
@@ -66,11 +64,11 @@ class Runner:
 
     def run(self, study: Study) -> Tally:
         """All cells that are not in the study's table yet."""
-        return compare(*self._sources(study), jobs=self.jobs, how=HowLoaded(self.dtype))
+        return compare(*self._sources(study), jobs=self.jobs, how=HowLoaded(study.dtype))
 
     def context(self, study: Study) -> Context:
         """Of a study that has run: its model, its tasks, its costs."""
-        found = Context(*self._sources(study), how=HowLoaded(self.dtype))
+        found = Context(*self._sources(study), how=HowLoaded(study.dtype))
         found.fit(progress=False)
         return found
 

@@ -103,8 +103,8 @@ model_options = _together(
         show_default=True,
         help="Of the frozen weights, and of copies of these that are trained, such as a "
         "classifier's head; a PET's own weights are float32. 'auto' is bfloat16 where a GPU or "
-        "a CPU (AMX) multiplies it fast, else float32, whatever the checkpoint has; a run that began in "
-        "another dtype is not gone on with.",
+        "a CPU (AMX, AVX-512 BF16) multiplies it fast, else float32, whatever the checkpoint has; a "
+        "run that began in another dtype is not gone on with.",
     ),
 )
 """``--dtype`` and ``--quantize`` of a command that loads a model."""

@@ -35,9 +35,9 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from bridges.errors import BadInput, check_name
+from bridges.model.autocast import fast_in_bfloat16
 from pets.tasks.prompts import padding_id
 from pets.tuning import model_files
-from pets.tuning.fast_dtype import fast_dtype
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ _MISSING_SEED = 0
 """Of the weights that a checkpoint lacks: the same name is the same model every time."""
 DTYPES = ("float32", "bfloat16", "float16")
 AUTO = "auto"
-"""In the place of a dtype: the one that is fast here, see `pets.tuning.fast_dtype`."""
+"""In the place of a dtype: the one that is fast on this machine, whatever the checkpoint has."""
 QUANTIZED = ("4bit", "8bit")
 
 
@@ -79,7 +79,8 @@ class HowLoaded:
     def __post_init__(self) -> None:
         check_name("dtype", self.dtype, (*DTYPES, AUTO))
         if self.dtype == AUTO:
-            object.__setattr__(self, "dtype", fast_dtype())
+            here = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            object.__setattr__(self, "dtype", "bfloat16" if fast_in_bfloat16(here) else "float32")
             logger.info("--dtype auto is %s on this machine", self.dtype)
         if self.quantize is not None:
             check_name("quantize", self.quantize, QUANTIZED)

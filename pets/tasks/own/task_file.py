@@ -61,7 +61,7 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise BadInput(f"task file {path} is not UTF-8 at byte {error.start}: convert it") from error
     toml = path.suffix.lower() == ".toml"
     try:
-        parsed = _toml(text) if toml else _yaml(text)
+        parsed = parse_toml(text) if toml else _yaml(text)
     except Exception as error:  # of the one or the other library
         raise BadInput(
             f"task file {path} is no {'TOML' if toml else 'YAML'}: {one_line(str(error), 300)}"
@@ -73,7 +73,12 @@ def _parsed(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in parsed.items()}
 
 
-def _toml(text: str) -> Any:
+def parse_toml(text: str) -> dict[str, Any]:
+    """What a text of TOML says.
+
+    Raises:
+        ValueError: if it is none.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:

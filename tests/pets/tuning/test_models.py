@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -226,18 +227,30 @@ def test_a_pet_of_a_wider_model_is_refused(pet: tuple[Path, Tensor]) -> None:
         load_pet(tiny_bert(hidden_size=64), pet[0])
 
 
-@pytest.mark.parametrize("amx", [True, False, None])
+@pytest.mark.parametrize(
+    ("has", "expected"),
+    [
+        ({"amx_tile": True, "avx512_bf16": False}, "bfloat16"),
+        ({"amx_tile": False, "avx512_bf16": True}, "bfloat16"),
+        ({"amx_tile": False, "avx512_bf16": False}, "float32"),
+        ({}, "float32"),  # a torch that cannot be asked
+    ],
+)
 def test_auto_is_the_dtype_that_is_fast_here(
-    amx: bool | None, saved: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    has: dict[str, bool],
+    expected: str,
+    saved: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    if amx is None:  # a torch that cannot be asked
-        monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
-    else:
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    for name in ("amx_tile", "avx512_bf16"):
+        monkeypatch.delattr(torch.cpu, f"_is_{name}_supported", raising=False)
+        if name in has:
+            has_it = partial(bool, has[name])
+            monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", has_it, raising=False)
     with caplog.at_level("INFO"):
         how = HowLoaded("auto")
-    expected = "bfloat16" if amx else "float32"
     assert f"--dtype auto is {expected} on this machine" in caplog.text
     assert how == HowLoaded(expected)
     plm, _ = load_plm(str(saved), how)

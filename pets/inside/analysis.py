@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bridges import BadInput, GaussianBridge, RunningCost
+from bridges import AboutLabel, BadInput, GaussianBridge, RunningCost
 from bridges.latent.trajectory import layer_times
 from pets.inside import trajectories
 from pets.inside.lens import lens
@@ -51,7 +51,8 @@ def analyse(
         tokenizer: its tokenizer.
         task: for its label words and metric.
         examples: at least 5 of each label; some 60 give steady curves.
-        cost: a cost made for the model, with a Gaussian bridge, whose latent map reads the states.
+        cost: a cost made for the model, with a Gaussian bridge or about the label of one, whose latent
+            map reads the states.
         max_length, protocol: as the PET was tuned with.
 
     Returns:
@@ -101,18 +102,24 @@ def analyse(
 
 
 def gaussian(cost: RunningCost) -> GaussianBridge:
-    """The bridge of a cost that can read trajectories.
+    """The law that a cost reads trajectories by: its bridge, or the one that a cost about the label has.
 
     Raises:
-        BadInput: if it is no Gaussian bridge: then it maps no state to a latent point with a known law.
+        BadInput: if there is no Gaussian one: then no state has a latent point with a known law.
     """
-    if not isinstance(cost.bridge, GaussianBridge):
+    if (bridge := gaussian_or_none(cost)) is None:
         name = cost.bridge.registered_name or type(cost.bridge).__name__
         raise BadInput(
             f"{name!r} is not a Gaussian bridge, so there is no tube for trajectories: read them with "
             "the cost of a Gaussian one, such as 'brownian'"
         )
-    return cost.bridge
+    return bridge
+
+
+def gaussian_or_none(cost: RunningCost) -> GaussianBridge | None:
+    """`gaussian`, or None."""
+    bridge = cost.bridge.inner if isinstance(cost.bridge, AboutLabel) else cost.bridge
+    return bridge if isinstance(bridge, GaussianBridge) else None
 
 
 def check_examples(task: Task, examples: Sequence[Example]) -> None:

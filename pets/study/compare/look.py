@@ -9,11 +9,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from bridges import GaussianBridge, RunningCost
+from bridges import RunningCost
 from bridges.errors import BadInput, listed
 from bridges.progress import progress_bar
 from bridges.storage.files import write_text
-from pets.inside.analysis import analyse
+from pets.inside.analysis import analyse, gaussian_or_none
 from pets.study.cells.arms import BRIDGE, VANILLA
 from pets.study.cells.cell import cell_folder
 from pets.study.cells.context import Context
@@ -37,7 +37,8 @@ def write_analysis(
 ) -> None:
     """Look into the frozen model, for each task, and into the PETs of vanilla and the bridges.
 
-    The states are read with the cost of the first Gaussian bridge among the arms. The examples are of
+    The states are read with the first cost of a Gaussian bridge, or about the label of one, among the
+    arms. The examples are of
     the train set, and no PET was tuned on them: the reported ones stay untouched. What the folder's
     file has of the same cells is kept.
     """
@@ -103,7 +104,7 @@ def unused_examples(context: Context, task: str, shots: int | None, seed: int) -
 def _reader(context: Context) -> tuple[str, RunningCost] | None:
     for arm in context.grid.arms:
         cost = context.costs.get(arm.text)
-        if cost is not None and isinstance(cost.bridge, GaussianBridge) and arm.control is None:
+        if cost is not None and gaussian_or_none(cost) is not None and arm.control is None:
             return arm.text, cost
     return None
 

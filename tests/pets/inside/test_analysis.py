@@ -396,6 +396,13 @@ def test_readers_without_a_tube_are_refused(bridge: str) -> None:
         record(model, RunningCost.for_model(model, bridge))
 
 
+@pytest.mark.parametrize("about", ["posterior", "axis"])
+def test_a_cost_about_the_label_reads_by_its_process(about: str) -> None:
+    model = tiny_bert()
+    by_label = RunningCost.for_model(model, bridges.get(about, process="ou", layers="flat"))
+    assert record(model, by_label) == record(model, RunningCost.for_model(model, "ou"))
+
+
 def test_bad_input() -> None:
     model = tiny_bert()
     cost = RunningCost.for_model(model)

@@ -4,7 +4,7 @@
 
 Models are folders under --models; SmolLM2 is made by ../shared/tools/get-smollm2. A study's comparison,
 PETs and readings are in a folder of its own under --out, and what is kept of it in --results, from which
-the tables of --page are made. ``--tables`` runs nothing and makes the tables alone.
+the tables and the picture in --pages are made. ``--tables`` runs nothing and makes these alone.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from pathlib import Path
 import click
 
 from benchmarks.environment import RESULTS
+from benchmarks.evidence.picture import draw, effects
 from benchmarks.evidence.plan import Plan
 from benchmarks.evidence.readings import readings
 from benchmarks.evidence.records import read_prices, read_records, write_prices, write_records
 from benchmarks.evidence.studies import Runner
-from benchmarks.evidence.tables import put_into, render
+from benchmarks.evidence.tables import details, put_into, summary
 from bridges.errors import BadInput, check_name
 from bridges.storage.files import write_text
 from pets.commands.options import ManyValues
 
 HERE = Path(__file__).parents[1]
+PAGE, DETAILS, PICTURE = "EVIDENCE.md", "EVIDENCE_TABLES.md", "evidence.png"
 _FOLDER = click.Path(path_type=Path)
 
 
@@ -35,7 +37,7 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--model", "own", multiple=True, metavar="NAME=FOLDER...", help="Where one is elsewhere.")
 @click.option("--out", type=_FOLDER, default=Path("runs/evidence"), show_default=True)
 @click.option("--results", type=_FOLDER, default=RESULTS / "evidence", help="For what is kept.")
-@click.option("--page", type=_FOLDER, default=HERE / "EVIDENCE.md", help="That the tables go into.")
+@click.option("--pages", type=_FOLDER, default=HERE, help="Folder of EVIDENCE.md, for the tables.")
 @click.option("--studies", multiple=True, metavar="STUDY...", help="Some of the plan's; all by default.")
 @click.option("--jobs", default=1, show_default=True, help="Processes.")
 @click.option("--tables", is_flag=True, help="Run nothing: the tables of what is kept.")
@@ -46,7 +48,7 @@ def main(
     own: tuple[str, ...],
     out: Path,
     results: Path,
-    page: Path,
+    pages: Path,
     studies: tuple[str, ...],
     jobs: int,
     tables: bool,
@@ -59,12 +61,25 @@ def main(
             places = {name: models / folder for name, folder in plan.models.items()}
             runner = Runner(plan, data, places | _own(own, plan), out, jobs)
             failed = _run(runner, studies, results)
-        told = render(plan, read_records(results), read_prices(results))
-        write_text(page, put_into(page.read_text(encoding="utf-8"), told))
+        _write(pages, plan, results)
     except BadInput as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"wrote the tables into {page}")
+    click.echo(f"wrote the tables and the picture of {pages / PAGE}")
     sys.exit(int(failed))
+
+
+def _write(pages: Path, plan: Plan, results: Path) -> None:
+    """The page's tables, the page of all the others, and the picture where there is anything to draw."""
+    kept = read_records(results)
+    page = pages / PAGE
+    try:
+        text = page.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"{page} cannot be read: {error.strerror}; --pages is where it is") from error
+    write_text(page, put_into(text, summary(plan, kept)))
+    write_text(pages / DETAILS, details(plan, kept, read_prices(results)))
+    if found := effects(plan, kept):
+        draw(found, pages / PICTURE)
 
 
 def _run(runner: Runner, names: tuple[str, ...], results: Path) -> bool:

@@ -81,6 +81,10 @@ class Cell:
         return self.arm == VANILLA
 
     @property
+    def is_accuracy(self) -> bool:
+        return bool(self.line["metric"] == "accuracy")
+
+    @property
     def chosen(self) -> Mapping[str, Any]:
         """The try that was selected."""
         return dict(self.line["tries"][self.line["restart"]])

@@ -1,4 +1,4 @@
-"""The tables of EVIDENCE.md: one a question and study, effects with intervals, and the verdict."""
+"""The tables of the evidence: the verdict, and one a question and study, effects with intervals."""
 
 from __future__ import annotations
 
@@ -25,24 +25,47 @@ from pets.study.statistics.intervals import Summary
 from pets.study.statistics.paired import ERROR, difference, holm
 from pets.study.statistics.power import detectable
 
+_READ = (
+    "Vanilla: mean (deviation over splits, count). Other arms: mean difference to vanilla, paired by "
+    "split, with its 95 % interval; bold where p is below 0.05 after Holm's correction over the table."
+)
+_TITLE = f"""# The evidence in detail
 
-def render(
-    plan: Plan,
-    cells: Mapping[str, Sequence[Cell]],
-    prices: Mapping[str, Mapping[str, Any]] | None = None,
+Made from `results/evidence/`; what it says is in [EVIDENCE.md](EVIDENCE.md). {_READ}"""
+
+
+def summary(plan: Plan, cells: Mapping[str, Sequence[Cell]]) -> str:
+    """The verdict, then the scores of each study.
+
+    Args:
+        plan: what was to be run.
+        cells: what was, by study.
+    """
+    parts = [verdict(plan.primary, [cells.get(name, ()) for name in plan.primary.studies]), _READ]
+    for study in plan.studies:
+        own = cells.get(study.name, ())
+        parts.append(_heading(study, own))
+        if scores := answer(own, ACCURACY):
+            parts.append(_effects(ACCURACY, scores))
+    return "\n\n".join(parts) + "\n"
+
+
+def details(
+    plan: Plan, cells: Mapping[str, Sequence[Cell]], prices: Mapping[str, Mapping[str, Any]]
 ) -> str:
-    """The verdict, then the tables of each study that has cells.
+    """A page of everything else that was asked of the studies that were run.
 
     Args:
         plan: what was to be run.
         cells: what was, by study.
         prices: step times, by study, see `pets.study.compare.step_times`.
     """
-    parts = [verdict(plan.primary, [cells.get(name, ()) for name in plan.primary.studies])]
+    parts = [_TITLE]
     for study in plan.studies:
-        parts += [*_of_study(study, cells.get(study.name, ()))]
-        if times := (prices or {}).get(study.name, {}).get("step_times"):
-            parts.append(_prices(times))
+        if own := cells.get(study.name, ()):
+            parts += [_heading(study, own), *_of_study(own)]
+            if times := prices.get(study.name, {}).get("step_times"):
+                parts.append(_prices(times))
     return "\n\n".join(parts) + "\n"
 
 
@@ -93,26 +116,22 @@ def _pairs(
     return ours, theirs
 
 
-def _of_study(study: Study, cells: Sequence[Cell]) -> Iterable[str]:
+def _heading(study: Study, cells: Sequence[Cell]) -> str:
     if not cells:
-        yield f"## {study.name}\n\nNot run."
-        return
+        return f"## {study.name}\n\nNot run."
     seeds = len({cell.seed for cell in cells})
     expected = len(study.options["seeds"])
     of = "" if seeds == expected else f" of {expected} that were planned"
-    yield (
-        f"## {study.name}\n\n{study.model}, {len(cells)} cells, {seeds} splits{of}. Vanilla: mean "
-        "(deviation over splits, count). Other arms: mean difference to vanilla, paired by split, with "
-        "its 95 % interval; bold where p is below 0.05 after Holm's correction over the table."
-    )
-    found = {question: answer(cells, question) for question in QUESTIONS}
-    for question, own in found.items():
-        if own is not None:
-            yield _effects(question, own)
+    return f"## {study.name}\n\n{study.model}, {len(cells)} cells, {seeds} splits{of}."
+
+
+def _of_study(cells: Sequence[Cell]) -> Iterable[str]:
+    for question in QUESTIONS:
+        if question is not ACCURACY and (found := answer(cells, question)):
+            yield _effects(question, found)
     yield _steps(cells)
-    accuracy = found[ACCURACY]
-    assert accuracy is not None, "every cell has a score"
-    yield _spread(accuracy)
+    if scores := answer(cells, ACCURACY):
+        yield _spread(scores)
 
 
 def _table(title: str, columns: Iterable[object], rows: Iterable[tuple[str, Sequence[str]]]) -> str:

@@ -20,14 +20,14 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from benchmarks.environment import RESULTS
 from benchmarks.evidence import __main__ as command
-from benchmarks.evidence import made_tasks, readings
+from benchmarks.evidence import made_tasks, picture, readings
 from benchmarks.evidence.made_tasks import FLIPPED, SENTIMENT, Made, flipped, made
 from benchmarks.evidence.plan import Plan, Primary
 from benchmarks.evidence.power import simulated_power
 from benchmarks.evidence.questions import ACCURACY, answer, at_depth, steps_to
 from benchmarks.evidence.readings import sureness
 from benchmarks.evidence.records import Cell, read_prices, read_records
-from benchmarks.evidence.tables import BEGIN, END, put_into, render, verdict
+from benchmarks.evidence.tables import BEGIN, END, details, put_into, summary, verdict
 from bridges.errors import BadInput
 from pets.study.statistics.arm_differences import Setting
 from pets.study.statistics.power import power
@@ -216,7 +216,7 @@ def cell(arm: str, seed: int, score: float, **more: Any) -> Cell:
     line = {
         **{"task": "films", "shots": 4, "pet": "lora", "arm": arm, "seed": seed, "score": score},
         **{"restart": 0, "tries": [{"curve": more.pop("curve", [[0, 0.5], [60, score]])}]},
-        "readings": more,
+        **{"readings": more, "metric": "accuracy"},
     }
     return Cell(line)
 
@@ -315,19 +315,56 @@ def test_only_what_is_shown_is_bold() -> None:
     cells = [cell("vanilla", s, 0.6 + float(v)) for s, v in enumerate(noise)]
     cells += [cell("early-exit", s, 0.7 + float(v[0])) for s, v in enumerate(noise[:, None] * 0)]
     cells += [cell("posterior@lens", s, 0.6 - float(v)) for s, v in enumerate(noise)]
-    page = render(Plan.of(said_of_sst2()), {"main": cells})
+    page = summary(Plan.of(said_of_sst2()), {"main": cells})
     lines = [line for line in page.splitlines() if line.startswith("| `")]
     assert sum("**" in line for line in lines if line.startswith("| `early-exit`")) == 1
     assert not any("**" in line for line in lines if line.startswith("| `posterior@lens`"))
-    assert "Not run." in render(Plan.of(said_of_sst2()), {})
+    assert "Not run." in summary(Plan.of(said_of_sst2()), {})
 
 
 def test_prices_are_over_vanillas() -> None:
     one = {"ratio": 1.5, "low": 1.25, "high": 2.0, "memory": 150}
     times = {"lora": {"vanilla": {**one, "ratio": 1.0, "memory": 100}, "posterior@lens": one}}
     cells = [cell("vanilla", 1, 0.6), cell("posterior@lens", 1, 0.6)]
-    page = render(Plan.of(said_of_sst2()), {"main": cells}, {"main": {"step_times": times}})
+    page = details(Plan.of(said_of_sst2()), {"main": cells}, {"main": {"step_times": times}})
     assert "| `posterior@lens` | 1.50 (1.25 to 2.00); 1.500 |" in page
+
+
+def test_the_picture_has_every_effect_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = {**said_of_sst2()["studies"][0], "name": "more", "schedule": "linear"}
+    plan = Plan.of({**said_of_sst2(), "studies": [*said_of_sst2()["studies"], second]})
+    gains = {"posterior@lens": 0.05, "early-exit": -0.02, "r-drop": 0.01}
+    noise = 0.001 * np.random.default_rng(0).normal(size=(3, 8))
+
+    def cells(*arms: str, splits: int = 8) -> list[Cell]:
+        own = [cell("vanilla", s, 0.6) for s in range(splits)]
+        rows = zip(arms, noise, strict=False)
+        return own + [
+            cell(a, s, 0.6 + gains[a] + float(row[s])) for a, row in rows for s in range(splits)
+        ]
+
+    kept = {"main": cells(*gains), "more": cells("posterior@lens", splits=1)}
+    found = picture.effects(plan, kept)
+    here, there = ("tiny: films, 4 shots, lora (8)", "tiny: films, 4 shots, lora, linear decay (1)")
+    assert {arm: [name for _, name in own] for arm, own in found.items()} == {
+        "posterior@lens": [here, there],  # r-drop, of one place and no control, has no panel
+        "early-exit": [here],
+    }
+    drawn: list[Any] = []
+    monkeypatch.setattr(picture, "save_picture", lambda figure, *_: drawn.append(figure))
+    picture.draw(found, tmp_path / "picture.png")
+    first, other = drawn[0].axes
+    assert [label.get_text() for label in first.get_yticklabels()] == [here, there]
+    for axis, arm in ((first, "posterior@lens"), (other, "early-exit")):
+        middles = {line.get_ydata()[0]: line for line in axis.lines if line.get_marker() == "o"}
+        one = next(iter(found[arm].values()))
+        assert middles[0].get_xdata()[0] == one.difference.mean
+        bars = [list(line.get_xdata()) for line in axis.lines if list(line.get_ydata()) == [0, 0]]
+        assert bars == [[one.difference.low, one.difference.high]]
+        assert middles[0].get_markerfacecolor() != "white" and one.adjusted_p < 0.05
+    assert len(other.lines) == 3  # the line at 0, and the one place that it was tried in
 
 
 def said_of_sst2() -> dict[str, Any]:
@@ -347,7 +384,9 @@ def test_the_page_has_the_tables_of_the_results_that_are_kept() -> None:
     page = (HERE / "EVIDENCE.md").read_text(encoding="utf-8")
     kept = read_records(RESULTS / "evidence")
     prices = read_prices(RESULTS / "evidence")
-    assert page == put_into(page, render(Plan.read(HERE / "PLAN.md"), kept, prices))
+    plan = Plan.read(HERE / "PLAN.md")
+    assert page == put_into(page, summary(plan, kept))
+    assert (HERE / "EVIDENCE_TABLES.md").read_text(encoding="utf-8") == details(plan, kept, prices)
     for cells in kept.values():
         assert all("/" not in str(one.line["model"]) for one in cells)
 
@@ -362,8 +401,8 @@ def test_a_plan_runs_and_runs_on_to_the_same_bytes(
 ) -> None:
     save_model(tmp_path / "models" / "model")
     (tmp_path / "PLAN.md").write_text(f"# A plan\n\n```toml\n{_toml(SAID)}```\n", encoding="utf-8")
-    (tmp_path / "page.md").write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
-    places = {"plan": "PLAN.md", "models": "models", "out": "runs", "results": "kept", "page": "page.md"}
+    (tmp_path / "EVIDENCE.md").write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
+    places = {"plan": "PLAN.md", "models": "models", "out": "runs", "results": "kept", "pages": "."}
     arguments = [part for name, place in places.items() for part in (f"--{name}", str(tmp_path / place))]
     arguments += ["--data", str(films)]
 
@@ -377,8 +416,9 @@ def test_a_plan_runs_and_runs_on_to_the_same_bytes(
     assert "read 6 of 6" in run()
     study = tmp_path / "runs" / "main"
     assert len(rows_of(study)) == 6
-    kept, page = tmp_path / "kept" / "main.jsonl", tmp_path / "page.md"
-    before = kept.read_bytes(), page.read_bytes()
+    kept, page = tmp_path / "kept" / "main.jsonl", tmp_path / "EVIDENCE.md"
+    written = (kept, page, tmp_path / "EVIDENCE_TABLES.md", tmp_path / "evidence.png")
+    before = [path.read_bytes() for path in written]
     lines = [json.loads(line) for line in kept.read_text().splitlines()]
     for line in lines:
         found = line["readings"]
@@ -395,12 +435,12 @@ def test_a_plan_runs_and_runs_on_to_the_same_bytes(
     first.unlink()  # stopped before the last reading, and before the page
     page.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
     assert "read " in run()
-    assert (kept.read_bytes(), page.read_bytes()) == before
+    assert [path.read_bytes() for path in written] == before
     monkeypatch.setattr("benchmarks.evidence.readings._of_cell", None)
     monkeypatch.setattr("pets.study.compare.run.run_cell", None)
     run()
     run("--tables")
-    assert (kept.read_bytes(), page.read_bytes()) == before
+    assert [path.read_bytes() for path in written] == before
 
 
 def _toml(said: dict[str, Any]) -> str:

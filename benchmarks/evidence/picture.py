@@ -1,0 +1,91 @@
+"""The picture of EVIDENCE.md: what each arm adds to the accuracy of the PET alone, place by place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.evidence.plan import Plan, Study
+from benchmarks.evidence.questions import ACCURACY, Effect, answer
+from benchmarks.evidence.records import Cell
+from pets.inside.plots import check_picture, save_picture
+from pets.study.report.pictures import new_figure, style
+from pets.study.statistics.arm_differences import Setting
+from pets.study.statistics.paired import ERROR
+
+_SHOWN, _HIDDEN = "#0072B2", "0.55"
+_WIDEST = 0.2  # of accuracy, to either side
+
+Place = tuple[str, str]
+"""A study, and how a setting of it is called here."""
+Effects = Mapping[str, Mapping[Place, Effect]]
+"""By arm, then by place, in the order of the plan."""
+
+
+def effects(plan: Plan, cells: Mapping[str, Sequence[Cell]]) -> Effects:
+    """The differences to vanilla in accuracy, in all studies that were run.
+
+    Of the arms of the primary comparison, and of others that were tried in more than one place.
+    """
+    found: dict[str, dict[Place, Effect]] = {}
+    for study in plan.studies:
+        told = answer([cell for cell in cells.get(study.name, ()) if cell.is_accuracy], ACCURACY)
+        for (setting, arm), effect in (told.effects if told else {}).items():
+            place = study.name, _name(study, setting, effect.difference.count)
+            found.setdefault(arm, {})[place] = effect
+    primary = (plan.primary.arm, *plan.primary.controls)
+    return {arm: own for arm, own in found.items() if arm in primary or len(own) > 1}
+
+
+def _name(study: Study, setting: Setting, splits: int) -> str:
+    schedule = f", {study.options['schedule']} decay" if "schedule" in study.options else ""
+    return f"{study.model}: {setting}{schedule} ({splits})"
+
+
+def draw(found: Effects, path: Path) -> None:
+    """A panel for each arm, a line for each place; a PNG file.
+
+    Raises:
+        BadInput: if matplotlib is not installed, or something other than a picture of this project is
+            there.
+    """
+    check_picture(path)
+    places = list(dict.fromkeys(place for own in found.values() for place in own))
+    with style():
+        figure = new_figure(3.2 + 1.45 * len(found), 1.4 + 0.26 * len(places))
+        axes = figure.subplots(1, len(found), squeeze=False, sharey=True, sharex=True)[0]
+        for axis, (arm, own) in zip(axes, found.items(), strict=True):
+            _panel(axis, arm, [own.get(place) for place in places])
+        axes[0].set_yticks(range(len(places)), [name for _, name in places])
+        axes[0].set_ylim(len(places) - 0.5, -0.5)
+        axes[0].set_xlim(*_limits(found))
+        figure.suptitle(
+            "Accuracy minus that of the PET alone, mean and 95 % interval over splits (their number in "
+            "brackets).\nFilled: p below 0.05 after Holm's correction over a study.",
+            fontsize=9,
+        )
+        save_picture(figure, path, 110)
+
+
+def _panel(axis: Any, arm: str, own: Sequence[Effect | None]) -> None:
+    axis.axvline(0, color="0.3", linewidth=0.9)
+    axis.grid(alpha=0.25, axis="x")
+    axis.tick_params(axis="y", length=0)
+    axis.set_title(arm.replace("@", "\n@"), fontsize=8.5)
+    for place, effect in enumerate(own):
+        if effect is None:
+            continue
+        one, told = effect.difference, effect.adjusted_p < ERROR
+        colour = _SHOWN if told else _HIDDEN
+        if one.count > 1:
+            axis.plot([one.low, one.high], [place, place], color=colour, linewidth=1.6)
+        face = colour if told else "white"
+        axis.plot([one.mean], [place], "o", markersize=5, color=colour, markerfacecolor=face)
+
+
+def _limits(found: Effects) -> tuple[float, float]:
+    """From the least to the greatest end of an interval; a rare wide one is cut."""
+    ones = [effect.difference for own in found.values() for effect in own.values()]
+    ends = [end for one in ones for end in ((one.low, one.high) if one.count > 1 else (one.mean,))]
+    return max(min(ends) - 0.01, -_WIDEST), min(max(ends) + 0.01, _WIDEST)

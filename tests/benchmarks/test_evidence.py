@@ -363,7 +363,8 @@ def test_the_picture_has_every_effect_where_it_is(
         assert middles[0].get_xdata()[0] == one.difference.mean
         bars = [list(line.get_xdata()) for line in axis.lines if list(line.get_ydata()) == [0, 0]]
         assert bars == [[one.difference.low, one.difference.high]]
-        assert middles[0].get_markerfacecolor() != "white" and one.adjusted_p < 0.05
+        assert middles[0].get_markerfacecolor() != "white"
+        assert one.adjusted_p < 0.05
     assert len(other.lines) == 3  # the line at 0, and the one place that it was tried in
 
 

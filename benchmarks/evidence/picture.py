@@ -26,7 +26,7 @@ Effects = Mapping[str, Mapping[Place, Effect]]
 def effects(plan: Plan, cells: Mapping[str, Sequence[Cell]]) -> Effects:
     """The differences to vanilla in accuracy, in all studies that were run.
 
-    Of the arms of the primary comparison, and of others that were tried in more than one place.
+    Of the arms of the plan's comparisons, and of others that were tried in more than one place.
     """
     found: dict[str, dict[Place, Effect]] = {}
     for study in plan.studies:
@@ -34,8 +34,8 @@ def effects(plan: Plan, cells: Mapping[str, Sequence[Cell]]) -> Effects:
         for (setting, arm), effect in (told.effects if told else {}).items():
             place = study.name, _name(study, setting, effect.difference.count)
             found.setdefault(arm, {})[place] = effect
-    primary = (plan.primary.arm, *plan.primary.controls)
-    return {arm: own for arm, own in found.items() if arm in primary or len(own) > 1}
+    compared = {arm for one in plan.comparisons for arm in (one.arm, *one.controls)}
+    return {arm: own for arm, own in found.items() if arm in compared or len(own) > 1}
 
 
 def _name(study: Study, setting: Setting, splits: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,17 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Primary:
-    """The one comparison that a verdict is given on.
+class Comparison:
+    """What a verdict is given on.
 
     Attributes:
+        name: above its table.
         studies: where it is; a pair is a study, a task of it and a split.
         arm: which is compared with vanilla.
         controls: which it has to beat too.
     """
 
+    name: str
     studies: tuple[str, ...]
     arm: str
     controls: tuple[str, ...]
@@ -69,13 +71,13 @@ class Plan:
         models: by name, the names of their folders.
         text: files that costs are fitted on, seen from the shared data.
         studies: in the order in which they run.
-        primary: the comparison that counts.
+        comparisons: those that count; the first is the primary one.
     """
 
     models: Mapping[str, str]
     text: tuple[str, ...]
     studies: tuple[Study, ...]
-    primary: Primary
+    comparisons: tuple[Comparison, ...]
 
     @classmethod
     def read(cls, path: Path) -> Plan:
@@ -102,21 +104,14 @@ class Plan:
         Raises:
             BadInput: for a key that is missing or that there is not, or a value that is none.
         """
-        _check_keys("plan", said, ("models", "text", "common", "studies", "primary"))
+        _check_keys("plan", said, ("models", "text", "common", "studies", "comparisons"))
         models, common = said["models"], said["common"]
         studies = tuple(_study(own, common, models) for own in said["studies"])
         names = [study.name for study in studies]
         if twice := [name for name in names if names.count(name) > 1]:
             raise BadInput(f"studies: {shown(twice[0])} is there twice")
-        told = said["primary"]
-        _check_keys("primary", told, ("studies", "arm", "controls"))
-        primary = Primary(tuple(told["studies"]), told["arm"], tuple(told["controls"]))
-        for name in primary.studies:
-            check_name("study", name, names)
-            arms = studies[names.index(name)].options["arms"]
-            for arm in (primary.arm, *primary.controls):
-                check_name("arm", arm, arms)
-        return cls(models, tuple(said["text"]), studies, primary)
+        comparisons = tuple(_comparison(told, studies) for told in said["comparisons"])
+        return cls(models, tuple(said["text"]), studies, comparisons)
 
 
 def _study(own: Mapping[str, Any], common: Mapping[str, Any], models: Mapping[str, str]) -> Study:
@@ -138,6 +133,15 @@ def _study(own: Mapping[str, Any], common: Mapping[str, Any], models: Mapping[st
         if key not in OPTIONS:
             raise unknown("option", key, OPTIONS)
     return Study(name, model, options, readings, dtype)
+
+
+def _comparison(told: Mapping[str, Any], studies: Sequence[Study]) -> Comparison:
+    _check_keys("comparison", told, ("name", "studies", "arm", "controls"))
+    arms = {study.name: study.options["arms"] for study in studies}
+    for name in told["studies"]:
+        for arm in (told["arm"], *told["controls"]):
+            check_name("arm", arm, arms[check_name("study", name, tuple(arms))])
+    return Comparison(told["name"], tuple(told["studies"]), told["arm"], tuple(told["controls"]))
 
 
 def _check_keys(what: str, said: Mapping[str, Any], keys: tuple[str, ...]) -> None:

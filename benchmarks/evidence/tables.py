@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.evidence.plan import Plan, Primary, Study
+from benchmarks.evidence.plan import Comparison, Plan, Study
 from benchmarks.evidence.questions import (
     ACCURACY,
     QUESTIONS,
@@ -35,13 +35,14 @@ Made from `results/evidence/`; what it says is in [EVIDENCE.md](EVIDENCE.md). {_
 
 
 def summary(plan: Plan, cells: Mapping[str, Sequence[Cell]]) -> str:
-    """The verdict, then the scores of each study.
+    """The verdicts, then the scores of each study.
 
     Args:
         plan: what was to be run.
         cells: what was, by study.
     """
-    parts = [verdict(plan.primary, [cells.get(name, ()) for name in plan.primary.studies]), _READ]
+    parts = [verdict(one, [cells.get(name, ()) for name in one.studies]) for one in plan.comparisons]
+    parts.append(_READ)
     for study in plan.studies:
         own = cells.get(study.name, ())
         parts.append(_heading(study, own))
@@ -69,20 +70,20 @@ def details(
     return "\n\n".join(parts) + "\n"
 
 
-def verdict(primary: Primary, studies: Sequence[Sequence[Cell]]) -> str:
-    """The primary comparison: the arm against vanilla and every control.
+def verdict(compared: Comparison, studies: Sequence[Sequence[Cell]]) -> str:
+    """A comparison that counts: the arm against vanilla and every control.
 
     A pair is a study, a task and a split. Intervals hold together (Bonferroni), p are Holm's, for as
     many tests as there are baselines.
     """
-    tests = len(primary.baselines)
+    tests = len(compared.baselines)
     lines = [
-        f"### The primary comparison: `{primary.arm}`\n",
+        f"### The {compared.name} comparison: `{compared.arm}`\n",
         "| against | pairs | mean difference in accuracy [95 % for all at once] | p (Holm, "
         f"{tests} tests) | true difference seen four times in five |",
         "| --- | --- | --- | --- | --- |",
     ]
-    scores = {name: _pairs(studies, primary.arm, name) for name in primary.baselines}
+    scores = {name: _pairs(studies, compared.arm, name) for name in compared.baselines}
     if not all(len(ours) > 1 for ours, _ in scores.values()):
         return f"{lines[0]}\nNot run to its end: no verdict."
     error = ERROR / tests

@@ -22,7 +22,7 @@ from benchmarks.environment import RESULTS
 from benchmarks.evidence import __main__ as command
 from benchmarks.evidence import made_tasks, picture, readings
 from benchmarks.evidence.made_tasks import FLIPPED, SENTIMENT, Made, flipped, made
-from benchmarks.evidence.plan import Plan, Primary
+from benchmarks.evidence.plan import Comparison, Plan
 from benchmarks.evidence.power import simulated_power
 from benchmarks.evidence.questions import ACCURACY, answer, at_depth, steps_to
 from benchmarks.evidence.readings import sureness
@@ -57,7 +57,9 @@ SAID: dict[str, Any] = {
             "readings": ["calibration", "depth", "shift"],
         }
     ],
-    "primary": {"studies": ["main"], "arm": "posterior@lens", "controls": ["early-exit"]},
+    "comparisons": [
+        {"name": "first", "studies": ["main"], "arm": "posterior@lens", "controls": ["early-exit"]}
+    ],
 }
 
 
@@ -67,8 +69,10 @@ SAID: dict[str, Any] = {
 def test_the_plan_says_what_the_issue_of_evidence_is() -> None:
     plan = Plan.read(HERE / "PLAN.md")
     first = plan.studies[0]
-    assert plan.primary.studies == (first.name,)
-    assert set(plan.primary.baselines) | {plan.primary.arm} == set(first.options["arms"])
+    primary, second = plan.comparisons
+    assert (primary.name, primary.studies) == ("primary", (first.name,))
+    assert set(primary.baselines) | {primary.arm} == set(first.options["arms"])
+    assert (second.arm, second.controls) == (primary.arm, primary.controls)
     for study in plan.studies:
         assert len(study.options["seeds"]) >= 8
         assert study.options["ratios"] == [0.1, 0.5, 2.0]
@@ -94,9 +98,9 @@ def test_the_plan_says_what_the_issue_of_evidence_is() -> None:
         ({"studies": [{**SAID["studies"][0], "arms": ["brownain"]}]}, "arm 'brownain'"),
         ({"studies": [{**SAID["studies"][0], "readings": ["depths"]}]}, "reading 'depths'"),
         ({"studies": [{**SAID["studies"][0], "model": "big"}]}, "model 'big'"),
-        ({"primary": {**SAID["primary"], "arm": "brownian"}}, "arm 'brownian'"),
-        ({"primary": {**SAID["primary"], "studies": ["mian"]}}, "study 'mian'"),
-        ({"primary": {"studies": ["main"], "arm": "early-exit"}}, "the primary lacks 'controls'"),
+        ({"comparisons": [{**SAID["comparisons"][0], "arm": "brownian"}]}, "arm 'brownian'"),
+        ({"comparisons": [{**SAID["comparisons"][0], "studies": ["mian"]}]}, "study 'mian'"),
+        ({"comparisons": [{"name": "a"}]}, "the comparison lacks 'studies'"),
     ],
 )
 def test_what_is_no_plan_is_refused(films: Path, change: dict[str, Any], message: str) -> None:
@@ -301,7 +305,7 @@ def test_the_verdict_is_what_the_intervals_are(effects: dict[str, float], said: 
     cells = [cell("posterior@lens", s, 0.7 + float(v)) for s, v in enumerate(noise)]
     for k, (arm, effect) in enumerate(effects.items()):
         cells += [cell(arm, s, 0.7 - effect + 0.3 * k * float(v)) for s, v in enumerate(noise)]
-    primary = Primary(("main",), "posterior@lens", ("early-exit",))
+    primary = Comparison("first", ("main",), "posterior@lens", ("early-exit",))
     found = verdict(primary, [cells])
     assert said in found.splitlines()[-1]
     for arm, effect in effects.items():
@@ -446,10 +450,11 @@ def test_a_plan_runs_and_runs_on_to_the_same_bytes(
 
 def _toml(said: dict[str, Any]) -> str:
     parts = [f"text = {json.dumps(said['text'])}\n"]
-    for name in ("models", "common", "primary"):
+    for name in ("models", "common"):
         own = "".join(f"{key} = {json.dumps(value)}\n" for key, value in said[name].items())
         parts.append(f"[{name}]\n{own}")
-    for study in said["studies"]:
-        own = "".join(f"{key} = {json.dumps(value)}\n" for key, value in study.items())
-        parts.append(f"[[studies]]\n{own}")
+    for name in ("studies", "comparisons"):
+        for one in said[name]:
+            own = "".join(f"{key} = {json.dumps(value)}\n" for key, value in one.items())
+            parts.append(f"[[{name}]]\n{own}")
     return "\n".join(parts)

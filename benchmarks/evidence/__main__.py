@@ -17,7 +17,6 @@ import click
 from benchmarks.environment import RESULTS
 from benchmarks.evidence.picture import draw, effects
 from benchmarks.evidence.plan import Plan
-from benchmarks.evidence.readings import readings
 from benchmarks.evidence.records import read_prices, read_records, write_prices, write_records
 from benchmarks.evidence.studies import Runner
 from benchmarks.evidence.tables import details, put_into, summary
@@ -94,9 +93,9 @@ def _run(runner: Runner, names: tuple[str, ...], results: Path) -> bool:
         click.echo(f"study {study.name}, in {runner.folder(study)}")
         done = runner.run(study)
         click.echo(f"{study.name}: {done.done} cells done, {done.failed} failed")
-        failed += done.failed
         context = runner.context(study)
-        found = readings(context, study.readings, runner.data, tell=click.echo)
+        found, unread = runner.read(study, context, tell=click.echo)
+        failed += done.failed + unread
         results.mkdir(parents=True, exist_ok=True)
         write_records(results / f"{study.name}.jsonl", context, found)
         write_prices(results / f"{study.name}.json", context)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,35 +40,37 @@ _SHIFTED = 400  # sentences
 _BINS = 15
 
 
-def readings(
-    context: Context, kinds: Sequence[str], data: Path, tell: Callable[[str], None] = print
-) -> dict[str, dict[str, Any]]:
-    """Of every cell of a study by its hash, what was read; each is written as it comes.
+def read_cell(
+    context: Context, cell: Cell, kinds: Sequence[str], shifted_to: Sequence[Example] = ()
+) -> None:
+    """Read what a tuned PET says, and keep it in a file of its cell; what that has stays.
 
     Args:
         context: of a study that has run.
-        kinds: what is asked.
-        data: the shared data, for what is of another domain.
-        tell: is given a line for each cell that is read.
+        cell: one of it; nothing is read of one that is not done.
+        kinds: what is asked, of `READINGS`.
+        shifted_to: examples of another domain, see `other_domain`.
     """
-    if not kinds:
-        return {}
-    elsewhere = _elsewhere(data) if SHIFT in kinds else ()
-    found: dict[str, dict[str, Any]] = {}
-    here = context.folder / FOLDER
-    here.mkdir(exist_ok=True)
-    cells = list(context.grid.cells())
-    for number, cell in enumerate(cells, 1):
-        row = describe(context, cell)
-        path = here / f"{row.cell}.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        pet = cell_folder(context.folder, row) / PET_FOLDER
-        if set(kinds) - set(known) and pet.is_dir():
-            known |= dict(_of_cell(context, cell, pet, set(kinds) - set(known), elsewhere))
-            write_text(path, json.dumps(known, sort_keys=True) + "\n")
-            tell(f"read {number} of {len(cells)}: {cell}")
-        found[row.cell] = known
-    return found
+    row = describe(context, cell)
+    pet = cell_folder(context.folder, row) / PET_FOLDER
+    known = read_so_far(context, cell)
+    wanted = set(kinds) - set(known)
+    if wanted and pet.is_dir():
+        known |= dict(_of_cell(context, cell, pet, wanted, shifted_to))
+        path = _path(context, row.cell)
+        path.parent.mkdir(exist_ok=True)
+        write_text(path, json.dumps(known, sort_keys=True) + "\n")
+
+
+def read_so_far(context: Context, cell: Cell) -> dict[str, Any]:
+    """What is kept of a cell, by kind."""
+    path = _path(context, describe(context, cell).cell)
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return known
+
+
+def _path(context: Context, cell: str) -> Path:
+    return context.folder / FOLDER / f"{cell}.json"
 
 
 def _of_cell(
@@ -141,7 +143,8 @@ def sureness(odds: Tensor, answers: Tensor) -> dict[str, float]:
     }
 
 
-def _elsewhere(data: Path) -> tuple[Example, ...]:
+def other_domain(data: Path) -> tuple[Example, ...]:
+    """Sentences of the shared data about restaurants and goods, the same ones every time."""
     names = sorted(SENTIMENT)  # the order of the classes of a table
     rows = random.Random(SEED).sample(shifted(data), _SHIFTED)
     return tuple(Example(text, names.index(label), fields=(("text", text),)) for text, label in rows)

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.evidence.made_tasks import made
 from benchmarks.evidence.plan import Plan, Study
+from benchmarks.evidence.readings import SHIFT, other_domain, read_cell, read_so_far
 from bridges.errors import BadInput
 from pets.commands.options import read_lines
+from pets.study.cells.cell import describe
 from pets.study.cells.context import Context
 from pets.study.cells.grid import Grid
 from pets.study.compare.presets import PRESETS
 from pets.study.compare.run import Tally, compare
+from pets.study.execution.attempt import Failure
+from pets.study.execution.outcomes import outcomes
 from pets.tuning.models import HowLoaded
+
+_Sources = tuple[Grid, Path, str, None, tuple[str, ...]]
+"""What a comparison is of: its grid, folder, model, no other tokenizer, lines to fit on."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +78,37 @@ class Runner:
 
     def context(self, study: Study) -> Context:
         """Of a study that has run: its model, its tasks, its costs."""
-        found = Context(*self._sources(study), how=HowLoaded(study.dtype))
-        found.fit(progress=False)
-        return found
+        return _fitted(self._sources(study), study.dtype)
 
-    def _sources(self, study: Study) -> tuple[Grid, Path, str, None, tuple[str, ...]]:
+    def read(
+        self, study: Study, context: Context, tell: Callable[[str], None] = print
+    ) -> tuple[dict[str, dict[str, Any]], int]:
+        """What the study's tuned PETs say, by the hash of their cells, and how many could not be read.
+
+        Args:
+            study: one that has run.
+            context: its own.
+            tell: is given a line for each that is read, or cannot be.
+        """
+        cells = list(context.grid.cells())
+        todo = [cell for cell in cells if set(study.readings) - set(read_so_far(context, cell))]
+        shifted_to = other_domain(self.data) if SHIFT in study.readings else ()
+        reading = partial(read_cell, kinds=study.readings, shifted_to=shifted_to)
+        make = partial(_fitted, self._sources(study), study.dtype) if self.jobs > 1 else lambda: context
+        failed = 0
+        with contextlib.closing(outcomes(reading, todo, make_context=make, jobs=self.jobs)) as results:
+            for number, (cell, result) in enumerate(results, 1):
+                said = f": {result}" if isinstance(result, Failure) else ""
+                tell(f"{'not ' if said else ''}read, {number} of {len(todo)}: {cell}{said}")
+                failed += bool(said)
+        return {describe(context, cell).cell: read_so_far(context, cell) for cell in cells}, failed
+
+    def _sources(self, study: Study) -> _Sources:
         return self.grid(study), self.folder(study), self.model(study), None, self.text()
+
+
+def _fitted(sources: _Sources, dtype: str) -> Context:
+    """With its costs, which are read where they are fitted."""
+    found = Context(*sources, how=HowLoaded(dtype))
+    found.fit(progress=False)
+    return found

@@ -418,7 +418,7 @@ def test_a_plan_runs_and_runs_on_to_the_same_bytes(
 
     with pytest.raises(AssertionError, match="holds no model: give the folder of tiny"):
         run("--model", f"tiny={tmp_path}")
-    assert "read 6 of 6" in run()
+    assert "\nread, 6 of 6" in run()
     study = tmp_path / "runs" / "main"
     assert len(rows_of(study)) == 6
     kept, page = tmp_path / "kept" / "main.jsonl", tmp_path / "EVIDENCE.md"
@@ -439,7 +439,7 @@ def test_a_plan_runs_and_runs_on_to_the_same_bytes(
     first, *_ = sorted((study / "readings").iterdir())
     first.unlink()  # stopped before the last reading, and before the page
     page.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
-    assert "read " in run()
+    assert "\nread, 1 of 1" in run("--jobs", "2")
     assert [path.read_bytes() for path in written] == before
     monkeypatch.setattr("benchmarks.evidence.readings._of_cell", None)
     monkeypatch.setattr("pets.study.compare.run.run_cell", None)

@@ -17,7 +17,8 @@ import click
 from benchmarks.environment import RESULTS
 from benchmarks.evidence.picture import draw, effects
 from benchmarks.evidence.plan import Plan
-from benchmarks.evidence.records import read_prices, read_records, write_prices, write_records
+from benchmarks.evidence.readings import untuned
+from benchmarks.evidence.records import read_facts, read_records, write_facts, write_records
 from benchmarks.evidence.studies import Runner
 from benchmarks.evidence.tables import details, put_into, summary
 from bridges.errors import BadInput, check_name
@@ -69,14 +70,14 @@ def main(
 
 def _write(pages: Path, plan: Plan, results: Path) -> None:
     """The page's tables, the page of all the others, and the picture where there is anything to draw."""
-    kept = read_records(results)
+    kept, facts = read_records(results), read_facts(results)
     page = pages / PAGE
     try:
         text = page.read_text(encoding="utf-8")
     except OSError as error:
         raise BadInput(f"{page} cannot be read: {error.strerror}; --pages is where it is") from error
-    write_text(page, put_into(text, summary(plan, kept)))
-    write_text(pages / DETAILS, details(plan, kept, read_prices(results)))
+    write_text(page, put_into(text, summary(plan, kept, facts)))
+    write_text(pages / DETAILS, details(plan, kept, facts))
     if found := effects(plan, kept):
         draw(found, pages / PICTURE)
 
@@ -98,7 +99,7 @@ def _run(runner: Runner, names: tuple[str, ...], results: Path) -> bool:
         failed += done.failed + unread
         results.mkdir(parents=True, exist_ok=True)
         write_records(results / f"{study.name}.jsonl", context, found)
-        write_prices(results / f"{study.name}.json", context)
+        write_facts(results / f"{study.name}.json", context, untuned(context))
     return bool(failed)
 
 

@@ -30,7 +30,8 @@ from pets.study.cells.depth import labelled
 from pets.study.cells.grid import Cell
 from pets.tasks.answering import Answering, Rows
 from pets.tasks.base import Example
-from pets.tuning.evaluation import answering, check_tokens, limit_of
+from pets.tuning.evaluation import answering, check_tokens, evaluate, limit_of
+from pets.tuning.models import untouched
 from pets.tuning.preparing import ask
 from pets.tuning.run_folder import PET_FOLDER
 
@@ -67,6 +68,23 @@ def read_so_far(context: Context, cell: Cell) -> dict[str, Any]:
     path = _path(context, describe(context, cell).cell)
     known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return known
+
+
+def untuned(context: Context) -> dict[str, float]:
+    """What the model scores on the reported examples of each task before it is tuned at all."""
+    settings, plm = context.grid.settings, context.model.plm
+    found = {}
+    for name, data in context.examples.items():
+        asking = ask(plm, context.model.encoder, data.task, settings)
+        with untouched(plm):
+            classifier = asking.on(plm)
+            try:
+                rows, _ = asking.encode(data.reported, limit_of(classifier, asking, settings.max_length))
+                check_tokens(rows, classifier)
+                found[name] = evaluate(classifier, rows, data.task)[0][data.task.metric]
+            finally:
+                classifier.remove()
+    return found
 
 
 def _path(context: Context, cell: str) -> Path:

@@ -97,12 +97,13 @@ class Cell:
         return value
 
 
-def write_prices(path: Path, context: Context) -> None:
-    """What a step took with each arm of a study, as the comparison measured it."""
-    write_text(path, json.dumps(read_times(context.folder), indent=1) + "\n")
+def write_facts(path: Path, context: Context, untuned: Mapping[str, float]) -> None:
+    """What a step took with each arm, as the comparison measured it, and what the untuned model is at."""
+    facts = {**read_times(context.folder), "untuned": untuned}
+    write_text(path, json.dumps(facts, indent=1) + "\n")
 
 
-def read_prices(folder: Path) -> dict[str, Any]:
+def read_facts(folder: Path) -> dict[str, Any]:
     """Of all studies of a folder, by name."""
     return {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
 

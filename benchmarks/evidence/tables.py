@@ -34,38 +34,41 @@ _TITLE = f"""# The evidence in detail
 Made from `results/evidence/`; what it says is in [EVIDENCE.md](EVIDENCE.md). {_READ}"""
 
 
-def summary(plan: Plan, cells: Mapping[str, Sequence[Cell]]) -> str:
+Facts = Mapping[str, Mapping[str, Any]]
+"""Of a study what its cells do not say, see `benchmarks.evidence.records.write_facts`."""
+
+
+def summary(plan: Plan, cells: Mapping[str, Sequence[Cell]], facts: Facts) -> str:
     """The verdicts, then the scores of each study.
 
     Args:
         plan: what was to be run.
         cells: what was, by study.
+        facts: likewise.
     """
     parts = [verdict(one, [cells.get(name, ()) for name in one.studies]) for one in plan.comparisons]
     parts.append(_READ)
     for study in plan.studies:
         own = cells.get(study.name, ())
-        parts.append(_heading(study, own))
+        parts.append(_heading(study, own) + _untuned(facts.get(study.name, {})))
         if scores := answer(own, ACCURACY):
             parts.append(_effects(ACCURACY, scores))
     return "\n\n".join(parts) + "\n"
 
 
-def details(
-    plan: Plan, cells: Mapping[str, Sequence[Cell]], prices: Mapping[str, Mapping[str, Any]]
-) -> str:
+def details(plan: Plan, cells: Mapping[str, Sequence[Cell]], facts: Facts) -> str:
     """A page of everything else that was asked of the studies that were run.
 
     Args:
         plan: what was to be run.
         cells: what was, by study.
-        prices: step times, by study, see `pets.study.compare.step_times`.
+        facts: likewise.
     """
     parts = [_TITLE]
     for study in plan.studies:
         if own := cells.get(study.name, ()):
             parts += [_heading(study, own), *_of_study(own)]
-            if times := prices.get(study.name, {}).get("step_times"):
+            if times := facts.get(study.name, {}).get("step_times"):
                 parts.append(_prices(times))
     return "\n\n".join(parts) + "\n"
 
@@ -124,6 +127,11 @@ def _heading(study: Study, cells: Sequence[Cell]) -> str:
     expected = len(study.options["seeds"])
     of = "" if seeds == expected else f" of {expected} that were planned"
     return f"## {study.name}\n\n{study.model}, {len(cells)} cells, {seeds} splits{of}."
+
+
+def _untuned(facts: Mapping[str, Any]) -> str:
+    scores = [f"{score:.3f} on {task}" for task, score in facts.get("untuned", {}).items()]
+    return f" Before it is tuned the model is at {', '.join(scores)}." if scores else ""
 
 
 def _of_study(cells: Sequence[Cell]) -> Iterable[str]:

@@ -17,6 +17,7 @@ from scipy import stats
 from sklearn.metrics import brier_score_loss
 from tiny import TEXTS
 from torchmetrics.functional.classification import multiclass_calibration_error
+from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from benchmarks.environment import RESULTS
 from benchmarks.evidence import __main__ as command
@@ -26,7 +27,7 @@ from benchmarks.evidence.plan import Comparison, Plan
 from benchmarks.evidence.power import simulated_power
 from benchmarks.evidence.questions import ACCURACY, answer, at_depth, steps_to
 from benchmarks.evidence.readings import sureness
-from benchmarks.evidence.records import Cell, read_prices, read_records
+from benchmarks.evidence.records import Cell, read_facts, read_records
 from benchmarks.evidence.tables import BEGIN, END, details, put_into, summary, verdict
 from bridges.errors import BadInput
 from pets.study.statistics.arm_differences import Setting
@@ -319,11 +320,11 @@ def test_only_what_is_shown_is_bold() -> None:
     cells = [cell("vanilla", s, 0.6 + float(v)) for s, v in enumerate(noise)]
     cells += [cell("early-exit", s, 0.7 + float(v[0])) for s, v in enumerate(noise[:, None] * 0)]
     cells += [cell("posterior@lens", s, 0.6 - float(v)) for s, v in enumerate(noise)]
-    page = summary(Plan.of(said_of_sst2()), {"main": cells})
+    page = summary(Plan.of(said_of_sst2()), {"main": cells}, {})
     lines = [line for line in page.splitlines() if line.startswith("| `")]
     assert sum("**" in line for line in lines if line.startswith("| `early-exit`")) == 1
     assert not any("**" in line for line in lines if line.startswith("| `posterior@lens`"))
-    assert "Not run." in summary(Plan.of(said_of_sst2()), {})
+    assert "Not run." in summary(Plan.of(said_of_sst2()), {}, {})
 
 
 def test_prices_are_over_vanillas() -> None:
@@ -388,10 +389,10 @@ def test_tables_go_between_two_marks() -> None:
 def test_the_page_has_the_tables_of_the_results_that_are_kept() -> None:
     page = (HERE / "EVIDENCE.md").read_text(encoding="utf-8")
     kept = read_records(RESULTS / "evidence")
-    prices = read_prices(RESULTS / "evidence")
+    facts = read_facts(RESULTS / "evidence")
     plan = Plan.read(HERE / "PLAN.md")
-    assert page == put_into(page, summary(plan, kept))
-    assert (HERE / "EVIDENCE_TABLES.md").read_text(encoding="utf-8") == details(plan, kept, prices)
+    assert page == put_into(page, summary(plan, kept, facts))
+    assert (HERE / "EVIDENCE_TABLES.md").read_text(encoding="utf-8") == details(plan, kept, facts)
     for cells in kept.values():
         assert all("/" not in str(one.line["model"]) for one in cells)
 
@@ -436,6 +437,10 @@ def test_a_plan_runs_and_runs_on_to_the_same_bytes(
         assert found["depth"]["head"][-1] == found["calibration"]
         assert 0 <= found["shift"]["accuracy"] <= 1
 
+    facts = json.loads((tmp_path / "kept" / "main.json").read_text(encoding="utf-8"))
+    assert facts["untuned"] == {"films": pytest.approx(_by_hand(tmp_path))}
+    assert f"the model is at {facts['untuned']['films']:.3f} on films." in page.read_text()
+
     first, *_ = sorted((study / "readings").iterdir())
     first.unlink()  # stopped before the last reading, and before the page
     page.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
@@ -446,6 +451,22 @@ def test_a_plan_runs_and_runs_on_to_the_same_bytes(
     run()
     run("--tables")
     assert [path.read_bytes() for path in written] == before
+
+
+def _by_hand(folder: Path) -> float:
+    """The accuracy of the model as it is on the reported examples, one at a time."""
+    tokenizer = AutoTokenizer.from_pretrained(folder / "models" / "model")
+    model = AutoModelForMaskedLM.from_pretrained(folder / "models" / "model").eval()
+    words = tokenizer.convert_tokens_to_ids(["bad", "good"])
+    right = []
+    with (folder / "runs" / "tasks" / "films_reported.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            ids = tokenizer(f"{row['text']} it was [MASK] .", return_tensors="pt")
+            at = ids["input_ids"][0].tolist().index(tokenizer.mask_token_id)
+            with torch.no_grad():
+                guess = model(**ids).logits[0, at, words].argmax()
+            right.append(sorted(SENTIMENT)[int(guess)] == row["label"])
+    return sum(right) / len(right)
 
 
 def _toml(said: dict[str, Any]) -> str:

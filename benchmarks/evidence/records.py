@@ -98,7 +98,7 @@ class Cell:
 
 
 def write_facts(path: Path, context: Context, untuned: Mapping[str, float]) -> None:
-    """What a step took with each arm, as the comparison measured it, and what the untuned model is at."""
+    """What a step took with each arm, by the comparison, and what the model is at untuned."""
     facts = {**read_times(context.folder), "untuned": untuned}
     write_text(path, json.dumps(facts, indent=1) + "\n")
 

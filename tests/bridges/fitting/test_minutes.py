@@ -152,10 +152,10 @@ def _dtypes(model: nn.Module, **options: Any) -> set[torch.dtype]:
 
 def test_the_forward_is_in_bfloat16_where_asked_or_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_bert()
-    monkeypatch.setattr(autocast, "_fast_in_bfloat16", lambda device: False)
+    monkeypatch.setattr(autocast, "fast_in_bfloat16", lambda device: False)
     assert _dtypes(model) == _dtypes(model, dtype="model") == {torch.float32}
     assert _dtypes(model, dtype="bfloat16") == {torch.bfloat16}
-    monkeypatch.setattr(autocast, "_fast_in_bfloat16", lambda device: True)
+    monkeypatch.setattr(autocast, "fast_in_bfloat16", lambda device: True)
     assert _dtypes(model) == {torch.bfloat16}
     assert autocast.chosen_dtype("auto", tiny_bert().double()) == "model"
     assert autocast.chosen_dtype("model", model) == "model"
@@ -165,11 +165,11 @@ def test_what_auto_comes_to_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_pat
     """A state of one precision is none of the other."""
     model = tiny_llama()
     cost = new_cost(model)
-    monkeypatch.setattr(autocast, "_fast_in_bfloat16", lambda device: True)
+    monkeypatch.setattr(autocast, "fast_in_bfloat16", lambda device: True)
     cost.fit(model, TOKENIZER, TEXTS, steps=2, folder=tmp_path, **SHORT)
     assert cost.fit_record is not None
     assert cost.fit_record["settings"]["dtype"] == "bfloat16"
-    monkeypatch.setattr(autocast, "_fast_in_bfloat16", lambda device: False)
+    monkeypatch.setattr(autocast, "fast_in_bfloat16", lambda device: False)
     with pytest.raises(BadInput, match="dtype 'bfloat16' there, 'model' here"):
         new_cost(model).fit(model, TOKENIZER, TEXTS, steps=2, folder=tmp_path, **SHORT)
 

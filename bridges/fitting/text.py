@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bridges.errors import BadInput
+from bridges.errors import BadInput, is_out_of_memory, one_line
 from bridges.fitting.batches import (
     Batch,
     batches,
@@ -154,15 +154,15 @@ class FitText:
     def _read(self, number: int, batch: Batch) -> ReadBatch:
         asked = {**batch.inputs(self.device), "output_hidden_states": True, "return_dict": True}
         targets, mask = batch.targets.to(self.device), batch.target_mask.to(self.device)
-        logits = None
-        with torch.no_grad(), forward_in(self.settings.dtype, self.device):
-            if self._head is None:
-                output = self.encoder(**asked)
-            else:
-                rows, columns = self._head.positions(targets, mask)
-                with head_at(self._head.plm, rows, columns):
-                    output = self._head.plm(**asked)
-                logits = narrowed_logits(output, len(rows), self.spec.vocab_size)
+        try:
+            output, logits = self._forward(asked, targets, mask)
+        except RuntimeError as error:
+            if self.settings.dtype != "bfloat16" or is_out_of_memory(error):
+                raise
+            raise BadInput(
+                "the model's forward fails under an autocast to bfloat16, in which it is faster here "
+                f"({one_line(str(error), 200)}): fit with dtype='model'"
+            ) from error
         length = batch.targets.shape[1]
         read = self.spec.states(output)
         return ReadBatch(
@@ -175,6 +175,17 @@ class FitText:
             int((batch.targets >= 0).sum()),
             logits,
         )
+
+    def _forward(
+        self, asked: dict[str, Any], targets: Tensor, mask: Tensor
+    ) -> tuple[Any, Tensor | None]:
+        with torch.no_grad(), forward_in(self.settings.dtype, self.device):
+            if self._head is None:
+                return self.encoder(**asked), None
+            rows, columns = self._head.positions(targets, mask)
+            with head_at(self._head.plm, rows, columns):
+                output = self._head.plm(**asked)
+            return output, narrowed_logits(output, len(rows), self.spec.vocab_size)
 
     def _check_inputs(self) -> None:
         name = type(self.encoder).__name__

@@ -25,6 +25,7 @@ from bridges.fitting.batches import (
 )
 from bridges.fitting.loop import FitLoop
 from bridges.fitting.text import ReadBatch
+from bridges.model.autocast import chosen_dtype
 from bridges.model.positions import max_positions
 from bridges.seeds import generator
 from bridges.storage import checkpoint as storage
@@ -241,8 +242,9 @@ def test_the_record_says_what_was_done_and_survives_saving(tmp_path: Path) -> No
     model = tiny_bert()
     cost = new_cost(model)
     result = fit(cost, model, seed=7)
+    dtype = chosen_dtype("auto", model)  # of this machine
     assert cost.fit_record is not None
-    assert cost.fit_record["settings"] == {**vars(FitSettings(dtype="model")), **SHORT, "seed": 7}
+    assert cost.fit_record["settings"] == {**vars(FitSettings(dtype=dtype)), **SHORT, "seed": 7}
     assert cost.fit_record["steps"] == result.steps
     assert cost.fit_record["held_out"] == [list(pair) for pair in result.held_out]
     cost.save_pretrained(tmp_path / "cost")

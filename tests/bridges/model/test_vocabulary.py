@@ -204,9 +204,12 @@ def test_states_of_padding_to_whole_blocks_are_left_out() -> None:
         ),
         with_kwargs=True,
     )
-    result = cost.fit(plm, tiny_tokenizer(), [text] * 20, max_steps=3, progress=False)
+    short = {"max_steps": 3, "progress": False}
+    result = cost.fit(plm, tiny_tokenizer(), [text] * 20, dtype="model", **short)
     hook.remove()
     assert torch.isfinite(torch.tensor([value for _, value in result.held_out])).all()
+    with pytest.raises(BadInput, match=r"fails under an autocast to bfloat16.*scatter.*dtype='model'"):
+        cost.fit(plm, tiny_tokenizer(), [text] * 20, dtype="bfloat16", **short)
     assert any(longer > length for length, longer in lengths)
 
 

@@ -30,8 +30,7 @@ from pets.study.cells.depth import labelled
 from pets.study.cells.grid import Cell
 from pets.tasks.answering import Answering, Rows
 from pets.tasks.base import Example
-from pets.tuning.evaluation import answering, check_tokens, evaluate, limit_of
-from pets.tuning.models import untouched
+from pets.tuning.evaluation import answering, check_tokens, limit_of, score
 from pets.tuning.preparing import ask
 from pets.tuning.run_folder import PET_FOLDER
 
@@ -52,15 +51,19 @@ def read_cell(
         kinds: what is asked, of `READINGS`.
         shifted_to: examples of another domain, see `other_domain`.
     """
-    row = describe(context, cell)
-    pet = cell_folder(context.folder, row) / PET_FOLDER
-    known = read_so_far(context, cell)
-    wanted = set(kinds) - set(known)
-    if wanted and pet.is_dir():
-        known |= dict(_of_cell(context, cell, pet, wanted, shifted_to))
+    if wanted := unread(context, cell, kinds):
+        row = describe(context, cell)
+        pet = cell_folder(context.folder, row) / PET_FOLDER
+        known = read_so_far(context, cell) | dict(_of_cell(context, cell, pet, wanted, shifted_to))
         path = _path(context, row.cell)
         path.parent.mkdir(exist_ok=True)
         write_text(path, json.dumps(known, sort_keys=True) + "\n")
+
+
+def unread(context: Context, cell: Cell, kinds: Sequence[str]) -> set[str]:
+    """What is asked of a cell and not kept yet; nothing where it is not done."""
+    pet = cell_folder(context.folder, describe(context, cell)) / PET_FOLDER
+    return set(kinds) - set(read_so_far(context, cell)) if pet.is_dir() else set()
 
 
 def read_so_far(context: Context, cell: Cell) -> dict[str, Any]:
@@ -76,14 +79,8 @@ def untuned(context: Context) -> dict[str, float]:
     found = {}
     for name, data in context.examples.items():
         asking = ask(plm, context.model.encoder, data.task, settings)
-        with untouched(plm):
-            classifier = asking.on(plm)
-            try:
-                rows, _ = asking.encode(data.reported, limit_of(classifier, asking, settings.max_length))
-                check_tokens(rows, classifier)
-                found[name] = evaluate(classifier, rows, data.task)[0][data.task.metric]
-            finally:
-                classifier.remove()
+        metrics, _ = score(plm, asking, data.reported, None, settings.max_length)
+        found[name] = metrics[data.task.metric]
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.evidence.made_tasks import made
 from benchmarks.evidence.plan import Plan, Study
-from benchmarks.evidence.readings import SHIFT, other_domain, read_cell, read_so_far
+from benchmarks.evidence.readings import SHIFT, other_domain, read_cell, read_so_far, unread
 from bridges.errors import BadInput
 from pets.commands.options import read_lines
 from pets.study.cells.cell import describe
@@ -91,7 +91,7 @@ class Runner:
             tell: is given a line for each that is read, or cannot be.
         """
         cells = list(context.grid.cells())
-        todo = [cell for cell in cells if set(study.readings) - set(read_so_far(context, cell))]
+        todo = [cell for cell in cells if unread(context, cell, study.readings)]
         shifted_to = other_domain(self.data) if SHIFT in study.readings else ()
         reading = partial(read_cell, kinds=study.readings, shifted_to=shifted_to)
         make = partial(_fitted, self._sources(study), study.dtype) if self.jobs > 1 else lambda: context

@@ -67,7 +67,7 @@ def score(
     plm: PreTrainedModel,
     asking: Asking,
     examples: Sequence[Example],
-    folder: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | None,
     max_length: int,
 ) -> tuple[dict[str, float], int]:
     """A tuned PET's metrics on examples that had no part in its selection.
@@ -76,7 +76,7 @@ def score(
         plm: the model it was tuned on; left as it was.
         asking: how the task it was tuned for is put to the model.
         examples: the reported ones.
-        folder: where the PET is, ``pet`` in a run folder.
+        folder: where the PET is, ``pet`` in a run folder; None for the model without one.
         max_length: as it was tuned with.
 
     Returns:
@@ -93,11 +93,11 @@ def score(
 
 @contextlib.contextmanager
 def answering(
-    plm: PreTrainedModel, asking: Asking, folder: str | os.PathLike[str]
+    plm: PreTrainedModel, asking: Asking, folder: str | os.PathLike[str] | None
 ) -> Iterator[Answering]:
     """The model with a tuned PET in this block, put to its task; arguments and errors as `score`."""
     with untouched(plm):
-        model = load_pet(plm, folder)
+        model = plm if folder is None else load_pet(plm, folder)
         classifier = None
         try:
             classifier = asking.on(model)
@@ -105,7 +105,8 @@ def answering(
         finally:
             if classifier is not None:
                 classifier.remove()
-            unload(model)
+            if folder is not None:
+                unload(model)
 
 
 def limit_of(classifier: Answering, asking: Asking, max_length: int) -> int:

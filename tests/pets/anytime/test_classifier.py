@@ -300,10 +300,11 @@ def test_in_bf16_and_under_autocast(name: str) -> None:
     plain = anytime._exits[2]({2: states})
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(anytime._exits[2]({2: states}), plain)
-        assert_close(anytime(**inputs).probabilities, expected, rtol=0, atol=0.2)
+        assert_close(anytime(**inputs).probabilities, expected, rtol=0, atol=0.15)
     model.to(torch.bfloat16)
     found = anytime(**inputs).probabilities
     assert found.dtype == torch.float32
+    # The states are those of rounded weights: .154 off at most on a CPU that multiplies bfloat16 itself.
     assert_close(found, expected, rtol=0, atol=0.2)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,13 @@ from benchmarks.evidence.plan import Plan, Study
 from benchmarks.evidence.questions import ACCURACY, Effect, answer
 from benchmarks.evidence.records import Cell
 from pets.inside.plots import check_picture, save_picture
+from pets.study.report.effects import draw_interval
 from pets.study.report.pictures import new_figure, style
 from pets.study.statistics.arm_differences import Setting
 from pets.study.statistics.paired import ERROR
 
 _SHOWN, _HIDDEN = "#0072B2", "0.55"
+_MANY = 3  # studies: a panel for each arm of one or two would be too many
 _WIDEST = 0.2  # of accuracy, to either side
 
 Place = tuple[str, str]
@@ -26,7 +28,7 @@ Effects = Mapping[str, Mapping[Place, Effect]]
 def effects(plan: Plan, cells: Mapping[str, Sequence[Cell]]) -> Effects:
     """The differences to vanilla in accuracy, in all studies that were run.
 
-    Of the arms of the plan's comparisons, and of others that were tried in more than one place.
+    Of the arms of the plan's comparisons, and of others that were tried in three studies or more.
     """
     found: dict[str, dict[Place, Effect]] = {}
     for study in plan.studies:
@@ -35,7 +37,11 @@ def effects(plan: Plan, cells: Mapping[str, Sequence[Cell]]) -> Effects:
             place = study.name, _name(study, setting, effect.difference.count)
             found.setdefault(arm, {})[place] = effect
     compared = {arm for one in plan.comparisons for arm in (one.arm, *one.controls)}
-    return {arm: own for arm, own in found.items() if arm in compared or len(own) > 1}
+    return {arm: own for arm, own in found.items() if arm in compared or _studies(own) >= _MANY}
+
+
+def _studies(own: Iterable[Place]) -> int:
+    return len({study for study, _ in own})
 
 
 def _name(study: Study, setting: Setting, splits: int) -> str:
@@ -62,7 +68,8 @@ def draw(found: Effects, path: Path) -> None:
         axes[0].set_xlim(*_limits(found))
         figure.suptitle(
             "Accuracy minus that of the PET alone, mean and 95 % interval over splits (their number in "
-            "brackets).\nFilled: p below 0.05 after Holm's correction over a study.",
+            "brackets).\nFilled: p below 0.05 after Holm's correction over a study. An interval at "
+            "the edge goes on beyond it.",
             fontsize=9,
         )
         save_picture(figure, path, 110)
@@ -76,12 +83,8 @@ def _panel(axis: Any, arm: str, own: Sequence[Effect | None]) -> None:
     for place, effect in enumerate(own):
         if effect is None:
             continue
-        one, told = effect.difference, effect.adjusted_p < ERROR
-        colour = _SHOWN if told else _HIDDEN
-        if one.count > 1:
-            axis.plot([one.low, one.high], [place, place], color=colour, linewidth=1.6)
-        face = colour if told else "white"
-        axis.plot([one.mean], [place], "o", markersize=5, color=colour, markerfacecolor=face)
+        told = effect.adjusted_p < ERROR
+        draw_interval(axis, effect.difference, place, _SHOWN if told else _HIDDEN, told)
 
 
 def _limits(found: Effects) -> tuple[float, float]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.evidence.records import Cell
@@ -70,11 +71,11 @@ QUESTIONS = (
 
 @dataclass(frozen=True)
 class Effect:
-    """An arm against vanilla in one setting.
+    """An arm against a baseline in one setting.
 
     Attributes:
         difference: paired by seed.
-        adjusted_p: Holm's, among all arms and settings of the question in a study.
+        adjusted_p: Holm's, among all that was compared with it.
     """
 
     difference: PairedDifference
@@ -88,7 +89,7 @@ class Answer:
     Attributes:
         settings: where it was asked.
         values: of each arm in each setting.
-        effects: of each arm but vanilla.
+        effects: of each arm but vanilla, against that.
         family: how many tests were corrected for.
     """
 
@@ -100,16 +101,12 @@ class Answer:
 
 def answer(cells: Sequence[Cell], question: Question) -> Answer | None:
     """A question's answer; None where no cell has what is asked."""
-    by = table(cells, question.value)
-    if not any(by.values()):
+    by = values_of(cells, question.value)
+    if not by:
         return None
-    found: dict[tuple[Setting, str], PairedDifference] = {}
-    for setting, arms in by.items():
-        for arm in arms:
-            ours, theirs = pairs(arms, arm, VANILLA)
-            if arm != VANILLA and ours:
-                found[setting, arm] = difference(ours, theirs, question.span)
-    adjusted = holm([d.p for d in found.values()])
+    names = dict.fromkeys(arm for arms in by.values() for arm in arms)
+    asked = [(arm, VANILLA) for arm in names if arm != VANILLA]
+    effects = {(key[0], key[1]): effect for key, effect in compared(by, asked, question.span).items()}
     return Answer(
         tuple(by),
         {
@@ -117,12 +114,40 @@ def answer(cells: Sequence[Cell], question: Question) -> Answer | None:
             for setting, arms in by.items()
             for arm, values in arms.items()
         },
-        {key: Effect(d, p) for (key, d), p in zip(found.items(), adjusted, strict=True)},
-        sum(p == p for p in adjusted),
+        effects,
+        family(effects.values()),
     )
 
 
-def table(cells: Sequence[Cell], value: Value) -> By:
+def compared(
+    by: By, asked: Sequence[tuple[str, str]], span: tuple[float, float] | None
+) -> dict[tuple[Setting, str, str], Effect]:
+    """Arms minus their baselines, paired by seed, in each setting that has both.
+
+    Args:
+        by: the values.
+        asked: an arm and its baseline, each.
+        span: the lowest and the highest value that there can be.
+
+    Returns:
+        By setting, arm and baseline; corrected for all of them.
+    """
+    found: dict[tuple[Setting, str, str], PairedDifference] = {}
+    for setting, arms in by.items():
+        for arm, baseline in asked:
+            ours, theirs = pairs(arms, arm, baseline)
+            if ours:
+                found[setting, arm, baseline] = difference(ours, theirs, span)
+    adjusted = holm([d.p for d in found.values()])
+    return {key: Effect(d, p) for (key, d), p in zip(found.items(), adjusted, strict=True)}
+
+
+def family(effects: Iterable[Effect]) -> int:
+    """How many tests there were: a single pair is none."""
+    return sum(not math.isnan(effect.adjusted_p) for effect in effects)
+
+
+def values_of(cells: Sequence[Cell], value: Value) -> By:
     """The values that there are, in the order of the cells."""
     by: By = defaultdict(lambda: defaultdict(dict))
     for cell in cells:

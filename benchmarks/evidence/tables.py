@@ -6,24 +6,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.evidence.plan import Comparison, Plan, Study
+from benchmarks.evidence.markdown import code, interval, signed, table
+from benchmarks.evidence.plan import Plan, Study
 from benchmarks.evidence.questions import (
     ACCURACY,
     QUESTIONS,
     Answer,
+    Effect,
     Question,
     answer,
-    pairs,
+    compared,
+    family,
     steps_to,
-    table,
+    values_of,
 )
 from benchmarks.evidence.records import Cell
+from benchmarks.evidence.verdict import verdict
 from bridges.errors import BadInput
 from pets.study.cells.arms import VANILLA
 from pets.study.statistics.arm_differences import Setting
 from pets.study.statistics.intervals import Summary
-from pets.study.statistics.paired import ERROR, difference, holm
-from pets.study.statistics.power import detectable
+from pets.study.statistics.paired import ERROR
 
 _READ = (
     "Vanilla: mean (deviation over splits, count). Other arms: mean difference to vanilla, paired by "
@@ -67,57 +70,21 @@ def details(plan: Plan, cells: Mapping[str, Sequence[Cell]], facts: Facts) -> st
     parts = [_TITLE]
     for study in plan.studies:
         if own := cells.get(study.name, ()):
-            parts += [_heading(study, own), *_of_study(own)]
+            parts.append(_heading(study, own))
+            for arm, controls in _controls(plan).items():
+                parts += _over_controls(arm, controls, own)
+            parts += _of_study(own)
             if times := facts.get(study.name, {}).get("step_times"):
                 parts.append(_prices(times))
     return "\n\n".join(parts) + "\n"
 
 
-def verdict(compared: Comparison, studies: Sequence[Sequence[Cell]]) -> str:
-    """A comparison that counts: the arm against vanilla and every control.
-
-    A pair is a study, a task and a split. Intervals hold together (Bonferroni), p are Holm's, for as
-    many tests as there are baselines.
-    """
-    tests = len(compared.baselines)
-    lines = [
-        f"### The {compared.name} comparison: `{compared.arm}`\n",
-        "| against | pairs | mean difference in accuracy [95 % for all at once] | p (Holm, "
-        f"{tests} tests) | true difference seen four times in five |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    scores = {name: _pairs(studies, compared.arm, name) for name in compared.baselines}
-    if not all(len(ours) > 1 for ours, _ in scores.values()):
-        return f"{lines[0]}\nNot run to its end: no verdict."
-    error = ERROR / tests
-    found = {name: difference(ours, theirs, (0.0, 1.0)) for name, (ours, theirs) in scores.items()}
-    adjusted = holm([d.p for d in found.values()])
-    for (name, one), p in zip(found.items(), adjusted, strict=True):
-        low, high = one.interval(error)
-        least = detectable(one.deviation, one.count, error)
-        lines.append(
-            f"| {_code(name)} | {one.count} | {_interval(one.mean, low, high)} | {p:.2g} | {least:.3f} |"
-        )
-    clear = [name for name, one in found.items() if one.interval(error)[0] > 0]
-    if len(clear) == len(found):
-        said = "Above vanilla and above every control, with every corrected interval clear of 0."
-    elif VANILLA in clear:
-        said = "Above vanilla with the corrected interval clear of 0, but not above every control."
-    else:
-        said = "Not above vanilla with the corrected interval clear of 0: the goal is not reached."
-    return "\n".join([*lines, "", said])
-
-
-def _pairs(
-    studies: Sequence[Sequence[Cell]], arm: str, baseline: str
-) -> tuple[list[float], list[float]]:
-    ours, theirs = [], []
-    for cells in studies:
-        for arms in table(cells, ACCURACY.value).values():
-            own, other = pairs(arms, arm, baseline)
-            ours += own
-            theirs += other
-    return ours, theirs
+def _controls(plan: Plan) -> Mapping[str, Sequence[str]]:
+    """Of each arm that the plan compares, all that it has to beat anywhere but vanilla."""
+    found: dict[str, dict[str, None]] = {}
+    for one in plan.comparisons:
+        found.setdefault(one.arm, {}).update(dict.fromkeys(one.controls))
+    return {arm: tuple(controls) for arm, controls in found.items()}
 
 
 def _heading(study: Study, cells: Sequence[Cell]) -> str:
@@ -126,7 +93,7 @@ def _heading(study: Study, cells: Sequence[Cell]) -> str:
     seeds = len({cell.seed for cell in cells})
     expected = len(study.options["seeds"])
     of = "" if seeds == expected else f" of {expected} that were planned"
-    return f"## {study.name}\n\n{study.model}, {len(cells)} cells, {seeds} splits{of}."
+    return f"## {study.name}\n\n{study.model} in {study.dtype}, {len(cells)} cells, {seeds} splits{of}."
 
 
 def _untuned(facts: Mapping[str, Any]) -> str:
@@ -143,14 +110,6 @@ def _of_study(cells: Sequence[Cell]) -> Iterable[str]:
         yield _spread(scores)
 
 
-def _table(title: str, columns: Iterable[object], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """A row for each arm, an entry for each column."""
-    names = [str(column) for column in columns]
-    lines = [f"**{title}\n", f"| arm | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
-    lines += [f"| {_code(arm)} | {' | '.join(entries)} |" for arm, entries in rows]
-    return "\n".join(lines)
-
-
 def _arms(keys: Iterable[tuple[Setting, str]]) -> list[str]:
     return list(dict.fromkeys(arm for _, arm in keys))
 
@@ -159,7 +118,24 @@ def _effects(question: Question, found: Answer) -> str:
     rows = [
         (arm, [_entry(found, setting, arm) for setting in found.settings]) for arm in _arms(found.values)
     ]
-    return _table(f"{question.title}** ({found.family} tests)", found.settings, rows)
+    return table(question.title, f"{found.family} tests", found.settings, rows)
+
+
+def _over_controls(arm: str, controls: Sequence[str], cells: Sequence[Cell]) -> Iterable[str]:
+    """The accuracy of an arm minus that of each control, where a study has any."""
+    by = values_of(cells, ACCURACY.value)
+    found = compared(by, [(arm, control) for control in controls], ACCURACY.span)
+    if not found:
+        return
+    settings = list(dict.fromkeys(setting for setting, _, _ in found))
+
+    def entries(control: str) -> list[str]:
+        effects = [found.get((setting, arm, control)) for setting in settings]
+        return ["" if effect is None else _effect(effect) for effect in effects]
+
+    rows = [(one, entries(one)) for one in dict.fromkeys(control for _, _, control in found)]
+    title = f"Accuracy of {code(arm)} minus that of"
+    yield table(title, f"{family(found.values())} tests", settings, rows)
 
 
 def _entry(found: Answer, setting: Setting, arm: str) -> str:
@@ -171,11 +147,14 @@ def _entry(found: Answer, setting: Setting, arm: str) -> str:
         return f"{own.mean:.3f} ({deviation}{own.count})"
     if (setting, arm) not in found.effects:
         return ""
-    effect = found.effects[setting, arm]
+    return _effect(found.effects[setting, arm])
+
+
+def _effect(effect: Effect) -> str:
     one = effect.difference
     if one.count == 1:
-        return f"{_signed(one.mean)} (1)"
-    text = _interval(one.mean, one.low, one.high)
+        return f"{signed(one.mean)} (1)"
+    text = interval(one.mean, one.low, one.high)
     return f"**{text}**" if effect.adjusted_p < ERROR else text
 
 
@@ -189,9 +168,9 @@ def _steps(cells: Sequence[Cell]) -> str:
         middle = f"; {median(came):g}" if came else ""
         return f"{len(came)} of {len(steps)}{middle}" if steps else ""
 
-    return _table(
-        "Steps to what vanilla scores on dev at its last step** (splits that came there; median of "
-        "their steps)",
+    return table(
+        "Steps to what vanilla scores on dev at its last step",
+        "splits that came there; median of their steps",
         settings,
         [(arm, [entry(found.get((setting, arm), [])) for setting in settings]) for arm in _arms(found)],
     )
@@ -205,15 +184,7 @@ def _spread(found: Answer) -> str:
         (arm, [entry(found.values.get((setting, arm))) for setting in found.settings])
         for arm in _arms(found.values)
     ]
-    return _table("Deviation of the accuracy over splits**", found.settings, rows)
-
-
-def _interval(mean: float, low: float, high: float) -> str:
-    return f"{_signed(mean)} [{_signed(low)}, {_signed(high)}]"
-
-
-def _signed(value: float) -> str:
-    return f"{round(value, 3) + 0.0:+.3f}"  # no -0.000
+    return table("Deviation of the accuracy over splits", "", found.settings, rows)
 
 
 def _prices(times: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
@@ -228,16 +199,12 @@ def _prices(times: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
         return f"{one['ratio']:.2f} ({one['low']:.2f} to {one['high']:.2f}){memory}"
 
     arms = dict.fromkeys(arm for own in times.values() for arm in own)
-    return _table(
-        "A training step's time over vanilla's** (median of rounds in turn; 20 to 80 % of them), "
-        "and what it keeps for the backward pass, over vanilla's",
+    return table(
+        "A training step's time over vanilla's; what it keeps for the backward pass, over vanilla's",
+        "time: median of rounds in turn, 20 to 80 % of them",
         times,
         [(arm, [entry(own, arm) for own in times.values()]) for arm in arms],
     )
-
-
-def _code(arm: str) -> str:
-    return arm if arm == VANILLA else f"`{arm}`"
 
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"

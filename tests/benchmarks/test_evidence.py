@@ -28,7 +28,8 @@ from benchmarks.evidence.power import simulated_power
 from benchmarks.evidence.questions import ACCURACY, answer, at_depth, steps_to
 from benchmarks.evidence.readings import sureness
 from benchmarks.evidence.records import Cell, read_facts, read_records
-from benchmarks.evidence.tables import BEGIN, END, details, put_into, summary, verdict
+from benchmarks.evidence.tables import BEGIN, END, details, put_into, summary
+from benchmarks.evidence.verdict import verdict
 from bridges.errors import BadInput
 from pets.study.statistics.arm_differences import Setting
 from pets.study.statistics.power import power
@@ -327,6 +328,27 @@ def test_only_what_is_shown_is_bold() -> None:
     assert "Not run." in summary(Plan.of(said_of_sst2()), {}, {})
 
 
+def test_the_arm_of_a_comparison_is_set_against_its_controls_in_every_study() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.01, (3, 8))
+    means = {"vanilla": 0.6, "posterior@lens": 0.7, "early-exit": 0.65, "r-drop": 0.5}
+    plan = Plan.of(said_of_sst2())
+    assert [(one.arm, one.controls) for one in plan.comparisons] == [("posterior@lens", ("early-exit",))]
+    cells = [
+        cell(arm, s, mean + float(row[s]))
+        for (arm, mean), row in zip(means.items(), [*noise, noise[0]], strict=True)
+        for s in range(8)
+    ]
+    page = details(plan, {"main": cells}, {})
+    head, rows = page.split("**Accuracy of `posterior@lens` minus that of** (1 tests)")
+    assert "|" not in head
+    table = rows.split("\n\n")[1].splitlines()
+    gain = 0.05 + noise[1] - noise[2]
+    low, high = stats.ttest_1samp(gain, 0).confidence_interval()
+    assert table[2:] == [f"| `early-exit` | **{gain.mean():+.3f} [{low:+.3f}, {high:+.3f}]** |"]
+    only = [one for one in cells if one.arm in ("vanilla", "early-exit")]
+    assert "minus that of" not in details(plan, {"main": only}, {})
+
+
 def test_prices_are_over_vanillas() -> None:
     one = {"ratio": 1.5, "low": 1.25, "high": 2.0, "memory": 150}
     times = {"lora": {"vanilla": {**one, "ratio": 1.0, "memory": 100}, "posterior@lens": one}}
@@ -351,10 +373,13 @@ def test_the_picture_has_every_effect_where_it_is(
         ]
 
     kept = {"main": cells(*gains), "more": cells("posterior@lens", splits=1)}
+    thrice = {f"more{k}": cells("r-drop", splits=1) for k in (1, 2)}
+    many = Plan.of({**said_of_sst2(), "studies": [{**second, "name": n} for n in ("main", *thrice)]})
+    assert "r-drop" in picture.effects(many, {**kept, **thrice})
     found = picture.effects(plan, kept)
     here, there = ("tiny: films, 4 shots, lora (8)", "tiny: films, 4 shots, lora, linear decay (1)")
     assert {arm: [name for _, name in own] for arm, own in found.items()} == {
-        "posterior@lens": [here, there],  # r-drop, of one place and no control, has no panel
+        "posterior@lens": [here, there],  # r-drop, of one study and no control, has no panel
         "early-exit": [here],
     }
     drawn: list[Any] = []

@@ -11,7 +11,8 @@ from pets.study.report.document import Picture
 from pets.study.report.pictures import arm_styles, legend_below, new_figure
 from pets.study.report.runs import Runs
 from pets.study.report.scopes import Scope
-from pets.study.statistics.arm_differences import ArmDifference, ArmDifferences
+from pets.study.statistics.arm_differences import ArmDifferences
+from pets.study.statistics.paired import PairedDifference
 
 _READ = (
     "with its 95 % interval. A filled mark is significant (corrected p below 0.05), a hollow one is not."
@@ -31,7 +32,9 @@ def forest(found: Sequence[Scope], measured: ArmDifferences) -> list[Picture]:
     for axis, scope in zip(axes, found, strict=True):
         for place, (arm, comparison) in enumerate(scope.against.items()):
             _strokes(axis, scope, measured, arm, place)
-            _interval(axis, comparison, place, styles[arm]["color"])
+            draw_interval(
+                axis, comparison.difference, place, styles[arm]["color"], comparison.significant
+            )
         _rows(axis, list(scope.against), f"{scope.metric} minus {VANILLA}'s")
         axis.set_title(textwrap.shorten(scope.name, 40, placeholder=" ..."))
     strokes = " Small strokes are single settings." if any(scope.pooled for scope in found) else ""
@@ -55,7 +58,9 @@ def control_forest(found: Sequence[Scope]) -> list[Picture]:
             for place, arm in enumerate(arms):
                 if (arm, control) in scope.to_controls:
                     comparison = scope.to_controls[arm, control]
-                    _interval(axis, comparison, place, styles[arm]["color"])
+                    draw_interval(
+                        axis, comparison.difference, place, styles[arm]["color"], comparison.significant
+                    )
             _rows(axis, arms, f"{scope.metric} minus the control's")
             axis.set_title(control)
     caption = f"Score of each arm minus that of a control, {_READ}"
@@ -81,13 +86,21 @@ def _rows(axis: Any, arms: Sequence[str], label: str) -> None:
     axis.locator_params(axis="x", nbins=4)
 
 
-def _interval(axis: Any, comparison: ArmDifference, place: float, color: str) -> None:
-    d = comparison.difference
-    if d.count > 1:
-        axis.plot([d.low, d.high], [place, place], color=color, linewidth=1.8, solid_capstyle="butt")
-    face = color if comparison.significant else "white"
+def draw_interval(
+    axis: Any, difference: PairedDifference, place: float, color: str, significant: bool
+) -> None:
+    """A mean with its 95 % interval on a line of its own; the mark is filled where it is significant."""
+    if difference.count > 1:
+        ends = [difference.low, difference.high]
+        axis.plot(ends, [place, place], color=color, linewidth=1.8, solid_capstyle="butt")
     axis.plot(
-        [d.mean], [place], "o", markersize=6, color=color, markerfacecolor=face, markeredgewidth=1.4
+        [difference.mean],
+        [place],
+        "o",
+        markersize=6,
+        color=color,
+        markerfacecolor=color if significant else "white",
+        markeredgewidth=1.4,
     )
 
 

@@ -1,0 +1,36 @@
+"""Effects, arms and tables as they are written in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pets.study.cells.arms import VANILLA
+
+
+def table(
+    title: str, note: str, columns: Iterable[object], rows: Iterable[tuple[str, Sequence[str]]]
+) -> str:
+    """Under a title with a note in brackets: a row for each arm, an entry for each column."""
+    names = [str(column) for column in columns]
+    lines = [
+        f"**{title}**{f' ({note})' if note else ''}\n",
+        f"| arm | {' | '.join(names)} |",
+        "| --- |" + " --- |" * len(names),
+    ]
+    lines += [f"| {code(arm)} | {' | '.join(entries)} |" for arm, entries in rows]
+    return "\n".join(lines)
+
+
+def interval(mean: float, low: float, high: float) -> str:
+    """A mean and its interval, in thousandths."""
+    return f"{signed(mean)} [{signed(low)}, {signed(high)}]"
+
+
+def signed(value: float) -> str:
+    """In thousandths, never -0."""
+    return f"{round(value, 3) + 0.0:+.3f}"
+
+
+def code(arm: str) -> str:
+    """An arm's name as code, but for vanilla's."""
+    return arm if arm == VANILLA else f"`{arm}`"

@@ -4,19 +4,21 @@
 
 Models are folders under --models; SmolLM2 is made by ../shared/tools/get-smollm2. A study's comparison,
 PETs and readings are in a folder of its own under --out, and what is kept of it in --results, from which
-the tables and the picture in --pages are made. ``--tables`` runs nothing and makes these alone.
+the tables and the picture in --pages are made. All studies are scored before any is read. ``--tables``
+runs nothing and makes these alone.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from benchmarks.environment import RESULTS
 from benchmarks.evidence.picture import draw, effects
-from benchmarks.evidence.plan import Plan
+from benchmarks.evidence.plan import Plan, Study
 from benchmarks.evidence.readings import untuned
 from benchmarks.evidence.records import read_facts, read_records, write_facts, write_records
 from benchmarks.evidence.studies import Runner
@@ -24,6 +26,7 @@ from benchmarks.evidence.tables import details, put_into, summary
 from bridges.errors import BadInput, check_name
 from bridges.storage.files import write_text
 from pets.commands.options import ManyValues
+from pets.study.cells.context import Context
 
 HERE = Path(__file__).parents[1]
 PAGE, DETAILS, PICTURE = "EVIDENCE.md", "EVIDENCE_TABLES.md", "evidence.png"
@@ -89,18 +92,27 @@ def _run(runner: Runner, names: tuple[str, ...], results: Path) -> bool:
     chosen = chosen or list(runner.plan.studies)
     for study in chosen:
         runner.model(study)  # refused before the hours that others take
-    failed = 0
+    failed, before = 0, {}
     for study in chosen:
         click.echo(f"study {study.name}, in {runner.folder(study)}")
         done = runner.run(study)
         click.echo(f"{study.name}: {done.done} cells done, {done.failed} failed")
+        failed += done.failed
         context = runner.context(study)
-        found, unread = runner.read(study, context, tell=click.echo)
-        failed += done.failed + unread
-        results.mkdir(parents=True, exist_ok=True)
-        write_records(results / f"{study.name}.jsonl", context, found)
-        write_facts(results / f"{study.name}.json", context, untuned(context))
+        before[study.name] = untuned(context)
+        _keep(results, study, context, before[study.name])
+    for study in (one for one in chosen if one.readings):  # the scores of all come before more of one
+        click.echo(f"readings of {study.name}")
+        context = runner.context(study)
+        failed += runner.read(study, context, tell=click.echo)
+        _keep(results, study, context, before[study.name])
     return bool(failed)
+
+
+def _keep(results: Path, study: Study, context: Context, before: Mapping[str, float]) -> None:
+    results.mkdir(parents=True, exist_ok=True)
+    write_records(results / f"{study.name}.jsonl", context)
+    write_facts(results / f"{study.name}.json", context, before)
 
 
 def _own(texts: tuple[str, ...], plan: Plan) -> dict[str, Path]:

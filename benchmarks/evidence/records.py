@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evidence.readings import read_so_far
 from bridges.errors import BadInput
 from bridges.storage.files import write_text
 from pets.study.cells.arms import VANILLA
@@ -25,20 +26,15 @@ _KEPT = (
 )
 
 
-def write_records(path: Path, context: Context, found: Mapping[str, Mapping[str, Any]]) -> None:
-    """A line for each cell of a study that is done, in the order of its grid.
+def write_records(path: Path, context: Context) -> None:
+    """A line for each cell of a study that is done, in the order of its grid, with what was read of it.
 
     What all rows have alike, or no table is made of, is left out.
-
-    Args:
-        path: the file.
-        context: of the study.
-        found: what was read of the cells, see `benchmarks.evidence.readings`.
     """
     rows = read_all(context.folder)
-    hashes = [describe(context, cell).cell for cell in context.grid.cells()]
-    done = [rows[cell] for cell in hashes if cell in rows and rows[cell].is_done]
-    lines = [json.dumps(_line(row, found.get(row.cell, {})), sort_keys=True) for row in done]
+    cells = {describe(context, cell).cell: cell for cell in context.grid.cells()}
+    done = [(rows[name], cell) for name, cell in cells.items() if name in rows and rows[name].is_done]
+    lines = [json.dumps(_line(row, read_so_far(context, cell)), sort_keys=True) for row, cell in done]
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 

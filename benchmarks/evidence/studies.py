@@ -7,14 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from benchmarks.evidence.made_tasks import made
 from benchmarks.evidence.plan import Plan, Study
-from benchmarks.evidence.readings import SHIFT, other_domain, read_cell, read_so_far, unread
+from benchmarks.evidence.readings import SHIFT, other_domain, read_cell, unread
 from bridges.errors import BadInput
 from pets.commands.options import read_lines
-from pets.study.cells.cell import describe
 from pets.study.cells.context import Context
 from pets.study.cells.grid import Grid
 from pets.study.compare.presets import PRESETS
@@ -80,18 +78,15 @@ class Runner:
         """Of a study that has run: its model, its tasks, its costs."""
         return _fitted(self._sources(study), study.dtype)
 
-    def read(
-        self, study: Study, context: Context, tell: Callable[[str], None] = print
-    ) -> tuple[dict[str, dict[str, Any]], int]:
-        """What the study's tuned PETs say, by the hash of their cells, and how many could not be read.
+    def read(self, study: Study, context: Context, tell: Callable[[str], None] = print) -> int:
+        """Read what the study's tuned PETs say, and keep it; how many could not be read.
 
         Args:
             study: one that has run.
             context: its own.
             tell: is given a line for each that is read, or cannot be.
         """
-        cells = list(context.grid.cells())
-        todo = [cell for cell in cells if unread(context, cell, study.readings)]
+        todo = [cell for cell in context.grid.cells() if unread(context, cell, study.readings)]
         shifted_to = other_domain(self.data) if SHIFT in study.readings else ()
         reading = partial(read_cell, kinds=study.readings, shifted_to=shifted_to)
         make = partial(_fitted, self._sources(study), study.dtype) if self.jobs > 1 else lambda: context
@@ -101,7 +96,7 @@ class Runner:
                 said = f": {result}" if isinstance(result, Failure) else ""
                 tell(f"{'not ' if said else ''}read, {number} of {len(todo)}: {cell}{said}")
                 failed += bool(said)
-        return {describe(context, cell).cell: read_so_far(context, cell) for cell in cells}, failed
+        return failed
 
     def _sources(self, study: Study) -> _Sources:
         return self.grid(study), self.folder(study), self.model(study), None, self.text()

@@ -110,10 +110,10 @@ class TuningLoop:
     def run(self, run: RunFolder, *, progress: bool) -> None:
         """All steps, with the best checkpoint loaded at the end."""
         settings = self.settings
+        # To the states as they are before tuning, whatever step it goes on from.
+        cost = self.cost if settings.adapt == "never" else self._adapt()
         if settings.ratio is not None:
-            self._weigh(settings.ratio)  # with the lens as it was on text, whose cost is not yet small
-        if settings.adapt == "once":
-            self._adapt()  # to the states as they are before tuning, whatever step it goes on from
+            self._weigh(settings.ratio, cost)
         step = self._resume(run)
         with progress_bar(
             desc="tune",
@@ -127,7 +127,7 @@ class TuningLoop:
             while step < settings.max_steps:
                 pairs = []
                 started = time.perf_counter()
-                if settings.adapt == "looks":
+                if settings.adapt == "looks" and step:
                     self._adapt()
                 for _ in range(min(settings.eval_every, settings.max_steps - step)):
                     pairs.append(self.step(step))
@@ -192,25 +192,31 @@ class TuningLoop:
         cost = None if self.cost is None else output.running_cost
         return loss.item(), None if cost is None else self.processes.mean(cost.detach()).item()
 
-    def _weigh(self, ratio: float) -> None:
-        """The weight of a ratio: a function of seed and data alone, so a resumed run has the same."""
+    def _weigh(self, ratio: float, cost: RunningCost | None) -> None:
+        """The weight of a ratio: a function of seed and data alone, so a resumed run has the same.
+
+        Of the cost that is trained with: once its lens is adapted, its gradient is another, up to eleven
+        times as long and a fifth of it.
+        """
         assert self.plugged is not None
-        assert self.cost is not None
+        assert cost is not None
         torch.manual_seed(generator(self.settings.run_seed, -4).initial_seed())
         with self.plugged.replacing():
-            own = weight_of(ratio, self.classifier, self.cost, self.rows["train"], self.parameters)
+            own = weight_of(ratio, self.classifier, cost, self.rows["train"], self.parameters)
         # Sums differ in their last digits from one GPU to another.
         self.weight = self.processes.mean(torch.tensor(own, dtype=torch.float64)).item()
         self.plugged.weight = self.weight
 
-    def _adapt(self) -> None:
+    def _adapt(self) -> RunningCost:
         """The cost's lens, from what it was on text, to the training examples as they are seen now."""
         assert self.plugged is not None
         assert self.cost is not None
         rows = self.rows["train"]
         batches = (rows[k : k + _ADAPTED] for k in range(0, len(rows), _ADAPTED))
         with self.plugged.replacing() as replace:
-            replace(adapt(self.cost, self.classifier, map(self._batch_of, batches)))
+            adapted = adapt(self.cost, self.classifier, map(self._batch_of, batches))
+            replace(adapted)
+        return adapted
 
     def _batch(self, step: int) -> Rows:
         """The examples of one step: epochs of random order, a function of seed and step alone."""

@@ -55,7 +55,7 @@ class TuneSettings:
             "once" before the first step, or then and after each of the "looks".
         loss: of the right answer in the whole "vocabulary", or among the "labels" alone.
         ratio: instead of a running cost's weight, how long its weighed gradient is beside the task's
-            before the first step, see `pets.tuning.ratio`.
+            before the first step, with its lens as it is then, see `pets.tuning.ratio`.
     """
 
     pet: str = "lora"

@@ -72,17 +72,49 @@ def test_a_weight_makes_the_gradients_ratio(pet: str, reader: str) -> None:
         assert found == pytest.approx(oracle(loop, 0.5), rel=1e-4)
 
 
+@pytest.mark.parametrize("adapt", ["once", "looks"])
+def test_an_adapted_cost_has_the_ratio_that_it_is_trained_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapt: str
+) -> None:
+    """Not that of the lens as it was on text, whose gradient is another."""
+    plm = model_of()
+    cost = RunningCost.for_model(plm, "axis", map="lens", fit=True)
+    fit = {"batch_size": 8, "max_length": 16, "held_out": 8, "max_tokens": 200}
+    cost.fit(plm, tiny_tokenizer(), TEXTS, progress=False, **fit)
+    data = dataclasses.replace(DATA, reported=())
+    settings = dataclasses.replace(SETTINGS, shots=3, adapt=adapt, max_steps=2)
+    seen: list[tuple[float, float]] = []
+    step = TuningLoop.step
+
+    def watched(self: TuningLoop, number: int) -> Any:
+        if not seen:
+            assert self.plugged is not None
+            weight = self.plugged.weight
+            seen.append((weight, oracle(self, 0.5)))
+            self.plugged.weight = weight
+        return step(self, number)
+
+    monkeypatch.setattr(TuningLoop, "step", watched)
+    told = tune(plm, tiny_tokenizer(), data, settings, tmp_path / "a", cost=cost, progress=False)
+    never = dataclasses.replace(settings, adapt="never")
+    other = tune(plm, tiny_tokenizer(), data, never, tmp_path / "b", cost=cost, progress=False)
+    (weight, expected), *_ = seen
+    assert weight == pytest.approx(expected, rel=1e-4)
+    assert told["weight"] == weight
+    assert other["weight"] != pytest.approx(weight, rel=0.05)
+
+
 def test_what_is_not_trained_does_not_count() -> None:
     plm = model_of()
     cost = RunningCost.for_model(plm, "brownian", fit=False)
     with prepared(plm, tiny_tokenizer(), DATA, SETTINGS, cost=cost) as loop:
-        loop._weigh(0.5)
+        loop._weigh(0.5, cost)
         whole = loop.weight
         frozen = [name for name in loop.named if "layer.0" in name and "lora_B" in name]
         assert frozen
         for name in frozen:
             loop.named.pop(name).requires_grad_(False)
-        loop._weigh(0.5)
+        loop._weigh(0.5, cost)
         assert loop.weight == pytest.approx(oracle(loop, 0.5), rel=1e-4)
         assert loop.weight != pytest.approx(whole, rel=1e-3)
 
@@ -168,7 +200,7 @@ def test_the_model_and_the_first_backward_are_left_as_they_are(tmp_path: Path) -
     cost = RunningCost.for_model(plm, "brownian", fit=False)
     with prepared(plm, tiny_tokenizer(), DATA, SETTINGS, cost=cost) as loop:
         before = [p.detach().clone() for p in loop.parameters]
-        loop._weigh(0.5)
+        loop._weigh(0.5, cost)
         assert all(torch.equal(a, b) for a, b in zip(before, loop.parameters, strict=True))
         assert all(p.grad is None for p in loop.parameters)
         assert loop.plugged is not None
@@ -185,7 +217,7 @@ def test_a_classifier_s_new_head_is_the_task_s_alone(tmp_path: Path) -> None:
     cost = RunningCost.for_model(plm, "brownian", fit=False)
     with prepared(plm, tokenizer, DATA, SETTINGS, cost=cost) as loop:
         assert any("score" in name or "classifier" in name for name in loop.named)
-        loop._weigh(0.5)
+        loop._weigh(0.5, cost)
         assert loop.weight == pytest.approx(oracle(loop, 0.5), rel=1e-4)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -27,6 +27,7 @@ from pets.study.cells.arms import VANILLA
 from pets.study.statistics.arm_differences import Setting
 from pets.study.statistics.intervals import Summary
 from pets.study.statistics.paired import ERROR
+from pets.study.statistics.power import detectable
 
 _READ = (
     "Vanilla: mean (deviation over splits, count). Other arms: mean difference to vanilla, paired by "
@@ -118,7 +119,7 @@ def _effects(question: Question, found: Answer) -> str:
     rows = [
         (arm, [_entry(found, setting, arm) for setting in found.settings]) for arm in _arms(found.values)
     ]
-    return table(question.title, f"{found.family} tests", found.settings, rows)
+    return table(question.title, _power(found.effects.values()), found.settings, rows)
 
 
 def _over_controls(arm: str, controls: Sequence[str], cells: Sequence[Cell]) -> Iterable[str]:
@@ -135,7 +136,18 @@ def _over_controls(arm: str, controls: Sequence[str], cells: Sequence[Cell]) -> 
 
     rows = [(one, entries(one)) for one in dict.fromkeys(control for _, _, control in found)]
     title = f"Accuracy of {code(arm)} minus that of"
-    yield table(title, f"{family(found.values())} tests", settings, rows)
+    yield table(title, _power(found.values()), settings, rows)
+
+
+def _power(effects: Collection[Effect]) -> str:
+    """How many tests there are, and from which to which true differences they tell, each corrected."""
+    tests = family(effects)
+    ones = [effect.difference for effect in effects if effect.difference.count > 1]
+    least = sorted(detectable(one.deviation, one.count, ERROR / tests) for one in ones)
+    if not least:
+        return f"{tests} tests"
+    span = f"{least[0]:.3f} to {least[-1]:.3f}"
+    return f"{tests} tests; a true difference of {span} is told four times in five"
 
 
 def _entry(found: Answer, setting: Setting, arm: str) -> str:

@@ -32,7 +32,7 @@ from benchmarks.evidence.tables import BEGIN, END, details, put_into, summary
 from benchmarks.evidence.verdict import verdict
 from bridges.errors import BadInput
 from pets.study.statistics.arm_differences import Setting
-from pets.study.statistics.power import power
+from pets.study.statistics.power import detectable, power
 
 HERE = Path(__file__).parents[2] / "benchmarks"
 SAID: dict[str, Any] = {
@@ -339,12 +339,16 @@ def test_the_arm_of_a_comparison_is_set_against_its_controls_in_every_study() ->
         for s in range(8)
     ]
     page = details(plan, {"main": cells}, {})
-    head, rows = page.split("**Accuracy of `posterior@lens` minus that of** (1 tests)")
+    gain = 0.05 + noise[1] - noise[2]
+    seen = detectable(gain.std(ddof=1), 8)
+    told = f"1 tests; a true difference of {seen:.3f} to {seen:.3f} is told four times in five"
+    head, rows = page.split(f"**Accuracy of `posterior@lens` minus that of** ({told})")
     assert "|" not in head
     table = rows.split("\n\n")[1].splitlines()
-    gain = 0.05 + noise[1] - noise[2]
     low, high = stats.ttest_1samp(gain, 0).confidence_interval()
     assert table[2:] == [f"| `early-exit` | **{gain.mean():+.3f} [{low:+.3f}, {high:+.3f}]** |"]
+    single = [one for one in cells if one.seed == 0]
+    assert f"| `early-exit` | {gain[0]:+.3f} (1) |" in details(plan, {"main": single}, {})
     only = [one for one in cells if one.arm in ("vanilla", "early-exit")]
     assert "minus that of" not in details(plan, {"main": only}, {})
 

@@ -90,13 +90,11 @@ class Answer:
         settings: where it was asked.
         values: of each arm in each setting.
         effects: of each arm but vanilla, against that.
-        family: how many tests were corrected for.
     """
 
     settings: tuple[Setting, ...]
     values: Mapping[tuple[Setting, str], Summary]
     effects: Mapping[tuple[Setting, str], Effect]
-    family: int
 
 
 def answer(cells: Sequence[Cell], question: Question) -> Answer | None:
@@ -115,7 +113,6 @@ def answer(cells: Sequence[Cell], question: Question) -> Answer | None:
             for arm, values in arms.items()
         },
         effects,
-        family(effects.values()),
     )
 
 

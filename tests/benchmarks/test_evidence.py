@@ -25,7 +25,7 @@ from benchmarks.evidence import made_tasks, picture, readings
 from benchmarks.evidence.made_tasks import FLIPPED, SENTIMENT, Made, flipped, made
 from benchmarks.evidence.plan import Comparison, Plan
 from benchmarks.evidence.power import simulated_power
-from benchmarks.evidence.questions import ACCURACY, answer, at_depth, steps_to
+from benchmarks.evidence.questions import ACCURACY, answer, at_depth, family, steps_to
 from benchmarks.evidence.readings import sureness
 from benchmarks.evidence.records import Cell, read_facts, read_records
 from benchmarks.evidence.tables import BEGIN, END, details, put_into, summary
@@ -239,7 +239,7 @@ def test_effects_are_paired_t_tests_with_holms_correction() -> None:
     cells += [cell(arm, s, float(v)) for arm, own in scores.items() for s, v in enumerate(own)]
     found = answer(cells, ACCURACY)
     assert found is not None
-    assert (found.family, found.settings) == (3, (FILMS,))
+    assert (family(found.effects.values()), found.settings) == (3, (FILMS,))
     p = {arm: float(stats.ttest_rel(own, base).pvalue) for arm, own in scores.items()}
     order = sorted(p, key=lambda arm: p[arm])
     largest = 0.0

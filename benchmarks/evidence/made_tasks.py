@@ -22,6 +22,8 @@ SENTIMENT = {"negative": "terrible", "positive": "great"}
 TOPICS = {"World": "world", "Sports": "sports", "Business": "business", "Sci/Tech": "technology"}
 SEED = 20261127
 """Of everything that is drawn here: which examples, which labels are flipped."""
+SHIFTED = 400
+"""Sentences of another domain that PETs tuned on film reviews are read on."""
 FLIPPED = 0.2
 """The share of training labels that are wrong in a task of that name; the reported ones are right."""
 
@@ -57,6 +59,12 @@ def _sst2_others(data: Path) -> tuple[list[Example], list[Example]]:
     return train, [example for example in dev if example not in known]
 
 
+def _films_to_reviews(data: Path) -> tuple[list[Example], list[Example]]:
+    """To train on, films; to report, reviews of restaurants and goods that no reading is of."""
+    known = read_elsewhere(data)
+    return _sst2(data)[0], [example for example in shifted(data) if example not in known]
+
+
 def _topics(data: Path) -> tuple[list[Example], list[Example]]:
     folder = data / "ag_news"
     rows = (_rows(folder / name, "text", "topic") for name in ("train.tsv", "dev.tsv"))
@@ -74,6 +82,11 @@ def shifted(data: Path) -> list[Example]:
     """Sentences of reviews of restaurants and of goods: sentiment in another domain than films."""
     folder = data / "sentiment"
     return [*_sentiment(folder / "yelp.tsv"), *_sentiment(folder / "amazon.tsv")]
+
+
+def read_elsewhere(data: Path) -> list[Example]:
+    """Those of `shifted` that a reading is of, the same ones every time."""
+    return _drawn(shifted(data), SHIFTED)
 
 
 def _stories(data: Path) -> tuple[list[Example], list[Example]]:
@@ -94,6 +107,7 @@ TASKS: dict[str, Made] = {
     "ag-300": Made(_topics, _ABOUT, TOPICS, reported=300),
     "ag-flipped": Made(_topics, _ABOUT, TOPICS, reported=600, flipped=FLIPPED),
     "reviews": Made(_reviews, _WAS, SENTIMENT, reported=600),
+    "films-to-reviews": Made(_films_to_reviews, _WAS, SENTIMENT, reported=400),
     "stories": Made(_stories, "{text} {answer}", reported=200),
 }
 """By name; a number in it is how many are reported, where a model takes long; "others" are the rest."""

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.evidence.made_tasks import SEED, SENTIMENT, shifted
+from benchmarks.evidence.made_tasks import SENTIMENT, read_elsewhere
 from bridges import RunningCost
 from bridges.storage.files import write_text
 from pets.anytime.by_layer import HEAD, odds_by_layer, read
@@ -36,7 +35,6 @@ from pets.tuning.run_folder import PET_FOLDER
 
 FOLDER = "readings"
 READINGS = CALIBRATION, DEPTH, SHIFT = ("calibration", "depth", "shift")
-_SHIFTED = 400  # sentences
 _BINS = 15
 
 
@@ -161,5 +159,7 @@ def sureness(odds: Tensor, answers: Tensor) -> dict[str, float]:
 def other_domain(data: Path) -> tuple[Example, ...]:
     """Sentences of the shared data about restaurants and goods, the same ones every time."""
     names = sorted(SENTIMENT)  # the order of the classes of a table
-    rows = random.Random(SEED).sample(shifted(data), _SHIFTED)
-    return tuple(Example(text, names.index(label), fields=(("text", text),)) for text, label in rows)
+    return tuple(
+        Example(text, names.index(label), fields=(("text", text),))
+        for text, label in read_elsewhere(data)
+    )

@@ -21,12 +21,12 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from benchmarks.environment import RESULTS
 from benchmarks.evidence import __main__ as command
-from benchmarks.evidence import made_tasks, picture, readings
+from benchmarks.evidence import made_tasks, picture
 from benchmarks.evidence.made_tasks import FLIPPED, SENTIMENT, Made, flipped, made
 from benchmarks.evidence.plan import Comparison, Plan
 from benchmarks.evidence.power import simulated_power
 from benchmarks.evidence.questions import ACCURACY, answer, at_depth, family, steps_to
-from benchmarks.evidence.readings import sureness
+from benchmarks.evidence.readings import other_domain, sureness
 from benchmarks.evidence.records import Cell, read_facts, read_records
 from benchmarks.evidence.tables import BEGIN, END, details, put_into, summary
 from benchmarks.evidence.verdict import verdict
@@ -71,10 +71,11 @@ SAID: dict[str, Any] = {
 def test_the_plan_says_what_the_issue_of_evidence_is() -> None:
     plan = Plan.read(HERE / "PLAN.md")
     first = plan.studies[0]
-    primary, second = plan.comparisons
+    primary, *later = plan.comparisons
     assert (primary.name, primary.studies) == ("primary", (first.name,))
     assert set(primary.baselines) | {primary.arm} == set(first.options["arms"])
-    assert (second.arm, second.controls) == (primary.arm, primary.controls)
+    for one in later:
+        assert (one.arm, one.controls) == (primary.arm, primary.controls)
     for study in plan.studies:
         assert len(study.options["seeds"]) >= 8
         assert study.options["ratios"] == [0.1, 0.5, 2.0]
@@ -142,7 +143,7 @@ def films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     words = dict(zip(SENTIMENT, ("bad", "good"), strict=True))
     task = Made(made_tasks.TASKS["sst2"].examples, "{text} it was {answer} .", words, reported=12)
     monkeypatch.setitem(made_tasks.TASKS, "films", task)
-    monkeypatch.setattr(readings, "_SHIFTED", 16)
+    monkeypatch.setattr(made_tasks, "SHIFTED", 16)
     return data
 
 
@@ -158,6 +159,15 @@ def test_a_task_is_made_of_the_data_and_made_again_to_the_same_files(
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "tasks").iterdir()} == before
     with pytest.raises(BadInput, match="give --data, the folder of the shared data"):
         made("films", tmp_path / "nowhere", tmp_path / "tasks")
+
+
+def test_reviews_are_reported_that_no_reading_is_of(films: Path, tmp_path: Path) -> None:
+    loaded = made("films-to-reviews", films, tmp_path / "tasks").load(None)
+    reported = {example.fields[0][1] for example in loaded.reported}
+    read = {example.fields[0][1] for example in other_domain(films)}
+    assert len(reported) == 4
+    assert len(read) == 16
+    assert reported | read == {text for text, _ in made_tasks.shifted(films)}
 
 
 def test_a_fifth_of_the_training_labels_is_wrong_and_no_reported_one(

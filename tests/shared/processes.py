@@ -6,6 +6,7 @@ takes them once. What is about imports, or variables that are read at one, start
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import runpy
@@ -24,7 +25,6 @@ from unittest import mock
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["pets.cli", "pets.study.compare.run", "transformers.trainer", "pytest"])
-_FOLDER = tempfile.TemporaryDirectory(prefix="bridge-pets-processes-")
 _FEW_THREADS = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -81,6 +81,11 @@ def server() -> Any:
     return _SERVER
 
 
+@functools.cache  # made by who starts one: a child that reads this module ends without clearing up
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="bridge-pets-processes-")
+
+
 def start(
     arguments: Sequence[object], *, cwd: Path | None = None, together: bool = False, **environment: str
 ) -> Started:
@@ -88,7 +93,7 @@ def start(
 
     With ``together`` all that it writes is its stdout, as after ``2>&1``.
     """
-    folder = Path(tempfile.mkdtemp(dir=_FOLDER.name))
+    folder = Path(tempfile.mkdtemp(dir=_folder().name))
     words = [str(argument) for argument in arguments]
     described = {**os.environ, **_FEW_THREADS, **environment}
     process = server().Process(

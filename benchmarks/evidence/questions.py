@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from benchmarks.evidence.records import Cell
 from pets.study.cells.arms import VANILLA
@@ -14,8 +15,9 @@ from pets.study.statistics.arm_differences import Setting
 from pets.study.statistics.intervals import Summary, summarise
 from pets.study.statistics.paired import PairedDifference, difference, holm
 
+T = TypeVar("T")
 Value = Callable[[Cell], float | None]
-By = dict[Setting, dict[str, dict[int, float]]]
+By = dict[Setting, dict[str, dict[int, T]]]
 """By setting, arm and seed."""
 
 
@@ -34,7 +36,7 @@ class Question:
     span: tuple[float, float] | None = (0.0, 1.0)
 
 
-def read(*names: str) -> Value:
+def read(*names: str) -> Callable[[Cell], Any]:
     """What was read of a cell under these names."""
     return lambda cell: cell.reading(*names)
 
@@ -117,7 +119,7 @@ def answer(cells: Sequence[Cell], question: Question) -> Answer | None:
 
 
 def compared(
-    by: By, asked: Sequence[tuple[str, str]], span: tuple[float, float] | None
+    by: By[float], asked: Sequence[tuple[str, str]], span: tuple[float, float] | None
 ) -> dict[tuple[Setting, str, str], Effect]:
     """Arms minus their baselines, paired by seed, in each setting that has both.
 
@@ -144,9 +146,9 @@ def family(effects: Iterable[Effect]) -> int:
     return sum(not math.isnan(effect.adjusted_p) for effect in effects)
 
 
-def values_of(cells: Sequence[Cell], value: Value) -> By:
+def values_of(cells: Sequence[Cell], value: Callable[[Cell], T | None]) -> By[T]:
     """The values that there are, in the order of the cells."""
-    by: By = defaultdict(lambda: defaultdict(dict))
+    by: By[T] = defaultdict(lambda: defaultdict(dict))
     for cell in cells:
         found = value(cell)
         if found is not None:
@@ -154,9 +156,7 @@ def values_of(cells: Sequence[Cell], value: Value) -> By:
     return {setting: dict(arms) for setting, arms in by.items()}
 
 
-def pairs(
-    arms: Mapping[str, Mapping[int, float]], arm: str, baseline: str
-) -> tuple[list[float], list[float]]:
+def pairs(arms: Mapping[str, Mapping[int, T]], arm: str, baseline: str) -> tuple[list[T], list[T]]:
     """The values of an arm and of its baseline in the seeds that both have, in order."""
     ours, theirs = arms.get(arm, {}), arms.get(baseline, {})
     seeds = sorted(ours.keys() & theirs.keys())

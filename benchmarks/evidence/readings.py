@@ -7,6 +7,7 @@
 - "depth": the same at each layer by a probe, an exit and the head, see `pets.anytime.by_layer`; the
   exits of all arms are those of one lens, whatever the arm was tuned with.
 - "shift": the same of the model itself on sentences of another domain.
+- "right": which of the reported examples it is right on, in their order, "1" or "0" each.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from pets.tuning.preparing import ask
 from pets.tuning.run_folder import PET_FOLDER
 
 FOLDER = "readings"
-READINGS = CALIBRATION, DEPTH, SHIFT = ("calibration", "depth", "shift")
+READINGS = CALIBRATION, DEPTH, SHIFT, RIGHT = ("calibration", "depth", "shift", "right")
 _BINS = 15
 
 
@@ -96,13 +97,17 @@ def _of_cell(
         limit = limit_of(classifier, asking, settings.max_length)
         rows = [asking.encode(part, limit)[0] for part in (known, data.reported, elsewhere)]
         check_tokens([row for part in rows for row in part], classifier)
-        depth: dict[str, Any] = {}
+        answers, head = _answers(rows[1]), None
         if DEPTH in kinds:
             odds = odds_by_layer(classifier, rows[0], rows[1], _lens(context))
-            depth = {name: _by_layer(found, _answers(rows[1])) for name, found in odds.items()}
-            yield DEPTH, depth
-        if CALIBRATION in kinds:
-            yield CALIBRATION, depth[HEAD][-1] if depth.get(HEAD) else _whole(classifier, rows[1])
+            yield DEPTH, {name: _by_layer(found, answers) for name, found in odds.items()}
+            head = odds.get(HEAD)
+        if kinds & {CALIBRATION, RIGHT}:
+            own = read(classifier, rows[1]).scores if head is None else head[-1]
+            if CALIBRATION in kinds:
+                yield CALIBRATION, sureness(own, answers)
+            if RIGHT in kinds:
+                yield RIGHT, "".join("01"[hit] for hit in (own.argmax(1) == answers).tolist())
         if SHIFT in kinds:
             of_sentiment = {label.name for label in data.task.labels} == set(SENTIMENT)
             yield SHIFT, _whole(classifier, rows[2]) if of_sentiment else None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+
+from benchmarks.evidence.crossed import crossed_interval
 from benchmarks.evidence.markdown import code, interval
 from benchmarks.evidence.plan import Comparison
-from benchmarks.evidence.questions import ACCURACY, pairs, values_of
+from benchmarks.evidence.questions import ACCURACY, T, pairs, read, values_of
+from benchmarks.evidence.readings import RIGHT
 from benchmarks.evidence.records import Cell
 from pets.study.cells.arms import VANILLA
 from pets.study.statistics.paired import ERROR, difference, holm
@@ -20,24 +24,33 @@ def verdict(compared: Comparison, studies: Sequence[Sequence[Cell]]) -> str:
     many tests as there are baselines.
     """
     tests = len(compared.baselines)
-    lines = [
-        f"### The {compared.name} comparison: `{compared.arm}`\n",
-        "| against | pairs | mean difference in accuracy [95 % for all at once] | p (Holm, "
-        f"{tests} tests) | true difference seen four times in five |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    scores = {name: _pairs(studies, compared.arm, name) for name in compared.baselines}
+    title = f"### The {compared.name} comparison: `{compared.arm}`\n"
+    scores = {name: _pairs(studies, ACCURACY.value, compared.arm, name) for name in compared.baselines}
     if not all(len(ours) > 1 for ours, _ in scores.values()):
-        return f"{lines[0]}\nNot run to its end: no verdict."
+        return f"{title}\nNot run to its end: no verdict."
     error = ERROR / tests
     found = {name: difference(ours, theirs, (0.0, 1.0)) for name, (ours, theirs) in scores.items()}
-    adjusted = holm([d.p for d in found.values()])
-    for (name, one), p in zip(found.items(), adjusted, strict=True):
-        low, high = one.interval(error)
-        least = detectable(one.deviation, one.count, error)
-        lines.append(
-            f"| {code(name)} | {one.count} | {interval(one.mean, low, high)} | {p:.2g} | {least:.3f} |"
-        )
+    adjusted = holm([one.p for one in found.values()])
+    wider = {name: _with_examples(studies, compared.arm, name, error) for name in found}
+    columns = {
+        "against": [code(name) for name in found],
+        "pairs": [str(one.count) for one in found.values()],
+        "mean difference in accuracy [95 % for all at once]": [
+            interval(one.mean, *one.interval(error)) for one in found.values()
+        ],
+        "the same over other examples too": list(wider.values()),
+        f"p (Holm, {tests} tests)": [f"{p:.2g}" for p in adjusted],
+        "true difference seen four times in five": [
+            f"{detectable(one.deviation, one.count, error):.3f}" for one in found.values()
+        ],
+    }
+    told = {head: entries for head, entries in columns.items() if any(entries)}
+    lines = [
+        title,
+        _line(told),
+        "|" + " --- |" * len(told),
+        *map(_line, zip(*told.values(), strict=True)),
+    ]
     clear = [name for name, one in found.items() if one.interval(error)[0] > 0]
     if len(clear) == len(found):
         said = "Above vanilla and above every control, with every corrected interval clear of 0."
@@ -48,13 +61,29 @@ def verdict(compared: Comparison, studies: Sequence[Sequence[Cell]]) -> str:
     return "\n".join([*lines, "", said])
 
 
+def _line(entries: Iterable[str]) -> str:
+    return f"| {' | '.join(entries)} |"
+
+
 def _pairs(
-    studies: Sequence[Sequence[Cell]], arm: str, baseline: str
-) -> tuple[list[float], list[float]]:
-    ours, theirs = [], []
+    studies: Sequence[Sequence[Cell]], value: Callable[[Cell], T | None], arm: str, baseline: str
+) -> tuple[list[T], list[T]]:
+    ours: list[T] = []
+    theirs: list[T] = []
     for cells in studies:
-        for arms in values_of(cells, ACCURACY.value).values():
+        for arms in values_of(cells, value).values():
             own, other = pairs(arms, arm, baseline)
             ours += own
             theirs += other
     return ours, theirs
+
+
+def _with_examples(studies: Sequence[Sequence[Cell]], arm: str, baseline: str, error: float) -> str:
+    """The mean with its `crossed_interval`; empty where not all pairs say what they were right on."""
+    settings = {cell.setting for cells in studies for cell in cells}
+    count = len(_pairs(studies, ACCURACY.value, arm, baseline)[0])
+    right = _pairs(studies, read(RIGHT), arm, baseline)
+    if len(settings) > 1 or len(right[0]) < count:  # the examples of two tasks are not the same
+        return ""
+    ours, theirs = (np.array([[*map(float, one)] for one in part]) for part in right)
+    return interval(float((ours - theirs).mean()), *crossed_interval(ours - theirs, error))

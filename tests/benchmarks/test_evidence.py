@@ -22,6 +22,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 from benchmarks.environment import RESULTS
 from benchmarks.evidence import __main__ as command
 from benchmarks.evidence import made_tasks, picture
+from benchmarks.evidence.crossed import crossed_interval
 from benchmarks.evidence.made_tasks import FLIPPED, SENTIMENT, Made, flipped, made
 from benchmarks.evidence.plan import Comparison, Plan
 from benchmarks.evidence.power import simulated_power
@@ -56,7 +57,7 @@ SAID: dict[str, Any] = {
             "model": "tiny",
             "tasks": ["films"],
             "arms": ["vanilla", "posterior@lens", "early-exit"],
-            "readings": ["calibration", "depth", "shift"],
+            "readings": ["calibration", "depth", "shift", "right"],
         }
     ],
     "comparisons": [
@@ -326,6 +327,25 @@ def test_the_verdict_is_what_the_intervals_are(effects: dict[str, float], said: 
     assert "no verdict" in verdict(primary, [()])
 
 
+def test_a_verdict_says_what_other_examples_might_have_made_of_it() -> None:
+    rng = np.random.default_rng(3)
+    level = {"posterior@lens": 0.8, "vanilla": 0.6, "early-exit": 0.7}
+    right = {arm: rng.random((6, 40)) < p for arm, p in level.items()}
+    cells = [
+        cell(arm, s, float(row.mean()), right="".join("01"[int(hit)] for hit in row))
+        for arm, rows in right.items()
+        for s, row in enumerate(rows)
+    ]
+    primary = Comparison("first", ("main",), "posterior@lens", ("early-exit",))
+    head, _, *lines = verdict(primary, [cells]).splitlines()[2:5]
+    assert head.split(" | ")[3] == "the same over other examples too"
+    of_vanilla = right["posterior@lens"].astype(float) - right["vanilla"]
+    low, high = crossed_interval(of_vanilla, 0.05 / 2)
+    assert lines[0].split(" | ")[3] == f"{of_vanilla.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+    del cells[0].line["readings"]["right"]  # one that was not read
+    assert "other examples" not in verdict(primary, [cells])
+
+
 def test_only_what_is_shown_is_bold() -> None:
     noise = np.random.default_rng(0).normal(0, 0.01, 8)
     cells = [cell("vanilla", s, 0.6 + float(v)) for s, v in enumerate(noise)]
@@ -474,6 +494,7 @@ def test_a_plan_runs_and_runs_on_to_the_same_bytes(
             ("probe", "exit", "head"), 4
         )
         assert found["depth"]["head"][-1] == found["calibration"]
+        assert found["right"].count("1") / len(found["right"]) == pytest.approx(line["score"])
         assert 0 <= found["shift"]["accuracy"] <= 1
 
     facts = json.loads((tmp_path / "kept" / "main.json").read_text(encoding="utf-8"))

@@ -82,7 +82,7 @@ def _write(pages: Path, plan: Plan, results: Path) -> None:
     write_text(page, put_into(text, summary(plan, kept, facts)))
     write_text(pages / DETAILS, details(plan, kept, facts))
     if found := effects(plan, kept):
-        draw(found, pages / PICTURE)
+        draw(plan, found, pages / PICTURE)
 
 
 def _run(runner: Runner, names: tuple[str, ...], results: Path) -> bool:

@@ -49,27 +49,36 @@ def _name(study: Study, setting: Setting, splits: int) -> str:
     return f"{study.model}: {setting}{schedule} ({splits})"
 
 
-def draw(found: Effects, path: Path) -> None:
+def draw(plan: Plan, found: Effects, path: Path) -> None:
     """A panel for each arm, a line for each place; a PNG file.
+
+    Args:
+        plan: whose comparisons come first.
+        found: its `effects`.
+        path: of the file.
 
     Raises:
         BadInput: if matplotlib is not installed, or something other than a picture of this project is
             there.
     """
     check_picture(path)
+    planned = {name for one in plan.comparisons for name in one.studies}
     places = list(dict.fromkeys(place for own in found.values() for place in own))
+    places.sort(key=lambda place: place[0] not in planned)
+    apart = sum(study in planned for study, _ in places) - 0.5
     with style():
         figure = new_figure(3.2 + 1.45 * len(found), 1.4 + 0.26 * len(places))
         axes = figure.subplots(1, len(found), squeeze=False, sharey=True, sharex=True)[0]
         for axis, (arm, own) in zip(axes, found.items(), strict=True):
             _panel(axis, arm, [own.get(place) for place in places])
+            axis.axhline(apart, color="0.7", linewidth=0.7, linestyle=":")
         axes[0].set_yticks(range(len(places)), [name for _, name in places])
         axes[0].set_ylim(len(places) - 0.5, -0.5)
         axes[0].set_xlim(*_limits(found))
         figure.suptitle(
             "Accuracy minus that of the PET alone, mean and 95 % interval over splits (their number in "
-            "brackets).\nFilled: p below 0.05 after Holm's correction over a study. An interval at "
-            "the edge goes on beyond it.",
+            "brackets); above the dotted line the planned comparisons.\nFilled: p below 0.05 after "
+            "Holm's correction over a study. An interval at the edge goes on beyond it.",
             fontsize=9,
         )
         save_picture(figure, path, 110)

@@ -418,7 +418,7 @@ def test_the_picture_has_every_effect_where_it_is(
     }
     drawn: list[Any] = []
     monkeypatch.setattr(picture, "save_picture", lambda figure, *_: drawn.append(figure))
-    picture.draw(found, tmp_path / "picture.png")
+    picture.draw(plan, found, tmp_path / "picture.png")
     first, other = drawn[0].axes
     assert [label.get_text() for label in first.get_yticklabels()] == [here, there]
     for axis, arm in ((first, "posterior@lens"), (other, "early-exit")):
@@ -429,7 +429,8 @@ def test_the_picture_has_every_effect_where_it_is(
         assert bars == [[one.difference.low, one.difference.high]]
         assert middles[0].get_markerfacecolor() != "white"
         assert one.adjusted_p < 0.05
-    assert len(other.lines) == 3  # the line at 0, and the one place that it was tried in
+    assert len(other.lines) == 4  # the line at 0, that under comparisons, and the one place of its own
+    assert list(other.lines[-1].get_ydata()) == [0.5, 0.5]  # of two places one is of a comparison
 
 
 def said_of_sst2() -> dict[str, Any]:

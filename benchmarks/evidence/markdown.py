@@ -12,13 +12,19 @@ def table(
 ) -> str:
     """Under a title with a note in brackets: a row for each arm, an entry for each column."""
     names = [str(column) for column in columns]
-    lines = [
-        f"**{title}**{f' ({note})' if note else ''}\n",
-        f"| arm | {' | '.join(names)} |",
-        "| --- |" + " --- |" * len(names),
-    ]
-    lines += [f"| {code(arm)} | {' | '.join(entries)} |" for arm, entries in rows]
+    lines = [f"**{title}**{f' ({note})' if note else ''}\n", *head(("arm", *names))]
+    lines += [line((code(arm), *entries)) for arm, entries in rows]
     return "\n".join(lines)
+
+
+def head(columns: Sequence[str]) -> tuple[str, str]:
+    """The two lines that a table begins with."""
+    return line(columns), "|" + " --- |" * len(columns)
+
+
+def line(entries: Iterable[str]) -> str:
+    """A line of a table."""
+    return f"| {' | '.join(entries)} |"
 
 
 def interval(mean: float, low: float, high: float) -> str:

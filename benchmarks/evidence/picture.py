@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence.plan import Plan, Study
+from benchmarks.evidence.places import place_name
+from benchmarks.evidence.plan import Plan
 from benchmarks.evidence.questions import ACCURACY, Effect, answer
 from benchmarks.evidence.records import Cell
 from pets.inside.plots import check_picture, save_picture
 from pets.study.report.effects import draw_interval
 from pets.study.report.pictures import new_figure, style
-from pets.study.statistics.arm_differences import Setting
 from pets.study.statistics.paired import ERROR
 
 _SHOWN, _HIDDEN = "#0072B2", "0.55"
@@ -34,7 +34,7 @@ def effects(plan: Plan, cells: Mapping[str, Sequence[Cell]]) -> Effects:
     for study in plan.studies:
         told = answer([cell for cell in cells.get(study.name, ()) if cell.is_accuracy], ACCURACY)
         for (setting, arm), effect in (told.effects if told else {}).items():
-            place = study.name, _name(study, setting, effect.difference.count)
+            place = study.name, f"{place_name(study, setting)} ({effect.difference.count})"
             found.setdefault(arm, {})[place] = effect
     compared = {arm for one in plan.comparisons for arm in (one.arm, *one.controls)}
     return {arm: own for arm, own in found.items() if arm in compared or _studies(own) >= _MANY}
@@ -42,11 +42,6 @@ def effects(plan: Plan, cells: Mapping[str, Sequence[Cell]]) -> Effects:
 
 def _studies(own: Iterable[Place]) -> int:
     return len({study for study, _ in own})
-
-
-def _name(study: Study, setting: Setting, splits: int) -> str:
-    schedule = f", {study.options['schedule']} decay" if "schedule" in study.options else ""
-    return f"{study.model}: {setting}{schedule} ({splits})"
 
 
 def draw(plan: Plan, found: Effects, path: Path) -> None:

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.evidence.markdown import code, interval, signed, table
+from benchmarks.evidence.places import everywhere
 from benchmarks.evidence.plan import Plan, Study
 from benchmarks.evidence.questions import (
     ACCURACY,
@@ -51,7 +52,7 @@ def summary(plan: Plan, cells: Mapping[str, Sequence[Cell]], facts: Facts) -> st
         facts: likewise.
     """
     parts = [verdict(one, [cells.get(name, ()) for name in one.studies]) for one in plan.comparisons]
-    parts.append(_READ)
+    parts += [everywhere(plan, cells), _READ]
     for study in plan.studies:
         own = cells.get(study.name, ())
         parts.append(_heading(study, own) + _untuned(facts.get(study.name, {})))

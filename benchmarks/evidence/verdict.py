@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from benchmarks.evidence.crossed import crossed_interval
-from benchmarks.evidence.markdown import code, interval
+from benchmarks.evidence.markdown import code, head, interval, line
 from benchmarks.evidence.plan import Comparison
 from benchmarks.evidence.questions import ACCURACY, T, pairs, read, values_of
 from benchmarks.evidence.readings import RIGHT
@@ -44,13 +44,8 @@ def verdict(compared: Comparison, studies: Sequence[Sequence[Cell]]) -> str:
             f"{detectable(one.deviation, one.count, error):.3f}" for one in found.values()
         ],
     }
-    told = {head: entries for head, entries in columns.items() if any(entries)}
-    lines = [
-        title,
-        _line(told),
-        "|" + " --- |" * len(told),
-        *map(_line, zip(*told.values(), strict=True)),
-    ]
+    told = {name: entries for name, entries in columns.items() if any(entries)}
+    lines = [title, *head(tuple(told)), *map(line, zip(*told.values(), strict=True))]
     clear = [name for name, one in found.items() if one.interval(error)[0] > 0]
     if len(clear) == len(found):
         said = "Above vanilla and above every control, with every corrected interval clear of 0."
@@ -59,10 +54,6 @@ def verdict(compared: Comparison, studies: Sequence[Sequence[Cell]]) -> str:
     else:
         said = "Not above vanilla with the corrected interval clear of 0: the goal is not reached."
     return "\n".join([*lines, "", said])
-
-
-def _line(entries: Iterable[str]) -> str:
-    return f"| {' | '.join(entries)} |"
 
 
 def _pairs(

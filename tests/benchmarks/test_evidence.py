@@ -24,6 +24,7 @@ from benchmarks.evidence import __main__ as command
 from benchmarks.evidence import made_tasks, picture
 from benchmarks.evidence.crossed import crossed_interval
 from benchmarks.evidence.made_tasks import FLIPPED, SENTIMENT, Made, flipped, made
+from benchmarks.evidence.places import everywhere
 from benchmarks.evidence.plan import Comparison, Plan
 from benchmarks.evidence.power import simulated_power
 from benchmarks.evidence.questions import ACCURACY, answer, at_depth, family, steps_to
@@ -344,6 +345,23 @@ def test_a_verdict_says_what_other_examples_might_have_made_of_it() -> None:
     assert lines[0].split(" | ")[3] == f"{of_vanilla.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
     del cells[0].line["readings"]["right"]  # one that was not read
     assert "other examples" not in verdict(primary, [cells])
+
+
+def test_the_primary_arm_is_told_of_everywhere_that_it_was_tried() -> None:
+    told = said_of_sst2()
+    plan = Plan.of({**told, "studies": [*told["studies"], {**told["studies"][0], "name": "more"}]})
+    gains = (0.03, 0.05, 0.01)
+    main = [cell("vanilla", s, 0.6) for s in range(3)]
+    main += [cell("posterior@lens", s, 0.6 + gain) for s, gain in enumerate(gains)]
+    main += [cell("early-exit", s, 0.5 + gain) for s, gain in enumerate(gains[:2])]
+    more = [cell("vanilla", 1, 0.7), cell("early-exit", 1, 0.8)]  # not the arm itself
+    table = everywhere(plan, {"main": main, "more": more}).splitlines()
+    assert table[4] == "| where | splits | vanilla | minus vanilla | minus `early-exit` |"
+    low, high = stats.ttest_1samp(gains, 0.0).confidence_interval(0.95)
+    of_vanilla = f"+0.030 [{low:+.3f}, {high:+.3f}]"
+    assert table[6:] == [
+        f"| main; tiny: films, 4 shots, lora | 3 | 0.600 | {of_vanilla} | +0.100 [+0.100, +0.100] |"
+    ]
 
 
 def test_only_what_is_shown_is_bold() -> None:

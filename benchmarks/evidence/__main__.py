@@ -42,7 +42,7 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--results", type=_FOLDER, default=RESULTS / "evidence", help="For what is kept.")
 @click.option("--pages", type=_FOLDER, default=HERE, help="Folder of EVIDENCE.md, for the tables.")
 @click.option("--studies", multiple=True, metavar="STUDY...", help="Some of the plan's; all by default.")
-@click.option("--jobs", default=1, show_default=True, help="Processes.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
 @click.option("--tables", is_flag=True, help="Run nothing: the tables of what is kept.")
 def main(
     where: Path,
@@ -91,7 +91,7 @@ def _run(runner: Runner, names: tuple[str, ...], results: Path) -> bool:
     chosen = [s for s in runner.plan.studies if s.name in {check_name("study", n, known) for n in names}]
     chosen = chosen or list(runner.plan.studies)
     for study in chosen:
-        runner.model(study)  # refused before the hours that others take
+        runner.model(study), runner.grid(study)  # refused before the hours that others take
     failed, before = 0, {}
     for study in chosen:
         click.echo(f"study {study.name}, in {runner.folder(study)}")

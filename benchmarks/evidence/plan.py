@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.evidence.made_tasks import TASKS
 from benchmarks.evidence.readings import READINGS
 from bridges.errors import BadInput, check_name, shown, unknown
+from bridges.storage.shapes import COUNT, FINITE, TEXT, Each, Optional, misfit
 from pets.study.cells.arms import VANILLA, Arm
 from pets.study.compare.presets import PRESETS
 from pets.tasks.own.task_file import parse_toml
@@ -18,6 +19,23 @@ from pets.tuning.models import DTYPES
 
 OPTIONS = (*PRESETS["small"], "ratios", "loss", "schedule")
 """Of a study, as ``bridge-pets compare`` has them."""
+_SHAPES: dict[str, Any] = {
+    **{name: [TEXT] for name in ("tasks", "pets", "arms", "readings")},
+    **{name: [COUNT] for name in ("shots", "seeds")},
+    **{name: [FINITE] for name in ("weights", "ratios")},
+    **dict.fromkeys(("model", "dtype", "loss", "schedule"), TEXT),
+    "lr": FINITE,
+}
+"""What is said of a study; all that is not here is a count."""
+_OF_STUDY = {n: Optional(_SHAPES.get(n, COUNT)) for n in ("model", "dtype", "readings", *OPTIONS)}
+_COMPARISON: dict[str, Any] = {"name": TEXT, "studies": [TEXT], "arm": TEXT, "controls": [TEXT]}
+_PLAN: dict[str, Any] = {
+    "models": Each(TEXT),
+    "text": [TEXT],
+    "common": _OF_STUDY,
+    "studies": [{"name": TEXT, **_OF_STUDY}],
+    "comparisons": [_COMPARISON],
+}
 _BLOCK = re.compile(r"^```toml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -104,7 +122,9 @@ class Plan:
         Raises:
             BadInput: for a key that is missing or that there is not, or a value that is none.
         """
-        _check_keys("plan", said, ("models", "text", "common", "studies", "comparisons"))
+        _check_keys("plan", said, tuple(_PLAN))
+        if wrong := misfit(said, _PLAN):
+            raise BadInput(wrong)
         models, common = said["models"], said["common"]
         studies = tuple(_study(own, common, models) for own in said["studies"])
         names = [study.name for study in studies]
@@ -116,9 +136,10 @@ class Plan:
 
 def _study(own: Mapping[str, Any], common: Mapping[str, Any], models: Mapping[str, str]) -> Study:
     options = {**common, **own}
-    for key in ("name", "model", "tasks", "arms"):
+    _check_keys("study", options, ("name", *_OF_STUDY))
+    for key in ("model", "tasks", "arms", "seeds"):
         if key not in options:
-            raise BadInput(f"study {shown(own.get('name'))} lacks {key!r}")
+            raise BadInput(f"study {shown(own['name'])} lacks {key!r}")
     name, model = options.pop("name"), options.pop("model")
     readings = tuple(options.pop("readings", ()))
     dtype = check_name("dtype", options.pop("dtype", DTYPES[0]), DTYPES)
@@ -129,14 +150,11 @@ def _study(own: Mapping[str, Any], common: Mapping[str, Any], models: Mapping[st
         check_name("task", task, TASKS)
     for arm in options["arms"]:
         Arm.parse(arm)
-    for key in options:
-        if key not in OPTIONS:
-            raise unknown("option", key, OPTIONS)
     return Study(name, model, options, readings, dtype)
 
 
 def _comparison(told: Mapping[str, Any], studies: Sequence[Study]) -> Comparison:
-    _check_keys("comparison", told, ("name", "studies", "arm", "controls"))
+    _check_keys("comparison", told, tuple(_COMPARISON))
     arms = {study.name: study.options["arms"] for study in studies}
     for name in told["studies"]:
         for arm in (told["arm"], *told["controls"]):
@@ -148,6 +166,3 @@ def _check_keys(what: str, said: Mapping[str, Any], keys: tuple[str, ...]) -> No
     for key in said:
         if key not in keys:
             raise unknown(f"key of the {what}", key, keys)
-    for key in keys:
-        if key not in said:
-            raise BadInput(f"the {what} lacks {key!r}: expected {', '.join(keys)}")

@@ -52,7 +52,7 @@ def summary(plan: Plan, cells: Mapping[str, Sequence[Cell]], facts: Facts) -> st
         facts: likewise.
     """
     parts = [verdict(one, [cells.get(name, ()) for name in one.studies]) for one in plan.comparisons]
-    parts += [everywhere(plan, cells), _READ]
+    parts += [*([everywhere(plan, cells)] if plan.comparisons else []), _READ]
     for study in plan.studies:
         own = cells.get(study.name, ())
         parts.append(_heading(study, own) + _untuned(facts.get(study.name, {})))

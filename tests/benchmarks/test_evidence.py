@@ -94,9 +94,9 @@ def test_the_plan_says_what_the_issue_of_evidence_is() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"models": None}, "the plan lacks 'models'"),
+        ({"models": None}, "models is missing, expected an object"),
         ({"more": 1}, "key of the plan"),
-        ({"common": {"stepps": 3}}, "option 'stepps'"),
+        ({"common": {"stepps": 3}}, "key of the study 'stepps'"),
         ({"studies": [{"name": "a", "model": "tiny", "arms": []}]}, "study 'a' lacks 'tasks'"),
         ({"studies": [SAID["studies"][0], SAID["studies"][0]]}, "'main' is there twice"),
         ({"studies": [{**SAID["studies"][0], "tasks": ["filmz"]}]}, "task 'filmz'"),
@@ -105,7 +105,12 @@ def test_the_plan_says_what_the_issue_of_evidence_is() -> None:
         ({"studies": [{**SAID["studies"][0], "model": "big"}]}, "model 'big'"),
         ({"comparisons": [{**SAID["comparisons"][0], "arm": "brownian"}]}, "arm 'brownian'"),
         ({"comparisons": [{**SAID["comparisons"][0], "studies": ["mian"]}]}, "study 'mian'"),
-        ({"comparisons": [{"name": "a"}]}, "the comparison lacks 'studies'"),
+        ({"common": {"seeds": 3}}, "common.seeds is 3, expected a list"),
+        ({"common": {"steps": "many"}}, "common.steps is 'many', expected a whole number"),
+        ({"studies": [{**SAID["studies"][0], "arms": "brownian"}]}, r"studies\[0\].arms is 'brownian'"),
+        ({"studies": [{**SAID["studies"][0], "ratios": ["x"]}]}, r"ratios\[0\] is 'x', expected a fin"),
+        ({"common": {}}, "study 'main' lacks 'seeds'"),
+        ({"comparisons": [{"name": "a"}]}, r"comparisons\[0\].studies is missing, expected a list"),
     ],
 )
 def test_what_is_no_plan_is_refused(films: Path, change: dict[str, Any], message: str) -> None:
@@ -326,6 +331,8 @@ def test_the_verdict_is_what_the_intervals_are(effects: dict[str, float], said: 
         assert f"| {arm if arm == 'vanilla' else f'`{arm}`'} | 8 | {effect + 0.0:+.3f} [" in found
     assert "no verdict" in verdict(primary, [cells[:9]])
     assert "no verdict" in verdict(primary, [()])
+    alone = Plan.of({**said_of_sst2(), "comparisons": []})
+    assert summary(alone, {"main": cells}, {}).startswith("Vanilla: mean")
 
 
 def test_a_verdict_says_what_other_examples_might_have_made_of_it() -> None:
@@ -484,7 +491,7 @@ def test_a_plan_runs_and_runs_on_to_the_same_bytes(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_model(tmp_path / "models" / "model")
-    (tmp_path / "PLAN.md").write_text(f"# A plan\n\n```toml\n{_toml(SAID)}```\n", encoding="utf-8")
+    _write_plan(tmp_path, SAID)
     (tmp_path / "EVIDENCE.md").write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
     places = {"plan": "PLAN.md", "models": "models", "out": "runs", "results": "kept", "pages": "."}
     arguments = [part for name, place in places.items() for part in (f"--{name}", str(tmp_path / place))]
@@ -497,6 +504,13 @@ def test_a_plan_runs_and_runs_on_to_the_same_bytes(
 
     with pytest.raises(AssertionError, match="holds no model: give the folder of tiny"):
         run("--model", f"tiny={tmp_path}")
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmarks.evidence.studies.compare", None)  # refused before any study runs
+        later = {**SAID["studies"][0], "name": "later", "loss": "labelz"}
+        _write_plan(tmp_path, {**SAID, "studies": [*SAID["studies"], later]})
+        with pytest.raises(AssertionError, match="labelz"):
+            run()
+    _write_plan(tmp_path, SAID)
     assert "\nread, 6 of 6" in run()
     study = tmp_path / "runs" / "main"
     assert len(rows_of(study)) == 6
@@ -546,6 +560,10 @@ def _by_hand(folder: Path) -> float:
                 guess = model(**ids).logits[0, at, words].argmax()
             right.append(sorted(SENTIMENT)[int(guess)] == row["label"])
     return sum(right) / len(right)
+
+
+def _write_plan(folder: Path, said: dict[str, Any]) -> None:
+    (folder / "PLAN.md").write_text(f"# A plan\n\n```toml\n{_toml(said)}```\n", encoding="utf-8")
 
 
 def _toml(said: dict[str, Any]) -> str:

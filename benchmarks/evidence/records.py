@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.evidence.readings import read_so_far
 from bridges.errors import BadInput
 from bridges.storage.files import write_text
+from bridges.storage.shapes import COUNT, FINITE, OBJECT, TEXT, Maybe, misfit
 from pets.study.cells.arms import VANILLA
 from pets.study.cells.cell import describe
 from pets.study.cells.context import Context
@@ -24,6 +25,15 @@ _KEPT = (
     *("restart", "best_step", "bridge", "control", "regularizer", "by_ratio", "settings"),
     *("trainable_parameters", "examples", "model", "code", "versions"),
 )
+
+_LINE = {
+    **dict.fromkeys(("task", "metric", "pet", "arm"), TEXT),
+    **dict.fromkeys(("seed", "restart"), COUNT),
+    **{"shots": Maybe(COUNT), "score": FINITE, "readings": OBJECT},
+    "tries": [{"curve": [(COUNT, FINITE)]}],
+}
+"""What tables are made of."""
+_ANEW = "take the file as it was, or delete it and run its study"
 
 
 def write_records(path: Path, context: Context) -> None:
@@ -105,12 +115,26 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def read_records(folder: Path) -> dict[str, list[Cell]]:
-    """Of all studies of a folder, by name."""
-    found = {}
-    for path in sorted(folder.glob("*.jsonl")):
-        try:
-            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{path} is no result of a study: {error}") from error
-        found[path.stem] = [Cell(line) for line in lines]
-    return found
+    """Of all studies of a folder, by name.
+
+    Raises:
+        BadInput: for a line that is none of `write_records`, or a cell that is there twice.
+    """
+    return {path.stem: _read(path) for path in sorted(folder.glob("*.jsonl"))}
+
+
+def _read(path: Path) -> list[Cell]:
+    found: dict[tuple[Setting, str, int], Cell] = {}
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} is no result of a study: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if wrong := misfit(line, _LINE):
+            raise BadInput(f"{path}, line {number}: {wrong}; {_ANEW}")
+        cell = Cell(line)
+        if found.setdefault((cell.setting, cell.arm, cell.seed), cell) is not cell:
+            raise BadInput(
+                f"{path}, line {number}: {cell.arm}, seed {cell.seed} is there twice; {_ANEW}"
+            )
+    return list(found.values())

@@ -9,8 +9,8 @@ from benchmarks.evidence.plan import Comparison, Plan, Study
 from benchmarks.evidence.questions import ACCURACY, compared, values_of
 from benchmarks.evidence.records import Cell
 from pets.study.cells.arms import VANILLA
-from pets.study.statistics.arm_differences import Setting
 from pets.study.statistics.intervals import summarise
+from pets.study.statistics.setting import Setting
 
 
 def place_name(study: Study, setting: Setting) -> str:

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from benchmarks.evidence.records import Cell
 from pets.study.cells.arms import VANILLA
 from pets.study.cells.depth import SHARES, at_share
-from pets.study.statistics.arm_differences import Setting
 from pets.study.statistics.intervals import Summary, summarise
 from pets.study.statistics.paired import PairedDifference, difference, holm
+from pets.study.statistics.setting import Setting
 
 T = TypeVar("T")
 Value = Callable[[Cell], float | None]

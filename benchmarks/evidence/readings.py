@@ -7,7 +7,6 @@
 - "depth": the same at each layer by a probe, an exit and the head, see `pets.anytime.by_layer`; the
   exits of all arms are those of one lens, whatever the arm was tuned with.
 - "shift": the same of the model itself on sentences of another domain.
-- "right": which of the reported examples it is right on, in their order, "1" or "0" each.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from pets.tuning.preparing import ask
 from pets.tuning.run_folder import PET_FOLDER
 
 FOLDER = "readings"
-READINGS = CALIBRATION, DEPTH, SHIFT, RIGHT = ("calibration", "depth", "shift", "right")
+READINGS = CALIBRATION, DEPTH, SHIFT = ("calibration", "depth", "shift")
 _BINS = 15
 
 
@@ -78,8 +77,8 @@ def untuned(context: Context) -> dict[str, float]:
     found = {}
     for name, data in context.examples.items():
         asking = ask(plm, context.model.encoder, data.task, settings)
-        metrics, _ = score(plm, asking, data.reported, None, settings.max_length)
-        found[name] = metrics[data.task.metric]
+        scored = score(plm, asking, data.reported, None, settings.max_length)
+        found[name] = scored.metrics[data.task.metric]
     return found
 
 
@@ -97,17 +96,13 @@ def _of_cell(
         limit = limit_of(classifier, asking, settings.max_length)
         rows = [asking.encode(part, limit)[0] for part in (known, data.reported, elsewhere)]
         check_tokens([row for part in rows for row in part], classifier)
-        answers, head = _answers(rows[1]), None
+        depth: dict[str, Any] = {}
         if DEPTH in kinds:
             odds = odds_by_layer(classifier, rows[0], rows[1], _lens(context))
-            yield DEPTH, {name: _by_layer(found, answers) for name, found in odds.items()}
-            head = odds.get(HEAD)
-        if kinds & {CALIBRATION, RIGHT}:
-            own = read(classifier, rows[1]).scores if head is None else head[-1]
-            if CALIBRATION in kinds:
-                yield CALIBRATION, sureness(own, answers)
-            if RIGHT in kinds:
-                yield RIGHT, "".join("01"[hit] for hit in (own.argmax(1) == answers).tolist())
+            depth = {name: _by_layer(found, _answers(rows[1])) for name, found in odds.items()}
+            yield DEPTH, depth
+        if CALIBRATION in kinds:
+            yield CALIBRATION, depth[HEAD][-1] if depth.get(HEAD) else _whole(classifier, rows[1])
         if SHIFT in kinds:
             of_sentiment = {label.name for label in data.task.labels} == set(SENTIMENT)
             yield SHIFT, _whole(classifier, rows[2]) if of_sentiment else None

@@ -11,14 +11,15 @@ from typing import Any
 from benchmarks.evidence.readings import read_so_far
 from bridges.errors import BadInput
 from bridges.storage.files import write_text
-from bridges.storage.shapes import COUNT, FINITE, OBJECT, TEXT, Maybe, misfit
+from bridges.storage.shapes import COUNT, FINITE, OBJECT, TEXT, Maybe, Optional, misfit
 from pets.study.cells.arms import VANILLA
 from pets.study.cells.cell import describe
 from pets.study.cells.context import Context
+from pets.study.cells.right import unpacked
 from pets.study.cells.rows import Row
 from pets.study.compare.step_times import read_times
 from pets.study.compare.table import read_all, read_json
-from pets.study.statistics.arm_differences import Setting
+from pets.study.statistics.setting import Setting
 
 _KEPT = (
     *("cell", "task", "metric", "shots", "pet", "arm", "seed", "score", "dev", "strength"),
@@ -30,6 +31,7 @@ _LINE = {
     **dict.fromkeys(("task", "metric", "pet", "arm"), TEXT),
     **dict.fromkeys(("seed", "restart"), COUNT),
     **{"shots": Maybe(COUNT), "score": FINITE, "readings": OBJECT},
+    "right": Optional(TEXT),
     "tries": [{"curve": [(COUNT, FINITE)]}],
 }
 """What tables are made of."""
@@ -57,7 +59,8 @@ def _line(row: Row, found: Mapping[str, Any]) -> dict[str, Any]:
         }
         for tried in told["tries"]
     ]
-    return {key: told[key] for key in _KEPT} | {"tries": tries, "readings": dict(found)}
+    kept = {key: told[key] for key in (*_KEPT, "right") if key in told}
+    return kept | {"tries": tries, "readings": dict(found)}
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,13 @@ class Cell:
     @property
     def is_accuracy(self) -> bool:
         return bool(self.line["metric"] == "accuracy")
+
+    @property
+    def right(self) -> tuple[bool, ...] | None:
+        """Of each reported example whether it is right on it; None where that was not kept."""
+        if "right" not in self.line:
+            return None
+        return unpacked(self.line["right"], self.line["examples"]["reported"])
 
     @property
     def chosen(self) -> Mapping[str, Any]:

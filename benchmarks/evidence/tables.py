@@ -25,10 +25,10 @@ from benchmarks.evidence.records import Cell
 from benchmarks.evidence.verdict import verdict
 from bridges.errors import BadInput
 from pets.study.cells.arms import VANILLA
-from pets.study.statistics.arm_differences import Setting
 from pets.study.statistics.intervals import Summary
 from pets.study.statistics.paired import ERROR
 from pets.study.statistics.power import detectable
+from pets.study.statistics.setting import Setting
 
 _READ = (
     "Vanilla: mean (deviation over splits, count). Other arms: mean difference to vanilla, paired by "

@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from benchmarks.evidence.crossed import crossed_interval
 from benchmarks.evidence.markdown import code, head, interval, line
 from benchmarks.evidence.plan import Comparison
-from benchmarks.evidence.questions import ACCURACY, T, pairs, read, values_of
-from benchmarks.evidence.readings import RIGHT
+from benchmarks.evidence.questions import ACCURACY, T, pairs, values_of
 from benchmarks.evidence.records import Cell
 from pets.study.cells.arms import VANILLA
+from pets.study.statistics.crossed import crossed_interval
 from pets.study.statistics.paired import ERROR, difference, holm
 from pets.study.statistics.power import detectable
 
@@ -73,8 +72,8 @@ def _with_examples(studies: Sequence[Sequence[Cell]], arm: str, baseline: str, e
     """The mean with its `crossed_interval`; empty where not all pairs say what they were right on."""
     settings = {cell.setting for cells in studies for cell in cells}
     count = len(_pairs(studies, ACCURACY.value, arm, baseline)[0])
-    right = _pairs(studies, read(RIGHT), arm, baseline)
+    right = _pairs(studies, lambda cell: cell.right, arm, baseline)
     if len(settings) > 1 or len(right[0]) < count:  # the examples of two tasks are not the same
         return ""
-    ours, theirs = (np.array([[*map(float, one)] for one in part]) for part in right)
+    ours, theirs = (np.array(part, dtype=np.float64) for part in right)
     return interval(float((ours - theirs).mean()), *crossed_interval(ours - theirs, error))

@@ -7,6 +7,7 @@ import functools
 import operator
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,6 +29,21 @@ _BATCH = 32
 """Prompts in a forward pass, neighbours in length."""
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What a tuned PET came to on examples that had no part in its selection.
+
+    Attributes:
+        metrics: see `pets.tasks.metrics.score`.
+        truncated: how many texts were cut to fit.
+        right: of each example whether it was, in their order; None of answers in words.
+    """
+
+    metrics: dict[str, float]
+    truncated: int
+    right: tuple[bool, ...] | None
+
+
 def evaluate(
     classifier: Answering,
     rows: Rows,
@@ -42,7 +58,12 @@ def evaluate(
         task: whose metrics are computed.
         processes: that share the work; all know the same at the end.
     """
-    processes = processes or Processes()
+    guesses, loss = _guesses(classifier, rows, processes or Processes())
+    return metrics.score(task, guesses, _answers(rows, task)), loss
+
+
+def _guesses(classifier: Answering, rows: Rows, processes: Processes) -> tuple[list[Any], float]:
+    """What is answered to each row, in their order, and the mean task loss."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0].input_ids))
     size = max(1, _BATCH // max(1, len(rows[0][0].answers)))
     batches = [order[start : start + size] for start in range(0, len(order), size)]
@@ -58,9 +79,12 @@ def evaluate(
                 guesses.update(zip(batches[k], answers, strict=True))
     classifier.train(mode)
     guesses, losses = processes.merged(guesses), processes.total(losses)
-    right: list[Any] = [row.references if task.kind == GENERATION else label for row, label in rows]
-    scores = metrics.score(task, [guesses[i] for i in range(len(rows))], right)
-    return scores, functools.reduce(operator.add, losses) / len(rows)  # `sum` depends on the Python
+    mean = functools.reduce(operator.add, losses) / len(rows)  # `sum` depends on the Python
+    return [guesses[i] for i in range(len(rows))], mean
+
+
+def _answers(rows: Rows, task: Task) -> list[Any]:
+    return [row.references if task.kind == GENERATION else label for row, label in rows]
 
 
 def score(
@@ -69,7 +93,7 @@ def score(
     examples: Sequence[Example],
     folder: str | os.PathLike[str] | None,
     max_length: int,
-) -> tuple[dict[str, float], int]:
+) -> Scored:
     """A tuned PET's metrics on examples that had no part in its selection.
 
     Args:
@@ -79,16 +103,17 @@ def score(
         folder: where the PET is, ``pet`` in a run folder; None for the model without one.
         max_length: as it was tuned with.
 
-    Returns:
-        Metrics, see `pets.tasks.metrics.score`, and how many texts were cut to fit.
-
     Raises:
         BadInput: if the folder holds no PET for this model.
     """
+    task = asking.task
     with answering(plm, asking, folder) as classifier:
         rows, truncated = asking.encode(examples, limit_of(classifier, asking, max_length))
         check_tokens(rows, classifier)
-        return evaluate(classifier, rows, asking.task)[0], truncated
+        guesses, _ = _guesses(classifier, rows, Processes())
+    answers = _answers(rows, task)
+    hits = None if task.kind == GENERATION else tuple(map(operator.eq, guesses, answers))
+    return Scored(metrics.score(task, guesses, answers), truncated, hits)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence.records import Cell
-from pets.study.statistics.arm_differences import Setting
+from pets.study.statistics.setting import Setting
 
 SAID: dict[str, Any] = {
     "text": ["text.txt"],
@@ -30,7 +30,7 @@ SAID: dict[str, Any] = {
             "model": "tiny",
             "tasks": ["films"],
             "arms": ["vanilla", "posterior@lens", "early-exit"],
-            "readings": ["calibration", "depth", "shift", "right"],
+            "readings": ["calibration", "depth", "shift"],
         }
     ],
     "comparisons": [

@@ -24,7 +24,9 @@ from pets.study.cells.arms import VANILLA
 from pets.study.cells.context import Context
 from pets.study.cells.depth import by_depth
 from pets.study.cells.grid import Cell
-from pets.study.cells.rows import Row, Try
+from pets.study.cells.right import packed
+from pets.study.cells.rows import Row
+from pets.study.cells.tries import Try
 from pets.tasks.asking import Asking
 from pets.tasks.shared_texts import shared_texts
 from pets.tuning.evaluation import score
@@ -153,12 +155,12 @@ def _filled(context: Context, cell: Cell, row: Row, folder: Path) -> Row:
     pet = folder / f"try-{best}" / PET_FOLDER
     settings = context.grid.settings
     asking = ask(model.plm, model.encoder, data.task, settings)
-    reported, truncated = score(model.plm, asking, data.reported, pet, settings.max_length)
+    scored = score(model.plm, asking, data.reported, pet, settings.max_length)
     return dataclasses.replace(
         row,
         status="done",
-        score=reported[metric],
-        reported=reported,
+        score=scored.metrics[metric],
+        reported=scored.metrics,
         dev=chosen["dev"],
         strength=strengths[best],
         restart=best,
@@ -166,8 +168,9 @@ def _filled(context: Context, cell: Cell, row: Row, folder: Path) -> Row:
         tries=tuple(_try(k, strengths[k], result) for k, result in enumerate(results)),
         trainable_parameters=chosen["trainable_parameters"],
         examples={**chosen["examples"], "reported": len(data.reported)},
-        truncated={**chosen["truncated"], "reported": truncated},
+        truncated={**chosen["truncated"], "reported": scored.truncated},
         shared_texts=shared_texts(data),
+        right=packed(scored.right) if metric == "accuracy" and scored.right is not None else None,
         depth=_by_depth(context, cell, asking, pet) if context.grid.by_depth else None,
     )
 

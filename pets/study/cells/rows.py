@@ -25,61 +25,15 @@ from bridges.storage.shapes import (
     misfit,
 )
 from pets.study.cells.arms import Arm
+from pets.study.cells.right import unpacked
+from pets.study.cells.tries import Numbers, Try, known_fields
 
 FORMAT = 1
 ANEW = "delete it; the same `bridge-pets compare` writes it anew"
 """What to do about a file or a line of a comparison that cannot be right."""
 
-Numbers = Mapping[str, float]
 Key = tuple[str, int | None, str, str, int]
 """Task, shots, PET, arm, seed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """A look at the selection split while a try was tuned.
-
-    Attributes:
-        step: optimiser steps taken.
-        loss, running_cost: means since the look before; None at the first, or without a cost.
-        dev: metrics.
-        dev_loss: mean task loss.
-    """
-
-    step: int
-    loss: float | None = None
-    running_cost: float | None = None
-    dev: Numbers
-    dev_loss: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Try:
-    """A tuned PET, one of those that a cell selects from.
-
-    Attributes:
-        strength: of the arm's cost or regularizer; None of vanilla.
-        weight: with which that was in the loss at first: the strength itself, but for ratios.
-        restart: its number in the cell.
-        dev, dev_loss, best_step: of the look that was best, where the PET was kept.
-        running_cost: that of the last look.
-        curves: all looks.
-    """
-
-    strength: float | None
-    weight: float | None = None
-    restart: int
-    dev: Numbers
-    dev_loss: float | None = None
-    best_step: int | None = None
-    running_cost: float | None = None
-    curves: tuple[Look, ...]
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Try:
-        """From its JSON; fields that are not known here are left out."""
-        looks = tuple(Look(**_known(Look, look)) for look in record["curves"])
-        return cls(**_known(cls, record) | {"curves": looks})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +45,8 @@ class Row:
 
     Attributes:
         by_ratio: whether the strengths are ratios of gradients, see `pets.tuning.ratio`.
+        right: of a task scored by its accuracy, which of the reported examples it is right on, see
+            `pets.study.cells.right`; the field is not there where it is not known.
         depth: where it was asked for, the metric at each of the L+1 states, by reader, see
             `pets.anytime.by_layer`; the field is not there where it was not.
         source: the JSON that the row was read from. It is written as it was read, with what a newer
@@ -123,6 +79,7 @@ class Row:
     examples: Mapping[str, int] = field(default_factory=dict)
     truncated: Mapping[str, int] = field(default_factory=dict)
     shared_texts: Mapping[str, Any] | None = None
+    right: str | None = None
     depth: Mapping[str, Sequence[float] | None] | None = None
     settings: Mapping[str, Any]
     model: str
@@ -135,7 +92,7 @@ class Row:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Row:
         """From JSON that `parse_row` has checked."""
-        known = _known(cls, record)
+        known = known_fields(cls, record)
         if record["status"] == "done":
             known["tries"] = tuple(map(Try.from_dict, record["tries"]))
         else:
@@ -148,8 +105,9 @@ class Row:
             return dict(self.source)
         record = dataclasses.asdict(self)
         del record["source"]
-        if self.depth is None:  # as rows were before there was any
-            del record["depth"]
+        for name in ("right", "depth"):  # as rows were before there was any
+            if record[name] is None:
+                del record[name]
         return record if self.is_done else record | dict.fromkeys(_SCORED)
 
     @property
@@ -167,6 +125,11 @@ class Row:
         """That of its arm, whether or not the arm's bridge is registered here."""
         bridge = None if self.bridge is None else str(self.bridge.get("name"))
         return Arm(self.arm, bridge, self.control, self.regularizer).kind
+
+    @property
+    def right_on(self) -> tuple[bool, ...] | None:
+        """Of each reported example whether it was right; None where that is not known."""
+        return None if self.right is None else unpacked(self.right, self.examples["reported"])
 
     @property
     def chosen(self) -> Try:
@@ -211,6 +174,7 @@ def _done(metric: str) -> dict[str, Shape | Optional]:
         "restart": COUNT,
         "examples": Each(COUNT),
         "trainable_parameters": COUNT,
+        "right": Optional(TEXT),
         "depth": Optional(Maybe({"probe": [FINITE], "exit": Maybe([FINITE]), "head": Maybe([FINITE])})),
     }
 
@@ -243,7 +207,7 @@ def parse_row(text: str, where: str) -> Row:
                 f"{where}: a try lacks some of strength, restart, dev and curves (of step, dev and "
                 f"dev_loss): {ANEW}"
             )
-        wrong = misfit(row, _done(row["metric"])) or _uneven(row.get("depth"))
+        wrong = misfit(row, _done(row["metric"])) or _uneven(row.get("depth")) or _miscounted(row)
     elif not wrong:
         wrong = misfit(row, _FAILED)
     if wrong:
@@ -287,6 +251,10 @@ def _uneven(depth: Mapping[str, Sequence[float] | None] | None) -> str:
     )
 
 
-def _known(kind: Any, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Of an object the fields that a dataclass has."""
-    return {f.name: record[f.name] for f in dataclasses.fields(kind) if f.name in record}
+def _miscounted(row: Mapping[str, Any]) -> str:
+    """What is wrong with what a row is right on; empty if nothing is."""
+    try:
+        unpacked(row.get("right", ""), row["examples"].get("reported", 0) if "right" in row else 0)
+    except BadInput as error:
+        return str(error)
+    return ""

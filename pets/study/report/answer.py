@@ -41,7 +41,7 @@ def answer(scope: Scope) -> Answer:
     if better and better[0].arm in {c.arm for c in scope.candidates}:
         first = _use(scope, better[0])
         more += [f"Better than {VANILLA} too: {_arms(scope, better[1:])}."] if better[1:] else []
-        more += _doubts(scope, better[0], controls)
+        more += [*_elsewhere(better[0]), *_doubts(scope, better[0], controls)]
     elif controls:
         first = (
             f"Only a control beats {VANILLA} on {scope.name}: {_arm(scope, controls[0])}. What a "
@@ -74,6 +74,8 @@ def _clear(comparisons: Iterable[ArmDifference], sign: int) -> list[ArmDifferenc
 def _use(scope: Scope, best: ArmDifference) -> str:
     d = best.difference
     sure = next(words for bound, words in _SURE if best.adjusted_p < bound)
+    if best.over_examples is not None and best.over_examples[0] <= 0:
+        sure += " on these examples"
     where = scope.name if len(best.settings) == len(scope.settings) else best.where
     return (
         f"On {where}, use {best.arm}: {signed(d.mean)} {scope.metric} over {VANILLA} "
@@ -90,6 +92,19 @@ def _price(scope: Scope, arm: str) -> str:
         return f"for {price.time:.2f} times the time of a step"
     kept = f" ({size(price.kept)})" if price.kept else ""
     return f"for {price.time:.2f} times the time and {price.memory:.2f} times the memory{kept} of a step"
+
+
+def _elsewhere(best: ArmDifference) -> list[str]:
+    """What is left of the gain where not only the splits might have been others."""
+    if best.over_examples is None or best.by_example is None:
+        return []
+    low, high = best.over_examples
+    count = f"{best.by_example.shape[1]:,}"
+    doubt = "" if low > 0 else ": more scored examples would tell whether it holds for new ones"
+    return [
+        f"The interval is over splits; were the {count} scored examples others too, it is "
+        f"{interval(low, high)}{doubt}."
+    ]
 
 
 def _doubts(scope: Scope, best: ArmDifference, controls: Sequence[ArmDifference]) -> list[str]:

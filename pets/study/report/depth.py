@@ -24,8 +24,8 @@ from pets.study.report.document import (
     signed,
 )
 from pets.study.report.runs import Runs
-from pets.study.statistics.arm_differences import Setting
 from pets.study.statistics.paired import ERROR, PairedDifference, difference, holm
+from pets.study.statistics.setting import Setting
 from pets.tasks.metrics import RANGES
 
 ABOUT = (

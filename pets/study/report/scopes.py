@@ -8,12 +8,8 @@ from statistics import fmean
 
 from pets.study.cells.arms import BRIDGE, CONTROL, KINDS, VANILLA
 from pets.study.report.runs import Runs
-from pets.study.statistics.arm_differences import (
-    ArmDifference,
-    ArmDifferences,
-    Setting,
-    together,
-)
+from pets.study.statistics.arm_differences import ArmDifference, ArmDifferences
+from pets.study.statistics.setting import Setting, together
 
 MOST_SETTINGS = 3  # told one by one; more of them are pooled, metric by metric
 

@@ -19,13 +19,15 @@ from pets.study.report.document import (
 )
 from pets.study.report.runs import Runs
 from pets.study.report.scopes import Scope
-from pets.study.statistics.arm_differences import ArmDifference, ArmDifferences, Setting
+from pets.study.statistics.arm_differences import ArmDifference, ArmDifferences
+from pets.study.statistics.setting import Setting
 
 HOW_TO_READ = (
     "Differences are paired by seed, with their 95 % interval (Student's t, cut to what the metric can "
     "be); below them the p of the paired t test (t), of Wilcoxon's signed-rank test (W), and that of "
     "the t test corrected by Holm for all comparisons with the same baseline. Bold: the corrected p is "
-    "below 0.05."
+    "below 0.05. Tests and intervals are over splits, on the same scored examples; of an accuracy the "
+    "interval is told too that other examples are in."
 )
 _MEMORY = {"memory": "kept", "device_memory": "peak of the device"}
 """Of a step, where it was measured."""
@@ -42,6 +44,8 @@ def arms_table(found: Sequence[Scope]) -> Table:
         f"Score of each arm and its difference to {VANILLA}, paired by seed, with the 95 % interval and "
         f"the p corrected for all arms{told}. Bold: corrected p below 0.05."
     )
+    if any(c.over_examples for scope in found for c in scope.against.values()):
+        caption += " In small: the interval that other scored examples are in too."
     columns = (
         *("arm", "mean", f"minus {VANILLA}", "95 % interval", "corrected p", "pairs"),
         *(["step time"] if timed else []),
@@ -70,7 +74,7 @@ def _arm_row(scope: Scope, arm: str) -> list[Entry]:
         d = c.difference
         cells += [
             Entry(signed(d.mean), c.significant),
-            Entry(interval(d.low, d.high)),
+            Entry(interval(d.low, d.high), note=_over_examples(c)),
             Entry(p_value(c.adjusted_p)),
             Entry(str(d.count)),
         ]
@@ -145,9 +149,16 @@ def difference_cell(comparison: ArmDifference | None, expected: int) -> Entry:
     tests = [f"t {p_value(d.p)}", f"W {p_value(d.wilcoxon_p)}", f"Holm {p_value(comparison.adjusted_p)}"]
     if d.count != expected:
         tests.append(plural(d.count, "pair"))
+    if over := _over_examples(comparison):
+        tests.append(f"other examples too {over}")
     return Entry(
         f"{signed(d.mean)} {interval(d.low, d.high)}", comparison.significant, " · ".join(tests)
     )
+
+
+def _over_examples(c: ArmDifference) -> str:
+    """The interval that other examples are in too, where it is known."""
+    return "" if c.over_examples is None else interval(*c.over_examples)
 
 
 def times_table(runs: Runs) -> Table | None:

@@ -5,36 +5,17 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bridges.errors import BadInput, is_number
 from pets.study.cells.arms import VANILLA, Arm
 from pets.study.cells.rows import Row
+from pets.study.statistics.by_example import Right
+from pets.study.statistics.crossed import Array, crossed_interval
 from pets.study.statistics.intervals import Summary, summarise
 from pets.study.statistics.paired import ERROR, PairedDifference, difference, holm
+from pets.study.statistics.setting import Setting, together
 from pets.tasks.metrics import RANGES
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Where arms are compared: a task, its shots (None: the full train set), a PET."""
-
-    task: str
-    shots: int | None
-    pet: str
-
-    def __str__(self) -> str:
-        shots = "full set" if self.shots is None else f"{self.shots} shots"
-        return f"{self.task}, {shots}, {self.pet}"
-
-
-def together(settings: Sequence[Setting]) -> str:
-    """The setting, or of several their tasks and number."""
-    if len(settings) == 1:
-        return str(settings[0])
-    *most, last = sorted({setting.task for setting in settings})
-    tasks = f"{', '.join(most)} and {last}" if most else last
-    return f"{tasks}, {len(settings)} settings together"
 
 
 @dataclass(frozen=True)
@@ -48,6 +29,8 @@ class ArmDifference:
         difference: of the pairs, a pair being a seed; if pooled, a pair is a split, see `compare_arms`.
         adjusted_p: Holm-adjusted p of the paired t test within the family; nan for a single pair.
         family: how many tests it was corrected for; 0 for a single pair.
+        by_example: [pairs, examples], the arm minus its baseline on each reported example, where all
+            rows say which they are right on; None if pooled, or of a metric that is no share of them.
     """
 
     settings: tuple[Setting, ...]
@@ -57,6 +40,7 @@ class ArmDifference:
     difference: PairedDifference
     adjusted_p: float
     family: int
+    by_example: Array | None = field(default=None, repr=False, compare=False)
 
     @property
     def where(self) -> str:
@@ -72,6 +56,12 @@ class ArmDifference:
     def simultaneous(self) -> tuple[float, float]:
         """Bounds that hold for the whole family at once, 95 % (Bonferroni); nan for a single pair."""
         return self.difference.interval(ERROR / max(1, self.family))
+
+    @property
+    def over_examples(self) -> tuple[float, float] | None:
+        """The 95 % interval were the reported examples others too, see `crossed_interval`."""
+        known = self.by_example
+        return None if known is None or min(known.shape) < 2 else crossed_interval(known, ERROR)
 
     def __str__(self) -> str:
         if math.isnan(self.adjusted_p):
@@ -126,7 +116,7 @@ def compare_arms(rows: Iterable[Row], controls: Collection[str] = ()) -> ArmDiff
     """
     rows = list(rows)
     metrics = _metrics(rows)
-    table = _scores(rows)
+    table, right = _scores(rows), Right.of(rows)
     scores = {
         (setting, arm): summarise([by_seed[seed] for seed in sorted(by_seed)])
         for setting, arms in table.items()
@@ -145,7 +135,8 @@ def compare_arms(rows: Iterable[Row], controls: Collection[str] = ()) -> ArmDiff
             by_metric: dict[str, list[_Met]] = defaultdict(list)
             for setting, arms in table.items():
                 if pairs := _pairs(setting, arms, arm, baseline):
-                    by_metric[metrics[setting]].append(_Met((setting,), arm, pairs))
+                    apart = right.apart(setting, arm, baseline, [seed for _, seed in sorted(pairs)])
+                    by_metric[metrics[setting]].append(_Met((setting,), arm, pairs, apart))
             for met in by_metric.values():
                 inside += met
                 if len(met) > 1:
@@ -162,11 +153,12 @@ _Pairs = dict[tuple[str, int], tuple[float, float]]
 
 @dataclass(frozen=True)
 class _Met:
-    """An arm and a baseline where they met: settings, and their scores."""
+    """An arm and a baseline where they met: settings, their scores, differences on each example."""
 
     settings: tuple[Setting, ...]
     arm: str
     pairs: _Pairs
+    by_example: Array | None = None
 
 
 def _metrics(rows: Iterable[Row]) -> dict[Setting, str]:
@@ -243,6 +235,8 @@ def _corrected(
     adjusted = holm([d.p for _, _, d in found])
     tests = sum(not math.isnan(p) for p in adjusted)
     return [
-        ArmDifference(met.settings, metric, met.arm, baseline, d, p, 0 if math.isnan(p) else tests)
+        ArmDifference(
+            met.settings, metric, met.arm, baseline, d, p, 0 if math.isnan(p) else tests, met.by_example
+        )
         for (met, metric, d), p in zip(found, adjusted, strict=True)
     ]

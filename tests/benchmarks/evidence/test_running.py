@@ -15,6 +15,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from benchmarks.evidence import __main__ as command
 from benchmarks.evidence.made_tasks import SENTIMENT
+from benchmarks.evidence.records import Cell
 from benchmarks.evidence.tables import BEGIN, END
 
 
@@ -60,7 +61,9 @@ def test_a_plan_runs_and_runs_on_to_the_same_bytes(
             ("probe", "exit", "head"), 4
         )
         assert found["depth"]["head"][-1] == found["calibration"]
-        assert found["right"].count("1") / len(found["right"]) == pytest.approx(line["score"])
+        right = Cell(line).right
+        assert right is not None
+        assert sum(right) / 12 == pytest.approx(line["score"])
         assert 0 <= found["shift"]["accuracy"] <= 1
 
     facts = json.loads((tmp_path / "kept" / "main.json").read_text(encoding="utf-8"))

@@ -7,11 +7,13 @@ import pytest
 from evidence_cases import cell, said_of_sst2
 from scipy import stats
 
-from benchmarks.evidence.crossed import crossed_interval
 from benchmarks.evidence.places import everywhere
 from benchmarks.evidence.plan import Comparison, Plan
+from benchmarks.evidence.records import Cell
 from benchmarks.evidence.tables import summary
 from benchmarks.evidence.verdict import verdict
+from pets.study.cells.right import packed
+from pets.study.statistics.crossed import crossed_interval
 
 
 @pytest.mark.parametrize(
@@ -44,8 +46,9 @@ def test_a_verdict_says_what_other_examples_might_have_made_of_it() -> None:
     rng = np.random.default_rng(3)
     level = {"posterior@lens": 0.8, "vanilla": 0.6, "early-exit": 0.7}
     right = {arm: rng.random((6, 40)) < p for arm, p in level.items()}
+    kept = {"examples": {"reported": 40}}
     cells = [
-        cell(arm, s, float(row.mean()), right="".join("01"[int(hit)] for hit in row))
+        Cell({**cell(arm, s, float(row.mean())).line, **kept, "right": packed(row.tolist())})
         for arm, rows in right.items()
         for s, row in enumerate(rows)
     ]
@@ -55,7 +58,7 @@ def test_a_verdict_says_what_other_examples_might_have_made_of_it() -> None:
     of_vanilla = right["posterior@lens"].astype(float) - right["vanilla"]
     low, high = crossed_interval(of_vanilla, 0.05 / 2)
     assert lines[0].split(" | ")[3] == f"{of_vanilla.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
-    del cells[0].line["readings"]["right"]  # one that was not read
+    cells[0] = cell("posterior@lens", 0, float(right["posterior@lens"][0].mean()))  # of an older version
     assert "other examples" not in verdict(primary, [cells])
 
 

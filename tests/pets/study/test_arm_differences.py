@@ -12,8 +12,9 @@ import pytest
 from scipy import stats
 
 from pets.study.cells.rows import Row
-from pets.study.statistics.arm_differences import Setting, compare_arms
+from pets.study.statistics.arm_differences import compare_arms
 from pets.study.statistics.paired import ERROR, difference, holm
+from pets.study.statistics.setting import Setting
 
 LORA, BITFIT = Setting("sst2", 16, "lora"), Setting("sst2", 16, "bitfit")
 

@@ -28,6 +28,8 @@ from pets.study.cells.arms import BRIDGE, CONTROL, REGULARIZER, Arm
 from pets.study.cells.cell import describe, run_cell
 from pets.study.cells.context import Context
 from pets.study.cells.grid import Cell
+from pets.study.cells.right import unpacked
+from pets.study.cells.rows import Row
 from pets.study.compare import run as run_module
 from pets.study.compare.look import unused_examples
 from pets.study.compare.run import Tally, compare
@@ -96,6 +98,9 @@ def test_a_row_for_each_cell_with_all_its_tries(whole: Path) -> None:
         assert (row["fit"] is not None) == (row["arm"] == "brownian")
         assert "seconds" not in json.dumps(row)
     assert len({row["cell"] for row in rows}) == len(rows)
+    for row in map(Row.from_dict, rows_of(whole)):
+        assert row.right_on is not None
+        assert sum(row.right_on) / row.examples["reported"] == row.score
 
 
 def test_the_chosen_try_is_the_best_on_dev_and_its_score_is_that_of_the_run(
@@ -286,12 +291,14 @@ def test_the_reported_split_has_no_part_before_the_score(
     whole: Path, run: Compare, tmp_path: Path
 ) -> None:
     run(tmp_path / "runs", data="flipped")
-    by_score = ("score", "reported", "cell", "hashes")
+    by_score = ("score", "reported", "right", "cell", "hashes")
     for one, two in zip(rows_of(whole), rows_of(tmp_path / "runs"), strict=True):
         assert {k: v for k, v in one.items() if k not in by_score} == {
             k: v for k, v in two.items() if k not in by_score
         }
         assert one["reported"]["accuracy"] == pytest.approx(1 - two["reported"]["accuracy"])
+        was, flipped = (unpacked(row["right"], 16) for row in (one, two))
+        assert was == tuple(not hit for hit in reversed(flipped))  # the other file is in reverse
         assert one["cell"] != two["cell"]
 
 

@@ -22,7 +22,8 @@ from pets.study.report.document import MINUS, Document, Table
 from pets.study.report.pictures import style
 from pets.study.report.runs import read_runs
 from pets.study.report.writing import make_document, write_report
-from pets.study.statistics.arm_differences import Setting, compare_arms
+from pets.study.statistics.arm_differences import compare_arms
+from pets.study.statistics.setting import Setting
 
 pytestmark = pytest.mark.slow
 

@@ -136,6 +136,12 @@ def with_look(look: object) -> dict[str, Any]:
         (DONE | {"fit": {"first": 1.0, "best": 1.0}}, r": fit\.steps is missing, expected a whole"),
         (f'{{"format": {"9" * 5000}}}', " is broken "),
         ("[" * 9999, " is broken "),
+        (DONE | {"right": 7}, ": right is 7, expected text"),
+        (DONE | {"right": "0x"}, ": right is '0x', expected hexadecimal digits: delete it"),
+        (
+            DONE | {"right": "ff", "examples": {"reported": 9}},
+            ": right has 2 digits, expected those of 9 examples: delete it",
+        ),
         (with_look(None), ": a try lacks some of"),
         (with_look([{"step": 0}]), ": a try lacks some of"),
     ],

@@ -43,9 +43,11 @@ def test_select_then_score_is_the_whole_run(tmp_path: Path, pet: str) -> None:
     }
     before = {name: p.clone() for name, p in plm.state_dict().items()}
     asking = Asking(plm, prompts.Encoder(tiny_tokenizer()), TASK)
-    found, truncated = score(plm, asking, DATA.reported, tmp_path / "selected" / "pet", 40)
-    assert found == whole["reported"]
-    assert truncated == whole["truncated"]["reported"]
+    found = score(plm, asking, DATA.reported, tmp_path / "selected" / "pet", 40)
+    assert found.metrics == whole["reported"]
+    assert found.truncated == whole["truncated"]["reported"]
+    assert found.right is not None
+    assert sum(found.right) / len(DATA.reported) == found.metrics["accuracy"]
     assert list(before) == list(plm.state_dict())
     assert all(torch.equal(before[name], p) for name, p in plm.state_dict().items())
 

@@ -103,7 +103,7 @@ def test_a_published_run_is_scored_as_it_was_tuned(tmp_path: Path, pet: str) -> 
     assert result["settings"]["protocol"] == "published"
     assert json.loads((run / "result.json").read_text()) == result
     asking = Asking(plm, prompts.Encoder(tokenizer), TASK, PUBLISHED)
-    assert score(plm, asking, DATA.reported, run / "pet", 128)[0] == result["reported"]
+    assert score(plm, asking, DATA.reported, run / "pet", 128).metrics == result["reported"]
     assert not plm.bert.embeddings._forward_pre_hooks
     ours = dataclasses.replace(settings, protocol="ours")
     with pytest.raises(BadInput, match="protocol 'published' there, None here"):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.evidence.crossed import Array, crossed_interval
 from bridges.errors import BadInput
+from pets.study.statistics.crossed import Array, crossed_interval
 
 ROUNDS = 2000
 

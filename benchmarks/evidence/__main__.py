@@ -90,8 +90,9 @@ def _run(runner: Runner, names: tuple[str, ...], results: Path) -> bool:
     known = [study.name for study in runner.plan.studies]
     chosen = [s for s in runner.plan.studies if s.name in {check_name("study", n, known) for n in names}]
     chosen = chosen or list(runner.plan.studies)
-    for study in chosen:
-        runner.model(study), runner.grid(study)  # refused before the hours that others take
+    for study in chosen:  # what cannot run is refused before the hours that others take
+        runner.model(study)
+        runner.grid(study)
     failed, before = 0, {}
     for study in chosen:
         click.echo(f"study {study.name}, in {runner.folder(study)}")

@@ -6,14 +6,15 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from bridges.errors import BadInput, is_number
 from pets.study.cells.arms import VANILLA, Arm
 from pets.study.cells.rows import Row
 from pets.study.statistics.by_example import Right
-from pets.study.statistics.crossed import Array, crossed_interval
+from pets.study.statistics.crossed import crossed_interval
 from pets.study.statistics.intervals import Summary, summarise
-from pets.study.statistics.paired import ERROR, PairedDifference, difference, holm
+from pets.study.statistics.paired import ERROR, Array, PairedDifference, difference, holm
 from pets.study.statistics.setting import Setting, together
 from pets.tasks.metrics import RANGES
 
@@ -57,7 +58,7 @@ class ArmDifference:
         """Bounds that hold for the whole family at once, 95 % (Bonferroni); nan for a single pair."""
         return self.difference.interval(ERROR / max(1, self.family))
 
-    @property
+    @cached_property
     def over_examples(self) -> tuple[float, float] | None:
         """The 95 % interval were the reported examples others too, see `crossed_interval`."""
         known = self.by_example

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pets.study.cells.rows import Row
-from pets.study.statistics.crossed import Array
+from pets.study.statistics.paired import Array
 from pets.study.statistics.setting import Setting
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from bridges.errors import BadInput
-
-Array = npt.NDArray[np.float64]
+from pets.study.statistics.paired import Array
 
 
 def crossed_interval(differences: Array, error: float) -> tuple[float, float]:

@@ -20,8 +20,8 @@ from pets.study.report.scopes import scopes
 from pets.study.report.tables import arms_table, main_table
 from pets.study.statistics.arm_differences import ArmDifferences, compare_arms
 from pets.study.statistics.by_example import Right
-from pets.study.statistics.crossed import Array, crossed_interval
-from pets.study.statistics.paired import ERROR
+from pets.study.statistics.crossed import crossed_interval
+from pets.study.statistics.paired import ERROR, Array
 from pets.study.statistics.setting import Setting
 
 SST2 = Setting("sst2", 16, "lora")

@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from bridges.errors import BadInput
-from pets.study.statistics.crossed import Array, crossed_interval
+from pets.study.statistics.crossed import crossed_interval
+from pets.study.statistics.paired import Array
 
 ROUNDS = 2000
 

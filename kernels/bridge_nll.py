@@ -23,6 +23,7 @@ def bridge_nll(
     precision: Tensor,
     *,
     reduction: Reduction = "mean",
+    source: torch.dtype | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """Mean over layers and tokens of ``sum_d precision_i (z_i - carry_i z_{i-1} - mean_i v)^2 / 2``.
@@ -42,6 +43,9 @@ def bridge_nll(
         carry: [L] or None for zero; carry_0 multiplies the start, which is zero.
         mean, precision: [L].
         reduction: "mean" over tokens, or "none".
+        source: dtype of the hidden states that were pooled. On tensor cores float32 products are made of
+            three TF32 products, and where that dtype is of 16 bits, which has fewer digits, of one. By
+            default that of the states.
         backend: the implementation, by name; by default `kernels.dispatch` chooses.
 
     Returns:
@@ -71,5 +75,6 @@ def bridge_nll(
             None if carry is None else carry.to(dtype),
             mean.to(dtype),
             precision.to(dtype),
+            source=source or states.dtype,
         )
         return reduce_tokens(values, reduction).to(dtype)

@@ -9,7 +9,14 @@ from kernels.checks import check_end
 from kernels.dispatch import choose
 
 
-def lens_project(states: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None = None) -> Tensor:
+def lens_project(
+    states: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    source: torch.dtype | None = None,
+    backend: str | None = None,
+) -> Tensor:
     """Each layer's guess of the end point: ``p_i = W_i x_i + b_i`` of the normalised state.
 
     That is ``x = h / rms(h)`` with the root of the mean of h's squares, or 0 for a state of zeros; it is
@@ -19,6 +26,7 @@ def lens_project(states: Tensor, weight: Tensor, bias: Tensor, *, backend: str |
         states: [L, N, H] from `kernels.pooling.pool_trajectory`, in any floating dtype; N may be 0.
         weight: [L, d, H].
         bias: [L, d].
+        source: dtype of the hidden states that were pooled, as `kernels.bridge_nll.bridge_nll` takes it.
         backend: the implementation, by name; by default `kernels.dispatch` chooses.
 
     Returns:
@@ -34,7 +42,7 @@ def lens_project(states: Tensor, weight: Tensor, bias: Tensor, *, backend: str |
     _refuse_gradients({"weight": weight, "bias": bias}, "detach it")
     with torch.autocast(states.device.type, enabled=False):
         chosen = choose(weight, backend).backend.operations
-        latent: Tensor = chosen.lens_project(states, weight, bias)
+        latent: Tensor = chosen.lens_project(states, weight, bias, source=source or states.dtype)
         return latent.to(weight.dtype)
 
 
@@ -47,6 +55,7 @@ def lens_nll(
     mean: Tensor,
     precision: Tensor,
     *,
+    source: torch.dtype | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """The marginal Gaussian cost of every layer: ``precision_i |factor_i p_i - mean_i v|^2 / 2``.
@@ -59,6 +68,7 @@ def lens_nll(
         bias: [L, d].
         end: [N, d] end points v, or [K, N, d]: K of them for each token, whose latents are shared.
         factor, mean, precision: [L].
+        source: dtype of the hidden states that were pooled, as `kernels.bridge_nll.bridge_nll` takes it.
         backend: the implementation, by name; by default `kernels.dispatch` chooses.
 
     Returns:
@@ -82,7 +92,8 @@ def lens_nll(
     _refuse_gradients({"end": end, **laws}, elsewhere)
     with torch.autocast(states.device.type, enabled=False):
         chosen = choose(weight, backend).backend.operations
-        values: Tensor = chosen.lens_nll(states, weight, bias, end, factor, mean, precision)
+        laws_of = (end, factor, mean, precision)
+        values: Tensor = chosen.lens_nll(states, weight, bias, *laws_of, source=source or states.dtype)
         return values.to(weight.dtype)
 
 

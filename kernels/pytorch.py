@@ -151,8 +151,13 @@ def bridge_nll(
     carry: Tensor | None,
     mean: Tensor,
     precision: Tensor,
+    *,
+    source: torch.dtype | None = None,
 ) -> Tensor:
-    """The cost of each token, [N] or [K, N]; see `kernels.bridge_nll.bridge_nll`."""
+    """The cost of each token, [N] or [K, N]; see `kernels.bridge_nll.bridge_nll`.
+
+    In the digits of the dtype whatever the states' ``source`` was.
+    """
     latent = project(states, context, rows, weights, biases)
     moved = latent
     if carry is not None:

@@ -137,7 +137,9 @@ def _at_least_float32(weight: Tensor) -> torch.dtype:
     return torch.promote_types(weight.dtype, torch.float32)
 
 
-def lens_project(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def lens_project(
+    states: Tensor, weight: Tensor, bias: Tensor, *, source: torch.dtype | None = None
+) -> Tensor:
     """[L, N, d] in float32 at least; see `kernels.lens.lens_project`."""
     dtype = _at_least_float32(weight)
     latent: Tensor = _LensProject.apply(states, weight.to(dtype), bias.to(dtype))
@@ -152,6 +154,8 @@ def lens_nll(
     factor: Tensor,
     mean: Tensor,
     precision: Tensor,
+    *,
+    source: torch.dtype | None = None,
 ) -> Tensor:
     """[L, N] or [K, L, N] in float32 at least; see `kernels.lens.lens_nll`."""
     dtype = _at_least_float32(weight)

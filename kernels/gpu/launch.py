@@ -7,7 +7,7 @@ time exactly what runs, and the order of every sum depends on shapes alone.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import triton
@@ -20,8 +20,22 @@ PROGRAMS = 128
 TILES = ((64, 64), (32, 64), (32, 32), (16, 32))
 """Output tiles of the matrix products, large to small: a large one reuses more of what it loads."""
 
+WIDE = (128, 128)
+"""The tile of one TF32 product at a time where there are `MANY` rows; of three it spills registers."""
+
+MANY = 4096
+
 INNER = 32
 """Terms of a product that are loaded at a time."""
+
+
+Digits = Literal["tf32", "tf32x3"]
+"""What a float32 product is made of: one TF32 product, or three, which give it its own digits."""
+
+
+def digits(source: torch.dtype | None) -> Digits:
+    """Enough for what was read in a dtype: of 16 bits a number has no more digits than TF32."""
+    return "tf32" if source is not None and source.itemsize == 2 else "tf32x3"
 
 
 def launch(kernel: Any, grid: tuple[int, int, int], /, **arguments: Any) -> None:
@@ -35,35 +49,38 @@ def on(device: torch.device) -> Any:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-def tile(rows: int, columns: int, *, largest: int = 0, products: int = 1) -> tuple[int, int]:
+def tile(
+    rows: int, columns: int, *, largest: int = 0, products: int = 1, wide: bool = False
+) -> tuple[int, int]:
     """The largest tile from TILES[largest] on that gives every multiprocessor work, or the smallest.
 
     Args:
         products: how many matrices of that size are cut into tiles, none of which lies in two.
+        wide: whether WIDE may be taken.
     """
-    for block in TILES[largest:]:
+    for block in ((WIDE,) if wide and rows >= MANY else ()) + TILES[largest:]:
         if products * triton.cdiv(rows, block[0]) * triton.cdiv(columns, block[1]) >= PROGRAMS:
             return block
     return TILES[-1]
 
 
 def warps(block: tuple[int, int]) -> int:
-    """Eight for the largest tile: on four, float32 products made of three spill registers."""
-    return 8 if block == TILES[0] else 4
+    """Eight for the largest tiles: on four, float32 products made of three spill registers."""
+    return 8 if block in (WIDE, TILES[0]) else 4
 
 
-def operands(dtype: torch.dtype, *, backward: bool = False) -> dict[str, Any]:
-    """What a product is made of: 16-bit operands as they are, float32 in three TF32 products.
+def operands(dtype: torch.dtype, digits: Digits = "tf32x3", *, backward: bool = False) -> dict[str, Any]:
+    """What a product is made of: 16-bit operands as they are, float32 ones as ``digits`` says.
 
-    One TF32 product would be good to 1e-3 only. The gradients of a mean over layers and tokens leave
-    the range of float16, and the interpreter knows no bfloat16 products: both are made in float32.
+    The gradients of a mean over layers and tokens leave the range of float16, and the interpreter knows
+    no bfloat16 products: both are made in float32.
     """
     interpreted = triton.knobs.runtime.interpret
     if dtype == torch.bfloat16 and not interpreted:
         return {"DOT": tl.bfloat16, "PRECISION": "ieee"}
     if dtype == torch.float16 and not backward:
         return {"DOT": tl.float16, "PRECISION": "ieee"}
-    return {"DOT": tl.float32, "PRECISION": "tf32x3"}
+    return {"DOT": tl.float32, "PRECISION": digits}
 
 
 def as_matrix(weight: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def _scales(states: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _read(
-    states: Tensor, weight: Tensor, bias: Tensor, laws: Laws, *, keep: bool
+    states: Tensor, weight: Tensor, bias: Tensor, laws: Laws, *, keep: bool, digits: run.Digits
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Costs [K, L, N], latents [L, N, d] or, where they are not to be kept, empty, scale and root."""
     layers, targets, width = states.shape
@@ -72,7 +72,7 @@ def _read(
         H=width,
         COUNT=count,
         LATENT=keep,
-        **run.operands(weight.dtype),
+        **run.operands(weight.dtype, digits),
         BLOCK_N=block[0],
         BLOCK_D=block[1],
         BLOCK_H=run.INNER,
@@ -90,6 +90,7 @@ def _to_states(
     scale: Tensor,
     root: Tensor,
     *laws: Tensor,
+    digits: run.Digits,
 ) -> Tensor:
     """The states' gradient from that of the latents [L, N, d], or with laws from that of the costs."""
     layers, targets, width = states.shape
@@ -130,7 +131,7 @@ def _to_states(
         N=targets,
         D=dim,
         H=width,
-        **run.operands(weight.dtype, backward=True),
+        **run.operands(weight.dtype, digits, backward=True),
         BLOCK_N=block[0],
         BLOCK_H=block[1],
         BLOCK_D=run.INNER,
@@ -143,21 +144,24 @@ class _Lens(torch.autograd.Function):
     """Latents, or with laws costs; keeps the latents and the scales beside the inputs."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, *laws: Tensor) -> Tensor:
-        value, latent, scale, root = _read(states, weight, bias, laws, keep=True)
+    def forward(
+        ctx: Any, digits: run.Digits, states: Tensor, weight: Tensor, bias: Tensor, *laws: Tensor
+    ) -> Tensor:
+        value, latent, scale, root = _read(states, weight, bias, laws, keep=True, digits=digits)
+        ctx.digits = digits
         ctx.save_for_backward(states, weight, bias, latent, scale, root, *laws)
         return value if laws else latent
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = outputs
-        return _first_order(ctx, marked(grad)), *[None] * (len(ctx.needs_input_grad) - 1)
+        return None, _first_order(ctx, marked(grad)), *[None] * (len(ctx.needs_input_grad) - 2)
 
 
 @once_differentiable
 def _first_order(ctx: Any, grad: Tensor) -> Tensor:
     with run.on(grad.device):
-        return _to_states(grad, *ctx.saved_tensors)
+        return _to_states(grad, *ctx.saved_tensors, digits=ctx.digits)
 
 
 def _readable(states: Tensor) -> Tensor:
@@ -165,11 +169,13 @@ def _readable(states: Tensor) -> Tensor:
     return (states.float() if states.dtype == torch.float64 else states).contiguous()
 
 
-def lens_project(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def lens_project(
+    states: Tensor, weight: Tensor, bias: Tensor, *, source: torch.dtype | None = None
+) -> Tensor:
     """[L, N, d] in float32; see `kernels.lens.lens_project`. The weight is not in float64."""
     states, weight, bias = _readable(states), weight.contiguous(), bias.contiguous()
     with run.on(states.device):
-        latent: Tensor = _Lens.apply(states, weight, bias)
+        latent: Tensor = _Lens.apply(run.digits(source), states, weight, bias)
         return latent
 
 
@@ -181,14 +187,17 @@ def lens_nll(
     factor: Tensor,
     mean: Tensor,
     precision: Tensor,
+    *,
+    source: torch.dtype | None = None,
 ) -> Tensor:
     """[L, N] or [K, L, N] in float32; see `kernels.lens.lens_nll`. The weight is not in float64."""
     several = end if end.dim() == 3 else end[None]
     states, weight, bias = _readable(states), weight.contiguous(), bias.contiguous()
     laws = tuple(_readable(x) for x in (several, factor, mean, precision))
+    digits = run.digits(source)
     with run.on(states.device):
         if torch.is_grad_enabled() and states.requires_grad:
-            values: Tensor = _Lens.apply(states, weight, bias, *laws)
+            values: Tensor = _Lens.apply(digits, states, weight, bias, *laws)
         else:
-            values = _read(states, weight, bias, laws, keep=False)[0]
+            values = _read(states, weight, bias, laws, keep=False, digits=digits)[0]
     return values if end.dim() == 3 else values[0]

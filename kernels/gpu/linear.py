@@ -20,7 +20,13 @@ from kernels.gpu.linear_kernels import (
 
 
 def linear(
-    x: Tensor, weight: Tensor, bias: Tensor, activation: str = "none", rows: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    activation: str = "none",
+    rows: Tensor | None = None,
+    *,
+    digits: run.Digits = "tf32x3",
 ) -> Tensor:
     """``act(x) @ weight.T + bias``, [L, N, K] -> [L, N, J] in float32.
 
@@ -29,7 +35,7 @@ def linear(
     weight = run.as_matrix(weight)
     layers, targets, inner = x.shape
     out = x.new_empty(layers, targets, weight.shape[0], dtype=torch.float32)
-    block_m, block_j = run.tile(layers * targets, weight.shape[0])
+    block_m, block_j = run.tile(layers * targets, weight.shape[0], wide=digits == "tf32")
     run.launch(
         linear_kernel,
         (triton.cdiv(layers * targets, block_m), triton.cdiv(weight.shape[0], block_j), 1),
@@ -46,7 +52,7 @@ def linear(
         weight_stride=weight.stride(0),
         ACTIVATION=activation,
         GATHER=rows is not None,
-        **run.operands(weight.dtype),
+        **run.operands(weight.dtype, digits),
         BLOCK_M=block_m,
         BLOCK_J=block_j,
         BLOCK_K=run.INNER,
@@ -56,7 +62,12 @@ def linear(
 
 
 def linear_backward(
-    grad: Tensor, weight: Tensor, before: Tensor | None = None, activation: str = "none"
+    grad: Tensor,
+    weight: Tensor,
+    before: Tensor | None = None,
+    activation: str = "none",
+    *,
+    digits: run.Digits = "tf32x3",
 ) -> Tensor:
     """``(grad @ weight) * act'(before)``, [L, N, J] -> [L, N, K].
 
@@ -67,7 +78,7 @@ def linear_backward(
     width = weight.shape[1]
     dtype = weight.dtype if before is None else torch.float32
     out = grad.new_empty(layers, targets, width, dtype=dtype)
-    block_m, block_k = run.tile(layers * targets, width)
+    block_m, block_k = run.tile(layers * targets, width, wide=digits == "tf32")
     run.launch(
         linear_backward_kernel,
         (triton.cdiv(layers * targets, block_m), triton.cdiv(width, block_k), 1),
@@ -80,7 +91,7 @@ def linear_backward(
         K=width,
         weight_stride=weight.stride(0),
         ACTIVATION=activation,
-        **run.operands(weight.dtype, backward=True),
+        **run.operands(weight.dtype, digits, backward=True),
         BLOCK_M=block_m,
         BLOCK_K=block_k,
         BLOCK_J=run.INNER,
@@ -89,13 +100,20 @@ def linear_backward(
     return out
 
 
-def weight_gradient(grad: Tensor, x: Tensor, out: Tensor, activation: str = "none") -> None:
+def weight_gradient(
+    grad: Tensor,
+    x: Tensor,
+    out: Tensor,
+    activation: str = "none",
+    *,
+    digits: run.Digits = "tf32x3",
+) -> None:
     """``out = grad.T @ act(x)`` over all rows: [L, N, J] and [L, N, K] into [J, K] or a part of one.
 
     A small matrix is cut into parts of the rows, which are summed in a second step.
     """
     rows, (width, inner) = grad.shape[0] * grad.shape[1], out.shape
-    block = run.TILES[0]
+    block = run.WIDE if digits == "tf32" and rows >= run.MANY else run.TILES[0]
     tiles = triton.cdiv(width, block[0]) * triton.cdiv(inner, block[1])
     parts = max(1, min(run.PROGRAMS // max(tiles, 1), rows // (4 * run.INNER)))
     chunk = run.INNER * triton.cdiv(triton.cdiv(rows, parts), run.INNER)
@@ -112,7 +130,7 @@ def weight_gradient(grad: Tensor, x: Tensor, out: Tensor, activation: str = "non
         chunk=chunk,
         grad_stride=target.stride(1),
         ACTIVATION=activation,
-        **run.operands(out.dtype, backward=True),
+        **run.operands(out.dtype, digits, backward=True),
         BLOCK_J=block[0],
         BLOCK_K=block[1],
         BLOCK_M=run.INNER,

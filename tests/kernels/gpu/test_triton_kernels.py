@@ -268,11 +268,12 @@ def test_only_what_is_asked_for_is_computed(launched: list[tuple[str, dict[str, 
         assert torch.equal(grad, everything[1 + i])
         counts[i] = [name for name, _ in launched[len(forward) :]]
     back = "linear_backward"
-    assert counts[0] == [back, back, back]  # states
-    assert counts[1] == [back, back, "segment_sum", back]  # context
-    assert counts[2] == [back, back, "segment_sum", "weight_gradient", "weight_gradient"]
-    assert counts[4] == ["weight_gradient"]  # the last weight
-    assert counts[7] == []  # the last bias
+    latent = "latent_gradient"
+    assert counts[0] == [latent, back, back, back]  # states
+    assert counts[1] == [latent, back, back, "segment_sum", back]  # context
+    assert counts[2] == [latent, back, back, "segment_sum", "weight_gradient", "weight_gradient"]
+    assert counts[4] == [latent, "weight_gradient"]  # the last weight
+    assert counts[7] == [latent]  # the last bias
     assert counts[8] == counts[9] == counts[10] == counts[11] == []  # end, carry, mean, precision
 
 
@@ -281,9 +282,17 @@ def test_without_gradients_nothing_is_kept(launched: list[tuple[str, dict[str, A
     with torch.no_grad():
         value = bridge_nll(*inputs)
     assert not value.requires_grad
-    assert [c["HAS_GRADIENT"] for name, c in launched if name == "likelihood"] == [False]
+    assert [c["KEEP"] for name, c in launched if name == "likelihood"] == [False]
     torch.testing.assert_close(value, bridge_nll(*inputs), rtol=1e-6, atol=0)  # another compilation
-    assert [c["HAS_GRADIENT"] for name, c in launched if name == "likelihood"] == [False, True]
+    assert [c["KEEP"] for name, c in launched if name == "likelihood"] == [False, True]
+    laws = inputs._replace(states=inputs.states.detach(), mean=inputs.mean.detach())
+    for learned, some in ((False, laws), (True, inputs)):
+        launched.clear()
+        for x in some.floats():
+            x.requires_grad_(learned and x is some.mean)
+        some.states.requires_grad_()
+        bridge_nll(*some)
+        assert [c["SUMS"] for name, c in launched if name == "likelihood"] == [learned]
 
 
 @pytest.mark.parametrize("activation", ["none", "gelu", "silu"])

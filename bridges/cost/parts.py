@@ -42,6 +42,7 @@ from bridges.model.weights import unsharded
 from bridges.processes.base import Cost, catalogue
 from bridges.storage.field_types import misfit
 from bridges.storage.files import tensor_bytes, versions
+from kernels.cuda_graphs import GraphedCosts
 
 DEFAULT_OPTIONS: dict[str, Any] = {"shuffle_ends": False, "fit": True, "ends": "pca"}
 """Of `RunningCost.for_model`: the published end points, and no control."""
@@ -68,6 +69,7 @@ class CostParts(nn.Module):
         self.fit_record: dict[str, Any] | None = None
         self.base_model: str | None = None
         self.options = dict(DEFAULT_OPTIONS)
+        self._graphs = GraphedCosts()
         if isinstance(latent_map, Layers) and latent_map.normalises:
             self.options["normalise"] = True
         self.requires_grad_(False)

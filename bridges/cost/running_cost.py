@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bridges.cost.documents import Layout
+from bridges.cost.graphed import replayed
 from bridges.cost.parts import CostParts
 from bridges.cost.targets import gather, read
 from bridges.errors import BadInput
@@ -125,13 +126,19 @@ class RunningCost(CostParts):
             reader: in the place of the cost's own.
             generator: as `costs`.
         """
+        reader = reader or self.latent_map
         if labels is None and self.bridge.contrasts:
             words, answers = answers.unique(return_inverse=True)
             labels = LabelEnds.of_tokens(self.end_points, words)
-        given = (reader or self.latent_map, trajectory)
+        elif generator is None:
+            ends = self.end_points if labels is None else labels
+            found = replayed(self._graphs, self.bridge, reader, trajectory, answers, ends)
+            if found is not None:
+                return found
         if labels is None:
-            return self.bridge.cost(*given, self.end_points(answers), generator=generator)
-        return self.bridge.of_labels(*given, answers, labels, generator=generator)
+            end = self.end_points(answers)
+            return self.bridge.cost(reader, trajectory, end, generator=generator)
+        return self.bridge.of_labels(reader, trajectory, answers, labels, generator=generator)
 
     def by_layer(
         self, trajectory: Trajectory, answers: Tensor, *, labels: LabelEnds | None = None

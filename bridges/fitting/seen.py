@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ class Seen:
         parts = order.tensor_split(min(settings.updates, count))
         chosen = parts[k % len(parts)].to(self.answers.device)
         whole = self.trajectory
-        of_part = Trajectory(whole.states[:, chosen], whole.context, whole.rows[chosen])
+        of_part = replace(whole, states=whole.states[:, chosen], rows=whole.rows[chosen])
         return Seen(self.number * settings.updates + k, of_part, self.answers[chosen])
 
     @property

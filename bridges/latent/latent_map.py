@@ -176,4 +176,5 @@ class LatentMap(Layers):
             mean,
             precision,
             reduction="none",
+            source=trajectory.source,
         )

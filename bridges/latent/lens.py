@@ -64,7 +64,8 @@ class Lens(Reader):
         return self.weight.dtype
 
     def forward(self, trajectory: Trajectory, factor: Tensor | None = None) -> Tensor:
-        return as_latents(lens_project(trajectory.states, self.weight, self.bias), factor)
+        guess = lens_project(trajectory.states, self.weight, self.bias, source=trajectory.source)
+        return as_latents(guess, factor)
 
     def fused_cost(
         self,
@@ -78,5 +79,5 @@ class Lens(Reader):
         learned = torch.is_grad_enabled() and any(x.requires_grad for x in (mean, precision, factor))
         if carry is not None or learned:
             return None
-        costs = lens_nll(trajectory.states, self.weight, self.bias, end, factor, mean, precision)
-        return costs.mean(-2)
+        given = (trajectory.states, self.weight, self.bias, end, factor, mean, precision)
+        return lens_nll(*given, source=trajectory.source).mean(-2)

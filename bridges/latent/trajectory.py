@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,11 +45,14 @@ class Trajectory:
         context: [L+1, B, H], the mean state of each sequence through all layers; without rows, [L+1, 0,
             H], where the reader takes no notice of it.
         rows: int64 [N], the sequence each target belongs to.
+        source: dtype of the hidden states that were read, which says how many digits there are; None
+            where it is that of the states here.
     """
 
     states: Tensor
     context: Tensor
     rows: Tensor
+    source: torch.dtype | None = None
 
     @classmethod
     def gather(
@@ -63,7 +66,7 @@ class Trajectory:
     ) -> Trajectory:
         """Read a trajectory out of L+1 hidden states [B, S, H]; see `pool_trajectory`."""
         states, mean = pool_trajectory(hidden_states, mask, rows, columns, context=context)
-        return cls(states, states[:, :0] if mean is None else mean, rows)
+        return cls(states, states[:, :0] if mean is None else mean, rows, hidden_states[0].dtype)
 
     @classmethod
     def of_states(cls, states: Tensor) -> Trajectory:
@@ -72,7 +75,7 @@ class Trajectory:
 
     def normalised(self) -> Trajectory:
         """With states and contexts over their root mean square; see `normalised`."""
-        return Trajectory(normalised(self.states), normalised(self.context), self.rows)
+        return replace(self, states=normalised(self.states), context=normalised(self.context))
 
     def times(self) -> Tensor:
         """Times of the layers, [L+1] in float64."""

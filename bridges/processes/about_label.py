@@ -46,6 +46,7 @@ class AboutLabel(Cost):
     """
 
     contrasts = True
+    graphs = True
 
     def __init__(
         self,

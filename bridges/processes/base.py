@@ -34,9 +34,15 @@ class Cost(nn.Module, ABC):
     contrasts: ClassVar[bool] = False
     """Whether it needs to know what else a label might be: of targets that are tokens, the other words
     of a batch."""
+    graphs: ClassVar[bool] = False
+    """Whether its cost may be captured as a CUDA graph: made on the device alone, from its arguments and
+    the bridge's own attributes, without looking at a number. A subclass with a cost of its own says so
+    for itself."""
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "graphs" not in vars(cls) and ("cost" in vars(cls) or "of_labels" in vars(cls)):
+            cls.graphs = False
         cls.registered_name = name
         if name is not None:
             catalogue.register(name, cls)

@@ -55,6 +55,8 @@ class GaussianBridge(GaussianLaw):
         ...         return t**3, t * (1 - t)
     """
 
+    graphs = True
+
     def __init__(self, *, likelihood: str = "marginal", learn: str | Sequence[str] = "") -> None:
         super().__init__()
         check_name("likelihood", likelihood, LIKELIHOODS)

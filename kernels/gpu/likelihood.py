@@ -9,7 +9,6 @@ from torch import Tensor
 from kernels.gpu import launch as run
 from kernels.gpu.likelihood_kernels import latent_gradient_kernel, likelihood_kernel
 
-
 Laws = tuple[Tensor, Tensor | None, Tensor, Tensor]
 """End points [K, N, d], carry, if there is one, mean and precision [L]."""
 

@@ -58,8 +58,9 @@ class LossScale:
         """The targets' costs [N] as one number, 0 where there is none."""
         if not len(costs):
             return costs.sum()
+        # A sum, whose gradient is the same number for each: costs that are replayed look for that.
         if not divided:
-            return costs.mean()
+            return costs.sum() / len(costs)
         # Under nn.DataParallel it is a vector of one.
         return costs.sum() / torch.as_tensor(kwargs[_ITEMS], device=costs.device).reshape(-1)[0]
 

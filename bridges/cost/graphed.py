@@ -1,0 +1,73 @@
+"""Which running costs of a batch are replayed as a CUDA graph, and what such a graph depends on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bridges.latent.label_ends import LabelEnds
+from bridges.latent.latent_map import Reader
+from bridges.latent.trajectory import Trajectory
+from bridges.processes.snapshot import snapshot, tensor_state
+from kernels.cuda_graphs import GraphedCosts, may_capture
+from kernels.dispatch import choose
+
+if TYPE_CHECKING:
+    from bridges.latent.end_points import EndPoints
+    from bridges.processes.base import Cost
+
+MOST_BYTES = 2**24
+"""Of pooled states. Above it the work takes longer than its launches, and a graph keeps its memory."""
+
+
+def replayed(
+    graphs: GraphedCosts,
+    bridge: Cost,
+    reader: Reader,
+    trajectory: Trajectory,
+    answers: Tensor,
+    ends: LabelEnds | EndPoints,
+) -> Tensor | None:
+    """The costs of the tokens [N] by a graph, or None where there can be none.
+
+    That is for gradients to the states alone, on a CUDA device, of a bridge that says so (`Cost.graphs`)
+    and whose state can be told.
+
+    Args:
+        ends: of the labels, or of the vocabulary, that ``answers`` are indices of.
+    """
+    states, context = trajectory.states, trajectory.context
+    if not (bridge.graphs and torch.is_grad_enabled() and states.requires_grad):
+        return None
+    if states.nbytes > MOST_BYTES or not may_capture(states.device):
+        return None
+    constants = [*reader.parameters(), *reader.buffers()]
+    of_labels = isinstance(ends, LabelEnds)
+    constants += [ends.vectors, ends.log_weights] if isinstance(ends, LabelEnds) else [ends.vectors]
+    told = (snapshot(bridge), *map(tensor_state, constants))
+    if None in told:
+        return None
+    source = trajectory.source
+    inputs = (states, context) if reader.reads_context else (states,)
+    key = (
+        told,
+        type(reader),
+        reader.normalises,
+        of_labels,
+        tuple((x.shape, x.dtype, x.requires_grad) for x in inputs),
+        source,
+        choose(states).backend.name,
+        torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
+    )
+
+    def costs(states: Tensor, *rest: Tensor) -> Tensor:
+        *context, rows, answers = rest
+        path = Trajectory(states, context[0] if context else states[:, :0], rows, source)
+        if isinstance(ends, LabelEnds):
+            return bridge.of_labels(reader, path, answers, ends)
+        return bridge.cost(reader, path, ends(answers))
+
+    others = (trajectory.rows, answers)
+    return graphs(key, costs, inputs, others, separable=not reader.reads_context)

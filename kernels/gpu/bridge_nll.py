@@ -86,7 +86,7 @@ class _BridgeNll(torch.autograd.Function):
 @once_differentiable
 def _first_order(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, ...]:
     """In full precision though it be asked for under an autocast."""
-    with run.on(grad_value.device), torch.autocast(grad_value.device.type, enabled=False):
+    with run.on(grad_value.device), run.full_precision(grad_value.device):
         return tuple(_gradients(ctx, grad_value.contiguous()))
 
 

@@ -49,6 +49,12 @@ def on(device: torch.device) -> Any:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
+def full_precision(device: torch.device) -> Any:
+    """The context for products of torch in a gradient that may be asked for under an autocast."""
+    known = device.type in ("cuda", "cpu")  # and tensors without data, when kernels are compiled
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
+
+
 def tile(
     rows: int, columns: int, *, largest: int = 0, products: int = 1, wide: bool = False
 ) -> tuple[int, int]:

@@ -37,6 +37,19 @@ def layer_times(num_states: int, *, device: torch.device | None = None) -> Tenso
 
 
 @dataclass(frozen=True)
+class Times:
+    """Of the first ``count`` of ``states`` hidden states, on a device: what constants are kept by."""
+
+    count: int
+    states: int
+    device: torch.device
+
+    def tensor(self) -> Tensor:
+        """`layer_times`, [count] in float64."""
+        return layer_times(self.states, device=self.device)[: self.count]
+
+
+@dataclass(frozen=True)
 class Trajectory:
     """What a running cost sees of a batch.
 
@@ -76,6 +89,11 @@ class Trajectory:
     def normalised(self) -> Trajectory:
         """With states and contexts over their root mean square; see `normalised`."""
         return replace(self, states=normalised(self.states), context=normalised(self.context))
+
+    @property
+    def clock(self) -> Times:
+        """Which times those of the layers are."""
+        return Times(len(self.states), len(self.states), self.states.device)
 
     def times(self) -> Tensor:
         """Times of the layers, [L+1] in float64."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,13 +13,32 @@ from bridges.errors import BadInput, check_name, is_number, shown
 from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import Layers, Reader
 from bridges.latent.lens import Lens
-from bridges.latent.trajectory import Trajectory, layer_times
+from bridges.latent.trajectory import Times, Trajectory
 from bridges.processes.base import Cost
+from bridges.processes.constants import constant
 from bridges.processes.evidence import Evidence
-from bridges.processes.likelihood import Whitened, latents
+from bridges.processes.likelihood import Joint, Steps, Whitened, latents
+from bridges.processes.snapshot import tensor_state
 from bridges.processes.wrapped import parse_gaussian
 
 LAYERS = ("process", "flat", "exit")
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """What the states have no part in.
+
+    Attributes:
+        factor: mean factors of all layers.
+        at: of those up to the last that counts, [l, 1] or [l, d], on the clock that is asked for.
+        law: of these; None where all count the same.
+        weight: then that of each, [1] or [d].
+    """
+
+    factor: Tensor
+    at: Tensor
+    law: Steps | Joint | None
+    weight: Tensor | None
 
 
 class AboutLabel(Cost):
@@ -132,35 +152,55 @@ class AboutLabel(Cost):
             trajectory: of N tokens.
             about: [L, d] or [1, d], taken off what each layer tells of the end point.
         """
-        states = len(trajectory.states)
-        counted, t = self.counted(states), self.times(trajectory)
+        fixed = self._fixed(latent_map, trajectory)
         if self.layers == "process":
-            latent = latents(latent_map, trajectory, self.mean_factor(trajectory.times()))
+            latent = latents(latent_map, trajectory, fixed.factor)
         else:  # what the reader guesses, on a clock or with weights that it does not know of
-            latent = self._guesses(latent_map, trajectory)
-        value = latent[: counted.stop]
-        factor = self.mean_factor(t).reshape(len(t), -1)
-        about = about.double().expand(states, -1)[: counted.stop]
-        if self.layers == "flat":
-            return self._flat((value - about.to(value)[:, None])[counted], t[counted])
-        if self.layers == "exit":
-            value = value * factor.to(value)[:, None]
-        path = self.inner.whitened(value - (factor * about).to(value)[:, None], t)
-        return Whitened(path.value[counted], path.mean[counted], path.precision[counted])
+            latent = self._guesses(latent_map, trajectory, fixed.factor)
+        counted = self.counted(len(latent))
+        value = _part(latent, slice(0, counted.stop))
+        flat = self.layers == "flat"
 
-    def _guesses(self, latent_map: Reader, trajectory: Trajectory) -> Tensor:
+        def shift() -> Tensor:
+            of_layers = about.double().expand(len(latent), -1)[: counted.stop]
+            return (of_layers if flat else fixed.at * of_layers).to(value)[:, None]
+
+        key = "shift", trajectory.clock, value.dtype, tensor_state(about)
+        shifted = shift() if key[-1] is None else constant(self, key, shift)
+        if flat:
+            value = _part(value - shifted, counted)
+            assert fixed.weight is not None
+            weight = fixed.weight.to(value).expand(len(value), -1)
+            return Whitened(value, value.new_ones(len(value), 1), weight)
+        if self.layers == "exit":
+            value = value * fixed.at.to(value)[:, None]
+        assert fixed.law is not None
+        path = fixed.law.whiten(value - shifted)
+        return Whitened(*(_part(x, counted) for x in (path.value, path.mean, path.precision)))
+
+    def _fixed(self, latent_map: Reader, trajectory: Trajectory) -> _Fixed:
+        """What the states have no part in."""
+        every, times = trajectory.clock, self._clock(trajectory)
+        dim = latent_map.dim
+
+        def make() -> _Fixed:
+            factor, t = self.mean_factor(every.tensor()), times.tensor()
+            at = self.mean_factor(t).reshape(len(t), -1)
+            if self.layers != "flat":
+                return _Fixed(factor, at, self.inner.law(t, dim), None)
+            counted = self.counted(every.states)
+            of_counted, variance = (x.reshape(len(x), -1) for x in self.inner.marginal(t[counted]))
+            weight = (of_counted.square() / variance).mean(0)
+            return _Fixed(factor, at, None, weight)
+
+        return constant(self, ("fixed", every, dim), make)
+
+    def _guesses(self, latent_map: Reader, trajectory: Trajectory, factor: Tensor) -> Tensor:
         """Of the end point, [L, N, d]: what a lens reads, and a latent over the mean factor."""
         if latent_map.guesses:  # as they are: m of a process that turns to v late is next to nothing
             return latents(latent_map, trajectory, None)
-        factor = self.mean_factor(trajectory.times())
         latent = latents(latent_map, trajectory, factor)
         return (latent.double() / factor.reshape(len(factor), -1)[:, None]).to(latent)
-
-    def _flat(self, value: Tensor, t: Tensor) -> Whitened:
-        """Guesses about the middle [L, N, d], of layers that all count the same."""
-        factor, variance = (x.reshape(len(x), -1) for x in self.inner.marginal(t))
-        weight = (factor.square() / variance).mean(0).to(value)
-        return Whitened(value, value.new_ones(len(value), 1), weight.expand(len(value), -1))
 
     def counted(self, states: int) -> slice:
         """Which of so many states count, one at least."""
@@ -169,7 +209,14 @@ class AboutLabel(Cost):
 
     def times(self, trajectory: Trajectory) -> Tensor:
         """Of the states up to the last that counts, on the clock that is asked for."""
-        stop = self.counted(len(trajectory.states)).stop
-        if self.layers == "exit":
-            return layer_times(stop, device=trajectory.states.device)
-        return trajectory.times()[:stop]
+        return self._clock(trajectory).tensor()
+
+    def _clock(self, trajectory: Trajectory) -> Times:
+        every = trajectory.clock
+        stop = self.counted(every.states).stop
+        return Times(stop, stop if self.layers == "exit" else every.states, every.device)
+
+
+def _part(x: Tensor, which: slice) -> Tensor:
+    """Some of the layers; of all of them what it is."""
+    return x if (which.start, which.stop) == (0, len(x)) else x[which]

@@ -11,6 +11,7 @@ from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.about_label import AboutLabel
+from bridges.processes.constants import constant
 from bridges.processes.likelihood import normaliser
 
 _MOST = 1e6
@@ -69,11 +70,18 @@ class Axis(AboutLabel, name="axis"):
         self, latent_map: Reader, trajectory: Trajectory, answers: Tensor, labels: LabelEnds
     ) -> Tensor:
         """Mean over the layers that count, for each token: [N]. 0 where there is but one label."""
-        ends, basis = labels.contrasts()  # [C, d] about their mean, [r, d] orthonormal
-        own_mean = labels.means().double().mean(0, keepdim=True)
-        centre = latent_map.centre if latent_map.guesses else own_mean
+        if latent_map.guesses:
+            centre = latent_map.centre
+        else:
+            centre = constant(labels, "middle", lambda: labels.means().double().mean(0, keepdim=True))
         path = self._whitened(latent_map, trajectory, centre)
-        basis, target = basis.to(path.value), ends.to(path.value)[answers]
+        # [C, d] about their mean, [r, d] orthonormal
+        ends, basis = constant(
+            labels,
+            ("contrasts", path.value.dtype),
+            lambda: tuple(x.to(path.value) for x in labels.contrasts()),
+        )
+        target = ends[answers]
         residual = path.value - path.mean[:, None] * target
         along = residual @ basis.T @ basis
         square, dims = along.square(), len(basis)

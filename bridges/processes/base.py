@@ -14,6 +14,7 @@ from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import LatentMap, Layers, Reader
 from bridges.latent.lens import Lens
 from bridges.latent.trajectory import Trajectory
+from bridges.processes.constants import of_one_word
 from bridges.processes.evidence import Evidence
 from bridges.processes.parameters import Learnable
 from bridges.registry import Registry, constructor_defaults
@@ -124,7 +125,10 @@ class Cost(nn.Module, ABC):
             answers: int64 [N], each token's label.
             labels: where trajectories of each label end.
         """
-        ends, log_weights = self.ends(labels)(answers)
+        words = self.ends(labels)
+        if of_one_word(words):
+            return self.cost(latent_map, trajectory, words.vectors[answers, 0], generator=generator)
+        ends, log_weights = words(answers)
         costs = self.cost(latent_map, trajectory, ends, generator=generator)
         count = self.terms(trajectory)
         return -torch.logsumexp(log_weights.to(costs) - count * costs, 0) / count

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from bridges.latent.latent_map import Reader
-from bridges.latent.trajectory import Trajectory
+from bridges.latent.trajectory import Times, Trajectory
 from bridges.processes.base import Cost
 from bridges.processes.brownian import BrownianBridge
+from bridges.processes.constants import constant
 from bridges.processes.likelihood import Steps, steps_cost
 
 
@@ -37,8 +38,14 @@ class Regression(Control, name="regression"):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        one = torch.ones_like(trajectory.times())
-        return steps_cost(latent_map, trajectory, end, Steps(None, one, one, one))
+        times = trajectory.clock
+        return steps_cost(latent_map, trajectory, end, constant(self, times, lambda: _equal(times)))
+
+
+def _equal(times: Times) -> Steps:
+    """Every layer as the others."""
+    one = torch.ones_like(times.tensor())
+    return Steps(None, one, one, one)
 
 
 class Kinetic(Control, name="kinetic"):

@@ -10,11 +10,13 @@ from torch import Tensor
 from bridges.errors import BadInput, check_name
 from bridges.latent.latent_map import Layers, Reader
 from bridges.latent.lens import Lens
-from bridges.latent.trajectory import Trajectory
+from bridges.latent.trajectory import Times, Trajectory
+from bridges.processes.constants import constant
 from bridges.processes.evidence import Evidence
 from bridges.processes.gaussian_law import GaussianLaw
 from bridges.processes.likelihood import (
     LIKELIHOODS,
+    Joint,
     Steps,
     Whitened,
     cholesky,
@@ -22,10 +24,8 @@ from bridges.processes.likelihood import (
     normaliser,
     normalisers,
     steps_cost,
-    whitened_by_steps,
     whitened_cost,
     whitened_costs,
-    whitened_jointly,
 )
 from bridges.processes.parameters import checked_names
 
@@ -103,35 +103,49 @@ class GaussianBridge(GaussianLaw):
         While every parameter is fixed the normaliser is left out: it changes no gradient then. Through a
         reader that guesses it is that of the guesses' density.
         """
-        t = trajectory.times()
-        factor = self.mean_factor(t)
-        if self._is_joint():
-            path = self.whitened(latents(latent_map, trajectory, factor), t)
-            value, variance = whitened_cost(path, end).to(latent_map.dtype), 1 / path.precision
+        times, dim = trajectory.clock, end.shape[-1]
+        law = self._kept(times, dim)
+        if isinstance(law, Joint):
+            path = law.whiten(latents(latent_map, trajectory, self._factor(times)))
+            value = whitened_cost(path, end).to(latent_map.dtype)
         else:
-            steps = self._steps(t)
-            value, variance = steps_cost(latent_map, trajectory, end, steps), steps.variance
+            value = steps_cost(latent_map, trajectory, end, law)
         if self.learn:
-            guessed = factor if latent_map.guesses else None
-            value = value + normaliser(variance, end.shape[-1], guessed).to(value.dtype)
+            guesses = latent_map.guesses
+            value = value + self._normaliser(law, times, dim, guesses=guesses).to(value.dtype)
         return value
 
     def by_layer(self, latent_map: Reader, trajectory: Trajectory, end: Tensor) -> Tensor:
-        t = trajectory.times()
-        factor = self.mean_factor(t)
-        path = self.whitened(latents(latent_map, trajectory, factor), t)
-        costs = whitened_costs(path, end)
+        times, dim = trajectory.clock, end.shape[-1]
+        law, factor = self._kept(times, dim), self._factor(times)
+        costs = whitened_costs(law.whiten(latents(latent_map, trajectory, factor)), end)
         if self.learn:
             guessed = factor if latent_map.guesses else None
-            costs = costs + normalisers(1 / path.precision, end.shape[-1], guessed).to(costs)[:, None]
+            costs = costs + normalisers(law.variance, dim, guessed).to(costs)[:, None]
         return costs
+
+    def law(self, t: Tensor, dim: int) -> Steps | Joint:
+        """Of latent trajectories [L, N, d] at times t [L]."""
+        if self._is_joint():
+            root = cholesky(self.covariance(t[:, None], t[None]))
+            return Joint.of(self.mean_factor(t), root, dim)
+        return self._steps(t)
+
+    def _kept(self, times: Times, dim: int) -> Steps | Joint:
+        return constant(self, ("law", times, dim), lambda: self.law(times.tensor(), dim))
+
+    def _normaliser(self, law: Steps | Joint, times: Times, dim: int, *, guesses: bool) -> Tensor:
+        def make() -> Tensor:
+            return normaliser(law.variance, dim, self.mean_factor(times.tensor()) if guesses else None)
+
+        return constant(self, ("normaliser", times, dim, guesses), make)
+
+    def _factor(self, times: Times) -> Tensor:
+        return constant(self, ("factor", times), lambda: self.mean_factor(times.tensor()))
 
     def whitened(self, latent: Tensor, t: Tensor) -> Whitened:
         """A latent trajectory [L, N, d] at times t [L], its layers made independent of each other."""
-        if self._is_joint():
-            root = cholesky(self.covariance(t[:, None], t[None]))
-            return whitened_jointly(latent, self.mean_factor(t), root)
-        return whitened_by_steps(latent, self._steps(t))
+        return self.law(t, latent.shape[-1]).whiten(latent)
 
     def evidence(self, t: Tensor) -> Evidence:
         count = len(t)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +15,15 @@ from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
 
 LIKELIHOODS = ("marginal", "path")
+
+
+class LayerLaws(NamedTuple):
+    """``z_i ~ N(carry_i z_{i-1} + mean_i v, 1 / precision_i)``, and ``E z_i = factor_i v``."""
+
+    carry: Tensor | None
+    mean: Tensor
+    precision: Tensor
+    factor: Tensor
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,77 @@ class Steps:
     mean: Tensor
     variance: Tensor
     factor: Tensor
+
+    @cached_property
+    def precision(self) -> Tensor:
+        """1 / variance."""
+        return 1 / self.variance
+
+    @cached_property
+    def _cast(self) -> dict[torch.dtype, LayerLaws]:
+        return {}
+
+    def laws(self, dtype: torch.dtype) -> LayerLaws:
+        """As `Reader.fused_cost` takes them, for a reader of this dtype: cast once.
+
+        What is learned, and what a reader of half precision rounds itself, stays in float64.
+        """
+        if dtype not in self._cast:
+            with torch.inference_mode(False):  # kept with the rest, and used in training later
+                laws = LayerLaws(self.carry, self.mean, self.precision, self.factor)
+                learned = any(x is not None and x.requires_grad for x in laws)
+                if dtype == torch.float32 and not learned:
+                    carry = None if laws.carry is None else laws.carry.to(dtype)
+                    laws = LayerLaws(carry, *(x.to(dtype) for x in laws[1:]))
+                self._cast[dtype] = laws
+        return self._cast[dtype]
+
+    def whiten(self, latent: Tensor) -> Whitened:
+        """Of a latent trajectory [L, N, d]."""
+        carry, mean, precision, _ = self.laws(latent.dtype)
+        value, count = latent, len(latent)
+        if carry is not None:  # carry_0 multiplies the start, which is zero
+            carried = columns(carry).to(latent.dtype)
+            value = torch.cat([latent[:1], latent[1:] - carried[1:] * latent[:-1]])
+        mean, precision = (x.reshape(count, -1).to(latent.dtype) for x in (mean, precision))
+        return Whitened(value, mean, precision)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The law of all layers at once, in float64; see `whiten`.
+
+    In float64: neighbouring layers of a smooth process hardly differ, and the whitening divides by that.
+
+    Attributes:
+        root: of the covariance, [L, L] or [d, L, L].
+        pivots: [L, 1, 1] or [L, 1, d]: what is new in a layer has its own scale, not the unit.
+        mean, precision: of `Whitened`.
+    """
+
+    root: Tensor
+    pivots: Tensor
+    mean: Tensor
+    precision: Tensor
+
+    @classmethod
+    def of(cls, factor: Tensor, root: Tensor, dim: int) -> Joint:
+        """From the mean factors [L] or [L, d] and the root, for d dimensions."""
+        variance = diagonal(root)
+        pivots = columns(variance.sqrt())
+        # Whitening is linear, so one solve does for every end point.
+        mean = pivots * whiten(root, columns(factor).expand(-1, 1, dim))
+        return cls(root, pivots, mean.squeeze(1), 1 / variance.reshape(len(variance), -1))
+
+    @property
+    def variance(self) -> Tensor:
+        """Of what is new in each layer."""
+        return 1 / self.precision
+
+    def whiten(self, latent: Tensor) -> Whitened:
+        """Of a latent trajectory [L, N, d]."""
+        value = self.pivots * whiten(self.root, latent.double())
+        return Whitened(value, self.mean, self.precision)
 
 
 @dataclass(frozen=True)
@@ -48,30 +130,6 @@ class Whitened:
     precision: Tensor
 
 
-def whitened_by_steps(latent: Tensor, steps: Steps) -> Whitened:
-    """Of a latent trajectory [L, N, d]."""
-    value = latent
-    if steps.carry is not None:  # carry_0 multiplies the start, which is zero
-        carry = columns(steps.carry).to(latent.dtype)
-        value = torch.cat([latent[:1], latent[1:] - carry[1:] * latent[:-1]])
-    count = len(latent)
-    mean, precision = (x.reshape(count, -1).to(latent.dtype) for x in (steps.mean, 1 / steps.variance))
-    return Whitened(value, mean, precision)
-
-
-def whitened_jointly(latent: Tensor, factor: Tensor, root: Tensor) -> Whitened:
-    """Of a latent trajectory [L, N, d], given the root of the covariance; see `whiten`.
-
-    In float64: neighbouring layers of a smooth process hardly differ, and the whitening divides by that.
-    """
-    variance = diagonal(root)
-    pivots = columns(variance.sqrt())  # what is new in a layer has its own scale, not the unit
-    value = pivots * whiten(root, latent.double())
-    # Whitening is linear, so one solve does for every end point.
-    mean = pivots * whiten(root, columns(factor).expand(-1, 1, latent.shape[-1]))
-    return Whitened(value, mean.squeeze(1), 1 / variance.reshape(len(variance), -1))
-
-
 def steps_cost(reader: Reader, trajectory: Trajectory, end: Tensor, steps: Steps) -> Tensor:
     """Mean over layers of ``sum_d (z_i - carry_i z_{i-1} - mean_i v)^2 / (2 variance_i)``.
 
@@ -79,12 +137,11 @@ def steps_cost(reader: Reader, trajectory: Trajectory, end: Tensor, steps: Steps
         [N], or [K, N] for end points [K, N, d].
     """
     if steps.variance.dim() == 1:
-        laws = (steps.carry, steps.mean, 1 / steps.variance, steps.factor)
-        fused = reader.fused_cost(trajectory, end, *laws)
+        fused = reader.fused_cost(trajectory, end, *steps.laws(reader.dtype))
         if fused is not None:
             return fused
-    latent = latents(reader, trajectory, steps.factor)
-    return whitened_cost(whitened_by_steps(latent, steps), end).to(reader.dtype)
+    latent = latents(reader, trajectory, steps.laws(reader.dtype).factor)
+    return whitened_cost(steps.whiten(latent), end).to(reader.dtype)
 
 
 def whitened_cost(path: Whitened, end: Tensor) -> Tensor:

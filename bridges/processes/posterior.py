@@ -13,6 +13,8 @@ from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.about_label import AboutLabel
+from bridges.processes.constants import constant, of_one_word
+from bridges.processes.snapshot import tensor_state
 
 OVER = ("path", "prefixes")
 
@@ -52,18 +54,33 @@ class Posterior(AboutLabel, name="posterior"):
         # About the middle of the words, where neither what the latents have in common with all of them
         # nor what the words have in common with each other is left to cancel:
         # |z - m v|^2 = |z - m c|^2 - 2 m (z - m c) (v - c) + m^2 |v - c|^2, the first the same for all.
-        middle = labels.means().double().mean(0, keepdim=True)
+        middle = constant(labels, "middle", lambda: labels.means().double().mean(0, keepdim=True))
         path = self._whitened(latent_map, trajectory, middle)
-        words = (labels.vectors.flatten(0, 1).double() - middle).to(path.value)  # [C K, d]
-        pull = path.precision * path.mean
-        toward, away = pull[:, None] * path.value, pull * path.mean / 2
+
+        def about() -> Tensor:
+            return (labels.vectors.flatten(0, 1).double() - middle).to(path.value)  # [C K, d]
+
+        words = constant(labels, ("words", path.value.dtype), about)
         # Both are sums over layers, so what each layer says of each word is not needed by itself.
-        if self.over == "prefixes":
-            toward, away = toward.cumsum(0), away.cumsum(0)
-        else:
-            toward, away = toward.sum(0, keepdim=True), away.sum(0, keepdim=True)
-        evidence = toward @ words.T - (away.expand(-1, words.shape[1]) @ words.square().T)[:, None]
-        each = evidence.unflatten(-1, labels.log_weights.shape) + labels.log_weights.to(evidence)
-        odds = torch.logsumexp(each, -1)  # [1 or L, N, C]
+        prefixes = self.over == "prefixes"
+
+        def fixed() -> tuple[Tensor, Tensor]:
+            pull = path.precision * path.mean
+            away = pull * path.mean / 2
+            away = away.cumsum(0) if prefixes else away.sum(0, keepdim=True)
+            return pull[:, None], (away.expand(-1, words.shape[1]) @ words.square().T)[:, None]
+
+        state = tensor_state(words)
+        key = "evidence", trajectory.clock, latent_map.guesses, state
+        pull, away = fixed() if state is None else constant(self, key, fixed)
+        toward = pull * path.value
+        toward = toward.cumsum(0) if prefixes else toward.sum(0, keepdim=True)
+        evidence = toward @ words.T - away
+        odds = evidence  # [1 or L, N, C]
+        if not of_one_word(labels):
+            each = evidence.unflatten(-1, labels.log_weights.shape) + labels.log_weights.to(evidence)
+            odds = torch.logsumexp(each, -1)
+        if len(odds) == 1:
+            return F.cross_entropy(odds[0], answers, reduction="none")
         surprise = F.cross_entropy(odds.flatten(0, 1), answers.repeat(len(odds)), reduction="none")
         return surprise.view(len(odds), -1).mean(0)

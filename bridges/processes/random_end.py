@@ -10,6 +10,7 @@ from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.base import check_end
+from bridges.processes.constants import constant
 from bridges.processes.evidence import Evidence
 from bridges.processes.wrapped import Wrapped, parse_gaussian
 
@@ -62,7 +63,8 @@ class RandomEndBridge(Wrapped, name="random"):
 
     def ends(self, labels: LabelEnds) -> LabelEnds:
         """The labels' words with those of the other labels mixed in; see `LabelEnds.confused`."""
-        return labels.confused(self.keep)
+        keep = self.keep
+        return constant(labels, ("confused", keep), lambda: labels.confused(keep))
 
     def evidence(self, t: Tensor) -> Evidence:
         return self.process.evidence(t)

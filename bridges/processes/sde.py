@@ -12,6 +12,7 @@ from bridges.latent.latent_map import Layers, Reader
 from bridges.latent.lens import Lens
 from bridges.latent.trajectory import Trajectory, layer_times
 from bridges.processes.base import catalogue
+from bridges.processes.constants import constant
 from bridges.processes.gaussian import GaussianBridge
 from bridges.processes.wrapped import Wrapped
 from kernels.path.solver import SolverReport
@@ -100,7 +101,6 @@ class SDEBridge(Wrapped, name="sde"):
         self.steps = steps
         self.reads = reads
         self.last_solve: SolverReport | None = None
-        self._grids: dict[tuple[int, torch.device, torch.dtype], PathGrid] = {}
 
     def make_map(self, hidden_size: int, widths: Sequence[int]) -> DriftNetwork:
         return DriftNetwork(hidden_size, widths, of_states=self.reads == "state")
@@ -147,11 +147,9 @@ class SDEBridge(Wrapped, name="sde"):
         return value
 
     def _grid(self, num_states: int, like: Tensor) -> PathGrid:
-        key = num_states, like.device, like.dtype
-        if key not in self._grids:
-            with torch.inference_mode(False):  # kept, and used in training later
-                self._grids[key] = path_grid(self.process, num_states, self.steps).to(like)
-        return self._grids[key]
+        steps = self.steps
+        key = "grid", num_states, steps, like.device, like.dtype
+        return constant(self.process, key, lambda: path_grid(self.process, num_states, steps).to(like))
 
 
 def path_grid(target: GaussianBridge, num_states: int, steps: int = 1) -> PathGrid:

@@ -11,6 +11,7 @@ from bridges.errors import BadInput, is_number, shown
 from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.base import check_density, check_end
+from bridges.processes.constants import constant
 from bridges.processes.formulas import exact
 from bridges.processes.likelihood import columns, over_dimensions
 from bridges.processes.wrapped import Wrapped, parse_gaussian
@@ -99,7 +100,10 @@ class StudentBridge(Wrapped, name="student"):
 
         With a base that learns, of all terms of the density: else a wider law would always cost less.
         """
-        factor, variance = self.process.marginal(trajectory.times())
+        times = trajectory.clock
+        factor, variance = constant(
+            self.process, ("marginal", times), lambda: self.process.marginal(times.tensor())
+        )
         with torch.autocast(end.device.type, enabled=False):
             latent = latent_map(trajectory, factor)
             pull = columns(factor).to(latent.dtype) * end.to(latent.dtype).unsqueeze(-3)

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kernels.checks import Reduction, check_end, check_stack, check_trajectory, reduce_tokens
+from kernels.checks import (
+    Reduction,
+    check_devices,
+    check_end,
+    check_stack,
+    check_trajectory,
+    reduce_tokens,
+)
 from kernels.dispatch import choose
 
 
@@ -53,8 +60,8 @@ def bridge_nll(
         ``reduction="none"`` over layers alone: [N]. With K end points [K] and [K, N].
 
     Raises:
-        ValueError: for shapes that do not fit together, an unknown reduction, or a backend that cannot
-            run.
+        ValueError: for shapes or devices that do not fit together, an unknown reduction, or a backend
+            that cannot run.
     """
     layers, tokens, width = check_trajectory(states, context, rows)
     _, dim = check_stack(weights, biases, 2 * width, width)
@@ -62,6 +69,17 @@ def bridge_nll(
     for name, vector in (("carry", carry), ("mean", mean), ("precision", precision)):
         if vector is not None and vector.shape != (layers,):
             raise ValueError(f"{name} {tuple(vector.shape)}: expected {(layers,)}, one per layer")
+    check_devices(
+        states=states,
+        context=context,
+        rows=rows,
+        weights=weights,
+        biases=biases,
+        end=end,
+        carry=carry,
+        mean=mean,
+        precision=precision,
+    )
     dtype = weights[0].dtype
     with torch.autocast(states.device.type, enabled=False):
         chosen = choose(weights[0], backend).backend.operations

@@ -1,4 +1,4 @@
-"""Shape checks that more than one operation needs."""
+"""Checks of shapes and devices that more than one operation needs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,34 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Reduction = Literal["mean", "none"]
 """Of a cost over the target tokens, as in torch's losses."""
+
+
+def check_devices(**inputs: Tensor | Sequence[Tensor] | None) -> None:
+    """All lie on one device, that of the first.
+
+    Args:
+        inputs: tensors, sequences of them, or None where there is none, by the name in the message.
+
+    Raises:
+        ValueError: naming the first that lies elsewhere, and where.
+    """
+    first: tuple[str, torch.device] | None = None
+    for name, given in inputs.items():
+        several = not isinstance(given, Tensor)
+        for i, tensor in enumerate((given or ()) if several else (given,)):
+            if first is None:
+                first = f"{name}[0]" if several else name, tensor.device
+            elif tensor.device != first[1]:
+                raise ValueError(
+                    f"{name}{f'[{i}]' if several else ''} is on {tensor.device}, {first[0]} on "
+                    f"{first[1]}: expected all on one device; move what is elsewhere with "
+                    f".to({str(first[1])!r}) (device_map='auto' puts layers of a model on several)"
+                )
 
 
 def check_trajectory(states: Tensor, context: Tensor | None, rows: Tensor) -> tuple[int, int, int]:

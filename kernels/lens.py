@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.checks import check_end
+from kernels.checks import check_devices, check_end
 from kernels.dispatch import choose
 
 
@@ -35,8 +35,8 @@ def lens_project(
     Differentiable once, with respect to the states alone: a lens is made in closed form.
 
     Raises:
-        ValueError: for shapes that do not fit together, a weight or bias that requires a gradient where
-            gradients are recorded, or a backend that cannot run.
+        ValueError: for shapes or devices that do not fit together, a weight or bias that requires a
+            gradient where gradients are recorded, or a backend that cannot run.
     """
     _check(states, weight, bias)
     _refuse_gradients({"weight": weight, "bias": bias}, "detach it")
@@ -78,8 +78,8 @@ def lens_nll(
     Differentiable once, with respect to the states alone.
 
     Raises:
-        ValueError: for shapes that do not fit together, another input that requires a gradient where
-            gradients are recorded, or a backend that cannot run.
+        ValueError: for shapes or devices that do not fit together, another input that requires a
+            gradient where gradients are recorded, or a backend that cannot run.
     """
     layers, tokens, dim = _check(states, weight, bias)
     check_end(end, tokens, dim)
@@ -88,6 +88,7 @@ def lens_nll(
         if vector.shape != (layers,):
             raise ValueError(f"{name} {tuple(vector.shape)}: expected {(layers,)}, one per layer")
     _refuse_gradients({"weight": weight, "bias": bias}, "detach it")
+    check_devices(states=states, end=end, **laws)
     elsewhere = "detach it, or write the cost in PyTorch on the latents of lens_project"
     _refuse_gradients({"end": end, **laws}, elsewhere)
     with torch.autocast(states.device.type, enabled=False):
@@ -109,6 +110,7 @@ def _check(states: Tensor, weight: Tensor, bias: Tensor) -> tuple[int, int, int]
         )
     if bias.shape != weight.shape[:2]:
         raise ValueError(f"bias {tuple(bias.shape)}: expected {tuple(weight.shape[:2])}, [L, d]")
+    check_devices(states=states, weight=weight, bias=bias)
     return layers, tokens, weight.shape[1]
 
 

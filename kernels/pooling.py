@@ -8,6 +8,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
+from kernels.checks import check_devices
 from kernels.dispatch import choose
 
 
@@ -19,6 +20,7 @@ def pool_trajectory(
     columns: Tensor,
     *,
     context: Literal[True] = True,
+    in_order: bool = ...,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]: ...
 
@@ -31,6 +33,7 @@ def pool_trajectory(
     columns: Tensor,
     *,
     context: bool,
+    in_order: bool = ...,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor | None]: ...
 
@@ -42,6 +45,7 @@ def pool_trajectory(
     columns: Tensor,
     *,
     context: bool = True,
+    in_order: bool = False,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """The states at the targets and the mean state of each sequence, for every layer.
@@ -53,6 +57,8 @@ def pool_trajectory(
         rows, columns: int64 [N], sequence and position of every target; N may be 0.
         context: False where nobody reads the mean states: they are most of the work. No position but the
             targets' is read then, and none but theirs has a gradient other than zero.
+        in_order: rows and columns are those of a mask's `nonzero`: rising by row, then by column, each
+            position once. They are not sorted for the gradient then, which is wrong if they are not.
         backend: the implementation, by name; by default `kernels.dispatch` chooses.
 
     Returns:
@@ -62,30 +68,33 @@ def pool_trajectory(
     autocast.
 
     Raises:
-        ValueError: for shapes or dtypes that do not fit together, or a backend that cannot run.
+        ValueError: for shapes, dtypes or devices that do not fit together, or a backend that cannot run.
+        RuntimeError: on Triton's kernels while a CUDA graph is captured, forward and backward.
     """
     if not hidden_states:
         raise ValueError("hidden_states is empty: expected L+1 tensors [B, S, H]")
     first = hidden_states[0]
     if first.dim() != 3:
         raise ValueError(f"hidden_states[0] has shape {tuple(first.shape)}: expected [B, S, H]")
+    shape, dtype = first.shape, first.dtype
     for i, hidden in enumerate(hidden_states):
-        if hidden.shape != first.shape or hidden.dtype != first.dtype:
+        if hidden.shape != shape or hidden.dtype != dtype:
             raise ValueError(
                 f"hidden_states[{i}] is {hidden.dtype} {tuple(hidden.shape)}, hidden_states[0] is "
-                f"{first.dtype} {tuple(first.shape)}: all layers must be alike"
+                f"{dtype} {tuple(shape)}: all layers must be alike"
             )
-    if mask.shape != first.shape[:2] or mask.dtype != torch.bool:
-        raise ValueError(
-            f"mask is {mask.dtype} {tuple(mask.shape)}: expected bool {tuple(first.shape[:2])}"
-        )
+    if mask.shape != shape[:2] or mask.dtype != torch.bool:
+        raise ValueError(f"mask is {mask.dtype} {tuple(mask.shape)}: expected bool {tuple(shape[:2])}")
     if rows.shape != columns.shape or rows.dim() != 1:
         raise ValueError(
             f"rows {tuple(rows.shape)} and columns {tuple(columns.shape)}: expected two vectors [N]"
         )
+    check_devices(hidden_states=hidden_states, mask=mask, rows=rows, columns=columns)
     with torch.autocast(first.device.type, enabled=False):
         chosen = choose(first, backend).backend.operations
         if not context:
-            return chosen.target_states(hidden_states, rows, columns), None
-        pooled: tuple[Tensor, Tensor] = chosen.pool_trajectory(hidden_states, mask, rows, columns)
+            return chosen.target_states(hidden_states, rows, columns, in_order=in_order), None
+        pooled: tuple[Tensor, Tensor] = chosen.pool_trajectory(
+            hidden_states, mask, rows, columns, in_order=in_order
+        )
         return pooled

@@ -107,14 +107,21 @@ class _TargetStates(torch.autograd.Function):
 
 
 def pool_trajectory(
-    hidden_states: Sequence[Tensor], mask: Tensor, rows: Tensor, columns: Tensor
+    hidden_states: Sequence[Tensor],
+    mask: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    *,
+    in_order: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """See `kernels.pooling.pool_trajectory`."""
     states, context = _PoolTrajectory.apply(mask, rows, columns, *hidden_states)
     return states, context
 
 
-def target_states(hidden_states: Sequence[Tensor], rows: Tensor, columns: Tensor) -> Tensor:
+def target_states(
+    hidden_states: Sequence[Tensor], rows: Tensor, columns: Tensor, *, in_order: bool = False
+) -> Tensor:
     """The states of `kernels.pooling.pool_trajectory` without the context."""
     states: Tensor = _TargetStates.apply(rows, columns, *hidden_states)
     return states

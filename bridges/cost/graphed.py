@@ -10,6 +10,7 @@ from torch import Tensor
 from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
+from bridges.processes.constants import all_kept
 from bridges.processes.snapshot import snapshot, tensor_state
 from kernels.cuda_graphs import GraphedCosts, may_capture
 from kernels.dispatch import choose
@@ -62,12 +63,18 @@ def replayed(
         torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
     )
 
+    held: list[object] = []
+
     def costs(states: Tensor, *rest: Tensor) -> Tensor:
         *context, rows, answers = rest
         path = Trajectory(states, context[0] if context else states[:, :0], rows, source)
         if isinstance(ends, LabelEnds):
-            return bridge.of_labels(reader, path, answers, ends)
-        return bridge.cost(reader, path, ends(answers))
+            found = bridge.of_labels(reader, path, answers, ends)
+        else:
+            found = bridge.cost(reader, path, ends(answers))
+        # The graph keeps this function, and it what the graph reads: others may be kept in its place.
+        held[:] = all_kept([*bridge.modules(), *([ends] if isinstance(ends, LabelEnds) else [])])
+        return found
 
     others = (trajectory.rows, answers)
     return graphs(key, costs, inputs, others, separable=not reader.reads_context)

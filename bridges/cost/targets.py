@@ -20,7 +20,8 @@ class Reading:
     """The targets of a batch.
 
     Attributes:
-        rows, columns: int64 [N], the positions whose states are the trajectories.
+        rows, columns: int64 [N], the positions whose states are the trajectories, in the order of
+            `nonzero`.
         targets: int64 [N], tokens or labels.
         context: bool [B, S], the positions whose mean state is the context of a sequence.
         documents: of a packed batch: its documents, which are the sequences then; else None.
@@ -100,7 +101,8 @@ def gather(
     """The targets' trajectories, and their tokens or labels [N]; arguments as `read`.
 
     Args:
-        hidden_states: L+1 tensors [B, S, H].
+        hidden_states: L+1 tensors [B, S, H]; those on another device than the first, where a model's
+            layers lie on several, are copied to it.
         attention_mask, layout: either, or neither where all is attended.
         context: whether the mean states are asked for.
 
@@ -118,7 +120,10 @@ def gather(
     if layout is None:
         layout = Layout.of((len(targets), targets.shape[1]), attention_mask, device=targets.device)
     where = read(spec, targets, layout, classes=classes, in_place=in_place)
+    device = hidden_states[0].device
+    hidden_states = [h if h.device == device else h.to(device) for h in hidden_states]
     if where.documents is not None:
         hidden_states = [where.documents.take(hidden) for hidden in hidden_states]
-    path = Trajectory.gather(hidden_states, where.context, where.rows, where.columns, context=context)
+    places = where.context, where.rows, where.columns
+    path = Trajectory.gather(hidden_states, *places, context=context, in_order=True)
     return path, where.targets

@@ -76,9 +76,12 @@ class Trajectory:
         columns: Tensor,
         *,
         context: bool = True,
+        in_order: bool = False,
     ) -> Trajectory:
         """Read a trajectory out of L+1 hidden states [B, S, H]; see `pool_trajectory`."""
-        states, mean = pool_trajectory(hidden_states, mask, rows, columns, context=context)
+        states, mean = pool_trajectory(
+            hidden_states, mask, rows, columns, context=context, in_order=in_order
+        )
         return cls(states, states[:, :0] if mean is None else mean, rows, hidden_states[0].dtype)
 
     @classmethod

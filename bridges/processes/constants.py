@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import TypeVar
 
 import torch
@@ -48,6 +48,11 @@ def constant(owner: nn.Module | LabelEnds, key: Hashable, make: Callable[[], _Ma
             kept.pop(next(iter(kept)), None)
     kept[whole] = found
     return found  # type: ignore[return-value]
+
+
+def all_kept(owners: Iterable[nn.Module | LabelEnds]) -> list[object]:
+    """What is kept of some owners, for who has to hold it: a captured graph reads it where it lies."""
+    return [found for owner in owners for found in _kept.get(owner, {}).values()]
 
 
 def _state(owner: nn.Module | LabelEnds) -> Hashable | None:

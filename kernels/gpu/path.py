@@ -28,21 +28,22 @@ def solve_sequential(net: PathNetwork, forcing: Tensor, decay: Tensor, gain: Ten
     steps, tokens, dim = forcing.shape
     y = forcing.new_zeros(steps + 1, tokens, dim)
     values = [forcing.new_empty(steps + 1, tokens, width) for width in widths]
-    run.launch(
-        path_kernel,
-        _grid(tokens),
-        **_layers(net),
-        biases=tuple(b.contiguous() for b in (net.inputs, *net.biases)),
-        values=tuple(values),
-        forcing=forcing.contiguous(),
-        decay=decay.contiguous(),
-        gain=gain.contiguous(),
-        y=y,
-        N=tokens,
-        STEPS=steps,
-        D=dim,
-        **_tile(64),
-    )
+    with run.on(forcing.device):
+        run.launch(
+            path_kernel,
+            _grid(tokens),
+            **_layers(net),
+            biases=tuple(b.contiguous() for b in (net.inputs, *net.biases)),
+            values=tuple(values),
+            forcing=forcing.contiguous(),
+            decay=decay.contiguous(),
+            gain=gain.contiguous(),
+            y=y,
+            N=tokens,
+            STEPS=steps,
+            D=dim,
+            **_tile(64),
+        )
     return Solution(y, values)
 
 
@@ -58,22 +59,23 @@ def adjoint_sequential(
     grads = [torch.empty_like(value) for value in found.values]
     # Addresses of rows that are not aligned take registers: a large tile would spill.
     aligned = all(width % 16 == 0 for width in widths)
-    run.launch(
-        path_backward_kernel,
-        _grid(tokens),
-        **_layers(net),
-        values=tuple(found.values),
-        grads=tuple(grads),
-        decay=decay.contiguous(),
-        gain=gain.contiguous(),
-        grad_y=grad_y.contiguous(),
-        grad_p=grad_p.contiguous(),
-        total=total,
-        N=tokens,
-        STEPS=nodes - 1,
-        D=dim,
-        **_tile(64 if aligned else 32),
-    )
+    with run.on(total.device):
+        run.launch(
+            path_backward_kernel,
+            _grid(tokens),
+            **_layers(net),
+            values=tuple(found.values),
+            grads=tuple(grads),
+            decay=decay.contiguous(),
+            gain=gain.contiguous(),
+            grad_y=grad_y.contiguous(),
+            grad_p=grad_p.contiguous(),
+            total=total,
+            N=tokens,
+            STEPS=nodes - 1,
+            D=dim,
+            **_tile(64 if aligned else 32),
+        )
     return total, grads
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from torch.autograd.function import once_differentiable
 
 from kernels.gpu import launch as run
 from kernels.gpu.pooling_kernels import pool_backward_kernel, pool_kernel
+
+BACKWARD_POSITIONS = 32
+"""Of a program of the gradient, which finds their targets once; fewer would search more often."""
 
 
 def _pool(
@@ -28,7 +32,7 @@ def _pool(
     states = first.new_empty(len(layers), rows.numel(), width, dtype=torch.float32)
     context = first.new_empty(len(layers), batch, width, dtype=torch.float32)
     counts = first.new_empty(batch, dtype=torch.float32)
-    table = [(h.data_ptr(), h.stride(0), h.stride(1)) for h in layers]
+    table = [number for h in layers for number in (h.data_ptr(), *h.stride()[:2])]
     run.launch(
         pool_kernel,
         (batch + triton.cdiv(rows.numel(), 16), triton.cdiv(width, 128), len(layers)),
@@ -44,10 +48,11 @@ def _pool(
         S=length,
         N=rows.numel(),
         H=width,
-        ALIGNED=all(a % 16 == 0 and b % 8 == 0 and s % 8 == 0 for a, b, s in table),
+        ALIGNED=all(x % (8 if i % 3 else 16) == 0 for i, x in enumerate(table)),
         BLOCK_N=16,
-        BLOCK_S=16,
+        BLOCK_S=32,
         BLOCK_H=128,
+        num_warps=4,
     )
     return states, context, counts
 
@@ -57,40 +62,61 @@ def _pool_backward(
     layers: Sequence[int],
     mask: Tensor,
     counts: Tensor,
-    targets: tuple[Tensor, Tensor],
+    targets: tuple[Tensor, Tensor, Tensor | None],
     grad_states: Tensor,
     grad_context: Tensor,
 ) -> None:
-    """Fill the gradients [B, S, H] of the given layers; targets: see `pool_backward_kernel`."""
+    """Fill the gradients [B, S, H] of the given layers.
+
+    Args:
+        targets: rows, columns and the order that sorts them by position, or None where they are sorted
+            and differ.
+    """
     batch, length, width = grads[0].shape
-    order, offsets = targets
-    table = [(g.data_ptr(), layer) for g, layer in zip(grads, layers, strict=True)]
+    rows, columns, order = targets
+    addresses = [g.data_ptr() for g in grads]
     run.launch(
         pool_backward_kernel,
-        (batch * triton.cdiv(length, 16), triton.cdiv(width, 128), len(grads)),
-        table=_to_device(table, mask.device),
+        (batch * triton.cdiv(length, BACKWARD_POSITIONS), len(grads), 1),
+        table=_to_device([x for row in zip(addresses, layers, strict=True) for x in row], mask.device),
         like=grads[0],
         mask=mask,
         counts=counts,
-        order=order,
-        offsets=offsets,
+        order=rows if order is None else order,
+        rows=rows,
+        columns=columns,
         grad_states=grad_states,
         grad_context=grad_context,
         B=batch,
         S=length,
-        N=order.numel(),
+        N=rows.numel(),
         H=width,
+        SEARCH=rows.numel().bit_length(),
         MEANS=len(counts) > 0,
-        ALIGNED=width % 8 == 0 and all(address % 16 == 0 for address, _ in table),
-        BLOCK_S=16,
+        IN_ORDER=order is None,
+        ALIGNED=width % 8 == 0 and all(address % 16 == 0 for address in addresses),
+        BLOCK_S=BACKWARD_POSITIONS,
         BLOCK_H=128,
+        num_warps=4,
     )
 
 
-def _to_device(table: Sequence[tuple[int, ...]], device: torch.device) -> Tensor:
-    """A table of numbers on the device; from pinned memory, so that the host does not wait."""
-    pinned = torch.tensor(table, dtype=torch.int64, pin_memory=device.type == "cuda")
-    return pinned.to(device, non_blocking=True)
+def _to_device(table: Sequence[int], device: torch.device) -> Tensor:
+    """Numbers on the device; from pinned memory, so that the host does not wait.
+
+    Raises:
+        RuntimeError: while a CUDA graph is captured.
+    """
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "the pooling of hidden states cannot be captured in a CUDA graph: it tells its kernel where "
+            "the states are through host memory, and a replay would read what lies there by then; "
+            "compute the running cost, forward and backward, outside of the captured region"
+        )
+    numbers = torch.frombuffer(array("q", table), dtype=torch.int64)
+    if device.type == "cuda":
+        numbers = numbers.pin_memory()
+    return numbers.to(device, non_blocking=True)
 
 
 class _PoolTrajectory(torch.autograd.Function):
@@ -98,13 +124,20 @@ class _PoolTrajectory(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, means: bool, mask: Tensor, rows: Tensor, columns: Tensor, *hidden_states: Tensor
+        ctx: Any,
+        means: bool,
+        in_order: bool,
+        mask: Tensor,
+        rows: Tensor,
+        columns: Tensor,
+        *hidden_states: Tensor,
     ) -> tuple[Tensor, Tensor]:
         mask = mask.contiguous().view(torch.uint8)
         rows, columns = rows.contiguous(), columns.contiguous()
         states, context, counts = _pool(hidden_states, mask, rows, columns, means)
         ctx.save_for_backward(mask, rows, columns, counts)
         ctx.shape, ctx.dtype = hidden_states[0].shape, hidden_states[0].dtype
+        ctx.in_order = in_order
         return states, context
 
     @staticmethod
@@ -112,32 +145,42 @@ class _PoolTrajectory(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         mask, rows, columns, counts = ctx.saved_tensors
         grad_states, grad_context = (g.contiguous() for g in outputs)
-        # Where the targets of each position are in the sorted list; the host never sees a number.
-        batch, length, _ = ctx.shape
-        positions, order = torch.sort(rows * length + columns, stable=True)
-        offsets = torch.searchsorted(positions, torch.arange(batch * length + 1, device=rows.device))
-        needed = [i for i, need in enumerate(ctx.needs_input_grad[4:]) if need]
+        # The host never sees a number of these: it would wait for the device.
+        order = None
+        if not ctx.in_order:
+            order = torch.sort(torch.add(columns, rows, alpha=ctx.shape[1]), stable=True).indices
+        inputs = len(ctx.needs_input_grad) - grad_states.shape[0]
+        needed = [i for i, need in enumerate(ctx.needs_input_grad[inputs:]) if need]
         grads = [mask.new_empty(ctx.shape, dtype=ctx.dtype) for _ in needed]
         with run.on(mask.device):
-            _pool_backward(grads, needed, mask, counts, (order, offsets), grad_states, grad_context)
+            targets = rows, columns, order
+            _pool_backward(grads, needed, mask, counts, targets, grad_states, grad_context)
         found: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
         for i, grad in zip(needed, grads, strict=True):
-            found[4 + i] = grad
+            found[inputs + i] = grad
         return tuple(found)
 
 
 def pool_trajectory(
-    hidden_states: Sequence[Tensor], mask: Tensor, rows: Tensor, columns: Tensor
+    hidden_states: Sequence[Tensor],
+    mask: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    *,
+    in_order: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """See `kernels.pooling.pool_trajectory`."""
     with run.on(mask.device):
-        states, context = _PoolTrajectory.apply(True, mask, rows, columns, *hidden_states)
+        states, context = _PoolTrajectory.apply(True, in_order, mask, rows, columns, *hidden_states)
     return states, context
 
 
-def target_states(hidden_states: Sequence[Tensor], rows: Tensor, columns: Tensor) -> Tensor:
+def target_states(
+    hidden_states: Sequence[Tensor], rows: Tensor, columns: Tensor, *, in_order: bool = False
+) -> Tensor:
     """The states of `kernels.pooling.pool_trajectory` without the context."""
     unread = rows.new_empty(0, dtype=torch.bool)
     with run.on(rows.device):
-        states: Tensor = _PoolTrajectory.apply(False, unread, rows, columns, *hidden_states)[0]
+        both = _PoolTrajectory.apply(False, in_order, unread, rows, columns, *hidden_states)
+    states: Tensor = both[0]
     return states

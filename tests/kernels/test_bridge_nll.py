@@ -261,6 +261,16 @@ def test_autocast_around_it_changes_nothing() -> None:
         ({"carry": torch.zeros(3)}, r"carry \(3,\): expected \(4,\), one per layer"),
         ({"mean": torch.zeros(1)}, r"mean \(1,\): expected \(4,\), one per layer"),
         ({"precision": torch.zeros(())}, r"precision \(\): expected \(4,\), one per layer"),
+        (
+            {"rows": torch.zeros(5, device="meta").long()},
+            r"rows is on meta, states on cpu: expected all",
+        ),
+        (
+            {"biases": [torch.zeros(6), torch.zeros(5), torch.zeros(3, device="meta")]},
+            r"biases\[2\] is on meta, states on cpu: .*move what is elsewhere with .to\('cpu'\)",
+        ),
+        ({"end": torch.zeros(5, 3, device="meta")}, r"end is on meta, states on cpu"),
+        ({"carry": torch.zeros(4, device="meta")}, r"carry is on meta, states on cpu"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, Tensor], message: str) -> None:

@@ -318,9 +318,9 @@ def marked(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
     """A backend whose results cannot be mistaken, before the others; and what it was asked about."""
     seen: list[torch.dtype] = []
     module = types.ModuleType("marked_backend")
-    module.pool_trajectory = lambda *_: (torch.tensor(-1.0), torch.tensor(-1.0))  # type: ignore[attr-defined]
+    module.pool_trajectory = lambda *_, **__: (torch.tensor(-1.0), torch.tensor(-1.0))  # type: ignore[attr-defined]
     for name in ("target_states", "lens_project", "lens_nll"):
-        setattr(module, name, lambda *_: torch.tensor(-1.0))
+        setattr(module, name, lambda *_, **__: torch.tensor(-1.0))
     module.bridge_nll = lambda *_: torch.tensor([-1.0])  # type: ignore[attr-defined]
 
     def solve(*arguments: Any) -> Any:

@@ -343,6 +343,12 @@ def test_no_uninitialised_memory_shows(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"factor": torch.zeros(3)}, r"factor \(3,\): expected \(4,\), one per layer"),
         ({"mean": torch.zeros(1)}, r"mean \(1,\): expected \(4,\), one per layer"),
         ({"precision": torch.zeros(())}, r"precision \(\): expected \(4,\), one per layer"),
+        (
+            {"bias": torch.zeros(4, 3, device="meta")},
+            r"bias is on meta, states on cpu: expected all",
+        ),
+        ({"end": torch.zeros(5, 3, device="meta")}, r"end is on meta, states on cpu"),
+        ({"mean": torch.zeros(4, device="meta")}, r"mean is on meta, states on cpu"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, Tensor], message: str) -> None:

@@ -273,6 +273,12 @@ def _refused(name: str) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
             rows = rows[1:]
         case "matrix":
             rows, columns = rows[:, None], columns[:, None]
+        case "layer device":
+            hidden[2] = hidden[2].to("meta")
+        case "mask device":
+            mask = mask.to("meta")
+        case "columns device":
+            columns = columns.to("meta")
     return hidden, mask, rows, columns
 
 
@@ -290,8 +296,33 @@ def _refused(name: str) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
         ("mask shape", r"mask is torch.bool \(3, 6\): expected bool \(3, 7\)"),
         ("lengths", r"rows \(5,\) and columns \(6,\): expected two vectors \[N\]"),
         ("matrix", r"rows \(6, 1\) and columns \(6, 1\): expected two vectors \[N\]"),
+        (
+            "layer device",
+            r"hidden_states\[2\] is on meta, hidden_states\[0\] on cpu: expected all on one device; "
+            r"move what is elsewhere with .to\('cpu'\) \(device_map='auto' puts layers of",
+        ),
+        ("mask device", r"mask is on meta, hidden_states\[0\] on cpu"),
+        ("columns device", r"columns is on meta, hidden_states\[0\] on cpu"),
     ],
 )
 def test_what_does_not_fit_is_refused(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pool_trajectory(*_refused(name))
+
+
+@pytest.mark.parametrize("context", [True, False])
+def test_targets_said_to_be_in_order_give_the_same(context: bool) -> None:
+    hidden, mask, *_ = make_case()
+    rows, columns = (
+        (torch.rand(mask.shape, generator=torch.Generator().manual_seed(1)) < 0.4).nonzero().T
+    )
+
+    def both(in_order: bool) -> list[Tensor]:
+        read = leaves(hidden)
+        found = pool_trajectory(read, mask, rows, columns, context=context, in_order=in_order)
+        outputs = [x for x in found if x is not None]
+        value = torch.stack([x.sin().sum() for x in outputs]).sum()
+        return [*outputs, *torch.autograd.grad(value, read)]
+
+    for said, unsaid in zip(both(True), both(False), strict=True):
+        assert torch.equal(said, unsaid)

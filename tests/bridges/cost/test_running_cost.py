@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import ViTConfig, ViTModel
 
 import bridges
-from bridges import BadInput, LatentMap, RunningCost
+from bridges import BadInput, LatentMap, RunningCost, Trajectory
 from bridges.cost import files as cost_files
 
 LENGTHS = (9, 6, 4)
@@ -164,6 +164,29 @@ def test_autocast_around_it_changes_nothing() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = cost(hidden, targets, mask)
     assert torch.equal(inside, cost(hidden, targets, mask))
+
+
+def test_states_on_other_devices_than_the_firsts_are_copied_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As `device_map="auto"` leaves them; without a second device, to one without data."""
+    model, (ids, targets, mask) = tiny_bert(), batch()
+    hidden = [h.requires_grad_() for h in hidden_states(model, ids, mask)]
+    read: list[Tensor] = []
+
+    def gather(states: Sequence[Tensor], *where: Tensor, **_: Any) -> Trajectory:
+        read.extend(states)
+        return Trajectory.of_states(torch.zeros(len(states), len(where[1]), 4))
+
+    monkeypatch.setattr(Trajectory, "gather", gather)
+    apart = [hidden[0].to("meta"), *hidden[1:]]
+    double_cost(model).trajectory(apart, targets, mask)
+    assert [h.device.type for h in read] == ["meta"] * len(hidden)
+    assert read[0] is apart[0]
+    assert all(h.requires_grad for h in read)
+    read.clear()
+    double_cost(model).trajectory(hidden, targets, mask)
+    assert all(h is own for h, own in zip(read, hidden, strict=True))
 
 
 def test_a_cost_that_draws_no_noise_takes_no_notice_of_a_generator() -> None:

@@ -342,9 +342,10 @@ def outputs_and_gradients(operation: Any, hidden: Sequence[Tensor], *where: Tens
     return [*(x.detach() for x in outputs), *torch.autograd.grad(value, wanted)]
 
 
-def check_pooling(hidden: Sequence[Tensor], *where: Tensor) -> None:
+def check_pooling(hidden: Sequence[Tensor], *where: Tensor, in_order: bool = False) -> None:
     dtype = hidden[0].dtype
-    states, context, *grads = outputs_and_gradients(pool_trajectory, hidden, *where)
+    mine = partial(pool_trajectory, in_order=in_order)
+    states, context, *grads = outputs_and_gradients(mine, hidden, *where)
     exact = [h.detach().double().requires_grad_(h.requires_grad) for h in hidden]
     true_states, *true = outputs_and_gradients(oracle.pool_trajectory, exact, *where)
     assert states.dtype == context.dtype == torch.float32
@@ -368,6 +369,69 @@ def test_pooling_and_every_gradient_are_the_oracles(shape: tuple[int, ...], dtyp
 def test_pooling_of_any_shape(seed: int) -> None:
     rng = random.Random(seed)
     check_pooling(*pooled(*(rng.randint(1, n) for n in (4, 4, 40, 140)), rng.randint(0, 40)))
+
+
+@pytest.mark.parametrize("dtype", BOUND, ids=str)
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.4, 1.0])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 70, 20), (3, 2, 32, 128), (1, 1, 1, 1), (2, 5, 33, 130)], ids=str
+)
+def test_targets_in_order_are_found_without_sorting(
+    shape: tuple[int, int, int, int],
+    share: float,
+    dtype: torch.dtype,
+    launched: list[tuple[str, dict[str, Any]]],
+) -> None:
+    """None, few, many and all positions; what `nonzero` gives is strided."""
+    hidden, mask, *_ = pooled(*shape, 0, dtype=dtype)
+    chosen = torch.rand(mask.shape, generator=torch.Generator().manual_seed(2)) < share
+    rows, columns = chosen.to(DEVICE).nonzero().T
+    check_pooling(hidden, mask, rows, columns, in_order=True)
+    assert [c["IN_ORDER"] for name, c in launched if name == "pool_backward"] == [True]
+    found = []
+    for in_order in (True, False):
+        states = target_states(hidden, rows, columns, in_order=in_order)
+        found.append(torch.autograd.grad(states.sin().sum(), hidden))
+    for said, unsaid in zip(*found, strict=True):
+        assert torch.equal(said, unsaid)
+
+
+def test_no_sort_runs_where_the_targets_are_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("sorted")
+
+    monkeypatch.setattr(torch, "sort", refuse)
+    hidden, mask, *_ = pooled(2, 3, 9, 20, 0)
+    rows, columns = mask.nonzero().T
+    check_pooling(hidden, mask, rows, columns, in_order=True)
+    with pytest.raises(AssertionError, match="sorted"):
+        check_pooling(hidden, mask, rows, columns)
+
+
+def test_many_repeated_targets_out_of_order_are_the_oracles() -> None:
+    """Up to a dozen a position, across the blocks of positions; the sums are the same in every run."""
+    hidden, mask, *_ = pooled(2, 3, 70, 20, 0)
+    rng = torch.Generator().manual_seed(3)
+    rows = torch.randint(3, (300,), generator=rng).to(DEVICE)
+    columns = (torch.randint(9, (300,), generator=rng) * 8).clamp(max=69).to(DEVICE)
+    check_pooling(hidden, mask, rows, columns)
+    first, second = (outputs_and_gradients(pool_trajectory, hidden, mask, rows, columns) for _ in "12")
+    for mine, again in zip(first, second, strict=True):
+        assert torch.equal(mine, again)
+
+
+@pytest.mark.parametrize("way", ["forward", "backward"])
+def test_capture_in_a_cuda_graph_is_refused(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, *where = pooled(2, 3, 9, 20, 4)
+
+    def capturing() -> bool:
+        return True
+
+    states = pool_trajectory(hidden, *where)[0]
+    monkeypatch.setattr(torch.cuda, "is_available", capturing)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", capturing)
+    with pytest.raises(RuntimeError, match="cannot be captured in a CUDA graph"):
+        states.sum().backward() if way == "backward" else pool_trajectory(hidden, *where)
 
 
 @pytest.mark.parametrize("dtype", BOUND, ids=str)

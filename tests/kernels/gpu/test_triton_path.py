@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +17,7 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs a CUDA device or TRITON_INTERPRET=1", allow_module_level=True)
 
 from kernels import oracle
+from kernels.gpu import launch as triton_launch
 from kernels.gpu import path as triton_sequential
 from kernels.path import sequential as path_sequential
 from kernels.path.network import PathNetwork
@@ -153,3 +156,26 @@ def test_the_sde_cost_on_the_kernels_is_the_oracles(widths: tuple[int, ...]) -> 
     gradients = torch.autograd.grad(mine, found), torch.autograd.grad(true, wanted)
     for got, want in zip(*gradients, strict=True):
         assert relative_rms(got, want) < FLOAT32
+
+
+def test_launches_are_on_the_device_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton launches on the current device, which need not be theirs."""
+    net, law = network((8, 3), 4, 5)
+    net, law = cast(net), tuple(x.to(DEVICE, torch.float32) for x in law)
+    current: list[torch.device] = []
+    launched: list[torch.device] = []
+
+    @contextmanager
+    def on(device: torch.device) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    def launch(kernel: Any, grid: Any, /, **arguments: Any) -> None:
+        launched.append(current[-1])
+
+    monkeypatch.setattr(triton_launch, "on", on)
+    monkeypatch.setattr(triton_launch, "launch", launch)
+    found = triton_sequential.solve_sequential(net, *law)
+    triton_sequential.adjoint_sequential(net, found, found.y, found.y, *law[1:])
+    assert launched == [found.y.device] * 2

@@ -321,7 +321,7 @@ def marked(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
     module.pool_trajectory = lambda *_, **__: (torch.tensor(-1.0), torch.tensor(-1.0))  # type: ignore[attr-defined]
     for name in ("target_states", "lens_project", "lens_nll"):
         setattr(module, name, lambda *_, **__: torch.tensor(-1.0))
-    module.bridge_nll = lambda *_: torch.tensor([-1.0])  # type: ignore[attr-defined]
+    module.bridge_nll = lambda *_, **__: torch.tensor([-1.0])  # type: ignore[attr-defined]
 
     def solve(*arguments: Any) -> Any:
         found = pytorch.solve_sequential(*arguments)

@@ -1,18 +1,21 @@
 """Every Triton kernel compiled ahead of time, without a GPU, with what it takes of the GPU.
 
 ``python -m benchmarks.aot`` prints the table and exits with 1 if a kernel spills registers or wants more
-shared memory than there is. The wrappers themselves are run, on tensors without data, and their launches
-recorded: what is compiled is what the same shapes launch on a GPU.
+shared memory than there is; with ``--sample`` all of them for one device and the largest tiles for the
+others. The wrappers themselves are run, on tensors without data, and their launches recorded: what is
+compiled is what the same shapes launch on a GPU.
 """
 
 from __future__ import annotations
 
+import argparse
+import math
 import multiprocessing
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -31,8 +34,12 @@ from kernels.gpu import launch as triton_launch
 from kernels.gpu import operations as triton_backend
 from kernels.path.network import PathNetwork
 
-SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}
-"""Shared memory one program may use, by compute capability: A100, H100 and H200."""
+SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024, 120: 99 * 1024}
+"""Shared memory one program may use, by compute capability: A100; RTX 30 and A10; H100 and H200; RTX 50
+(CUDA C++ Programming Guide, table of technical specifications)."""
+
+WHOLE = 90
+"""The compute capability that a sample compiles every entry for."""
 
 POINTERS = {
     torch.float32: "*fp32",
@@ -71,6 +78,7 @@ SHAPES = (
     Shape("bert-base path fit", 13, 32, 19 * 32, 128, 768, (768, 192, 96), fitting=True, carry=True),
     Shape("bert-large", 25, 32, 32, 128, 1024, (1024, 256, 128)),
     Shape("bert-large fit", 25, 32, 19 * 32, 128, 1024, (1024, 256, 128), fitting=True, dtypes=BOTH),
+    Shape("causal", 17, 8, 256, 512, 2048, (1024, 256, 128), dtypes=BOTH),
     Shape("128 layers", 129, 32, 32, 128, 1024, (1024, 256, 128), carry=True),
 )
 
@@ -166,7 +174,8 @@ def _run(shape: Shape, dtype: torch.dtype) -> None:
     rows = empty(shape.targets, dtype=torch.int64)
     hidden = [empty(shape.batch, shape.length, shape.width, grad=not fit) for _ in range(layers)]
     mask = empty(shape.batch, shape.length, dtype=torch.bool)
-    outputs = triton_backend.pool_trajectory(hidden, mask, rows, rows)
+    unsorted = triton_backend.pool_trajectory(hidden, mask, rows, rows)
+    outputs = triton_backend.pool_trajectory(hidden, mask, rows, rows, in_order=True)
     states, context = (x.to(dtype) for x in outputs)
     weights = [empty(b, a, grad=fit) for a, b in pairwise((2 * shape.width, *shape.sizes))]
     biases = [empty(b, grad=fit) for b in shape.sizes]
@@ -176,7 +185,9 @@ def _run(shape: Shape, dtype: torch.dtype) -> None:
     with torch.no_grad():
         triton_backend.bridge_nll(states, context, rows, weights, biases, *laws)
     if not fit:
-        triton_backend.target_states(hidden, rows, rows).sum().backward()
+        torch.autograd.backward([x.sum() for x in unsorted])
+        for in_order in (False, True):
+            triton_backend.target_states(hidden, rows, rows, in_order=in_order).sum().backward()
     if not shape.carry:  # a lens knows no path
         _run_lens(shape, dtype)
 
@@ -275,20 +286,51 @@ def measure(entry: Entry, capability: int) -> Usage:
     return Usage(capability, compiled.metadata.shared, used["REG"], used["STACK"] + used["LOCAL"])
 
 
-def measure_all(processes: int = 2) -> Iterator[tuple[Entry, str, Usage]]:
-    """Compile every entry for every capability; compiled ones come from Triton's cache."""
-    work = [(e, name, capability) for e, name in entries().items() for capability in SHARED_LIMIT]
+def largest(table: dict[Entry, str]) -> dict[Entry, str]:
+    """Of every kernel, by what it multiplies in and alignment, the first entry of the largest tile."""
+
+    def size(entry: Entry) -> int:
+        return math.prod(v for p, v in entry.constants if entry.signature[p[0]][0].startswith("BLOCK_"))
+
+    chosen: dict[tuple[Any, ...], Entry] = {}
+    for entry in table:
+        of = {entry.signature[p[0]][0]: v for p, v in entry.constants}
+        key = entry.kernel, str(of.get("DOT")), of.get("ALIGNED")
+        if key not in chosen or size(entry) > size(chosen[key]):
+            chosen[key] = entry
+    return {entry: table[entry] for entry in chosen.values()}
+
+
+def measure_all(processes: int = 2, *, sample: bool = False) -> Iterator[tuple[Entry, str, Usage]]:
+    """Compile the entries for every capability; compiled ones come from Triton's cache.
+
+    Args:
+        sample: every one for WHOLE alone, and the largest for the others.
+    """
+    table = entries()
+    some = largest(table) if sample else table
+    work = [
+        (entry, name, capability)
+        for entry, name in table.items()
+        for capability in SHARED_LIMIT
+        if capability == WHOLE or entry in some
+    ]
     found = [e for e, _, _ in work], [name for _, name, _ in work], [c for _, _, c in work]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         yield from zip(found[0], found[1], pool.map(measure, found[0], found[2]), strict=True)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 1 if a kernel does not fit."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.aot", description=__doc__)
+    parser.add_argument(
+        "--sample", action="store_true", help=f"all for sm_{WHOLE}, the largest tiles for the others"
+    )
+    sample = parser.parse_args(arguments).sample
     failed = 0
     print("sm shared regs spill  kernel")
-    for entry, name, usage in measure_all():
+    for entry, name, usage in measure_all(sample=sample):
         failed += not usage.fits
         note = "" if usage.fits else "  DOES NOT FIT"
         numbers = f"{usage.capability} {usage.shared:6} {usage.registers:4} {usage.spilled:5}"

@@ -97,7 +97,7 @@ def _pool_backward(
         ALIGNED=width % 8 == 0 and all(address % 16 == 0 for address in addresses),
         BLOCK_S=BACKWARD_POSITIONS,
         BLOCK_H=128,
-        num_warps=4,
+        num_warps=8,
     )
 
 

@@ -1,4 +1,4 @@
-"""Every Triton kernel compiles for A100 and H100 without a GPU and fits: no spills, enough memory."""
+"""Every Triton kernel compiles without a GPU and fits: no spills, enough memory."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ pytest.importorskip("triton")
 
 @pytest.fixture(scope="module")
 def table() -> list[str]:
-    """The lines of ``python -m benchmarks.aot``, in a process where the interpreter is off."""
+    """The lines of ``python -m benchmarks.aot --sample``, where the interpreter is off."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = str(REPOSITORY)
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.aot"],
+        [sys.executable, "-m", "benchmarks.aot", "--sample"],
         cwd=REPOSITORY,
         env=environment,
         capture_output=True,
@@ -48,9 +48,9 @@ def _name(node: ast.expr) -> str:
 
 
 def test_no_kernel_is_forgotten(table: list[str]) -> None:
-    compiled = {line.split()[4].rpartition(".")[2] for line in table}
-    assert compiled == kernels_in_the_source()
-    assert {line.split()[0] for line in table} == {"80", "90"}
+    for capability in ("80", "86", "90", "120"):
+        lines = [line.split() for line in table if line.split()[0] == capability]
+        assert {line[4].rpartition(".")[2] for line in lines} == kernels_in_the_source()
 
 
 def test_nothing_spills_and_shared_memory_suffices(table: list[str]) -> None:
@@ -58,7 +58,7 @@ def test_nothing_spills_and_shared_memory_suffices(table: list[str]) -> None:
         capability, shared, registers, spilled = map(int, line.split()[:4])
         assert spilled == 0, line
         assert registers <= 255, line
-        assert shared <= {80: 163, 90: 227}[capability] * 1024, line
+        assert shared <= {80: 163, 86: 99, 90: 227, 120: 99}[capability] * 1024, line
 
 
 def test_float32_products_are_not_rounded_to_tf32(table: list[str]) -> None:

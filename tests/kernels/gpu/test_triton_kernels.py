@@ -409,7 +409,7 @@ def test_no_sort_runs_where_the_targets_are_in_order(monkeypatch: pytest.MonkeyP
 
 
 def test_many_repeated_targets_out_of_order_are_the_oracles() -> None:
-    """Up to a dozen a position, across the blocks of positions; the sums are the same in every run."""
+    """About a dozen a position, across the blocks of positions; the sums are the same in every run."""
     hidden, mask, *_ = pooled(2, 3, 70, 20, 0)
     rng = torch.Generator().manual_seed(3)
     rows = torch.randint(3, (300,), generator=rng).to(DEVICE)

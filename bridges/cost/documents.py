@@ -67,8 +67,18 @@ class Layout:
             starts[:, 1:] |= _checked("seq_idx", seq_idx, shape, starts).diff(dim=1) != 0
         if position_ids is not None:
             starts |= _restarts(shape, position_ids.to(starts.device), mask, told)
+        if not _may_start(attention_mask) and all(x is None for x in given[1:]):
+            return cls(mask, None)  # without a look at a device
         starts[:, 0] = False
         return cls(mask, starts.long().cumsum(1) if starts.any() else None)
+
+    def to(self, device: torch.device) -> Layout:
+        """On a device; itself where it is there already."""
+        if self.mask.device == device:
+            return self
+        return Layout(
+            self.mask.to(device), None if self.documents is None else self.documents.to(device)
+        )
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,11 @@ class Rows:
         """[D, S', *] out of [B, S, *]; ``fill`` where there is no position, else what stands first."""
         taken = values.flatten(0, 1)[self.index]
         return taken if fill is None else taken.masked_fill(~self.valid, fill)
+
+
+def _may_start(mask: Any) -> bool:
+    """Whether a mask can say that a document starts: one of pairs."""
+    return isinstance(mask, dict) or (isinstance(mask, Tensor) and mask.dim() > 2)
 
 
 def _mask(shape: tuple[int, int], given: Any, starts: Tensor) -> tuple[Tensor, bool]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bridges.cost.documents import Layout, Rows
+from bridges.cost.transfer import to_device, to_host
 from bridges.errors import BadInput
 from bridges.latent.trajectory import Trajectory
 from bridges.model.positions import IGNORED
@@ -33,6 +34,14 @@ class Reading:
     context: Tensor
     documents: Rows | None = None
 
+    def to(self, device: torch.device) -> Reading:
+        """On a device, without a wait."""
+        packed = self.documents
+        also = [] if packed is None else [packed.index, packed.valid]
+        given = [self.rows, self.columns, self.targets, self.context, *also]
+        rows, columns, targets, context, *also = to_device(given, device)
+        return Reading(rows, columns, targets, context, Rows(*also) if also else None)
+
 
 def read(
     spec: ModelSpec,
@@ -56,11 +65,13 @@ def read(
     """
     mask, documents = layout.mask, None
     shifted = spec.causal and not in_place
-    lost = ((targets != IGNORED) & ~mask)[:, int(shifted) :].sum()
-    if layout.documents is not None:
-        documents = Rows.of(layout.documents, (targets != IGNORED) & mask)
-        targets, mask = documents.take(targets, IGNORED), documents.take(mask, False)
     is_target = targets != IGNORED
+    hidden = is_target > mask
+    lost = (hidden[:, 1:] if shifted else hidden).sum()
+    if layout.documents is not None:
+        documents = Rows.of(layout.documents, is_target & mask)
+        targets, mask = documents.take(targets, IGNORED), documents.take(mask, False)
+        is_target = targets != IGNORED
     if shifted:
         is_target[:, :1] = False  # nothing comes before the first token to predict it
         # nor before the first attended one, when the padding is on the left
@@ -68,7 +79,7 @@ def read(
     rows, columns = is_target.nonzero(as_tuple=True)
     answers = targets[rows, columns]
     # One look for everything: each would make a CUDA device wait for the whole forward pass.
-    ends = [answers.min(), answers.max()] if len(rows) else [lost, lost]
+    ends = answers.aminmax() if len(rows) else (lost, lost)
     missing, low, high = torch.stack([lost, *ends]).tolist()
     if missing:
         raise BadInput(
@@ -119,9 +130,14 @@ def gather(
         )
     if layout is None:
         layout = Layout.of((len(targets), targets.shape[1]), attention_mask, device=targets.device)
-    where = read(spec, targets, layout, classes=classes, in_place=in_place)
     device = hidden_states[0].device
     hidden_states = [h if h.device == device else h.to(device) for h in hidden_states]
+    # With one wait for a device, where nonzero() and each look at a number would be one.
+    found, mask, documents = to_host([targets, layout.mask, layout.documents])
+    assert found is not None
+    assert mask is not None
+    where = read(spec, found, Layout(mask, documents), classes=classes, in_place=in_place)
+    where = where.to(device)
     if where.documents is not None:
         hidden_states = [where.documents.take(hidden) for hidden in hidden_states]
     places = where.context, where.rows, where.columns

@@ -41,6 +41,21 @@ class TokenTargets:
     def __init__(self, ends: LabelEnds | None = None, classes: int | None = None) -> None:
         self.ends = ends
         self.classes = classes if ends is None else len(ends)
+        self._elsewhere: dict[torch.device, LabelEnds] = {}
+
+    @property
+    def reads_ids(self) -> bool:
+        """Whether the input ids say where targets are."""
+        return False
+
+    def ends_on(self, device: torch.device) -> LabelEnds | None:
+        """The end points on a device, always the same ones."""
+        if self.ends is None or self.ends.vectors.device == device:
+            return self.ends
+        if device not in self._elsewhere:
+            with torch.inference_mode(False):  # kept, and used in training later
+                self._elsewhere[device] = self.ends.to(device)
+        return self._elsewhere[device]
 
     def __call__(
         self, labels: Tensor, length: int, input_ids: Tensor | None, mask: Tensor | None
@@ -140,6 +155,10 @@ class SequenceTargets(TokenTargets):
         super().__init__(ends, classes)
         self._plm, self._causal, self._checked = plm, causal, False
 
+    @property
+    def reads_ids(self) -> bool:
+        return self._causal or bool(self._plm.config.is_encoder_decoder)
+
     def _targets(
         self, labels: Tensor, length: int, input_ids: Tensor | None, mask: Tensor | None
     ) -> Tensor:
@@ -186,7 +205,7 @@ class SequenceTargets(TokenTargets):
                 "are made from none that it returns, so where a running cost should read cannot be told"
             )
         read = grad.abs().sum(-1) > 0
-        if not torch.equal(read, targets != IGNORED):
+        if not torch.equal(read, (targets != IGNORED).to(read.device)):
             raise BadInput(
                 f"the head of {type(self._plm).__name__} reads positions "
                 f"{read[0].nonzero().flatten().tolist()} of the first sequence, and a running cost "

@@ -16,8 +16,9 @@ from pets.plug.calls import Call, random_kept
 logger = logging.getLogger(__name__)
 
 _ITEMS = "num_items_in_batch"
-_LABELS = ("labels", "shift_labels")
-OF_LOSSES = (*_LABELS, _ITEMS)
+LABELS = ("labels", "shift_labels")
+"""The arguments of a model that hold its targets."""
+OF_LOSSES = (*LABELS, _ITEMS)
 """The arguments of a model that its loss is made of."""
 _PATIENCE = 100
 
@@ -98,7 +99,7 @@ class LossScale:
                 told = {**kwargs, _ITEMS: 8 * factor}
                 if isinstance(kwargs[_ITEMS], Tensor):
                     told[_ITEMS] = torch.full_like(kwargs[_ITEMS], 8 * factor)
-                for name in kwargs.keys() & _LABELS:
+                for name in kwargs.keys() & LABELS:
                     told[name] = kwargs[name].clamp(min=0)  # a target everywhere: there is a loss
                 with Call(self._owner).entered(), torch.no_grad(), random_kept(device):
                     torch.manual_seed(0)

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from bridges import ModelSpec, RunningCost, Trajectory
+from bridges.cost import transfer
 from bridges.cost.documents import Layout
 from bridges.errors import BadInput
 from bridges.model.positions import IGNORED
 from pets.plug.calls import Call
 from pets.plug.labels import TokenTargets, behind_prompt
+from pets.plug.loss_scale import LABELS
 from pets.plug.meter import Layers, of_first
 
 _copying = threading.Lock()
@@ -29,8 +31,8 @@ class Placed:
 
     Attributes:
         hidden: L+1 states [B, S, H].
-        targets: [B, S], -100 where there is none.
-        layout: which positions there are.
+        targets: [B, S], -100 where there is none; on the host where it had to wait for a device.
+        layout: which positions there are; likewise.
     """
 
     hidden: Sequence[Tensor]
@@ -58,7 +60,10 @@ def place(
     length, device = hidden[0].shape[1], hidden[0].device
     check_padding(call.told.module, told)
     of_decoder = call.of_decoder and not made.in_place
-    layout = layout_of(hidden[0], {**given, **told}, of_decoder=of_decoder)
+    given = {**given, **told, "input_ids": told.get("input_ids")}
+    if near := on_host(given, of_decoder=of_decoder, ids=made.reads_ids):
+        given, device = {**given, **near}, torch.device("cpu")
+    layout = layout_of(hidden[0], given, of_decoder=of_decoder, device=device)
     if layout.documents is not None and made.dimensions == 1:
         raise BadInput(
             "several documents are packed into a row that has one label: a running cost cannot tell "
@@ -68,7 +73,7 @@ def place(
     shifted = given.get("shift_labels")
     if shifted is not None and spec.causal and not made.in_place:
         labels = unshifted(shifted.to(device))
-    targets = made(labels, length, told.get("input_ids"), layout.mask)
+    targets = made(labels, length, given["input_ids"], layout.mask)
     made.check_head(targets, logits, hidden[-1] if call.last is None else call.last)
     return Placed(hidden, targets, layout)
 
@@ -103,10 +108,11 @@ class PlacedCost:
         made = self._targets
         placed = place(call, given, logits, self._cost.spec, made)
         device = placed.hidden[0].device
-        cost, ends = self._on(device), None if made.ends is None else made.ends.to(device)
+        cost, ends = self._on(device), made.ends_on(device)
         options: dict[str, Any] = {"in_place": made.in_place, "layout": placed.layout}
         if type(cost).costs is not RunningCost.costs:  # a subclass's own
-            return cost.costs(placed.hidden, placed.targets, labels=ends, **options), None
+            targets, options["layout"] = placed.targets.to(device), placed.layout.to(device)
+            return cost.costs(placed.hidden, targets, labels=ends, **options), None
         path, answers = cost.trajectory(placed.hidden, placed.targets, classes=made.classes, **options)
         if not len(answers):
             return path.states.sum((0, 2)), None
@@ -132,8 +138,37 @@ class PlacedCost:
             return self._elsewhere[device]
 
 
-def layout_of(states: Tensor, told: Mapping[str, Any], *, of_decoder: bool) -> Layout:
+def on_host(told: Mapping[str, Any], *, of_decoder: bool, ids: bool) -> dict[str, Tensor]:
+    """What says where targets are, copied from a device for one wait; nothing where there is no need.
+
+    Args:
+        told: what a model was called with, by name.
+        of_decoder: whether the states are a decoder's, beside an encoder.
+        ids: whether the tokens are among it.
+    """
+    side = "decoder_" if of_decoder else ""
+    mask = told.get(f"{side}attention_mask")
+    if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
+        return {}  # of pairs: too large to be copied, and read where it is
+    names = [f"{side}attention_mask", f"{side}position_ids", "cu_seq_lens_q", "seq_idx", *LABELS]
+    names += ["input_ids"] if ids else []
+    near = {name: told[name] for name in names if isinstance(told.get(name), Tensor)}
+    if not any(transfer.is_remote(x.device) for x in near.values()):
+        return {}
+    copies = transfer.to_host(list(near.values()))
+    return {name: copy for name, copy in zip(near, copies, strict=True) if copy is not None}
+
+
+def layout_of(
+    states: Tensor, told: Mapping[str, Any], *, of_decoder: bool, device: torch.device
+) -> Layout:
     """Where the documents are in the states [B, S, H] of an encoder that was told so much.
+
+    Args:
+        states: only for their shape.
+        told: by name.
+        of_decoder: whether they are a decoder's, beside an encoder.
+        device: of the result.
 
     Raises:
         BadInput: if that cannot be said.
@@ -151,7 +186,7 @@ def layout_of(states: Tensor, told: Mapping[str, Any], *, of_decoder: bool) -> L
         position_ids=positions,
         cu_seqlens=told.get("cu_seq_lens_q"),
         seq_idx=told.get("seq_idx"),
-        device=states.device,
+        device=device,
     )
 
 

@@ -1,0 +1,73 @@
+"""Small tensors go to a device and back in one copy, each as it was.
+
+There is no device here: the CPU is said to be one, and the bytes are packed and unpacked on it.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from bridges.cost import transfer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def remote(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many copies were made."""
+    copies: list[int] = []
+    packed = transfer._packed
+
+    def counted(tensors: list[Tensor], out: Tensor | None = None) -> Tensor:
+        copies.append(len(tensors))
+        return packed(tensors, out)
+
+    monkeypatch.setattr(transfer, "is_remote", lambda device: True)
+    monkeypatch.setattr(transfer, "_packed", counted)
+    return copies
+
+
+def several() -> list[Tensor]:
+    """Of all widths, the narrow ones first, some of them views, some empty."""
+    rng = torch.Generator().manual_seed(0)
+    numbers = torch.randint(-9, 9, (3, 5), generator=rng)
+    return [
+        numbers > 0,
+        numbers.to(torch.int8),
+        numbers,
+        numbers.half().T,
+        torch.zeros(0, dtype=torch.long),
+        numbers[:1].bool().expand(4, -1),
+        numbers.int()[:, ::2],
+        numbers.double(),
+    ]
+
+
+def test_each_arrives_as_it_was(remote: list[int]) -> None:
+    given = several()
+    for found in (transfer.to_host(given), transfer.to_device(given, CPU)):
+        assert len(found) == len(given)
+        for mine, sent in zip(found, given, strict=True):
+            assert mine is not None
+            assert (mine.dtype, mine.shape) == (sent.dtype, sent.shape)
+            assert torch.equal(mine, sent)
+    assert remote == [len(given)] * 2
+
+
+def test_nothing_stays_nothing(remote: list[int]) -> None:
+    given = several()[:2]
+    first, nothing, second = transfer.to_host([given[0], None, given[1]])
+    assert nothing is None
+    assert first is not None
+    assert second is not None
+    assert torch.equal(first, given[0])
+    assert torch.equal(second, given[1])
+    assert transfer.to_host([None]) == [None]
+
+
+def test_what_is_on_the_host_is_not_copied() -> None:
+    given = several()
+    assert all(mine is sent for mine, sent in zip(transfer.to_host(given), given, strict=True))
+    assert all(mine is sent for mine, sent in zip(transfer.to_device(given, CPU), given, strict=True))

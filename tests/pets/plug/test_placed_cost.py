@@ -1,0 +1,94 @@
+"""Where labels and masks are on a device, targets are found on the host, with one wait: all is the same.
+
+There is no device here: the CPU is said to be one, so that everything is copied from it and back.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from plug_cases import build, gradients, make_batch
+from torch import Tensor, nn
+
+import pets
+from bridges import BadInput, RunningCost
+from bridges.cost import transfer
+
+
+@pytest.fixture
+def remote(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """From here on; how many tensors each copy is of."""
+    copies: list[int] = []
+    own = transfer._unpacked
+
+    def counted(packed: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+        copies.append(len(like))
+        return own(packed, like)
+
+    monkeypatch.setattr(transfer, "is_remote", lambda device: True)
+    monkeypatch.setattr(transfer, "_unpacked", counted)
+    return copies
+
+
+def packed_batch() -> dict[str, Tensor]:
+    batch = make_batch()
+    del batch["attention_mask"]
+    return {**batch, "position_ids": torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 4]).expand(4, -1)}
+
+
+def outcome(model: nn.Module, cost: RunningCost, batch: dict[str, Tensor]) -> list[Tensor]:
+    with pets.regularize(model, cost, 0.5):
+        output = model(**batch)
+        return [output.loss, output.running_cost, *gradients(model, output.loss).values()]
+
+
+CASES: dict[str, tuple[str, Callable[[], dict[str, Tensor]]]] = {
+    "masked": ("bert-lora", make_batch),
+    "causal": ("llama-lora", make_batch),
+    "packed": ("llama-lora", packed_batch),
+    "lens": ("llama-lora@lens", make_batch),
+    "classifier": ("classifier@lens", make_batch),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_the_same_to_the_bit(case: str, request: pytest.FixtureRequest) -> None:
+    kind, make = CASES[case]
+    model, _, cost = build(kind)
+    expected = outcome(model, cost, make())
+    copies = request.getfixturevalue("remote")
+    found = outcome(model, copy.deepcopy(cost), make())
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert copies  # it did go through a device
+
+
+@pytest.mark.parametrize("wrong", ["missing", "range"])
+def test_the_errors_are_the_same(wrong: str, request: pytest.FixtureRequest) -> None:
+    cost = build("bert-lora").cost
+    batch = make_batch()
+    if wrong == "missing":
+        batch["labels"][0, 8] = 7
+    else:
+        batch["labels"][1, 3] = 1000
+    said = []
+    for _ in range(2):
+        # without the model, whose own loss would refuse 1000
+        hidden = [torch.randn(4, 9, cost.spec.hidden_size) for _ in range(cost.spec.num_layers + 1)]
+        with pytest.raises(BadInput, match="targets") as caught:
+            cost(hidden, batch["labels"], batch["attention_mask"])
+        said.append(str(caught.value))
+        request.getfixturevalue("remote")
+    assert said[0] == said[1]
+
+
+def test_labels_have_their_end_points_on_a_device_once() -> None:
+    model, _, cost = build("classifier")
+    with pets.regularize(model, cost, 0.5) as handle:
+        made = handle._forward.terms[0].placed._targets
+    meta = torch.device("meta")
+    assert made.ends_on(torch.device("cpu")) is made.ends
+    assert made.ends_on(meta) is made.ends_on(meta)
+    assert made.ends_on(meta).vectors.device == meta

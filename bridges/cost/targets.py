@@ -121,8 +121,9 @@ def gather(
         BadInput: as `read`, and for states that are not this model's.
     """
     expected = (*targets.shape, spec.hidden_size)
-    shapes = [tuple(hidden.shape) for hidden in hidden_states]
-    if shapes != [expected] * (spec.num_layers + 1):
+    alike = all(hidden.shape == expected for hidden in hidden_states)
+    if not alike or len(hidden_states) != spec.num_layers + 1:
+        shapes = [tuple(hidden.shape) for hidden in hidden_states]
         described = " and ".join(str(shape) for shape in dict.fromkeys(shapes))
         raise BadInput(
             f"got {len(shapes)} hidden states of shape {described or 'none'}: expected "

@@ -141,7 +141,9 @@ class Layers(Reader):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.weights[0].dtype
+        first = self.layers[0].weight
+        assert isinstance(first, Tensor)
+        return first.dtype
 
 
 class LatentMap(Layers):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -26,9 +27,23 @@ class Told(NamedTuple):
         """The arguments that are not None."""
         named = dict(self.kwargs)
         if self.module is not None and self.args:
-            bound = inspect.signature(self.module.forward).bind_partial(*self.args)
-            named |= bound.arguments
+            named |= _signature(self.module).bind_partial(*self.args).arguments
         return {name: value for name, value in named.items() if value is not None}
+
+
+_signatures: weakref.WeakKeyDictionary[Any, inspect.Signature] = weakref.WeakKeyDictionary()
+
+
+def _signature(module: nn.Module) -> inspect.Signature:
+    """Of its forward, which takes long to find out: kept by the function."""
+    forward: Any = module.forward
+    function = getattr(forward, "__func__", None)
+    found = None if function is None else _signatures.get(function)
+    if found is None:
+        found = inspect.signature(forward)
+        if function is not None:
+            _signatures[function] = found
+    return found
 
 
 _NOTHING = Told(None, (), {})

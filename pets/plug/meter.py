@@ -13,6 +13,7 @@ from torch import Tensor
 
 TASK = "task"
 _SHOWN = 64  # targets of which the layers are told
+_WAITING = 64  # forwards, or steps, whose numbers are kept one by one before they are added up
 
 Layers = Callable[[], Sequence[float] | None]
 
@@ -50,6 +51,28 @@ class Sums:
         return {name: value / self.counts[name] for name, value in self.values.items()}
 
 
+class _Numbers:
+    """The numbers of one forward: copies, for a Trainer scales its loss in place, made in one go."""
+
+    def __init__(self, values: Mapping[str, Tensor | float]) -> None:
+        # Not a subclass, such as a DTensor, which stacks with none but its own kind.
+        scalars = {k: v for k, v in values.items() if type(v) is Tensor and not v.dim()}
+        if len({v.device for v in scalars.values()}) > 1:
+            scalars = {}
+        self._names = tuple(scalars)
+        with torch.no_grad():
+            self._stacked = torch.stack(list(scalars.values())) if scalars else ()
+            self._others = {
+                k: v.clone() if isinstance(v, Tensor) else v
+                for k, v in values.items()
+                if k not in scalars
+            }
+
+    def by_name(self) -> dict[str, Tensor | float]:
+        """The numbers."""
+        return {**self._others, **dict(zip(self._names, self._stacked, strict=True))}
+
+
 @dataclass
 class _Step:
     """The forwards of one optimiser step: the batches that it accumulates."""
@@ -58,9 +81,22 @@ class _Step:
     training: bool
     sums: Sums = field(default_factory=Sums)
     divided: bool = False
+    forwards: list[_Numbers] = field(default_factory=list)
+
+    def add(self, values: Mapping[str, Tensor | float]) -> None:
+        """One forward more; added up when somebody asks, or there are many."""
+        self.forwards.append(_Numbers(values))
+        if len(self.forwards) >= _WAITING:
+            self._add_up()
+
+    def _add_up(self) -> None:
+        for numbers in self.forwards:
+            self.sums.add(numbers.by_name())
+        self.forwards = []
 
     def values(self) -> dict[str, Tensor]:
         """One number of each: as in the loss a mean, or the sum of what was divided by all targets."""
+        self._add_up()
         means = self.sums.means()
         if not self.divided:
             return means
@@ -73,6 +109,7 @@ class Meter:
     def __init__(self) -> None:
         self._step: _Step | None = None
         self._since: dict[bool, Sums] = {True: Sums(), False: Sums()}
+        self._ended: list[_Step] = []  # not yet in the sums
         self._layers: dict[str, Layers] = {}
         self._lock = threading.Lock()
 
@@ -102,7 +139,7 @@ class Meter:
                 self._end_step()
                 self._step = _Step(step, training)
             self._step.divided = divided
-            self._step.sums.add(values)
+            self._step.add(values)
             self._layers = dict(layers)
 
     @property
@@ -113,9 +150,9 @@ class Meter:
         """
         with self._lock:
             step, layers = self._step, self._layers
-        if step is None:
-            return {}
-        found: dict[str, Any] = {name: value.item() for name, value in step.values().items()}
+            if step is None:
+                return {}
+            found: dict[str, Any] = {name: value.item() for name, value in step.values().items()}
         for name, tell in layers.items():
             told = tell()
             if told is not None:
@@ -135,6 +172,7 @@ class Meter:
         with self._lock:
             divided = self._step is not None and self._step.divided
             self._end_step()
+            self._add_up()
             sums, self._since[training] = self._since[training], Sums()
             layers, self._layers = self._layers, {}
         means = sums.means()
@@ -163,8 +201,15 @@ class Meter:
 
     def _end_step(self) -> None:
         if self._step is not None:
-            self._since[self._step.training].add(self._step.values())
+            self._ended.append(self._step)
             self._step = None
+        if len(self._ended) >= _WAITING:
+            self._add_up()
+
+    def _add_up(self) -> None:
+        for step in self._ended:
+            self._since[step.training].add(step.values())
+        self._ended = []
 
 
 def widest(device: torch.device) -> torch.dtype:

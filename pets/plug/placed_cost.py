@@ -116,14 +116,8 @@ class PlacedCost:
         path, answers = cost.trajectory(placed.hidden, placed.targets, classes=made.classes, **options)
         if not len(answers):
             return path.states.sum((0, 2)), None
-        part = of_first(len(answers))
-        states = path.states.detach()[:, part]
-        few = Trajectory(
-            states.clone() if len(answers) > states.shape[1] else states,
-            path.context.detach(),
-            path.rows[part],
-        )
-        tell = functools.partial(cost.by_layer, few, answers[part], labels=ends)
+        few, shown = _first(path, answers)
+        tell = functools.partial(cost.by_layer, few, shown, labels=ends)
         return cost.of_trajectory(path, answers, labels=ends), tell
 
     def _on(self, device: torch.device) -> RunningCost:
@@ -136,6 +130,14 @@ class PlacedCost:
             if device not in self._elsewhere:
                 self._elsewhere[device] = copy.deepcopy(self._cost).to(device)
             return self._elsewhere[device]
+
+
+def _first(path: Trajectory, answers: Tensor) -> tuple[Trajectory, Tensor]:
+    """What the layers are told of; it outlives the graph, so of many targets it is a copy."""
+    part, states, context = of_first(len(answers)), path.states.detach(), path.context.detach()
+    if part.stop == len(answers):
+        return Trajectory(states, context, path.rows), answers
+    return Trajectory(states[:, part].clone(), context, path.rows[part]), answers[part]
 
 
 def on_host(told: Mapping[str, Any], *, of_decoder: bool, ids: bool) -> dict[str, Tensor]:

@@ -150,8 +150,10 @@ class Running:
         with contextlib.nullcontext() if counts else random_kept(hidden[0].device):
             logits = getattr(self._output, "logits", None)
             costs, layers = term.placed.costs(self._call, self._given, logits)
-        shown = costs.mean() if len(costs) else costs.sum()
-        return Value(term, self._mean(costs), shown, len(costs), counts, layers)
+        number = shown = self._mean(costs)
+        if self.divided:
+            shown = costs.mean() if len(costs) else costs.sum()
+        return Value(term, number, shown, len(costs), counts, layers)
 
     def _regularizer(self, term: Term, trains: bool) -> Value | None:
         if not trains:

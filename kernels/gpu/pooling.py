@@ -96,7 +96,7 @@ def _pool_backward(
         IN_ORDER=order is None,
         ALIGNED=width % 8 == 0 and all(address % 16 == 0 for address in addresses),
         BLOCK_S=BACKWARD_POSITIONS,
-        BLOCK_H=128,
+        BLOCK_H=256 // grads[0].element_size(),  # twice that spills registers in float32
         num_warps=8,
     )
 

@@ -82,7 +82,7 @@ def target_position(k, valid, order, rows, columns, S, IN_ORDER: tl.constexpr):
 @triton.jit
 def targets_before(position, order, rows, columns, S, N, SEARCH, IN_ORDER: tl.constexpr):
     """How many targets lie before each position: SEARCH halvings of the N there may be."""
-    low = tl.zeros_like(position)
+    low = tl.zeros_like(position).to(tl.int32)
     high = low + N
     for _ in range(SEARCH):
         middle = (low + high) // 2
@@ -131,7 +131,7 @@ def pool_backward_kernel(
     start = targets_before(position, order, rows, columns, S, N, SEARCH, IN_ORDER)
     if IN_ORDER:
         found = target_position(start, start < N, order, rows, columns, S, IN_ORDER)
-        count = ((start < N) & (found == position)).to(tl.int64)
+        count = ((start < N) & (found == position)).to(tl.int32)
     else:
         count = targets_before(position + 1, order, rows, columns, S, N, SEARCH, IN_ORDER) - start
     count = tl.where(s < S, count, 0)
@@ -148,7 +148,7 @@ def pool_backward_kernel(
             share = tl.load(grad_context + (layer * B + b) * H + h, mask=h_valid, other=0.0)
             total = tl.where(keep[:, None], (share / kept)[None, :], 0.0)
         for k in range(most):
-            n = start + k
+            n = (start + k).to(tl.int64)
             if not IN_ORDER:
                 n = tl.load(order + n, mask=k < count, other=0)
             at = (layer * N + n)[:, None] * H + h[None, :]

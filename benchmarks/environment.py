@@ -27,7 +27,7 @@ def environment(*packages: str) -> dict[str, Any]:
         names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = names[0].partition(":")[2].strip() if names else cpu
     return {
-        "command": _command(),
+        "command": command_line(),
         "cpu": cpu,
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -39,25 +39,35 @@ def environment(*packages: str) -> dict[str, Any]:
 
 def to_json(record: Any) -> str:
     """The text of a result file; what is not finite becomes null, since JSON has no name for it."""
-    return json.dumps(_finite(record), indent=2) + "\n"
+    return json.dumps(finite(record), indent=2) + "\n"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same with None for every number that is none."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def result_name(kind: str, device: torch.device | str) -> str:
-    """The result file of a kind of measurement on a device: ``kernels_cpu.json``."""
-    name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu"
+def result_name(kind: str, device: torch.device | str, card: str | None = None) -> str:
+    """The result file of a kind of measurement on a device: ``kernels_cpu.json``.
+
+    Args:
+        card: the device's name, where it is known; without it a CUDA device is asked.
+    """
+    if torch.device(device).type != "cuda":
+        card = "cpu"
+    name = torch.cuda.get_device_name(device) if card is None else card
     return f"{kind}_{re.sub('[^a-z0-9]+', '_', name.lower()).strip('_')}.json"
 
 
-def _command() -> str:
+def command_line() -> str:
+    """How this process was started."""
     script = Path(sys.argv[0])
+    if script.stem == "__main__" and script.resolve().parent.parent == Path(__file__).parent:
+        return " ".join(["python", "-m", f"benchmarks.{script.parent.name}", *sys.argv[1:]])
     if script.resolve().parent == Path(__file__).parent:
         return " ".join(["python", "-m", f"benchmarks.{script.stem}", *sys.argv[1:]])
     name = script.parent.name if script.stem == "__main__" else script.stem

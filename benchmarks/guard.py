@@ -59,9 +59,10 @@ def evaluate(value: Value, x: Inputs, leaves: Leaves, scale: float = 1.0) -> lis
 def allowed(x: Inputs, *, iterated: bool = False) -> Errors:
     """Bounds on relative RMS errors at the precision of the inputs.
 
-    float32: a handful of roundings of 6e-8 that sums partly cancel. A gradient is allowed ten times as
-    much where the path was found by iteration, since Picard's own tolerance on it is 1e-4, and on CUDA,
-    where sums of thousands of products run through tensor cores that truncate. 16 bit: one unit, four
+    float32: a handful of roundings of 6e-8 that sums partly cancel. Where the path was found by
+    iteration a gradient is allowed ten times as much and a value five times, since Picard stops at a
+    change of the path of 1e-4; a gradient also on CUDA, where sums of thousands of products run through
+    tensor cores that truncate. 16 bit: one unit, four
     times what rounding the result once can do: a gradient is rounded, added to and rounded again, and
     where the parts cancel that shows. Two if g is in 16 bits too, since every layer of it rounds.
 
@@ -70,7 +71,8 @@ def allowed(x: Inputs, *, iterated: bool = False) -> Errors:
     """
     lowest = min((x.hidden[0].dtype, x.weights[0].dtype), key=lambda t: t.itemsize)
     if lowest.itemsize > 2:
-        return {"value": 1e-5, "gradient": 1e-4 if iterated or x.hidden[0].is_cuda else 1e-5}
+        loose = iterated or x.hidden[0].is_cuda
+        return {"value": 5e-5 if iterated else 1e-5, "gradient": 1e-4 if loose else 1e-5}
     bound = torch.finfo(lowest).eps * (2 if x.weights[0].dtype.itemsize == 2 else 1)
     return {"value": bound, "gradient": bound}
 
@@ -140,24 +142,32 @@ def pytorch_value(operation: str, x: Inputs) -> Tensor:
 
 
 class Guard:
-    """The truth of one operation at some inputs, made once for all its arms."""
+    """The truth of one operation at some inputs, made once for all its arms.
 
-    def __init__(self, operation: Operation, x: Inputs, *, targets: int = TARGETS) -> None:
+    Args:
+        targets: at most, for the oracle's loops on the CPU; None leaves the oracle out, where the sizes
+            are large and smaller ones were compared with it.
+    """
+
+    def __init__(self, operation: Operation, x: Inputs, *, targets: int | None = TARGETS) -> None:
         self.operation, self.x = operation, x.requiring(operation.leaves)
-        self.few = x.subset(targets).requiring(operation.leaves)
-        device = x.hidden[0].device
-        on_few = self._truth(oracle_value, self.few, "cpu")
-        off = errors(self._truth(pytorch_value, self.few, device), [t.to(device) for t in on_few])
+        on_all = self._truth(pytorch_value, self.x, x.hidden[0].device)
+        self.scale = self._scale(on_all)
+        self.truths: dict[str, tuple[Inputs, list[Tensor]]] = {}
+        if targets is not None:
+            self.truths["oracle"] = self._by_the_oracle(targets)
+        self.truths["float64"] = (self.x, self._scaled(on_all))
+
+    def _by_the_oracle(self, targets: int) -> tuple[Inputs, list[Tensor]]:
+        device = self.x.hidden[0].device
+        few = self.x.subset(targets).requiring(self.operation.leaves)
+        true = [t.to(device) for t in self._truth(oracle_value, few, "cpu")]
+        off = errors(self._truth(pytorch_value, few, device), true)
         if not within(off, {"value": EXACT, "gradient": EXACT}):
             raise AssertionError(
-                f"{operation.name}: the float64 PyTorch path misses the oracle by {off}"
+                f"{self.operation.name}: the float64 PyTorch path misses the oracle by {off}"
             )
-        on_all = self._truth(pytorch_value, self.x, device)
-        self.scale = self._scale(on_all)
-        self.truths = {
-            "oracle": (self.few, self._scaled([t.to(device) for t in on_few])),
-            "float64": (self.x, self._scaled(on_all)),
-        }
+        return few, self._scaled(true)
 
     def check(self, arm: KernelArm) -> Verdict:
         """Every comparison that applies to the arm; an error while it runs is a verdict too."""

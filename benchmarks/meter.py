@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -39,19 +39,24 @@ def measure(
         seconds: after which no round is begun, once there are `FEWEST`.
         around: entered around each call of an arm, outside the time.
     """
-    names = list(arms)
-    taken: dict[str, list[float]] = {name: [] for name in names}
+    taken: dict[str, list[float]] = {name: [] for name in arms}
+    for name, counted in turns(list(arms), rounds, seconds):
+        with around(name):
+            milliseconds = once(arms[name], device)
+        if counted:
+            taken[name].append(milliseconds)
+    return taken
+
+
+def turns(names: Sequence[str], rounds: int, seconds: float) -> Iterator[tuple[str, bool]]:
+    """Who runs next, and whether it is counted; see `measure`."""
     start = time.perf_counter()
     for k in range(WARM_UP + rounds):
         if k >= WARM_UP + FEWEST and time.perf_counter() - start > seconds:
             break
         turn = k % max(len(names), 1)
-        for name in names[turn:] + names[:turn]:
-            with around(name):
-                milliseconds = once(arms[name], device)
-            if k >= WARM_UP:
-                taken[name].append(milliseconds)
-    return taken
+        for name in [*names[turn:], *names[:turn]]:
+            yield name, k >= WARM_UP
 
 
 def once(call: Call, device: torch.device | str) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks import anytime_tables, kernel_tables, label_tables
 from benchmarks.environment import RESULTS
+from benchmarks.gpu import tables
 from bridges.storage.files import write_text
 
 TARGET = Path(__file__).parent / "README.md"
@@ -45,7 +46,9 @@ def render(records: dict[str, dict[str, Any]]) -> str:
             parts.append("\n".join([anytime_tables.times_table(name, record), _where(record)]))
         elif "joint_fit" in record:
             parts.append(_joint_fit(name, record))
-        elif "groups" in record or "check" in record:
+        elif "gpu" in record:
+            parts.append("\n".join([tables.render(name, record), _where(record)]))
+        elif "groups" in record:
             parts.append("\n".join([kernel_tables.render(name, record), _where(record)]))
         else:
             parts.append(_step_cost(name, record))

@@ -77,6 +77,9 @@ _SHAPES = {
     "bert-large": Shape("bert-large", 24, 1024, 16, 128, (1024, 256, 128)),
     "fit": Shape("fit", 24, 1024, 4, 128, (1024, 256, 128), targets=19),
 }
+_CAUSAL = Shape("causal", 16, 2048, 8, 512, (1024, 256, 128), targets=32, dtype=torch.bfloat16)
+"""A causal model of 1.1 billion parameters with answers of 32 tokens: for a GPU alone."""
+
 _BATCH_ON_CUDA = {"bert-large": 32, "fit": 32}
 NAMES = tuple(_SHAPES)
 
@@ -87,7 +90,7 @@ the truth and its gradient, and the plain form's stack, float32 copy, product an
 
 def named(name: str, device: torch.device | str) -> Shape:
     """A shape by name, larger and in bfloat16 where a GPU is to be filled."""
-    shape = _SHAPES[name]
+    shape = {**_SHAPES, _CAUSAL.name: _CAUSAL}[name]
     if torch.device(device).type == "cuda" and name in _BATCH_ON_CUDA:
         return dataclasses.replace(shape, batch=_BATCH_ON_CUDA[name], dtype=torch.bfloat16)
     return shape

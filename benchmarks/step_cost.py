@@ -2,14 +2,15 @@
 
     python -m benchmarks.step_cost --model ../shared/models/minilm-l6-mlm
 
-Time: vanilla and regularised steps alternate in one process, so both see the same machine; the ratio is
-that of the medians, with its interval over blocks of steps. Memory: each arm runs in a process of its
-own that reports its peak resident size. Both are preceded by a check that the cost is right.
+Time: vanilla and regularised steps alternate in one process, so both see the same machine; each arm has
+a model of its own, plugged once, since the first steps after plugging are watched. Memory: each arm
+runs in a process of its own that reports its peak resident size. Both are preceded by a check that the
+cost is right.
 """
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import json
 import resource
 import statistics
@@ -23,10 +24,11 @@ import click
 import torch
 from peft import get_peft_model
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 import pets
 from benchmarks.environment import RESULTS, environment
-from benchmarks.training_step import WORDS
+from benchmarks.gpu.workloads import WORDS
 from bridges import GaussianBridge, RunningCost, SDEBridge
 from bridges.latent.latent_map import Layers
 from bridges.latent.trajectory import layer_times
@@ -63,20 +65,21 @@ def check(cost: RunningCost, hidden: tuple[Tensor, ...], labels: Tensor, mask: T
 
 
 class Workload:
-    """LoRA on a model, one batch of [MASK] prompts, one optimiser step at a time."""
+    """LoRA on a model, one batch of [MASK] prompts, one optimiser step at a time.
+
+    Attributes:
+        plm: the model without LoRA, for a check and to make costs for.
+    """
 
     def __init__(self, name: str, batch: int, length: int) -> None:
         plm, tokenizer = load_plm(name)
-        torch.manual_seed(0)
         self.plm = plm
-        model = get_peft_model(plm, pets.get("lora"))
-        self.classifier = PromptClassifier(model, WORDS).train()
+        torch.manual_seed(0)
         ids = torch.randint(1000, plm.config.vocab_size, (batch, length))
         ids[:, 1] = tokenizer.mask_token_id
         labels = torch.full_like(ids, -100)
         labels[:, 1] = torch.randint(len(WORDS), (batch,))
         self.inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-        self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
 
     def check(self, cost: RunningCost) -> None:
         ids, labels = self.inputs["input_ids"], self.inputs["labels"]
@@ -85,26 +88,45 @@ class Workload:
             hidden = encoder(input_ids=ids, output_hidden_states=True).hidden_states
             check(cost, hidden, labels, torch.ones_like(ids, dtype=torch.bool))
 
-    def step(self, cost: RunningCost | None = None) -> float:
-        """One optimiser step; seconds it took, plugging not counted."""
-        plug = pets.regularize(self.classifier, cost, 0.5) if cost else contextlib.nullcontext()
-        with plug:
-            start = time.perf_counter()
-            loss = self.classifier(**self.inputs).loss
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            return time.perf_counter() - start
+
+class Arm:
+    """LoRA on the workload's model and its optimiser, plugged once.
+
+    Args:
+        plm: the model, or a copy of it.
+        cost: None for the vanilla arm.
+    """
+
+    def __init__(self, work: Workload, plm: PreTrainedModel, cost: RunningCost | None) -> None:
+        torch.manual_seed(0)
+        model = get_peft_model(plm, pets.get("lora"))
+        self.inputs = work.inputs
+        self.classifier = PromptClassifier(model, WORDS).train()
+        self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+        self.plug = pets.regularize(self.classifier, cost, 0.5) if cost else None
+
+    def step(self) -> float:
+        """One optimiser step; the seconds that it took."""
+        start = time.perf_counter()
+        loss = self.classifier(**self.inputs).loss
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return time.perf_counter() - start
 
 
 def measure_time(work: Workload, cost: RunningCost, steps: int) -> dict[str, Any]:
     """Alternating steps; quantiles of each arm and of the paired ratio."""
-    arms: dict[str, list[float]] = {"vanilla": [], "regularised": []}
+    steps_of = {
+        "vanilla": Arm(work, copy.deepcopy(work.plm), None).step,
+        "regularised": Arm(work, copy.deepcopy(work.plm), cost).step,
+    }
+    arms: dict[str, list[float]] = {name: [] for name in steps_of}
     for k in range(WARM_UP + steps):
         # Each comes first every other time, so neither profits from the other's warm caches.
         order = ("vanilla", "regularised") if k % 2 else ("regularised", "vanilla")
         for arm in order:
-            taken = work.step(cost if arm == "regularised" else None)
+            taken = steps_of[arm]()
             if k >= WARM_UP:
                 arms[arm].append(taken)
     ratios = [b / a for a, b in zip(arms["vanilla"], arms["regularised"], strict=True)]
@@ -156,8 +178,9 @@ def main(
     work = Workload(model, batch, length)
     if peak:
         loaded = RunningCost.from_pretrained(cost) if cost else None
+        stepped = Arm(work, work.plm, loaded)
         for _ in range(3):
-            work.step(loaded)
+            stepped.step()
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     fresh = RunningCost.for_model(work.plm, bridge)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from benchmarks import arms as forms
 from benchmarks.flops import flops
-from benchmarks.guard import Guard, Verdict, evaluate
+from benchmarks.guard import TARGETS, Guard, Verdict, evaluate
 from benchmarks.meter import Call, measure, peak_bytes, quantiles, ratios
 from benchmarks.shapes import Shape, make_inputs
 from kernels.dispatch import explain
@@ -28,10 +28,17 @@ class Group:
 
     Args:
         compiled: whether torch.compile is tried; a text is the reason why it is not.
+        targets: for the oracle, as `benchmarks.guard.Guard`.
     """
 
     def __init__(
-        self, operation: str, shape: Shape, device: torch.device | str, *, compiled: bool | str = True
+        self,
+        operation: str,
+        shape: Shape,
+        device: torch.device | str,
+        *,
+        compiled: bool | str = True,
+        targets: int | None = TARGETS,
     ) -> None:
         if compiled is True:
             torch.compiler.reset()  # a form that was compiled for eight sizes is compiled no more
@@ -39,6 +46,7 @@ class Group:
         self.device = torch.device(device)
         self.arms = {arm.name: arm for arm in forms.arms(operation, device, compiled)}
         self.inputs = make_inputs(shape, device).requiring(self.operation.leaves)
+        self._targets = targets
         self._guard: Guard | None = None
         self._verdicts: dict[str, Verdict] = {}
         self._first_seconds: dict[str, float] = {}
@@ -48,7 +56,7 @@ class Group:
         if name not in self._verdicts:
             operation = self._of(name)
             if self._guard is None or self._guard.operation is not operation:
-                self._guard = Guard(operation, self.inputs)
+                self._guard = Guard(operation, self.inputs, targets=self._targets)
             start = time.perf_counter()
             self._verdicts[name] = self._guard.check(self.arms[name])
             self._first_seconds[name] = time.perf_counter() - start
@@ -74,37 +82,51 @@ class Group:
 
     def record(self, rounds: int, seconds: float = float("inf")) -> dict[str, Any]:
         """Time, memory and arithmetic of every arm that is right; of the others, why not."""
-        right = {name: self.call(name) for name in self.arms if self.verdict(name).ok}
-        memory = {name: self._memory(call) for name, call in right.items()}
-        calls: dict[str, Call] = dict(right)
-        times = measure(calls, rounds, self.device, seconds=seconds)
+        right = self.right()
+        memory = {name: self.memory(call) for name, call in right.items()}
+        times = measure(right, rounds, self.device, seconds=seconds)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        arms = {name: self._arm(name, times, memory) for name in self.arms}
+        return {**self.head(), "backend": explain(self.device), "arms": arms}
+
+    def right(self) -> dict[str, Call]:
+        """Every arm that is right, by name."""
+        return {name: self.call(name) for name in self.arms if self.verdict(name).ok}
+
+    def head(self) -> dict[str, Any]:
+        """What a record says of the operation and the shape."""
         return {
             "operation": self.operation.name,
             "says": self.operation.says,
             "shape": self.shape.name,
             "sizes": self.shape.facts(),
-            "backend": explain(self.device),
             "baseline": self.operation.baseline,
-            "arms": {name: self._arm(name, times, memory) for name in self.arms},
         }
+
+    def checked(self, name: str) -> dict[str, Any]:
+        """What a record says of an arm before its times: "timed", "wrong" or "skipped", and why."""
+        verdict = self.verdict(name)
+        status = "timed" if verdict.ok else verdict.reason.partition(":")[0]
+        row = {"status": status, "errors": verdict.errors}
+        return row if verdict.ok else {**row, "reason": verdict.reason.partition(": ")[2]}
+
+    def work(self, name: str) -> dict[str, Any]:
+        """The arithmetic of an arm that has run, and what its solver took."""
+        report = self.arms[name].report
+        solve = report() if report else None
+        gigaflop = flops(self._of(name).name, self.shape, solve) / 1e9
+        return {"gigaflop": round(gigaflop, 6), **({"solve": vars(solve).copy()} if solve else {})}
 
     def _arm(
         self, name: str, times: dict[str, list[float]], memory: dict[str, dict[str, float]]
     ) -> dict[str, Any]:
-        verdict = self.verdict(name)
-        checked: dict[str, Any] = {
-            "status": "timed" if verdict.ok else verdict.reason.partition(":")[0],
-            "errors": verdict.errors,
-        }
-        if not verdict.ok:
-            return {**checked, "reason": verdict.reason.partition(": ")[2]}
-        report = self.arms[name].report
-        solve = report() if report else None
-        gigaflop = flops(self._of(name).name, self.shape, solve) / 1e9
-        spread = quantiles(times[name])
+        checked = self.checked(name)
+        if checked["status"] != "timed":
+            return checked
+        spread, work = quantiles(times[name]), self.work(name)
         baseline = times.get(self.operation.baseline)
+        rate = round(1e3 * work["gigaflop"] / spread["p50"], 3)
         return {
             **checked,
             "check_seconds": round(self._first_seconds[name], 2),  # with compilation, where there is any
@@ -112,16 +134,16 @@ class Group:
             "milliseconds": spread,
             "ratio": ratios(times[name], baseline) if baseline else None,
             "mebibytes": memory[name],
-            "gigaflop": round(gigaflop, 6),
-            "gigaflop_per_second": round(1e3 * gigaflop / spread["p50"], 3),
-            **({"solve": vars(solve).copy()} if solve else {}),
+            **work,
+            "gigaflop_per_second": rate,
         }
 
-    def _memory(self, call: Callable[[], list[Tensor]]) -> dict[str, float]:
+    def memory(self, call: Call) -> dict[str, float]:
         """Peak of a call, of which the gradients that it returns, and the rest: the form's own."""
-        sizes = [sum(gradient.nbytes for gradient in call()[1:])]
-        sizes = [peak_bytes(call, self.device), *sizes]
-        peak, gradients = (size / MEBIBYTE for size in sizes)
+        _, *found = cast(list[Tensor], call())
+        held = sum(gradient.nbytes for gradient in found)
+        del found
+        peak, gradients = (size / MEBIBYTE for size in (peak_bytes(call, self.device), held))
         return {
             "peak": round(peak, 3),
             "gradients": round(gradients, 3),

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import json
 import math
-import os
 import re
 import subprocess
 import sys
@@ -28,15 +27,12 @@ import bridges
 from benchmarks import (
     arms,
     generation,
-    gpu,
-    gpu_check,
     guard,
     joint_fit,
     meter,
     readme,
     shapes,
     step_cost,
-    training_step,
 )
 from benchmarks.environment import to_json
 from benchmarks.flops import flops
@@ -243,7 +239,8 @@ def test_nothing_is_timed_that_is_one_per_cent_off(
     record = group.record(rounds=1)["arms"]
     for name in (name for name in record if name.startswith("ours")):
         assert record[name]["status"] == "wrong"
-        assert record[name]["reason"].startswith("allowed {'value': 1e-05")
+        bound = "5e-05" if name == "ours-picard" else "1e-05"
+        assert record[name]["reason"].startswith(f"allowed {{'value': {bound}")
         assert not {"milliseconds", "ratio", "mebibytes"} & set(record[name])
         with pytest.raises(Refused, match="wrong: allowed"):
             group.call(name)
@@ -433,109 +430,6 @@ def test_arms_run_in_turn_and_nothing_but_whole_rounds_is_counted() -> None:
 def test_quantiles_and_ratios_are_of_the_rounds() -> None:
     assert meter.quantiles(range(11)) == {"p20": 2, "p50": 5, "p80": 8}
     assert meter.ratios([2, 6, 12], [1, 2, 3])["p50"] == 3
-
-
-def test_the_command_for_a_gpu_runs_without_datasets_and_its_record_makes_a_page(tmp_path: Path) -> None:
-    target = tmp_path / "gpu.json"
-    program = (
-        "import runpy, sys\n"
-        "class Blocked:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] == 'datasets': raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Blocked())\n"
-        f"sys.argv = ['', *'--device cpu --shapes tiny --quick --out'.split(), {str(target)!r}]\n"
-        "runpy.run_module('benchmarks.gpu', run_name='__main__')\n"
-    )
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=readme.TARGET.parents[1],
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    record = json.loads(target.read_text())
-    assert record["finished"]
-    assert record["skipped"] == []
-    assert record["check"]["wrong"] == 0
-    assert {row["backend"] for row in record["check"]["rows"]} == {"triton", "pytorch"}
-    assert {row["solver"] for row in record["check"]["rows"]} == {None, "picard", "sequential"}
-    assert record["training"]["arms"].keys() == {"vanilla", "brownian", "sde"}
-    assert {row["way"] for row in record["bandwidth"]["pooling"]} == {"forward", "backward"}
-    assert [group["operation"] for group in record["groups"]] == list(arms.OPERATIONS)
-    page = readme.render({"gpu.json": record})
-    for part in ("Against the float64 oracle: ", "Memory, by a sum", "A LoRA step", "| ours-picard |"):
-        assert part in page
-
-
-@pytest.fixture
-def one_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command's check at one odd shape in float32, not in the interpreter, of a wrong operation."""
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr(gpu_check, "ODD", gpu_check.ODD[:1])
-    monkeypatch.setattr(gpu_check, "DTYPES", (torch.float32,))
-    good = arms.bridge_nll
-    monkeypatch.setattr(arms, "bridge_nll", lambda *a, **k: 1.01 * good(*a, **k))
-
-
-@pytest.mark.usefixtures("one_form")
-def test_the_command_for_a_gpu_stops_at_a_wrong_result(tmp_path: Path) -> None:
-    target = tmp_path / "gpu.json"
-    args = ["--device", "cpu", "--shapes", "tiny", "--quick", "--out", str(target)]
-    done = CliRunner().invoke(gpu.main, args)
-    assert done.exit_code == 1
-    assert "stopped: 4 wrong results" in done.output
-    record = json.loads(target.read_text())
-    assert record["check"]["wrong"] == 4
-    assert not {"groups", "training", "bandwidth"} & set(record)
-    assert "(2 of 2 WRONG)" in readme.render({"gpu.json": record})
-
-
-@pytest.mark.usefixtures("one_form")
-def test_told_to_keep_going_it_times_what_is_right_and_still_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gpu, "at_shape", lambda name: ["pooling", "pdf"])
-    monkeypatch.setattr(gpu, "Workload", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("no model")))
-    target = tmp_path / "gpu.json"
-    args = ["--device", "cpu", "--shapes", "tiny", "--quick", "--keep-going", "--out", str(target)]
-    done = CliRunner().invoke(gpu.main, args)
-    assert done.exit_code == 1
-    record = json.loads(target.read_text())
-    pooling, pdf = (group["arms"] for group in record["groups"])
-    assert (pooling["ours"]["status"], pdf["ours"]["status"]) == ("timed", "wrong")
-    assert record["skipped"] == [{"part": "training step", "reason": "RuntimeError: no model"}]
-    assert not record["finished"]
-    page = readme.render({"gpu.json": record})
-    assert "| ours | wrong: allowed " in page
-    assert "Not measured: training step: RuntimeError: no model." in page
-
-
-def test_when_the_time_is_up_parts_are_skipped_and_said_so(tmp_path: Path) -> None:
-    session = gpu.Session(tmp_path / "r.json", {"device": "cpu"}, budget=-1)
-    ran: list[str] = []
-    session.part("late", lambda: ran.append("late"))
-    assert ran == []
-    record = json.loads((tmp_path / "r.json").read_text())
-    assert record["skipped"] == [{"part": "late", "reason": "-1 s were over"}]
-
-
-def test_without_a_gpu_the_command_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "try --device cpu" in CliRunner().invoke(gpu.main, []).output
-    wrong = CliRunner().invoke(gpu.main, ["--device", "cpu", "--shapes", "huge"])
-    assert "--shapes: no huge, only bert-large, fit, bert-base, tiny" in wrong.output
-
-
-def test_a_cost_that_is_wrong_stops_the_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    work = training_step.Workload(TINY, "cpu", vocabulary=1100)
-    assert work.check().keys() == {"brownian", "sde"}
-    good = work.costs["sde"].forward
-    monkeypatch.setattr(work.costs["sde"], "forward", lambda *a, **k: 1.01 * good(*a, **k))
-    with pytest.raises(AssertionError, match=r"the sde cost is off by 1\.0e-02"):
-        work.check()
 
 
 def test_the_suite_writes_a_record_that_makes_a_page(tmp_path: Path) -> None:

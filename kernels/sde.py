@@ -9,8 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kernels.checks import Reduction, check_end, check_stack, check_trajectory, reduce_tokens
+from kernels.checks import (
+    Reduction,
+    check_devices,
+    check_end,
+    check_stack,
+    check_trajectory,
+    reduce_tokens,
+)
 from kernels.dispatch import choose
+from kernels.path.picard import FixedSweeps
 from kernels.path.solver import SolvePath, Solver, SolverReport, SolverSettings
 
 LIPSWISH = 0.909
@@ -117,6 +125,7 @@ def sde_cost(
     solver: Solver | None = None,
     tolerance: float = 1e-4,
     max_sweeps: int = 12,
+    fixed: FixedSweeps | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, SolverReport]:
     """Path-space KL of a learned drift to a pinned process on a grid, mean over tokens.
@@ -140,7 +149,7 @@ def sde_cost(
         reduction: "mean" over tokens, or "none".
         solver: "sequential" or "picard"; by default Picard on CUDA, where arithmetic is cheap and
             launches are not, and the sequential one elsewhere.
-        tolerance, max_sweeps: Picard's; see `kernels.path.solver.SolverSettings`.
+        tolerance, max_sweeps, fixed: Picard's; see `kernels.path.solver.SolverSettings`.
         backend: of the sequential solver, by name; by default `kernels.dispatch` chooses.
 
     Returns:
@@ -150,8 +159,8 @@ def sde_cost(
     Differentiable once, with respect to everything but rows; the gradient is that of the discrete path.
 
     Raises:
-        ValueError: for shapes that do not fit together, an unknown reduction or solver, or a backend
-            that cannot run.
+        ValueError: for shapes or devices that do not fit together, an unknown reduction or solver, or a
+            backend that cannot run.
     """
     _check(states, context, rows, path_weight, weights, biases, end, noise, grid)
     if solver is None:
@@ -162,7 +171,7 @@ def sde_cost(
     weights, biases = [w.to(dtype) for w in weights], [b.to(dtype) for b in biases]
     # Chosen once: the gradient may be asked for in another thread or outside of use_backend.
     named = choose(weights[0], backend).backend.name
-    settings = SolverSettings(solver, tolerance, max_sweeps, named)
+    settings = SolverSettings(solver, tolerance, max_sweeps, named, fixed)
     report = SolverReport()
     with torch.autocast(states.device.type, enabled=False):
         grid = grid.to(weights[0])
@@ -211,6 +220,16 @@ def _check(
     layers, tokens, width = check_trajectory(states, context, rows)
     first, dim = check_stack(weights, biases, width if context is None else 2 * width, width)
     check_end(end, tokens, dim)
+    check_devices(
+        states=states,
+        context=context,
+        rows=rows,
+        path_weight=path_weight,
+        weights=weights,
+        biases=biases,
+        end=end,
+        noise=noise,
+    )
     steps = len(grid.decay)
     expected = {
         "path_weight": (path_weight, (first, 1 + dim)),

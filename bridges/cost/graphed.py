@@ -11,7 +11,7 @@ from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.constants import all_kept
-from bridges.processes.snapshot import snapshot, tensor_state
+from bridges.processes.snapshot import tensor_state
 from kernels.cuda_graphs import GraphedCosts, may_capture
 from kernels.dispatch import choose
 
@@ -40,14 +40,14 @@ def replayed(
         ends: of the labels, or of the vocabulary, that ``answers`` are indices of.
     """
     states, context = trajectory.states, trajectory.context
-    if not (bridge.graphs and torch.is_grad_enabled() and states.requires_grad):
+    if not (bridge.graphs and states.requires_grad and torch.is_grad_enabled()):
         return None
     if states.nbytes > MOST_BYTES or not may_capture(states.device):
         return None
     constants = [*reader.parameters(), *reader.buffers()]
     of_labels = isinstance(ends, LabelEnds)
     constants += [ends.vectors, ends.log_weights] if isinstance(ends, LabelEnds) else [ends.vectors]
-    told = (snapshot(bridge), *map(tensor_state, constants))
+    told = (bridge.graph_state(), *map(tensor_state, constants))
     if None in told:
         return None
     source = trajectory.source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +17,7 @@ from bridges.latent.trajectory import Trajectory
 from bridges.processes.constants import of_one_word
 from bridges.processes.evidence import Evidence
 from bridges.processes.parameters import Learnable
+from bridges.processes.snapshot import snapshot
 from bridges.registry import Registry, constructor_defaults
 
 
@@ -47,6 +48,14 @@ class Cost(nn.Module, ABC):
         cls.registered_name = name
         if name is not None:
             catalogue.register(name, cls)
+
+    def graph_state(self) -> Hashable | None:
+        """What a captured cost depends on beside the tensors that it is given; asked before each replay.
+
+        Returns:
+            None where the cost cannot be captured as it is now.
+        """
+        return snapshot(self) if self.graphs else None
 
     @property
     def hyperparameters(self) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,9 @@ from bridges.latent.trajectory import Trajectory, layer_times
 from bridges.processes.base import catalogue
 from bridges.processes.constants import constant
 from bridges.processes.gaussian import GaussianBridge
+from bridges.processes.snapshot import snapshot
 from bridges.processes.wrapped import Wrapped
+from kernels.path.picard import FixedSweeps
 from kernels.path.solver import SolverReport
 from kernels.path.spline import natural_spline_matrix
 from kernels.sde import PathGrid, sde_cost
@@ -22,7 +25,14 @@ from kernels.sde import PathGrid, sde_cost
 _PANELS = 64
 """Panels in which a step's weight is shared between its two ends: for 24 steps or more, to 1e-4."""
 
+TOLERANCE = 1e-4
+"""Of the path, relative; see `kernels.path.solver.SolverSettings`."""
+
+LOOK = 64
+"""Replays of a captured cost after which the host looks whether its sweeps are still enough."""
+
 _MOST_STEPS = 10_000
+logger = logging.getLogger(__name__)
 _READS = ("both", "state")
 
 
@@ -58,6 +68,10 @@ class SDEBridge(Wrapped, name="sde"):
               \mathrm{cost} = \mathbb E \, \tfrac12 \int_0^{t_{L+1}}
               \frac{\beta(t)^2}{\sigma^2} |p - v|^2 \, dt
 
+    Captured as a CUDA graph, where the host cannot look whether the path has converged, it takes one
+    sweep more than the solves before it; every so often the largest residual since is looked at, and
+    where it was above the tolerance the graph is made anew with another sweep more.
+
     X is the natural cubic spline through (0, 0) and the layers' states. f never sees v: the cost
     measures whether the states reveal it. The affine part is integrated exactly between nodes, with the
     target's own transition, and the cost's weight exactly against p's linear interpolation, so that few
@@ -77,6 +91,7 @@ class SDEBridge(Wrapped, name="sde"):
             sequence, or the token's own "state" alone, as published.
     """
 
+    graphs = True
     formula = "E 1/2 int beta^2 / sigma^2 |p(t, y, X) - v|^2 dt,  dy = (alpha y + beta p) dt + sigma dW"
 
     def __init__(self, target: str = "brownian", steps: int = 24, reads: str = "both") -> None:
@@ -101,6 +116,8 @@ class SDEBridge(Wrapped, name="sde"):
         self.steps = steps
         self.reads = reads
         self.last_solve: SolverReport | None = None
+        self._worst: Tensor | None = None  # of captured solves, on their device
+        self._replays = self._spare = 0
 
     def make_map(self, hidden_size: int, widths: Sequence[int]) -> DriftNetwork:
         return DriftNetwork(hidden_size, widths, of_states=self.reads == "state")
@@ -143,8 +160,36 @@ class SDEBridge(Wrapped, name="sde"):
             noise.to(end.device),
             grid,
             reduction="none",
+            tolerance=TOLERANCE,
+            fixed=self._fixed(trajectory.states.device),
         )
         return value
+
+    def graph_state(self) -> Hashable | None:
+        solve = self.last_solve
+        if solve is None or solve.solver != "picard" or not solve.backward_evaluations:
+            return None  # nothing is known of the sweeps that it takes
+        self._replays += 1
+        if self._worst is not None and self._replays % LOOK == 0:
+            if not float(self._worst) <= TOLERANCE:
+                self._spare += 1
+                logger.info("captured paths changed by %.1e in their last sweep", float(self._worst))
+            self._worst.zero_()
+        return snapshot(self.process), self.steps, self.reads, self._spare
+
+    def _fixed(self, device: torch.device) -> FixedSweeps | None:
+        """The sweeps of a solve that is being captured."""
+        if device.type != "cuda":
+            return None
+        if not torch.cuda.is_current_stream_capturing():
+            if self._worst is None or self._worst.device != device:
+                self._worst = torch.zeros((), device=device)
+            return None
+        assert self.last_solve is not None
+        assert self._worst is not None
+        more = 1 + self._spare
+        solve = self.last_solve
+        return FixedSweeps(solve.evaluations + more, solve.backward_evaluations + more, self._worst)
 
     def _grid(self, num_states: int, like: Tensor) -> PathGrid:
         steps = self.steps

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from kernels.dispatch import choose
 from kernels.path.network import PathNetwork, Solution
-from kernels.path.picard import adjoint_picard, solve_picard
+from kernels.path.picard import FixedSweeps, adjoint_picard, solve_picard
 
 Solver = Literal["sequential", "picard"]
 
@@ -35,6 +35,7 @@ class SolverSettings:
         tolerance: Picard stops when a sweep changes every token's path by less, relative RMS.
         max_sweeps: after so many sweeps without that, the path is solved sequentially.
         backend: of the sequential solver, by name; by default `kernels.dispatch` chooses.
+        fixed: Picard's sweeps where the host cannot look whether they are enough.
 
     Raises:
         ValueError: for an unknown solver, or limits that are not above zero.
@@ -44,6 +45,7 @@ class SolverSettings:
     tolerance: float = 1e-4
     max_sweeps: int = 12
     backend: str | None = None
+    fixed: FixedSweeps | None = None
 
     def __post_init__(self) -> None:
         if self.solver not in get_args(Solver):
@@ -96,7 +98,7 @@ class SolvePath(torch.autograd.Function):
         solution: Solution | None = None
         if settings.solver == "picard":
             solution, report.evaluations, report.residual = solve_picard(
-                net, forcing, decay, gain, settings.tolerance, settings.max_sweeps
+                net, forcing, decay, gain, settings.tolerance, settings.max_sweeps, settings.fixed
             )
         report.solver = "sequential" if solution is None else "picard"
         if solution is None:
@@ -122,8 +124,9 @@ class SolvePath(torch.autograd.Function):
         net = PathNetwork(values[0], path_weight, rest[:half], rest[half : 2 * half])
         solved: tuple[Tensor, list[Tensor]] | None = None
         if report.solver == "picard":
+            most = settings.tolerance, settings.max_sweeps, settings.fixed
             solved, report.backward_evaluations, report.backward_residual = adjoint_picard(
-                net, solution, grad_y, grad_p, decay, gain, settings.tolerance, settings.max_sweeps
+                net, solution, grad_y, grad_p, decay, gain, *most
             )
         if solved is None:
             sequential = choose(decay, backend=settings.backend).backend.operations

@@ -15,6 +15,7 @@ from torch import Tensor
 import bridges
 from bridges import GaussianBridge, LabelEnds, RunningCost
 from bridges.cost import graphed
+from bridges.processes import sde
 from kernels import cuda_graphs
 from kernels.cuda_graphs import SEEN
 
@@ -107,7 +108,7 @@ def test_weights_that_are_loaded_between_steps_are_seen() -> None:
 
 
 def test_who_is_not_replayed() -> None:
-    """Costs that draw noise, learn, have a cost of their own, are being fitted, or are large."""
+    """Costs that learn, have a cost of their own, are being fitted, or are large."""
     weights = torch.ones(5, device=DEVICE)
 
     class Counting(GaussianBridge, name="counting"):
@@ -125,7 +126,7 @@ def test_who_is_not_replayed() -> None:
     for parameter in learns.bridge.parameters():
         parameter.requires_grad_()
     fitted.latent_map.requires_grad_()
-    for cost in (made("sde"), learns, fitted, made("counting")):
+    for cost in (learns, fitted, made("counting")):
         for seed in range(SEEN + 2):
             results(cost, None, seed, weights)
         assert len(cost._graphs) == 0
@@ -171,4 +172,49 @@ def test_the_digits_of_what_was_read_are_part_of_it() -> None:
     for source in (torch.float32, torch.bfloat16):
         for _ in range(SEEN + 1):
             cost.of_trajectory(dataclasses.replace(path, source=source), answers)
+    assert len(cost._graphs) == 2
+
+
+@pytest.mark.skipif(CUDA, reason="on a GPU its sweeps are known")
+def test_an_sde_whose_sweeps_are_not_known_is_not_replayed() -> None:
+    cost = made("sde")
+    for seed in range(SEEN + 2):
+        results(cost, None, seed, torch.ones(5))
+    assert cost.bridge.last_solve.solver == "sequential"  # type: ignore[union-attr]
+    assert len(cost._graphs) == 0
+
+
+@pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
+def test_a_replayed_sde_draws_what_it_would_have_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sde, "LOOK", 2)
+    cost = made("sde")
+    plain = copy.deepcopy(cost)
+    plain.bridge.graphs = False  # type: ignore[misc]
+    each = []
+    for seed in range(SEEN + 6):
+        torch.manual_seed(seed)
+        mine = results(cost, None, seed, torch.ones(5, device=DEVICE))
+        torch.manual_seed(seed)
+        true = results(plain, None, seed, torch.ones(5, device=DEVICE))
+        torch.testing.assert_close(mine, true, rtol=1e-3, atol=1e-5)
+        each.append(float(mine[0].sum()))
+    assert len(cost._graphs) == 1, cost._graphs.refused
+    torch.manual_seed(7)
+    twice = [results(cost, None, 0, torch.ones(5, device=DEVICE))[0] for _ in range(2)]
+    assert not torch.equal(*twice)  # fresh noise
+
+
+@pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
+def test_a_captured_sde_that_has_not_converged_is_captured_with_more_sweeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sde, "LOOK", 2)
+    cost = made("sde")
+    for seed in range(SEEN + 2):
+        results(cost, None, seed, torch.ones(5, device=DEVICE))
+    assert cost.bridge._spare == 0
+    cost.bridge._worst.fill_(1e-3)  # type: ignore[union-attr]
+    for seed in range(SEEN + 4):
+        results(cost, None, seed, torch.ones(5, device=DEVICE))
+    assert cost.bridge._spare == 1
     assert len(cost._graphs) == 2

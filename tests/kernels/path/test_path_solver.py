@@ -15,7 +15,7 @@ from bridges.processes.sde import DriftNetwork, path_grid
 from kernels import oracle
 from kernels.path import solver as path_solver
 from kernels.path.network import PathNetwork
-from kernels.path.picard import propagator, solve_picard
+from kernels.path.picard import FixedSweeps, adjoint_picard, propagator, solve_picard
 from kernels.path.sequential import solve_sequential
 from kernels.sde import LIPSWISH, drift_inputs, sde_cost
 
@@ -281,3 +281,33 @@ def test_the_gradient_after_an_adjoint_that_gave_up_is_the_sequential_one(
     assert (report.backward_evaluations, report.backward_residual) == (7, 0.5)
     for name, grad in found.items():
         assert (grad - expected[name]).norm() <= 1e-11 * expected[name].norm(), name
+
+
+def test_a_fixed_number_of_sweeps_is_taken_without_a_look_and_its_change_noted() -> None:
+    net, *recurrence = problem(as_initialised("brownian", 5, 20))
+    free = {"tolerance": 1e-4, "max_sweeps": 12}
+    found, evaluations, residual = solve_picard(net, *recurrence, **free)  # type: ignore[arg-type]
+    worst = torch.zeros(())
+    fixed = FixedSweeps(evaluations, 5, worst)
+    mine, sweeps, nan = solve_picard(net, *recurrence, **free, fixed=fixed)  # type: ignore[arg-type]
+    assert found is not None
+    assert mine is not None
+    assert sweeps == evaluations
+    assert math.isnan(nan)
+    assert torch.equal(mine.y, found.y)
+    assert float(worst) == pytest.approx(residual)
+    grads = torch.randn(mine.y.shape), torch.randn(mine.y.shape)
+    law = recurrence[1:]
+    true, taken, last = adjoint_picard(net, found, *grads, *law, 1e-4, 12)
+    few = FixedSweeps(evaluations, taken, worst.zero_())
+    adjoint, _, _ = adjoint_picard(net, found, *grads, *law, 1e-4, 12, few)
+    assert adjoint is not None
+    assert true is not None
+    assert torch.equal(adjoint[0], true[0])
+    assert float(worst) == pytest.approx(last)
+    # One sweep is not enough, and that is to be seen; so is a number that is none, from then on.
+    solve_picard(net, *recurrence, **free, fixed=FixedSweeps(1, 1, worst))  # type: ignore[arg-type]
+    assert float(worst) > 1e-2
+    fixed.note(torch.tensor(math.nan))
+    fixed.note(torch.tensor(0.0))
+    assert math.isnan(float(worst))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bridges.cost.batch import costs_and_first
 from bridges.cost.documents import Layout
 from bridges.cost.parts import CostParts
 from bridges.cost.targets import gather, read
@@ -99,12 +100,16 @@ class RunningCost(CostParts):
                 position that is not attended, or a target outside the vocabulary or the labels.
         """
         classes = None if labels is None else len(labels)
-        trajectory, answers = self.trajectory(
-            hidden_states, targets, attention_mask, classes=classes, in_place=in_place, layout=layout
-        )
-        if not len(answers):
-            return trajectory.states.sum((0, 2))  # [0], and part of the states' graph
-        return self.of_trajectory(trajectory, answers, labels=labels, generator=generator)
+        told: dict[str, Any] = {"classes": classes, "in_place": in_place, "layout": layout}
+        given = hidden_states, targets, attention_mask
+        return costs_and_first(self, *given, **told, labels=labels, generator=generator)[0]
+
+    @property
+    def reads_in_parts(self) -> bool:
+        """Whether a batch may be read a few sequences at a time: a subclass may want it whole."""
+        kind = type(self)
+        own = kind.trajectory, kind.of_trajectory
+        return own == (RunningCost.trajectory, RunningCost.of_trajectory)
 
     def of_trajectory(
         self,

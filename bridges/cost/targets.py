@@ -97,7 +97,7 @@ def read(
     return Reading(rows, columns, answers, mask, documents)
 
 
-def gather(
+def locate(
     spec: ModelSpec,
     hidden_states: Sequence[Tensor],
     targets: Tensor,
@@ -106,14 +106,16 @@ def gather(
     *,
     classes: int | None,
     in_place: bool,
-    context: bool = True,
-) -> tuple[Trajectory, Tensor]:
-    """The targets' trajectories, and their tokens or labels [N]; arguments as `read`.
+) -> tuple[Sequence[Tensor], Reading, Tensor]:
+    """Where targets are in the states of a batch; arguments as `read`.
 
     Args:
         hidden_states: L+1 tensors [B, S, H].
         attention_mask, layout: either, or neither where all is attended.
-        context: whether the mean states are asked for.
+
+    Returns:
+        The states, of a packed batch those of its documents; the targets, on the states' device; and
+        their rows once more, where it takes no wait to look at them.
 
     Raises:
         BadInput: as `read`, and for states that are not this model's.
@@ -134,8 +136,30 @@ def gather(
     assert found is not None
     assert mask is not None
     where = read(spec, found, Layout(mask, documents), classes=classes, in_place=in_place)
-    where = where.to(hidden_states[0].device)
+    rows, where = where.rows, where.to(hidden_states[0].device)
     if where.documents is not None:
         hidden_states = [where.documents.take(hidden) for hidden in hidden_states]
+    return hidden_states, where, rows
+
+
+def gather(
+    spec: ModelSpec,
+    hidden_states: Sequence[Tensor],
+    targets: Tensor,
+    attention_mask: Tensor | None,
+    layout: Layout | None,
+    *,
+    classes: int | None,
+    in_place: bool,
+    context: bool = True,
+) -> tuple[Trajectory, Tensor]:
+    """The targets' trajectories, and their tokens or labels [N]; arguments and errors as `locate`.
+
+    Args:
+        context: whether the mean states are asked for.
+    """
+    hidden_states, where, _ = locate(
+        spec, hidden_states, targets, attention_mask, layout, classes=classes, in_place=in_place
+    )
     path = Trajectory.gather(hidden_states, where.context, where.rows, where.columns, context=context)
     return path, where.targets

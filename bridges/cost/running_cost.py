@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bridges.cost.batch import costs_and_first
 from bridges.cost.documents import Layout
 from bridges.cost.graphed import replayed
 from bridges.cost.parts import CostParts
@@ -100,12 +101,16 @@ class RunningCost(CostParts):
                 position that is not attended, or a target outside the vocabulary or the labels.
         """
         classes = None if labels is None else len(labels)
-        trajectory, answers = self.trajectory(
-            hidden_states, targets, attention_mask, classes=classes, in_place=in_place, layout=layout
-        )
-        if not len(answers):
-            return trajectory.states.sum((0, 2))  # [0], and part of the states' graph
-        return self.of_trajectory(trajectory, answers, labels=labels, generator=generator)
+        told: dict[str, Any] = {"classes": classes, "in_place": in_place, "layout": layout}
+        given = hidden_states, targets, attention_mask
+        return costs_and_first(self, *given, **told, labels=labels, generator=generator)[0]
+
+    @property
+    def reads_in_parts(self) -> bool:
+        """Whether a batch may be read a few sequences at a time: a subclass may want it whole."""
+        kind = type(self)
+        own = kind.trajectory, kind.of_trajectory
+        return own == (RunningCost.trajectory, RunningCost.of_trajectory)
 
     def of_trajectory(
         self,
@@ -115,6 +120,7 @@ class RunningCost(CostParts):
         labels: LabelEnds | None = None,
         reader: Reader | None = None,
         generator: torch.Generator | None = None,
+        graph: bool = True,
     ) -> Tensor:
         """The running cost of trajectories that are known already: [N].
 
@@ -125,12 +131,14 @@ class RunningCost(CostParts):
                 against the batch's other ones.
             reader: in the place of the cost's own.
             generator: as `costs`.
+            graph: whether it may be replayed as a CUDA graph, on the GPU and of few tokens; see
+                `kernels.cuda_graphs`.
         """
         reader = reader or self.latent_map
         if labels is None and self.bridge.contrasts:
             words, answers = answers.unique(return_inverse=True)
             labels = LabelEnds.of_tokens(self.end_points, words)
-        elif generator is None:
+        elif graph and generator is None:
             ends = self.end_points if labels is None else labels
             found = replayed(self._graphs, self.bridge, reader, trajectory, answers, ends)
             if found is not None:

@@ -98,7 +98,7 @@ def read(
     return Reading(rows, columns, answers, mask, documents)
 
 
-def gather(
+def locate(
     spec: ModelSpec,
     hidden_states: Sequence[Tensor],
     targets: Tensor,
@@ -107,15 +107,17 @@ def gather(
     *,
     classes: int | None,
     in_place: bool,
-    context: bool = True,
-) -> tuple[Trajectory, Tensor]:
-    """The targets' trajectories, and their tokens or labels [N]; arguments as `read`.
+) -> tuple[Sequence[Tensor], Reading, Tensor]:
+    """Where targets are in the states of a batch; arguments as `read`.
 
     Args:
         hidden_states: L+1 tensors [B, S, H]; those on another device than the first, where a model's
             layers lie on several, are copied to it.
         attention_mask, layout: either, or neither where all is attended.
-        context: whether the mean states are asked for.
+
+    Returns:
+        The states, of a packed batch those of its documents; the targets, on the states' device; and
+        their rows once more, where it takes no wait to look at them.
 
     Raises:
         BadInput: as `read`, and for states that are not this model's.
@@ -138,9 +140,31 @@ def gather(
     assert found is not None
     assert mask is not None
     where = read(spec, found, Layout(mask, documents), classes=classes, in_place=in_place)
-    where = where.to(device)
+    rows, where = where.rows, where.to(device)
     if where.documents is not None:
         hidden_states = [where.documents.take(hidden) for hidden in hidden_states]
+    return hidden_states, where, rows
+
+
+def gather(
+    spec: ModelSpec,
+    hidden_states: Sequence[Tensor],
+    targets: Tensor,
+    attention_mask: Tensor | None,
+    layout: Layout | None,
+    *,
+    classes: int | None,
+    in_place: bool,
+    context: bool = True,
+) -> tuple[Trajectory, Tensor]:
+    """The targets' trajectories, and their tokens or labels [N]; arguments and errors as `locate`.
+
+    Args:
+        context: whether the mean states are asked for.
+    """
+    hidden_states, where, _ = locate(
+        spec, hidden_states, targets, attention_mask, layout, classes=classes, in_place=in_place
+    )
     places = where.context, where.rows, where.columns
     path = Trajectory.gather(hidden_states, *places, context=context, in_order=True)
     return path, where.targets

@@ -12,7 +12,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 TASK = "task"
-_SHOWN = 64  # targets of which the layers are told
+SHOWN = 64
+"""Of so many targets the layers are told."""
 _WAITING = 64  # forwards, or steps, whose numbers are kept one by one before they are added up
 
 Layers = Callable[[], Sequence[float] | None]
@@ -215,8 +216,3 @@ class Meter:
 def widest(device: torch.device) -> torch.dtype:
     """The widest floating dtype that a device has."""
     return torch.float32 if device.type == "mps" else torch.float64
-
-
-def of_first(count: int) -> slice:
-    """Which of so many targets the layers are told of."""
-    return slice(0, min(count, _SHOWN))

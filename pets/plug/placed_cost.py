@@ -12,15 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bridges import ModelSpec, RunningCost, Trajectory
+from bridges import ModelSpec, RunningCost
 from bridges.cost import transfer
+from bridges.cost.batch import costs_and_first
 from bridges.cost.documents import Layout
 from bridges.errors import BadInput
 from bridges.model.positions import IGNORED
 from pets.plug.calls import Call
 from pets.plug.labels import TokenTargets, behind_prompt
 from pets.plug.loss_scale import LABELS
-from pets.plug.meter import Layers, of_first
+from pets.plug.meter import SHOWN, Layers
 
 _copying = threading.Lock()
 
@@ -113,12 +114,16 @@ class PlacedCost:
         if type(cost).costs is not RunningCost.costs:  # a subclass's own
             targets, options["layout"] = placed.targets.to(device), placed.layout.to(device)
             return cost.costs(placed.hidden, targets, labels=ends, **options), None
-        path, answers = cost.trajectory(placed.hidden, placed.targets, classes=made.classes, **options)
-        if not len(answers):
-            return path.states.sum((0, 2)), None
-        few, shown = _first(path, answers)
-        tell = functools.partial(cost.by_layer, few, shown, labels=ends)
-        return cost.of_trajectory(path, answers, labels=ends), tell
+        costs, first = costs_and_first(
+            cost,
+            placed.hidden,
+            placed.targets,
+            first=SHOWN,
+            labels=ends,
+            classes=made.classes,
+            **options,
+        )
+        return costs, None if first is None else functools.partial(cost.by_layer, *first, labels=ends)
 
     def _on(self, device: torch.device) -> RunningCost:
         with _copying:
@@ -130,14 +135,6 @@ class PlacedCost:
             if device not in self._elsewhere:
                 self._elsewhere[device] = copy.deepcopy(self._cost).to(device)
             return self._elsewhere[device]
-
-
-def _first(path: Trajectory, answers: Tensor) -> tuple[Trajectory, Tensor]:
-    """What the layers are told of; it outlives the graph, so of many targets it is a copy."""
-    part, states, context = of_first(len(answers)), path.states.detach(), path.context.detach()
-    if part.stop == len(answers):
-        return Trajectory(states, context, path.rows), answers
-    return Trajectory(states[:, part].clone(), context, path.rows[part]), answers[part]
 
 
 def on_host(told: Mapping[str, Any], *, of_decoder: bool, ids: bool) -> dict[str, Tensor]:

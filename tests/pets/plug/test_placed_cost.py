@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import pets
 from bridges import BadInput, RunningCost
-from bridges.cost import transfer
+from bridges.cost import groups, transfer
 
 
 @pytest.fixture
@@ -63,6 +63,23 @@ def test_it_is_the_same_to_the_bit(case: str, request: pytest.FixtureRequest) ->
     found = outcome(model, copy.deepcopy(cost), make())
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
     assert copies  # it did go through a device
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_few_sequences_at_a_time_it_is_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its value, its gradient and what tells its layers."""
+    kind, make = CASES[case]
+    model, _, cost = build(kind)
+    found = []
+    for limit in (groups.LIMIT, 1):
+        monkeypatch.setattr(groups, "LIMIT", limit)
+        with pets.regularize(model, cost, 0.5) as handle:
+            loss = model(**make()).loss
+            told = [torch.tensor(v) for k, v in handle.last.items() if k.startswith("layers/")]
+            assert len(told) == 1
+            found.append([loss, *told, *gradients(model, loss).values()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)  # sums in float32
 
 
 @pytest.mark.parametrize("wrong", ["missing", "range"])

@@ -8,6 +8,7 @@ Nothing is downloaded, and no clock is set.
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.environment import RESULTS, command_line, result_name, to_json
+from benchmarks.environment import command_line, result_name, to_json
 from benchmarks.gpu import plan, processes
 from benchmarks.gpu.assemble import record
 from benchmarks.gpu.machine import card
@@ -27,6 +28,9 @@ from bridges.storage.files import write_text
 
 GRACE = 3.0
 """Seconds that a part is told less than it has, so that it can end by itself."""
+
+
+FOLDER = Path("runs/gpu")
 
 
 class Session:
@@ -87,8 +91,9 @@ def write(folder: Path, device: str, made: dict[str, Any]) -> Path:
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    default=RESULTS / "gpu",
-    help="Folder of the results; at most four files.",
+    default=FOLDER,
+    show_default=True,
+    help="Folder of the results, four files; gpu_CARD.json belongs into benchmarks/results.",
 )
 @click.option("--device", default="cuda", show_default=True)
 @click.option("--quick", is_flag=True, help="Tiny models and a few rounds: does it all run?")
@@ -137,4 +142,6 @@ def main(
 
 
 if __name__ == "__main__":
+    # A command that is told to end takes its part's process with it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     main()

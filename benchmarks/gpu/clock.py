@@ -80,7 +80,7 @@ def on_device(call: Call, device: torch.device | str, calls: int = PROFILED) -> 
     call()
     _wait(device)
     mark: Any = torch.cuda._sleep
-    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         for _ in range(calls):
             call()
             mark(1)
@@ -108,7 +108,8 @@ def activity(event: Any) -> str:
     for start, kind in (("Memcpy", "gpu_memcpy"), ("Memset", "gpu_memset")):
         if name.startswith(start):
             return kind
-    annotation = event.is_user_annotation() or "#" in name or name in OVERHEAD
+    said = getattr(event, "is_user_annotation", lambda: False)()
+    annotation = said or "#" in name or name in OVERHEAD
     return "annotation" if annotation else "kernel"
 
 

@@ -32,8 +32,8 @@ class Part:
 
 PARTS = (
     Part("ceilings", "benchmarks.gpu.ceilings", 40),
-    Part("odd", "benchmarks.gpu.checks", 75, option="odd"),
-    Part("large", "benchmarks.gpu.checks", 60, option="large"),
+    Part("odd", "benchmarks.gpu.checks", 80, option="odd"),
+    Part("large", "benchmarks.gpu.checks", 70, option="large"),
     Part("training-bert", "benchmarks.gpu.training", 75, 20, "bert"),
     Part("training-causal", "benchmarks.gpu.training", 75, 20, "causal"),
     Part("times", "benchmarks.gpu.times", 90, 15, "times"),

@@ -14,12 +14,16 @@ the arms take turns (device: over a few profiled calls). Ratios are of wall time
 
 def render(name: str, record: dict[str, Any]) -> str:
     """The sections of one result file, as far as they were measured."""
-    gpu = record["environment"]["gpu"] if record["device"] != "cpu" else None
-    label = f" ({record['label']})" if record["label"] else ""
-    lines = [f"## Everything on {gpu or 'the CPU'}{label}: `results/{name}`\n"]
+    card = "the CPU" if record["device"] == "cpu" else record["environment"]["gpu"] or "an unknown GPU"
+    notes = [record["label"], "tiny models" if record["quick"] else ""]
+    said = "".join(f", {note}" for note in notes if note)
+    lines = [f"## Everything on {card}{said}: `results/{name}`\n"]
     lines += _aims(record["aims"])
     lines += ["Wrong: " + said + ".\n" for said in record["wrong"]]
     lines += _check(record["check"]) if record["check"]["rows"] else []
+    if clocks := record["clocks"]:
+        said = ", ".join(f"{name} {value}" for name, value in clocks.items())
+        lines.append(f"Clocks before the first part, read and not set: {said}.\n")
     lines += _ceilings(record["ceilings"])
     if record["training"] or record["pooling"] or record["times"]:
         lines.append(_HOW)

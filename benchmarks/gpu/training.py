@@ -135,7 +135,7 @@ def table_of(arm: Arm, device: torch.device, rows: int = 40) -> str:
     """The profiler's table of a step, by the time on the device and on the host."""
     on_cuda = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
-    with profile(activities=activities, acc_events=True) as profiler:
+    with profile(activities=activities) as profiler:
         arm.step()
         if on_cuda:
             torch.cuda.synchronize(device)

@@ -134,5 +134,6 @@ class _Run:
             generator.set_state(self._state)
         self._ran = True
         # As in backward, where nothing is replayed: a checkpoint has to find the same tensors.
-        options = {"labels": self._labels, "generator": generator, "graph": False}
-        return self._cost.of_trajectory(path, self._answers, **options)
+        return self._cost.of_trajectory(
+            path, self._answers, labels=self._labels, generator=generator, graph=False
+        )

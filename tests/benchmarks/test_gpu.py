@@ -380,6 +380,19 @@ def test_without_the_tools_of_nvidia_the_reason_is_written(monkeypatch: pytest.M
     assert machine.clocks() is None
 
 
+def test_a_profile_that_fails_leaves_host_and_wall_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(call: object, device: object) -> None:
+        raise RuntimeError("no CUPTI")
+
+    monkeypatch.setattr(clock, "on_device", failing)
+    calls = {"a": lambda: torch.ones(3).sum(), "b": lambda: torch.ones(3).sum()}
+    rows = clock.three(clock.in_turn(calls, 4, "cpu"), calls, "cpu", "a")
+    assert (rows["b"]["device"], rows["b"]["device_reason"]) == (None, "RuntimeError: no CUPTI")
+    assert rows["a"]["ratio"] == {"p20": 1, "p50": 1, "p80": 1}
+    assert rows["b"]["rounds"] == 4
+    assert rows["b"]["host"] == rows["b"]["wall"]
+
+
 def spread(value: float) -> dict[str, float]:
     return {"p20": value, "p50": value, "p80": value}
 
@@ -439,7 +452,11 @@ def test_aims_say_by_how_much_they_are_missed() -> None:
 
 def test_a_record_of_nothing_says_so_and_makes_a_page() -> None:
     empty = record([])
+    assert "Clocks" not in readme.render({"gpu_x.json": empty})
     assert empty["check"]["wrong"] is None
     assert empty["wrong"] == []
     assert [part["status"] for part in empty["parts"]] == ["skipped"] * len(PARTS)
-    assert "Not measured: odd: not asked for, or not begun." in readme.render({"gpu_x.json": empty})
+    empty["clocks"] = {"clocks.sm": "1980 MHz"}
+    page = readme.render({"gpu_x.json": empty})
+    assert "Clocks before the first part, read and not set: clocks.sm 1980 MHz." in page
+    assert "Not measured: odd: not asked for, or not begun." in page

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bridges.cost.documents import Layout
-from bridges.cost.groups import bytes_of_target, costs_by_groups, groups_of
+from bridges.cost.groups import OfTrajectories, bytes_of_target, costs_by_groups, groups_of
 from bridges.cost.targets import Reading, locate
 from bridges.latent.label_ends import LabelEnds
 from bridges.latent.trajectory import Trajectory
-
-if TYPE_CHECKING:
-    from bridges.cost.running_cost import RunningCost
 
 First = tuple[Trajectory, Tensor]
 """The trajectories of a batch's first targets, without their graph, and their answers."""
 
 
 def costs_and_first(
-    cost: RunningCost,
+    cost: OfTrajectories,
     hidden_states: Sequence[Tensor],
     targets: Tensor,
     attention_mask: Tensor | None = None,
@@ -69,14 +65,16 @@ def costs_and_first(
     return costs, _few(trajectory, answers, first) if first else None
 
 
-def _read(cost: RunningCost, hidden_states: Sequence[Tensor], where: Reading) -> Trajectory:
+def _read(cost: OfTrajectories, hidden_states: Sequence[Tensor], where: Reading) -> Trajectory:
     at = where.context, where.rows, where.columns
     means = cost.latent_map.reads_context
     return Trajectory.gather(hidden_states, *at, context=means, in_order=True)
 
 
 @torch.no_grad()
-def _read_first(cost: RunningCost, hidden_states: Sequence[Tensor], where: Reading, first: int) -> First:
+def _read_first(
+    cost: OfTrajectories, hidden_states: Sequence[Tensor], where: Reading, first: int
+) -> First:
     rows, columns, targets = (x[:first] for x in (where.rows, where.columns, where.targets))
     return _read(cost, hidden_states, Reading(rows, columns, targets, where.context)), targets
 

@@ -8,25 +8,48 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from bridges.cost.targets import Reading
+from bridges.latent.end_points import EndPoints
 from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import Layers, Reader
 from bridges.latent.trajectory import Trajectory
-
-if TYPE_CHECKING:
-    from bridges.cost.running_cost import RunningCost
+from bridges.model.spec import ModelSpec
+from bridges.processes.base import Cost
 
 LIMIT = 2**28
 """Bytes of pooled states and of the map's values above which a batch is read by groups of sequences.
 
 A group stays below it unless it is one sequence alone. In backward each is read and computed once more.
 """
+
+
+class OfTrajectories(Protocol):
+    """What reads trajectories; see `bridges.cost.running_cost.RunningCost`."""
+
+    spec: ModelSpec
+    bridge: Cost
+    latent_map: Reader
+    end_points: EndPoints
+
+    @property
+    def reads_in_parts(self) -> bool: ...
+
+    def trajectory(self, *given: Any, **told: Any) -> tuple[Trajectory, Tensor]: ...
+
+    def of_trajectory(
+        self,
+        trajectory: Trajectory,
+        answers: Tensor,
+        *,
+        labels: LabelEnds | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +92,7 @@ def bytes_of_target(reader: Reader, states: int, like: Tensor) -> int:
 
 
 def costs_by_groups(
-    cost: RunningCost,
+    cost: OfTrajectories,
     hidden_states: Sequence[Tensor],
     where: Reading,
     groups: Sequence[Group],
@@ -108,7 +131,7 @@ class _Run:
 
     def __init__(
         self,
-        cost: RunningCost,
+        cost: OfTrajectories,
         where: Reading,
         group: Group,
         answers: Tensor,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 import bridges
@@ -171,7 +173,5 @@ def attach(terms: Sequence[Term], model: nn.Module) -> None:
 
 def weighed(terms: Sequence[tuple[float, Tensor]], like: Tensor) -> Tensor:
     """The sum of weighed terms, in the loss's dtype: in fp16 a term alone may be out of range."""
-    total = like.new_zeros(())
-    for weight, term in terms:
-        total = total + (weight * term).to(like.device, like.dtype)
-    return total
+    parts = [(weight * term).to(like.device, like.dtype) for weight, term in terms]
+    return functools.reduce(torch.add, parts) if parts else like.new_zeros(())

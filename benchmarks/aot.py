@@ -50,6 +50,16 @@ POINTERS = {
 }
 
 
+Dtypes = tuple[torch.dtype, torch.dtype]
+"""Of the latent map or lens, and of the hidden states that are read."""
+
+FULL = (torch.float32, torch.float32)
+MIXED = (torch.float32, torch.bfloat16)
+"""As nearly always: a cost stays in float32, whatever the model is in."""
+BFLOAT16 = (torch.bfloat16, torch.bfloat16)
+FLOAT16 = (torch.float16, torch.float16)
+
+
 @dataclass(frozen=True)
 class Shape:
     """A named size of the problem: the operations as `bridges.RunningCost` would call them."""
@@ -63,23 +73,32 @@ class Shape:
     sizes: tuple[int, ...]
     fitting: bool = False  # gradients of g's weights instead of the hidden states
     carry: bool = False
-    dtypes: tuple[torch.dtype, ...] = (torch.float32,)
+    dtypes: tuple[Dtypes, ...] = (FULL,)
 
 
-BOTH = (torch.float32, torch.bfloat16)
-ALL = (*BOTH, torch.float16)
+PAPER = (1024, 256, 128)
 SHAPES = (
-    Shape("tiny", 3, 3, 5, 9, 20, (12, 10, 6), carry=True, dtypes=(torch.float32, torch.float16)),
+    Shape("tiny", 3, 3, 5, 9, 20, (12, 10, 6), carry=True, dtypes=(FULL, FLOAT16)),
     Shape("tiny fit", 3, 3, 5, 9, 20, (12, 6), fitting=True),
     Shape("one layer", 3, 3, 5, 9, 32, (16,), carry=True),
-    Shape("bert-base", 13, 32, 32, 128, 768, (768, 192, 96), dtypes=ALL),
-    Shape("bert-base path", 13, 32, 32, 128, 768, (768, 192, 96), carry=True, dtypes=BOTH),
+    Shape("bert-base", 13, 32, 32, 128, 768, (768, 192, 96), dtypes=(FULL, MIXED, BFLOAT16, FLOAT16)),
+    Shape(
+        "bert-base path",
+        13,
+        32,
+        32,
+        128,
+        768,
+        (768, 192, 96),
+        carry=True,
+        dtypes=(FULL, MIXED, BFLOAT16),
+    ),
     Shape("bert-base fit", 13, 32, 19 * 32, 128, 768, (768, 192, 96), fitting=True),
     Shape("bert-base path fit", 13, 32, 19 * 32, 128, 768, (768, 192, 96), fitting=True, carry=True),
-    Shape("bert-large", 25, 32, 32, 128, 1024, (1024, 256, 128)),
-    Shape("bert-large fit", 25, 32, 19 * 32, 128, 1024, (1024, 256, 128), fitting=True, dtypes=BOTH),
-    Shape("causal", 17, 8, 256, 512, 2048, (1024, 256, 128), dtypes=BOTH),
-    Shape("128 layers", 129, 32, 32, 128, 1024, (1024, 256, 128), carry=True),
+    Shape("bert-large", 25, 32, 32, 128, 1024, PAPER, dtypes=(FULL, MIXED)),
+    Shape("bert-large fit", 25, 32, 19 * 32, 128, 1024, PAPER, fitting=True, dtypes=(MIXED, BFLOAT16)),
+    Shape("causal", 17, 8, 256, 512, 2048, PAPER, dtypes=(MIXED, BFLOAT16)),
+    Shape("128 layers", 129, 32, 32, 128, 1024, PAPER, carry=True),
 )
 
 PATHS: dict[str, tuple[int, ...]] = {
@@ -143,9 +162,10 @@ def entries() -> dict[Entry, str]:
     """Every distinct launch of all shapes, with the name of the first shape that makes it."""
     table: dict[Entry, str] = {}
     for shape in SHAPES:
-        for dtype in shape.dtypes:
-            for entry in launches(partial(_run, shape, dtype)):
-                table.setdefault(entry, shape.name)
+        for dtypes in shape.dtypes:
+            of_map, of_states = (str(dtype).removeprefix("torch.") for dtype in dtypes)
+            for entry in launches(partial(_run, shape, dtypes)):
+                table.setdefault(entry, f"{shape.name}, {of_map} of {of_states}")
     for name, sizes in PATHS.items():
         for entry in launches(partial(_run_path, sizes)):
             table.setdefault(entry, name)
@@ -164,35 +184,38 @@ def launches(run: Callable[[], object]) -> list[Entry]:
     return recorded
 
 
-def _run(shape: Shape, dtype: torch.dtype) -> None:
+def _run(shape: Shape, dtypes: Dtypes) -> None:
     """Pooling, the costs by the map and by the lens, forward and backward, and without a gradient."""
+    dtype, source = dtypes
 
     def empty(*size: int, grad: bool = False, dtype: torch.dtype = dtype) -> Tensor:
         return torch.empty(size, dtype=dtype, device="meta").requires_grad_(grad)
 
     fit, layers = shape.fitting, shape.layers
     rows = empty(shape.targets, dtype=torch.int64)
-    hidden = [empty(shape.batch, shape.length, shape.width, grad=not fit) for _ in range(layers)]
+    size = (shape.batch, shape.length, shape.width)
+    hidden = [empty(*size, grad=not fit, dtype=source) for _ in range(layers)]
     mask = empty(shape.batch, shape.length, dtype=torch.bool)
     unsorted = triton_backend.pool_trajectory(hidden, mask, rows, rows)
     outputs = triton_backend.pool_trajectory(hidden, mask, rows, rows, in_order=True)
     states, context = (x.to(dtype) for x in outputs)
     weights = [empty(b, a, grad=fit) for a, b in pairwise((2 * shape.width, *shape.sizes))]
     biases = [empty(b, grad=fit) for b in shape.sizes]
-    end = empty(shape.targets, shape.sizes[-1])
+    end = empty(2, shape.targets, shape.sizes[-1])
     laws = (end, empty(layers) if shape.carry else None, empty(layers), empty(layers))
-    triton_backend.bridge_nll(states, context, rows, weights, biases, *laws).sum().backward()
+    given = (states, context, rows, weights, biases, *laws)
+    triton_backend.bridge_nll(*given, source=source).sum().backward()
     with torch.no_grad():
-        triton_backend.bridge_nll(states, context, rows, weights, biases, *laws)
+        triton_backend.bridge_nll(*given, source=source)
     if not fit:
         torch.autograd.backward([x.sum() for x in unsorted])
         for in_order in (False, True):
             triton_backend.target_states(hidden, rows, rows, in_order=in_order).sum().backward()
     if not shape.carry:  # a lens knows no path
-        _run_lens(shape, dtype)
+        _run_lens(shape, dtype, source)
 
 
-def _run_lens(shape: Shape, dtype: torch.dtype) -> None:
+def _run_lens(shape: Shape, dtype: torch.dtype, source: torch.dtype) -> None:
     """The lens on pooled states, which are float32 whatever its own dtype: its costs and its latents."""
     dim, layers = shape.sizes[-1], shape.layers
 
@@ -203,9 +226,12 @@ def _run_lens(shape: Shape, dtype: torch.dtype) -> None:
     laws = empty(2, shape.targets, dim), empty(layers), empty(layers), empty(layers)
     states = empty(layers, shape.targets, shape.width, dtype=torch.float32)
     with torch.no_grad():
-        triton_backend.lens_nll(states, *lens, *laws)
+        triton_backend.lens_nll(states, *lens, *laws, source=source)
     states.requires_grad_()
-    values = triton_backend.lens_nll(states, *lens, *laws), triton_backend.lens_project(states, *lens)
+    values = (
+        triton_backend.lens_nll(states, *lens, *laws, source=source),
+        triton_backend.lens_project(states, *lens, source=source),
+    )
     (values[0].sum() + values[1].sum()).backward()
 
 

@@ -141,7 +141,8 @@ class _Program:
         self.used = 0
         self.wanted = tuple(x.requires_grad for x in inputs)
         device = inputs[0].device
-        with torch.cuda.device(device), torch.no_grad():
+        # What is drawn here, the first replay draws again: no number is lost.
+        with torch.cuda.device(device), torch.random.fork_rng([device]), torch.no_grad():
             self._inputs = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs]
             self._others = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in others]
             self._set(inputs, others)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bridges.latent.end_points import EndPoints
     from bridges.processes.base import Cost
 
-MOST_BYTES = 2**24
+MOST_BYTES = 2**26
 """Of pooled states. Above it the work takes longer than its launches, and a graph keeps its memory."""
 
 

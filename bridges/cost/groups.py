@@ -49,6 +49,7 @@ class OfTrajectories(Protocol):
         *,
         labels: LabelEnds | None = None,
         generator: torch.Generator | None = None,
+        graph: bool = True,
     ) -> Tensor: ...
 
 

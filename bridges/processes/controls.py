@@ -28,6 +28,7 @@ class Regression(Control, name="regression"):
     What is left of a bridge's cost when layers need not take their time.
     """
 
+    graphs = True
     formula = "mean over layers of |z_i - v|^2 / 2"
 
     def cost(
@@ -61,6 +62,7 @@ class Kinetic(Control, name="kinetic"):
     ``likelihood="path"`` asks for a shortest path and no more.
     """
 
+    graphs = True
     formula = (
         "sum over i = 1..L+2 of |z_i - z_{i-1}|^2 / (2 (t_i - t_{i-1})) / (L+1),  z_0 = 0, z_{L+2} = v"
     )

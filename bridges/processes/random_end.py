@@ -52,6 +52,7 @@ class RandomEndBridge(Wrapped, name="random"):
         torch.Size([2, 1, 8])
     """
 
+    graphs = True
     formula = "p(z) = keep p(z | v_1) + sum over k > 1 of (1 - keep) / (K - 1) p(z | v_k),  p of target"
 
     def __init__(self, target: str = "brownian", keep: float = 0.9) -> None:

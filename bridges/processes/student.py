@@ -48,6 +48,7 @@ class StudentBridge(Wrapped, name="student"):
         tensor([0.2311])
     """
 
+    graphs = True
     formula = "log p = -(nu + d) / 2 log(1 + |z - m(t) v|^2 / ((nu - 2) s2(t))) + const,  m, s2 of base"
 
     def __init__(self, base: str = "brownian", nu: float = 5.0) -> None:

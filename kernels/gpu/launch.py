@@ -20,8 +20,8 @@ PROGRAMS = 128
 TILES = ((64, 64), (32, 64), (32, 32), (16, 32))
 """Output tiles of the matrix products, large to small: a large one reuses more of what it loads."""
 
-WIDE = (128, 128)
-"""The tile of one TF32 product at a time where there are `MANY` rows; of three it spills registers."""
+WIDE = (128, 64)
+"""The tile where there are `MANY` rows and products are not made of three."""
 
 MANY = 4096
 

@@ -61,8 +61,16 @@ def test_nothing_spills_and_shared_memory_suffices(table: list[str]) -> None:
         assert shared <= {80: 163, 86: 99, 90: 227, 120: 99}[capability] * 1024, line
 
 
-def test_float32_products_are_not_rounded_to_tf32(table: list[str]) -> None:
+def test_float32_products_are_rounded_to_tf32_only_where_16_bits_were_read(table: list[str]) -> None:
     """The interpreter computes them exactly whatever the precision, and would not notice."""
     products = [line for line in table if "DOT=fp32" in line]
-    assert products
-    assert all("PRECISION=tf32x3" in line for line in products)
+    once, thrice = (
+        [line for line in products if f"PRECISION={digits} " in line] for digits in ("tf32", "tf32x3")
+    )
+    assert once
+    assert thrice
+    assert len(once) + len(thrice) == len(products)
+    assert all("of bfloat16)" in line or "of float16)" in line for line in once)
+    read_whole = [line for line in products if "of float32)" in line]
+    assert set(read_whole) <= set(thrice)
+    assert all("of float32)" in line or "(path" in line for line in thrice)

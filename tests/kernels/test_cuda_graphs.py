@@ -32,7 +32,8 @@ def cost(states: Tensor, context: Tensor, rows: Tensor) -> Tensor:
 
 
 def alone(states: Tensor, rows: Tensor) -> Tensor:
-    return states.sin().prod(0).sum(1) * (1 + rows)
+    first, second, third = states
+    return (first * second.sin() * third).sum(1) * (1 + rows)
 
 
 def inputs(seed: int = 0, tokens: int = N) -> tuple[Tensor, Tensor]:
@@ -207,4 +208,24 @@ def test_under_autocast_and_on_another_stream() -> None:
                 value = graphs("key", product, (states,), (ROWS,), separable=False)
             torch.cuda.synchronize()
             torch.testing.assert_close(value, product(states, ROWS))
+    assert len(graphs) == 1
+
+
+@pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
+def test_noise_is_drawn_as_without_a_graph_and_capturing_draws_none() -> None:
+    graphs = GraphedCosts()
+
+    def noisy(states: Tensor, rows: Tensor) -> Tensor:
+        return (states * torch.randn_like(states)).sum((0, 2))
+
+    def draws(replayed: bool) -> list[Tensor]:
+        torch.manual_seed(3)
+        states = inputs()[0]
+        if replayed:
+            given = (states,), (ROWS,)
+            return [graphs("key", noisy, *given, separable=True).detach() for _ in range(SEEN + 4)]
+        return [noisy(states, ROWS).detach() for _ in range(SEEN + 4)]
+
+    for mine, true in zip(draws(True), draws(False), strict=True):
+        assert torch.equal(mine, true)
     assert len(graphs) == 1

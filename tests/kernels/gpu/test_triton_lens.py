@@ -98,7 +98,7 @@ def relative_rms(value: Tensor, true: Tensor) -> float:
 
 def check(inputs: Case, times: float = 1.0) -> None:
     """Both operations; the truth's outer gradient is rounded as ours is."""
-    lowest = min((inputs.states.dtype, inputs.weight.dtype), key=lambda t: t.itemsize)
+    bound = max(BOUND[inputs.states.dtype], BOUND[inputs.weight.dtype])
     exact = inputs.exact()
     for mine, true, count in ((lens_nll, oracle.lens_nll, 7), (lens_project, oracle.lens_project, 3)):
         value, grad = found(mine, inputs, count, times)
@@ -106,8 +106,8 @@ def check(inputs: Case, times: float = 1.0) -> None:
         assert (value.dtype, grad.dtype) == (inputs.weight.dtype, inputs.states.dtype)
         assert value.isfinite().all()
         assert grad.isfinite().all()
-        assert relative_rms(value, true_value) <= BOUND[lowest]
-        assert relative_rms(grad, true_grad) <= BOUND[lowest]
+        assert relative_rms(value, true_value) <= bound
+        assert relative_rms(grad, true_grad) <= bound
 
 
 SHAPES: dict[str, tuple[Any, ...]] = {
@@ -222,7 +222,7 @@ def test_without_a_gradient_no_latents_are_kept(monkeypatch: pytest.MonkeyPatch)
     with torch.no_grad():
         value = lens_nll(*inputs)
     assert launched == [("row_scale_kernel", None), ("lens_kernel", False)]
-    assert torch.equal(value, lens_nll(*inputs))
+    torch.testing.assert_close(value, lens_nll(*inputs), rtol=1e-6, atol=0)  # another compilation
     assert launched[2:] == [("row_scale_kernel", None), ("lens_kernel", True)]
 
 

@@ -73,7 +73,6 @@ def linear_backward(
 
     In float32 for an activation's input ``before``, in the dtype of the weight for the stack's.
     """
-    weight = run.as_matrix(weight)
     layers, targets, inner = grad.shape
     width = weight.shape[1]
     dtype = weight.dtype if before is None else torch.float32
@@ -83,13 +82,12 @@ def linear_backward(
         linear_backward_kernel,
         (triton.cdiv(layers * targets, block_m), triton.cdiv(width, block_k), 1),
         grad_out=grad,
-        weight=weight,
+        weight=weight.T.contiguous(),
         before=grad if before is None else before,
         grad=out,
         M=layers * targets,
         J=inner,
         K=width,
-        weight_stride=weight.stride(0),
         ACTIVATION=activation,
         **run.operands(weight.dtype, digits, backward=True),
         BLOCK_M=block_m,

@@ -115,13 +115,12 @@ def linear_kernel(
 @triton.jit(do_not_specialize=["M"])
 def linear_backward_kernel(
     grad_out,  # [M, J] float32
-    weight,  # [J, K]
+    weight,  # [K, J], the transposed one of `linear_kernel`
     before,  # [M, K] float32, what the activation was applied to
     grad,  # [M, K]
     M,
     J,
     K,
-    weight_stride,
     ACTIVATION: tl.constexpr,
     DOT: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -129,22 +128,27 @@ def linear_backward_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_J: tl.constexpr,
 ):
-    """``grad = (grad_out @ weight) * act'(before)``."""
+    """``grad = (grad_out @ weight.T) * act'(before)``.
+
+    Hopper's TF32 products read both operands along the terms of their sums: of a weight that lies the
+    other way each number would be copied by itself.
+    """
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     k = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
     j = tl.arange(0, BLOCK_J)
     m_valid = (m < M)[:, None]
     k_valid = (k < K)[None, :]
+    k_rows_valid = (k < K)[:, None]
     grad_out_rows = grad_out + m.to(tl.int64)[:, None] * J
+    weight_rows = weight + k.to(tl.int64)[:, None] * J
     total = tl.zeros([BLOCK_M, BLOCK_K], tl.float32)
     for start in range(0, J, BLOCK_J):
         row = start + j
         j_valid = row < J
-        g = tl.load(grad_out_rows + row[None, :], mask=m_valid & j_valid[None, :], other=0.0)
-        weight_rows = weight + row.to(tl.int64)[:, None] * weight_stride
-        w = tl.load(weight_rows + k[None, :], mask=j_valid[:, None] & k_valid, other=0.0)
+        w = tl.load(weight_rows + row[None, :], mask=k_rows_valid & j_valid[None, :], other=0.0)
         w = w.to(tl.float32)
-        total = tl.dot(g.to(DOT), w.to(DOT), total, input_precision=PRECISION)
+        g = tl.load(grad_out_rows + row[None, :], mask=m_valid & j_valid[None, :], other=0.0)
+        total = tl.dot(g.to(DOT), tl.trans(w.to(DOT)), total, input_precision=PRECISION)
     at = m.to(tl.int64)[:, None] * K + k[None, :]
     if ACTIVATION != "none":
         total *= activation_slope(tl.load(before + at, mask=m_valid & k_valid, other=0.0), ACTIVATION)

@@ -12,7 +12,8 @@ from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.constants import all_kept
 from bridges.processes.snapshot import tensor_state
-from kernels.cuda_graphs import GraphedCosts, may_capture
+from kernels.capture import may_capture
+from kernels.cuda_graphs import GraphedCosts
 from kernels.dispatch import choose
 
 if TYPE_CHECKING:

@@ -74,6 +74,11 @@ class CostParts(nn.Module):
             self.options["normalise"] = True
         self.requires_grad_(False)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Moved or cast: graphs of what was there would keep its memory."""
+        self._graphs = GraphedCosts()
+        return super()._apply(fn, recurse)
+
     @classmethod
     def for_model(
         cls: type[_Kept],

@@ -12,7 +12,8 @@ from graph_stand_in import StandIn
 from torch import Tensor
 
 from kernels import cuda_graphs
-from kernels.cuda_graphs import MOST, SEEN, GraphedCosts, may_capture
+from kernels.capture import may_capture
+from kernels.cuda_graphs import SEEN, GraphedCosts
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -23,7 +24,7 @@ ROWS = torch.tensor([0, 0, 1, 1, 1], device=DEVICE)
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     if not CUDA:
-        monkeypatch.setattr(cuda_graphs, "_Program", StandIn)
+        monkeypatch.setattr(cuda_graphs, "Program", StandIn)
 
 
 def cost(states: Tensor, context: Tensor, rows: Tensor) -> Tensor:
@@ -126,7 +127,7 @@ def test_what_cannot_be_captured_runs_as_it_is_and_says_why_once(
             def __init__(self, *_: Any) -> None:
                 raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-        monkeypatch.setattr(cuda_graphs, "_Program", Failing)
+        monkeypatch.setattr(cuda_graphs, "Program", Failing)
 
     def waits(states: Tensor, context: Tensor, rows: Tensor) -> Tensor:
         assert float(states.detach().square().sum()) > 0  # a look at a number
@@ -146,7 +147,8 @@ def test_what_cannot_be_captured_runs_as_it_is_and_says_why_once(
 
 
 def test_graphs_that_are_in_use_are_not_thrown_away_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_graphs, "MOST", 2)
+    one = 2 * sum(x.nbytes for x in inputs())
+    monkeypatch.setattr(cuda_graphs, "MOST_BYTES", 2 * one)
     graphs = GraphedCosts()
     for key in "abc":
         warm(graphs, key)
@@ -155,7 +157,28 @@ def test_graphs_that_are_in_use_are_not_thrown_away_for_others(monkeypatch: pyte
     warm(graphs, "b")
     warm(graphs, "d")
     assert list(graphs._programs) == ["b", "d"]
-    assert MOST > 2
+    monkeypatch.setattr(cuda_graphs, "MOST_BYTES", one - 1)
+    warm(graphs, "e")  # as large as it is, it is never kept, and nothing goes for it in vain
+    assert list(graphs._programs) == ["b", "d"]
+
+
+def test_graphs_of_several_shapes_share_what_they_need_in_between() -> None:
+    """And are right whichever was replayed before."""
+    graphs = GraphedCosts()
+    for seed in range(2 * SEEN + 8):
+        tokens = 3 + seed % 3
+        mine, true = inputs(seed, tokens), inputs(seed, tokens)
+        rows = ROWS[:tokens]
+        value = graphs(tokens, cost, mine, (rows,), separable=False)
+        expected = cost(*true, rows)
+        torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+        torch.testing.assert_close(
+            torch.autograd.grad(value.sum(), mine),
+            torch.autograd.grad(expected.sum(), true),
+            rtol=1e-11,
+            atol=1e-13,
+        )
+    assert len(graphs) == 3
 
 
 def test_copies_have_no_graphs() -> None:

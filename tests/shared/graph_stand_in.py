@@ -7,14 +7,17 @@ from typing import Any
 
 from torch import Tensor
 
-from kernels import cuda_graphs
+from kernels.capture import Program
 
 
-class StandIn(cuda_graphs._Program):
+class StandIn(Program):
     """Runs the function where a graph would be replayed, on copies as a graph does."""
 
-    def __init__(self, function: Any, inputs: Sequence[Tensor], others: Sequence[Tensor]) -> None:
+    def __init__(
+        self, function: Any, inputs: Sequence[Tensor], others: Sequence[Tensor], turns: Any
+    ) -> None:
         self.function, self.used = function, 0
+        self.size = 2 * sum(x.nbytes for x in inputs)
         self.wanted = tuple(x.requires_grad for x in inputs)
         self._inputs = [x.detach().clone() for x in inputs]
         self._others = [x.clone() for x in others]

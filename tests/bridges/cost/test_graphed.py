@@ -28,7 +28,7 @@ TWO = (((10,), (11, 12)), ((13,),), ((14,), (15,)))
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     if not CUDA:
-        monkeypatch.setattr(cuda_graphs, "_Program", StandIn)
+        monkeypatch.setattr(cuda_graphs, "Program", StandIn)
         monkeypatch.setattr(graphed, "may_capture", lambda device: True)
 
 

@@ -24,6 +24,7 @@ from kernels import oracle
 from kernels.gpu import launch as triton_launch
 from kernels.gpu.linear import linear, linear_backward, weight_gradient
 from kernels.gpu.pooling import pool_trajectory, target_states
+from kernels.lens import lens_nll, lens_project
 
 pytestmark = pytest.mark.slow
 
@@ -584,3 +585,42 @@ def test_the_host_never_waits_for_the_device() -> None:
         step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("carry", [False, True])
+def test_a_gradient_asked_for_under_autocast_is_the_same(carry: bool) -> None:
+    inputs = case(carry=carry, width=9, sizes=(17, 6))
+    expected = value_and_gradients(bridge_nll, inputs)
+    with torch.autocast(DEVICE, torch.bfloat16):
+        mine = value_and_gradients(bridge_nll, inputs)
+    assert all(torch.equal(x, y) for x, y in zip(mine, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("states", "source", "digits"),
+    [
+        (torch.float32, None, "tf32x3"),
+        (torch.bfloat16, None, "tf32"),
+        (torch.float32, torch.float16, "tf32"),
+        (torch.float32, torch.float32, "tf32x3"),
+        (torch.bfloat16, torch.float32, "tf32x3"),
+    ],
+)
+def test_products_have_the_digits_of_what_was_read(
+    states: torch.dtype,
+    source: torch.dtype | None,
+    digits: str,
+    launched: list[tuple[str, dict[str, Any]]],
+) -> None:
+    """Forward and backward, of the map and of the lens, whatever the states are handed over in."""
+    inputs = case(width=9, sizes=(17, 6))
+    read = inputs.states.detach().to(states).requires_grad_()
+    value_and_gradients(partial(bridge_nll, source=source), inputs._replace(states=read))
+    lens = torch.randn(4, 6, 9, device=DEVICE), torch.randn(4, 6, device=DEVICE)
+    law = torch.ones(4, device=DEVICE)
+    given = (read, *lens, inputs.end.detach(), law, law, law)
+    lens_nll(*given, source=source, backend="triton").sum().backward()
+    lens_project(read, *lens, source=source, backend="triton").sum().backward()
+    made = [(name, told["PRECISION"]) for name, told in launched if "PRECISION" in told]
+    assert {name for name, _ in made} >= {"linear", "linear_backward", "likelihood", "lens"}
+    assert {precision for _, precision in made} == {digits}

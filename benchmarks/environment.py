@@ -6,10 +6,11 @@ import json
 import math
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ import torch
 from bridges.storage.files import versions
 
 RESULTS = Path(__file__).parent / "results"
+
+FOLDER = "FOLDER"
+"""In the place of a machine's path."""
 
 
 def environment(*packages: str) -> dict[str, Any]:
@@ -64,14 +68,42 @@ def result_name(kind: str, device: torch.device | str, card: str | None = None) 
 
 
 def command_line() -> str:
-    """How this process was started."""
+    """How this process was started, as a shell takes it; an absolute path is written as `FOLDER`."""
     script = Path(sys.argv[0])
+    given = " ".join(shlex.quote(without_path(word)) for word in sys.argv[1:])
     if script.stem == "__main__" and script.resolve().parent.parent == Path(__file__).parent:
-        return " ".join(["python", "-m", f"benchmarks.{script.parent.name}", *sys.argv[1:]])
+        return f"python -m benchmarks.{script.parent.name} {given}".strip()
     if script.resolve().parent == Path(__file__).parent:
-        return " ".join(["python", "-m", f"benchmarks.{script.stem}", *sys.argv[1:]])
+        return f"python -m benchmarks.{script.stem} {given}".strip()
     name = script.parent.name if script.stem == "__main__" else script.stem
-    return " ".join([name, *sys.argv[1:]])
+    return f"{name} {given}".strip()
+
+
+def without_path(word: str) -> str:
+    """A word of a command line, `FOLDER` in the place of an absolute path, also after ``--option=``."""
+    option, equals, value = word.rpartition("=")
+    kinds = (PurePosixPath, PureWindowsPath)
+    return f"{option}{equals}{FOLDER}" if any(kind(value).is_absolute() for kind in kinds) else word
+
+
+def commit() -> str | None:
+    """The git commit of the code, "changed" after it where a tracked file is not that commit's.
+
+    None where there is no repository, or no git to ask.
+    """
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        at, changed = (
+            subprocess.run(
+                ["git", *words], cwd=root, capture_output=True, text=True, timeout=20, check=True
+            )
+            for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "-uno"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{at.stdout.strip()}{' changed' if changed.stdout.strip() else ''}"
 
 
 def _driver() -> str | None:

@@ -119,7 +119,9 @@ def _where(record: dict[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
     gpu = f", {machine['gpu']}" if machine["gpu"] else ""
     gpu += f" (driver {machine['driver']}, CUDA {machine['cuda']})" if machine.get("driver") else ""
-    return f"`{machine['command']}`\n\n{machine['cpu']}, {machine['threads']} threads{gpu}; {versions}\n"
+    commit = f", commit {machine['commit']}" if machine.get("commit") else ""
+    hardware = f"{machine['cpu']}, {machine['threads']} threads{gpu}"
+    return f"`{machine['command']}`{commit}\n\n{hardware}; {versions}\n"
 
 
 def main() -> None:

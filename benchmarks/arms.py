@@ -126,7 +126,8 @@ def probed(pooled: tuple[Tensor, Tensor], probe: tuple[Tensor, Tensor]) -> Tenso
 
 
 def _pool(backend: str | None, x: Inputs) -> tuple[Tensor, Tensor]:
-    return pool_trajectory(x.hidden, x.mask, x.rows, x.columns, backend=backend)
+    # As training reads them: its targets come out of a mask in their order, and are not sorted again.
+    return pool_trajectory(x.hidden, x.mask, x.rows, x.columns, in_order=True, backend=backend)
 
 
 def _pooling(backend: str | None, x: Inputs) -> Tensor:
@@ -141,7 +142,7 @@ def _pdf(backend: str | None, x: Inputs) -> Tensor:
 
 def _lens(backend: str | None, x: Inputs) -> Tensor:
     where = x.mask, x.rows, x.columns
-    states, _ = pool_trajectory(x.hidden, *where, context=False, backend=backend)
+    states, _ = pool_trajectory(x.hidden, *where, context=False, in_order=True, backend=backend)
     return lens_nll(states, *x.lens, x.end, x.mean, x.mean, x.precision, backend=backend).mean()
 
 

@@ -124,7 +124,7 @@ class Inputs:
     Attributes:
         hidden: L+1 tensors [B, S, H].
         mask: bool [B, S]; rows are padded at the end.
-        rows, columns: int64 [N].
+        rows, columns: int64 [N], rising by row, then by column.
         weights, biases: of g, as `kernels.bridge_nll.bridge_nll` takes them.
         path_weight: [h_1, 1+d], the SDE's.
         end: [N, d], of unit length.
@@ -255,5 +255,7 @@ def _targets(shape: Shape, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     lengths = torch.randint(shortest, shape.length + 1, (shape.batch,), generator=generator)
     lengths[0] = shape.length
     mask = torch.arange(shape.length) < lengths[:, None]
-    columns = [torch.randperm(int(n), generator=generator)[: shape.targets] for n in lengths]
+    # Rising in a row, as a mask's `nonzero` gives them.
+    drawn = [torch.randperm(int(n), generator=generator)[: shape.targets] for n in lengths]
+    columns = [each.sort().values for each in drawn]
     return mask, torch.arange(shape.batch).repeat_interleave(shape.targets), torch.cat(columns)

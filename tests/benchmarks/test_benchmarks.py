@@ -344,7 +344,9 @@ def test_inputs_are_seeded_and_as_the_library_makes_them(name: str) -> None:
     assert [len(x.hidden), *x.hidden[0].shape] == [shape.layers + 1, 3, shape.length, 16]
     assert x.mask[x.rows, x.columns].all()
     assert not x.mask.all()
-    assert len(set(zip(x.rows.tolist(), x.columns.tolist(), strict=True))) == shape.tokens
+    where = list(zip(x.rows.tolist(), x.columns.tolist(), strict=True))
+    assert len(set(where)) == shape.tokens
+    assert where == sorted(where)
     assert x.end.norm(dim=1) == pytest.approx(torch.ones(shape.tokens))
     assert len(x.grid.decay) == len(x.noise) == shape.steps
     first, last = x.hidden[0].flatten(), x.hidden[1].flatten()
@@ -425,6 +427,20 @@ def test_arms_run_in_turn_and_nothing_but_whole_rounds_is_counted() -> None:
     assert ["".join(r) for r in rounds] == ["abc", "bca", "cab"] * 2
     assert entered == order
     assert len(meter.measure(calls, 50, "cpu", seconds=0)["a"]) == meter.FEWEST
+
+
+def test_rounds_to_warm_up_are_not_of_the_time_that_rounds_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    calls: list[float] = []
+
+    def call() -> None:
+        now[0] += 1 if len(calls) >= meter.WARM_UP else 1000
+        calls.append(now[0])
+
+    monkeypatch.setattr(meter.time, "perf_counter", lambda: now[0])
+    assert len(meter.measure({"a": call}, 50, "cpu", seconds=9.5)["a"]) == 10
 
 
 def test_quantiles_and_ratios_are_of_the_rounds() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, cast
 
 import torch
@@ -29,6 +29,7 @@ class Group:
     Args:
         compiled: whether torch.compile is tried; a text is the reason why it is not.
         targets: for the oracle, as `benchmarks.guard.Guard`.
+        without: names of arms that are left out.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class Group:
         *,
         compiled: bool | str = True,
         targets: int | None = TARGETS,
+        without: Collection[str] = (),
     ) -> None:
         if compiled is True:
             torch.compiler.reset()  # a form that was compiled for eight sizes is compiled no more
         self.operation, self.shape = forms.OPERATIONS[operation], shape
         self.device = torch.device(device)
-        self.arms = {arm.name: arm for arm in forms.arms(operation, device, compiled)}
+        made = forms.arms(operation, device, compiled)
+        self.arms = {arm.name: arm for arm in made if arm.name not in without}
         self.inputs = make_inputs(shape, device).requiring(self.operation.leaves)
         self._targets = targets
         self._guard: Guard | None = None

@@ -17,7 +17,7 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.environment import command_line, result_name, to_json
+from benchmarks.environment import command_line, commit, result_name, to_json
 from benchmarks.gpu import plan, processes
 from benchmarks.gpu.assemble import record
 from benchmarks.gpu.machine import card
@@ -42,26 +42,32 @@ class Session:
         budget: seconds for all parts.
     """
 
-    def __init__(self, folder: Path, device: str, *, quick: bool, budget: float, label: str) -> None:
+    def __init__(
+        self, folder: Path, device: str, *, quick: bool, budget: float, label: str, commit: str | None
+    ) -> None:
         self.folder, self.device, self.quick, self.budget = folder, device, quick, budget
         self.start = time.perf_counter()
         self.rows = Rows(folder / ROWS)
         folder.mkdir(parents=True, exist_ok=True)
         head = {"line": command_line(), "device": device, "label": label, "quick": quick}
-        self.rows.add("command", "command", {**head, "budget": budget})
+        self.rows.add("command", "command", {**head, "commit": commit, "budget": budget})
 
     def say(self, text: str) -> None:
         """A line with the time."""
         print(f"[{time.perf_counter() - self.start:6.1f} s] {text}", flush=True)
 
-    def part(self, part: Part) -> None:
-        """Run a part unless too little time is left, and say how it ended."""
+    def part(self, part: Part, later: float) -> None:
+        """Run a part unless too little time is left, and say how it ended.
+
+        Args:
+            later: seconds that it leaves to others, unless it has less than its least then.
+        """
         left = self.budget - (time.perf_counter() - self.start)
         if left < part.least:
             reason = f"{max(left, 0):.0f} s of {self.budget:g} s were left, it needs {part.least:g} s"
             ended = processes.Ended("skipped", 0.0, reason)
         else:
-            seconds = min(part.seconds, left)
+            seconds = min(part.seconds, max(left - later, part.least))
             self.say(f"{part.name}, at most {seconds:.0f} s")
             self.rows.add(part.name, "start", {"limit": seconds})
             told = max(seconds - GRACE, seconds / 2)
@@ -99,6 +105,7 @@ def write(folder: Path, device: str, made: dict[str, Any]) -> Path:
 @click.option("--quick", is_flag=True, help="Tiny models and a few rounds: does it all run?")
 @click.option("--only", help=f"Of {','.join(p.name for p in PARTS)}; by default all.")
 @click.option("--label", default="", help="A text that the record keeps.")
+@click.option("--commit", "code", default="", help="Of the code, where there is no .git to ask.")
 @click.option("--budget", default=300.0, show_default=True, help="Seconds for all parts.")
 @click.option("--assemble", is_flag=True, help="Run nothing; make the result file of the rows there.")
 @click.option("--part", "worker", hidden=True, help="Worker: run this part here.")
@@ -109,6 +116,7 @@ def main(
     quick: bool,
     only: str | None,
     label: str,
+    code: str,
     budget: float,
     assemble: bool,
     worker: str | None,
@@ -121,7 +129,7 @@ def main(
         importlib.import_module(part.module).run(context)
         return
     if assemble:
-        made = record(Rows(out / ROWS).read())
+        made = record(Rows(out / ROWS).read(), label=label, commit=code)
         click.echo(f"wrote {write(out, device, made)}")
         return
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
@@ -130,10 +138,12 @@ def main(
     if unknown := [name for name in asked if name not in {part.name for part in PARTS}]:
         known = ", ".join(part.name for part in PARTS)
         raise click.UsageError(f"--only: no {', '.join(unknown)}, only {known}")
-    session = Session(out.absolute(), device, quick=quick, budget=budget, label=label)
-    for part in PARTS:
-        if part.name in asked:
-            session.part(part)
+    session = Session(
+        out.absolute(), device, quick=quick, budget=budget, label=label, commit=code or commit()
+    )
+    parts = [part for part in PARTS if part.name in asked]
+    for k, part in enumerate(parts):
+        session.part(part, sum(later.least for later in parts[k + 1 :]))
     target = session.write()
     made = record(session.rows.read())
     click.echo(summary(made))

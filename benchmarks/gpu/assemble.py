@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.environment import without_path
+from benchmarks.gpu.added import adds, state_gradients
 from benchmarks.gpu.aims import aims
 from benchmarks.gpu.plan import PARTS
 from benchmarks.gpu.rows import Row
@@ -11,8 +13,11 @@ from benchmarks.gpu.rows import Row
 NOT_RUN = "not asked for, or not begun"
 
 
-def record(rows: list[Row]) -> dict[str, Any]:
+def record(rows: list[Row], *, label: str = "", commit: str = "") -> dict[str, Any]:
     """What `benchmarks.readme` renders, and a reader reads.
+
+    Args:
+        label, commit: in the place of what the command was given.
 
     ``wrong`` counts what is wrong: results, costs, parts that ended by themselves or were stopped, and
     what a sanitizer found. ``finished`` says that every part of the plan ended as it should.
@@ -23,9 +28,13 @@ def record(rows: list[Row]) -> dict[str, Any]:
     parts = [_part(part.name, ends.get(part.name)) for part in PARTS]
     made: dict[str, Any] = {
         "gpu": head.get("device", "cpu"),
-        "label": head.get("label", ""),
+        "label": label or head.get("label", ""),
         "device": head.get("device", "cpu"),
-        "environment": {"command": head.get("line"), **environment.get("environment", UNKNOWN)},
+        "environment": {
+            "command": _line(head.get("line")),
+            "commit": commit or head.get("commit"),
+            **environment.get("environment", UNKNOWN),
+        },
         "clocks": environment.get("clocks"),
         "clocks_after": _last(rows, "clocks after").get("clocks"),
         "quick": head.get("quick", False),
@@ -58,8 +67,13 @@ UNKNOWN: dict[str, Any] = {
 """Where the part that looks at the machine did not end."""
 
 
+def _line(command: str | None) -> str | None:
+    """Without a machine's paths, whatever wrote the row."""
+    return None if command is None else " ".join(without_path(word) for word in command.split(" "))
+
+
 def _plain(row: Row) -> Row:
-    return {key: value for key, value in row.items() if key not in ("part", "kind")}
+    return {key: value for key, value in row.items() if key not in ("part", "kind", "at")}
 
 
 def _all(rows: list[Row], kind: str) -> list[Row]:
@@ -104,12 +118,18 @@ def _training(rows: list[Row]) -> list[dict[str, Any]]:
     for workload in _all(rows, "workload"):
         name = workload["workload"]
         errors = [row for row in _all(rows, "error") if row["workload"] == name]
-        arms = [row for row in _all(rows, "training") if row["workload"] == name]
+        arms = {row["arm"]: row for row in _all(rows, "training") if row["workload"] == name}
+        vanilla = arms.get("vanilla")
         found.append(
             {
                 **workload,
+                "state_gradients_mebibytes": round(state_gradients(workload["sizes"]), 3),
                 "errors": {row["arm"]: row for row in errors},
-                "arms": {row["arm"]: row for row in arms},
+                "alone": {row["arm"]: row for row in _all(rows, "alone") if row["workload"] == name},
+                "arms": {
+                    arm: {**row, "adds": adds(row, vanilla) if vanilla else None}
+                    for arm, row in arms.items()
+                },
             }
         )
     return found

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,32 +47,57 @@ def in_turn(
 ) -> dict[str, Taken]:
     """Host and wall time of every call, all arms in turn in each round, the queue empty before each.
 
+    Python's garbage is collected between the calls, and not in them.
+
     Args:
         rounds, seconds: as `benchmarks.meter.measure`.
     """
     taken = {name: Taken() for name in arms}
-    for name, counted in turns(list(arms), rounds, seconds):
-        _wait(device)
-        start = time.perf_counter()
-        kept = arms[name]()
-        returned = time.perf_counter()
-        _wait(device)
-        done = time.perf_counter()
-        del kept
-        if counted:
-            on_cuda = torch.device(device).type == "cuda"
-            taken[name].wall.append(1e3 * (done - start))
-            taken[name].host.append(1e3 * ((returned if on_cuda else done) - start))
+    on_cuda = torch.device(device).type == "cuda"
+    with uncollected():
+        for name, counted in turns(list(arms), rounds, seconds):
+            gc.collect()
+            _wait(device)
+            start = time.perf_counter()
+            kept = arms[name]()
+            returned = time.perf_counter()
+            _wait(device)
+            done = time.perf_counter()
+            del kept
+            if counted:
+                taken[name].wall.append(1e3 * (done - start))
+                taken[name].host.append(1e3 * ((returned if on_cuda else done) - start))
     return taken
 
 
-def on_device(call: Call, device: torch.device | str, calls: int = PROFILED) -> dict[str, Any] | None:
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without Python's garbage collector, which stops a process at any time for as long as it likes.
+
+    What is there already is looked at no more, so that collecting by hand is quick.
+    """
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()
+
+
+def on_device(
+    call: Call, device: torch.device | str, calls: int = PROFILED, *, names: bool = False
+) -> dict[str, Any] | None:
     """What the device does in a call: the sum of its kernels' times; None where there is no such device.
 
     Returns:
         milliseconds: of kernels, copies and fills, as quantiles over the profiled calls.
         kernels, copies: how many in a call, the median.
         calls: profiled.
+        by_name: with ``names``, microseconds and number in a call, the mean, by the kernel's name.
 
     Raises:
         RuntimeError: if the profiler saw no work in a call, or lost a call.
@@ -85,7 +112,8 @@ def on_device(call: Call, device: torch.device | str, calls: int = PROFILED) -> 
             call()
             mark(1)
         _wait(device)
-    return summed(events_of(profiler), calls)
+    events = events_of(profiler)
+    return {**summed(events, calls), **({"by_name": by_name(events, calls)} if names else {})}
 
 
 Event = tuple[str, str, int, int]
@@ -135,8 +163,24 @@ def summed(events: list[Event], calls: int) -> dict[str, Any]:
     }
 
 
+def by_name(events: list[Event], calls: int) -> dict[str, list[float]]:
+    """Microseconds and number of each kernel, copy and fill in a call, the mean over the calls."""
+    found: dict[str, list[float]] = {}
+    for event in events:
+        if event[0] in WORK and MARK not in event[1]:
+            each = found.setdefault(event[1], [0.0, 0.0])
+            each[0] += event[3] / 1e3 / calls
+            each[1] += 1 / calls
+    return found
+
+
 def three(
-    taken: dict[str, Taken], calls: Mapping[str, Call], device: torch.device | str, baseline: str
+    taken: dict[str, Taken],
+    calls: Mapping[str, Call],
+    device: torch.device | str,
+    baseline: str,
+    *,
+    names: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """The times of every arm for a record; the ratio is of wall times in the same round.
 
@@ -151,15 +195,20 @@ def three(
             "rounds": len(times.wall),
             "host": quantiles(times.host),
             "wall": quantiles(times.wall),
-            "ratio": ratios(times.wall, of_baseline.wall) if of_baseline else None,
+            "ratio": _ratios(times, of_baseline) if of_baseline else None,
         }
         try:
-            row["device"] = on_device(calls[name], device)
+            row["device"] = on_device(calls[name], device, names=names)
         except Exception as error:  # host and wall are there, and are worth keeping
             reason = f"{type(error).__name__}: {str(error)[:200]}"
             row |= {"device": None, "device_reason": reason}
         rows[name] = row
     return rows
+
+
+def _ratios(arm: Taken, baseline: Taken) -> dict[str, float]:
+    """An arm may have had fewer rounds, the first ones."""
+    return ratios(arm.wall, baseline.wall[: len(arm.wall)])
 
 
 def _wait(device: torch.device | str) -> None:

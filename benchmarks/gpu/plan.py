@@ -20,7 +20,7 @@ class Part:
     Attributes:
         module: has a function ``run(context)``.
         seconds: after which it is stopped, its start included.
-        least: with less time than this left it is not begun.
+        least: what the parts before it leave to it; with less time left it is not begun.
     """
 
     name: str
@@ -32,14 +32,14 @@ class Part:
 
 PARTS = (
     Part("ceilings", "benchmarks.gpu.ceilings", 40),
-    Part("odd", "benchmarks.gpu.checks", 80, option="odd"),
-    Part("large", "benchmarks.gpu.checks", 70, option="large"),
-    Part("training-bert", "benchmarks.gpu.training", 75, 20, "bert"),
-    Part("training-causal", "benchmarks.gpu.training", 75, 20, "causal"),
-    Part("times", "benchmarks.gpu.times", 90, 15, "times"),
-    Part("memcheck", "benchmarks.gpu.sanitizer", 60, 15, "memcheck"),
-    Part("racecheck", "benchmarks.gpu.sanitizer", 60, 20, "racecheck"),
-    Part("compiled", "benchmarks.gpu.times", 150, 40, "compiled"),
+    Part("odd", "benchmarks.gpu.checks", 60, 15, "odd"),
+    Part("large", "benchmarks.gpu.checks", 60, 15, "large"),
+    Part("times", "benchmarks.gpu.times", 60, 25, "times"),
+    Part("training-bert", "benchmarks.gpu.training", 60, 35, "bert"),
+    Part("training-causal", "benchmarks.gpu.training", 50, 30, "causal"),
+    Part("memcheck", "benchmarks.gpu.sanitizer", 45, 20, "memcheck"),
+    Part("racecheck", "benchmarks.gpu.sanitizer", 45, 20, "racecheck"),
+    Part("compiled", "benchmarks.gpu.times", 150, 25, "compiled"),
 )
 
 LARGE = ("bert-large", "fit", "causal", "bert-base")
@@ -82,8 +82,9 @@ class Context:
         return self.seconds - (time.perf_counter() - self.start)
 
     def add(self, kind: str, **row: Any) -> None:
-        """Write a row."""
-        Rows(self.folder / ROWS).add(self.part, kind, row)
+        """Write a row, and ``at`` how many seconds of the part."""
+        at = round(time.perf_counter() - self.start, 2)
+        Rows(self.folder / ROWS).add(self.part, kind, {**row, "at": at})
 
     def say(self, text: str) -> None:
         """Print a line at once."""

@@ -9,6 +9,9 @@ from benchmarks.kernel_tables import errors, sizes, spread, worst
 _HOW = """Host is until the call returns with the device's queue empty before it, wall until the device
 is done, device the sum of its kernels' times under the profiler; p20 / p50 / p80 over rounds in which
 the arms take turns (device: over a few profiled calls). Ratios are of wall times in the same round.
+Added wall time is the median difference, or ratio, within a round with its interval of at least 95 %,
+that of the sign test; added device time the difference of the medians, between those of p20 and p80.
+"Alone" is a cost and its gradient without the model. Replayed: how many CUDA graphs the cost had.
 """
 
 
@@ -51,7 +54,8 @@ def _aims(aims: list[dict[str, Any]]) -> list[str]:
     for aim in aims:
         measured = "" if aim["measured"] is None else f"{aim['measured']:.3g} {aim['unit']}"
         bound = f"{'at most' if aim['at_most'] else 'at least'} {aim['aim']:g} {aim['unit']}"
-        reached = {True: "yes", None: "not measured"}.get(aim["reached"])
+        unknown = "not measured" if aim["measured"] is None else "not resolved"
+        reached = {True: "yes", None: unknown}.get(aim["reached"])
         if reached is None:
             reached = f"missed by {aim['missed_by']:.3g} {aim['unit']}"
         why = f" ({aim['reason']})" if aim["reason"] else ""
@@ -132,24 +136,71 @@ def _training(work: dict[str, Any]) -> list[str]:
     bound = {True: "host-bound", False: "GPU-bound"}.get(vanilla.get("host_bound"))
     lines = [
         f"**{work['says']}**, arms in turn; {sizes(work['shape'], work['sizes'])}"
-        f"{f'; the vanilla step is {bound}' if bound else ''}:\n",
-        "| arm | host ms | wall ms | device ms | kernels | added, of the ratios in a round | peak MiB "
-        "| added | error of the cost |",
-        "| --- " * 9 + "|",
+        f"{f'; the vanilla step is {bound}' if bound else ''}; a gradient of every hidden state is "
+        f"{work['state_gradients_mebibytes']:.0f} MiB:\n",
+        "| arm | host ms | wall ms | device ms | kernels | added wall | added device ms | peak MiB "
+        "| added MiB | error of the cost | replayed |",
+        "| --- " * 11 + "|",
     ]
     for name in dict.fromkeys([*work["arms"], *work["errors"]]):
         error = work["errors"].get(name)
         off = "" if error is None else worst([error["error"]])
         arm = work["arms"].get(name)
         if arm is None:
-            lines.append(f"| {name} | {error['reason'] if error else ''} | | | | | | | {off} |")
+            lines.append(f"| {name} | {error['reason'] if error else ''} | | | | | | | | {off} | |")
             continue
-        added = {quantile: 100 * (ratio - 1) for quantile, ratio in arm["ratio"].items()}
+        wall, device, memory = ("", "", "") if name == "vanilla" else _added(arm)
         lines.append(
-            f"| {name} | {_clocks(arm)} | {spread(added, '+.1f')} % | {arm['peak_mebibytes']:.0f} | "
-            f"{arm['added_memory_percent']:+.1f} % | {off} |"
+            f"| {name} | {_clocks(arm)} | {wall} | {device} | {arm['peak_mebibytes']:.0f} | "
+            f"{memory} | {off} | {_replayed(arm)} |"
         )
+    return [*lines, "", *_alone(work), *_added_kernels(work)]
+
+
+def _added(arm: dict[str, Any]) -> tuple[str, str, str]:
+    """Cells: wall time, device time and memory beyond the vanilla step's."""
+    wall, device = arm["adds"]["wall"], arm["adds"]["device"]
+    memory = f"{arm['adds']['mebibytes']:+.0f} ({arm['added_memory_percent']:+.1f} %)"
+    on = "" if device is None else f"{_interval(device)}, {device['percent']:+.2f} %"
+    low, high = wall["percent_low"], wall["percent_high"]
+    zero = low is None or low <= 0 <= high
+    resolved = ", not resolved from 0" if zero else ""
+    between = "" if low is None else f" ({low:+.1f} to {high:+.1f})"
+    share = f"{wall['percent']:+.1f}{between} % in {wall['rounds']} rounds{resolved}"
+    return share if wall["milliseconds"] is None else f"{_interval(wall)}, {share}", on, memory
+
+
+def _interval(found: dict[str, Any]) -> str:
+    low, high = found["low"], found["high"]
+    between = "" if low is None else f" ({low:+.3g} to {high:+.3g})"
+    return f"{found['milliseconds']:+.3g}{between}"
+
+
+def _replayed(arm: dict[str, Any]) -> str:
+    if (made := arm.get("graphs")) is None:
+        return "" if arm["arm"] == "vanilla" else "not measured"
+    refused = "".join(f"; refused: {reason}" for reason in made["refused"])
+    return f"{made['replayed'] or 'no'}{refused}"
+
+
+def _alone(work: dict[str, Any]) -> list[str]:
+    if not work["alone"]:
+        return ["The costs alone: not measured.\n"]
+    lines = ["| cost alone | host ms | wall ms | device ms | kernels |", "| --- " * 5 + "|"]
+    lines += [f"| {name} | {_clocks(row)} |" for name, row in work["alone"].items()]
     return [*lines, ""]
+
+
+def _added_kernels(work: dict[str, Any]) -> list[str]:
+    """What a step of the first arm with a cost has more of on the device."""
+    for name, arm in work["arms"].items():
+        if found := arm.get("added_kernels"):
+            each = "; ".join(
+                f"`{row['name'].replace('|', ' ')[:60]}` {row['microseconds']:+.1f} in {row['count']:+g}"
+                for row in found
+            )
+            return [f"Microseconds of kernels that {name} adds, and how many of them: {each}.\n"]
+    return []
 
 
 def _group(group: dict[str, Any]) -> list[str]:

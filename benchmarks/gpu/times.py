@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -17,8 +18,19 @@ from benchmarks.suite import Group
 from kernels.dispatch import choose
 from kernels.pooling import pool_trajectory
 
-ROUNDS, SECONDS = 30, 2.0
+ROUNDS, SECONDS = 30, 1.0
 """Of an operation at a shape, at most."""
+
+FIRST = (("pdf", "bert-large"), ("fit", "fit"), ("sde", "bert-large"), ("lens", "bert-large"))
+"""What the aims are about comes before what else there is."""
+
+TORCHSDE_SECONDS = 15.0
+"""Kept for it, in the end: a call of it takes seconds on a slow host."""
+
+TORCHSDE_ROUNDS = 3
+
+BESIDE_TORCHSDE = ("ours-sequential", "ours-picard-pytorch", "ours-sequential-pytorch")
+"""Forms of ours that are left out there."""
 
 SETS = 2
 """Of hidden states, in turn, so that none is still in a cache."""
@@ -28,6 +40,9 @@ LEAST = 6.0
 
 COMPILED = (("pdf", "bert-large"), ("fit", "fit"))
 """What torch.compile is compared at: its compilation takes most of the time."""
+
+COMPILE_SECONDS = 15.0
+"""That a compiled form takes, more or less."""
 
 LATER = "in the part `compiled`"
 
@@ -40,27 +55,49 @@ def run(context: Context) -> None:
         for operation, name in cases:
             _compiled(context, operation, name, rounds, seconds)
         return
-    shapes = [named(name, context.device) for name in context.shapes if name != "bert-base"]
-    for shape in shapes:
-        if "pooling" in at_shape(shape.name):
-            for row in pooling(shape, context.device, rounds, seconds):
-                _said(context, f"pooling {row['way']}, {row['backend']}, {shape.name}", row)
-                context.add("pooling", **row)
-    for shape in shapes:
-        for operation in at_shape(shape.name):
-            if operation == "pooling":
-                continue
-            if context.left() < LEAST and not context.quick:
-                reason = f"{context.left():.0f} s were left of the part's time"
-                context.add("skipped", what=f"{operation}, {shape.name}", reason=reason)
-                continue
-            _times(context, operation, shape, rounds, seconds, LATER)
+    for name in context.shapes:
+        if name != "bert-base" and "pooling" in at_shape(name):
+            _pooling(context, named(name, context.device), rounds, seconds)
+    for operation, name in order(context.shapes):
+        if _has(context, LEAST + TORCHSDE_SECONDS, f"{operation}, {name}"):
+            without = ("torchsde",) if operation == "sde" else ()
+            shape = named(name, context.device)
+            _times(context, operation, shape, rounds, seconds, LATER, without)
+    last = "tiny" if context.quick else "bert-large"
+    if _has(context, TORCHSDE_SECONDS / 2, f"torchsde, {last}"):
+        shape = named(last, context.device)
+        _times(context, "sde", shape, min(rounds, TORCHSDE_ROUNDS), 0.0, LATER, BESIDE_TORCHSDE)
+
+
+def order(shapes: Sequence[str]) -> list[tuple[str, str]]:
+    """Operations at shapes, but for pooling: those of the aims first, then shape by shape."""
+    every = [
+        (operation, name)
+        for name in shapes
+        if name != "bert-base"
+        for operation in at_shape(name)
+        if operation != "pooling"
+    ]
+    return sorted(every, key=lambda each: FIRST.index(each) if each in FIRST else len(FIRST))
+
+
+def _has(context: Context, seconds: float, what: str) -> bool:
+    """Whether the part has so much time left; if not, that is written."""
+    left = context.left()
+    if left >= seconds or context.quick:
+        return True
+    context.add("skipped", what=what, reason=f"{left:.0f} s were left of the part's time")
+    return False
+
+
+def _pooling(context: Context, shape: Shape, rounds: int, seconds: float) -> None:
+    for row in pooling(shape, context.device, rounds, seconds):
+        _said(context, f"pooling {row['way']}, {row['backend']}, {shape.name}", row)
+        context.add("pooling", **row)
 
 
 def _compiled(context: Context, operation: str, name: str, rounds: int, seconds: float) -> None:
-    if context.left() < 4 * LEAST and not context.quick:
-        reason = f"{context.left():.0f} s were left of the part's time"
-        context.add("skipped", what=f"{operation}, {name}", reason=reason)
+    if not _has(context, COMPILE_SECONDS, f"{operation}, {name}"):
         return
     compiled: bool | str = True if torch.device(context.device).type == "cuda" else "on a GPU alone"
     _times(context, operation, named(name, context.device), rounds, seconds, compiled)
@@ -73,12 +110,12 @@ def _times(
     rounds: int,
     seconds: float,
     compiled: bool | str,
+    without: Collection[str] = (),
 ) -> None:
     """One operation at one shape; what goes wrong with it is written, and the next one begins."""
     try:
-        row = timed(
-            Group(operation, shape, context.device, compiled=compiled, targets=None), rounds, seconds
-        )
+        group = Group(operation, shape, context.device, compiled=compiled, targets=None, without=without)
+        row = timed(group, rounds, seconds)
     except Exception as error:
         reason = f"{type(error).__name__}: {str(error)[:300]}"
         context.say(f"{operation}, {shape.name}: {reason}")
@@ -144,7 +181,7 @@ def _ways(sets: list[Inputs], backend: str) -> tuple[dict[str, Call], int]:
     """Pooling there and back, each call on the next set; and the bytes of its results."""
 
     def pooled(x: Inputs) -> tuple[Tensor, Tensor]:
-        return pool_trajectory(x.hidden, x.mask, x.rows, x.columns, backend=backend)
+        return pool_trajectory(x.hidden, x.mask, x.rows, x.columns, in_order=True, backend=backend)
 
     graphs = [(x, pooled(x)) for x in sets]
     weights = [torch.ones_like(t) for t in graphs[0][1]]

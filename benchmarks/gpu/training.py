@@ -1,11 +1,14 @@
 """What a running cost adds to a training step: host, wall and device time, kernels and memory.
 
 Every arm has a model of its own and is plugged once: the first steps after plugging, which are watched
-for parameters without a gradient, are not timed. Steps alternate between the arms.
+for parameters without a gradient, are not timed. Steps alternate between the arms. On a busy host a
+step's time varies by more than a cost takes, so that differences within a round have an interval, and
+each cost is also timed by itself.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
@@ -13,26 +16,39 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 import pets
-from benchmarks.gpu import workloads
-from benchmarks.gpu.clock import in_turn, three
+from benchmarks.gpu import added, workloads
+from benchmarks.gpu.added import MEBIBYTE
+from benchmarks.gpu.aims import TIME
+from benchmarks.gpu.clock import Taken, in_turn, three
 from benchmarks.gpu.plan import PROFILE, Context
 from benchmarks.gpu.workloads import WEIGHT, Workload
 from benchmarks.meter import Call, peak_bytes
 from bridges import RunningCost
 
 VANILLA = "vanilla"
-MEBIBYTE = 2**20
 
 WARM_STEPS = 2
 """After plugging: kernels are compiled, the optimiser's state is made, the gradient guard looks."""
 
-ROUNDS = 30
+ROUNDS = 10
+"""In which all arms take turns."""
+
+MORE_ROUNDS = 500
+"""Of the arms that an aim is about, at most, after these: as many as there is time for."""
+
+AIMED = (VANILLA, *TIME)
+
+ALONE_ROUNDS, ALONE_SECONDS = 200, 2.5
+"""At most, of the costs by themselves."""
 
 PROFILED_ARMS = (VANILLA, "brownian")
 """In the table of the profiler."""
 
-KEPT_SECONDS = 14
-"""Of a part's time, for profiles and memory after the timed steps."""
+TABLE_SECONDS = 5
+"""That a table takes, more or less: with less left there is none."""
+
+KEPT_SECONDS = 18
+"""Of a part's time, for profiles, memory, tables and the costs alone, after the timed steps."""
 
 
 class Arm:
@@ -74,18 +90,19 @@ def run(context: Context) -> None:
     facts = {"workload": work.name, "says": work.says, "sizes": work.shape.facts()}
     context.add("workload", **facts, shape=work.shape.name)
     arms = plugged(context, work)
-    rounds = 3 if context.quick else ROUNDS
-    seconds = max((context.left() - KEPT_SECONDS) / 2, 2.0)
-    for name, row in measured(arms, work.device, rounds, seconds).items():
+    rounds, more = (3, 0) if context.quick else (ROUNDS, MORE_ROUNDS)
+    seconds = max(context.left() - KEPT_SECONDS, 2.0)
+    for name, row in measured(arms, work.device, rounds, more, seconds).items():
         _said(context, name, row)
         context.add("training", workload=work.name, arm=name, **row)
-    table = "\n\n".join(
-        f"{work.name}, {name}\n{table_of(arms[name], work.device)}"
-        for name in PROFILED_ARMS
-        if name in arms
-    )
-    with (context.folder / PROFILE).open("a", encoding="utf-8") as out:
-        out.write(table + "\n\n")
+    rounds = 3 if context.quick else ALONE_ROUNDS
+    for name, row in alone(arms, work, rounds).items():
+        context.say(f"{name} alone: host {row['host']['p50']:.2f}  wall {row['wall']['p50']:.2f}")
+        context.add("alone", workload=work.name, arm=name, **row)
+    for name in PROFILED_ARMS:
+        if name in arms and context.left() > TABLE_SECONDS:
+            with (context.folder / PROFILE).open("a", encoding="utf-8") as out:
+                out.write(f"{work.name}, {name}\n{table_of(arms[name], work.device)}\n\n")
 
 
 def plugged(context: Context, work: Workload) -> dict[str, Arm]:
@@ -110,18 +127,63 @@ def plugged(context: Context, work: Workload) -> dict[str, Arm]:
 
 
 def measured(
-    arms: dict[str, Arm], device: torch.device, rounds: int, seconds: float
+    arms: dict[str, Arm], device: torch.device, rounds: int, more: int, seconds: float
 ) -> dict[str, dict[str, Any]]:
-    """Times and memory of every arm; a ratio and a share are to the vanilla arm's."""
+    """Times and memory of every arm; ratios, shares, differences and kernels are to the vanilla arm's.
+
+    Args:
+        rounds: of all arms, for at most half of the seconds.
+        more: further ones of those in `AIMED`, in what is left of the seconds.
+    """
     calls: dict[str, Call] = {name: arm.step for name, arm in arms.items()}
-    taken = in_turn(calls, rounds, device, seconds=seconds)
-    rows = three(taken, calls, device, VANILLA)
+    start = time.perf_counter()
+    taken = in_turn(calls, rounds, device, seconds=seconds / 2)
+    aimed = {name: call for name, call in calls.items() if name in AIMED}
+    if more:
+        left = seconds - (time.perf_counter() - start)
+        for name, times in in_turn(aimed, more, device, seconds=left).items():
+            taken[name].host += times.host
+            taken[name].wall += times.wall
+    rows = three(taken, calls, device, VANILLA, names=True)
     peaks = {name: (a.resident() + peak_bytes(a.step, device)) / MEBIBYTE for name, a in arms.items()}
+    names = {name: (row["device"] or {}).pop("by_name", None) for name, row in rows.items()}
     for name, row in rows.items():
         row["peak_mebibytes"] = round(peaks[name], 3)
         row["added_memory_percent"] = round(100 * (peaks[name] / peaks[VANILLA] - 1), 3)
         row["host_bound"] = host_bound(row)
+        if name != VANILLA:
+            row["paired"] = paired(taken[name], taken[VANILLA])
+            row["graphs"] = graphs(arms[name].cost)
+            if names[name] and names[VANILLA]:
+                row["added_kernels"] = added.kernels(names[name], names[VANILLA])
     return rows
+
+
+def paired(arm: Taken, vanilla: Taken) -> dict[str, Any]:
+    """Differences to the vanilla step of the same round, on both clocks."""
+    count = len(arm.wall)
+    pairs = {"host": (arm.host, vanilla.host[:count]), "wall": (arm.wall, vanilla.wall[:count])}
+    return {clock: added.paired(*pair) for clock, pair in pairs.items()}
+
+
+def graphs(cost: RunningCost | None) -> dict[str, Any]:
+    """How many CUDA graphs the cost has been replayed as, and why others were not made."""
+    made = getattr(cost, "_graphs", None)
+    refused = sorted(set(made.refused.values())) if made is not None else []
+    return {"replayed": len(made) if made is not None else 0, "refused": refused}
+
+
+def alone(arms: dict[str, Arm], work: Workload, rounds: int) -> dict[str, dict[str, Any]]:
+    """Times of each cost and its gradient to the model's hidden states, without the model."""
+    mask, labels = work.inputs["attention_mask"], work.inputs["labels"]
+    states = [h.detach().requires_grad_() for h in work.hidden(work.inputs["input_ids"], mask)]
+
+    def call(cost: RunningCost) -> Call:
+        return lambda: torch.autograd.grad(cost(states, labels, mask).mean(), states)
+
+    calls = {name: call(arm.cost) for name, arm in arms.items() if arm.cost is not None}
+    taken = in_turn(calls, rounds, work.device, seconds=ALONE_SECONDS)
+    return three(taken, calls, work.device, "")
 
 
 def host_bound(row: dict[str, Any]) -> bool | None:

@@ -29,11 +29,12 @@ from pets.tasks.verbalizer import Verbalizer
 
 COSTS: dict[str, dict[str, Any]] = {
     "brownian": {"bridge": "brownian"},
-    "lens": {"bridge": "brownian", "map": "lens", "ends": "white"},
+    "lens": {"bridge": "brownian", "map": "lens"},
     "posterior": {"bridge": "posterior", "map": "lens"},
     "sde": {"bridge": "sde"},
 }
-"""Arguments of `RunningCost.for_model`, by arm."""
+"""Bridge and map of a cost, by arm. All have the same end points: their values take no time, but of a
+large vocabulary they take seconds of the machine to make."""
 
 WORDS = Verbalizer(("a", "b"), (("a",), ("b",)), (((10,),), ((11,),)))
 """Labels for models whose vocabulary means nothing."""
@@ -72,25 +73,18 @@ class Workload:
 
     def costs(self) -> Iterator[tuple[str, Callable[[], RunningCost]]]:
         """How the cost of each arm is made for this model; its map is random and stays so."""
-        made: dict[str, RunningCost] = {}
+        made: list[RunningCost] = []
         for arm in COSTS:
             yield arm, partial(self._cost, arm, made)
 
-    def _cost(self, arm: str, made: dict[str, RunningCost]) -> RunningCost:
-        given = dict(COSTS[arm])
-        name, widths = given.pop("bridge"), self.shape.widths
-        kind = given.get("map", "mlp")
-        like = made.get(kind)
-        if like is None:
-            size = {"latent_dim": widths[-1]} if kind == "lens" else {"widths": widths}
-            cost = RunningCost.for_model(self.model, name, fit=False, **size, **given)
-            made[kind] = cost
-            return cost
-        # The same end points: of a large vocabulary they take seconds of the machine.
-        bridge = catalogue.parse(name)
+    def _cost(self, arm: str, made: list[RunningCost]) -> RunningCost:
+        name, kind, widths = COSTS[arm]["bridge"], COSTS[arm].get("map", "mlp"), self.shape.widths
+        if not made:  # with the map of a plain one, whose end points the others take
+            made.append(RunningCost.for_model(self.model, fit=False, widths=widths))
+        like, bridge = made[0], catalogue.parse(name)
         sizes = widths[-1:] if kind == "lens" else widths
         torch.manual_seed(0)
-        reader = make_reader(kind, bridge, like.spec, sizes, normalise=like.latent_map.normalises)
+        reader = make_reader(kind, bridge, like.spec, sizes)
         cost = RunningCost(like.spec, bridge, reader, copy.deepcopy(like.end_points)).to(self.device)
         cost.options |= like.options
         return cost
@@ -105,13 +99,19 @@ class Workload:
         """How far a cost of this model's own states is off, relative, against float64 on the device."""
         few = {k: v[:SEQUENCES] for k, v in self.inputs.items()}
         ids, mask, targets = few["input_ids"], few["attention_mask"], few["labels"]
-        encoder: Any = self.model.base_model
+        hidden = self.hidden(ids, mask)
         with torch.no_grad():
-            hidden = encoder(ids, attention_mask=mask, output_hidden_states=True).hidden_states
             generator = torch.Generator(ids.device).manual_seed(0)
             value = cost(hidden, targets, mask, generator=generator)
             true = truth(cost, hidden, targets, mask)
         return relative_rms(value, true)
+
+    def hidden(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """The plain model's L+1 hidden states, without gradient."""
+        encoder: Any = self.model.base_model
+        with torch.no_grad():
+            found = encoder(ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        return tuple(found)
 
     @property
     def allowed(self) -> float:

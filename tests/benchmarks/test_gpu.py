@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,20 @@ from click.testing import CliRunner, Result
 from places import REPOSITORY
 
 import pets
-from benchmarks import arms, readme, shapes
+from benchmarks import arms, environment, readme, shapes
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import checks, clock, machine, plan, processes, sanitizer, training, workloads
+from benchmarks.gpu import (
+    added,
+    checks,
+    clock,
+    machine,
+    plan,
+    processes,
+    sanitizer,
+    times,
+    training,
+    workloads,
+)
 from benchmarks.gpu.aims import aims
 from benchmarks.gpu.assemble import record
 from benchmarks.gpu.plan import PARTS, ROWS, Context, Part
@@ -145,18 +158,34 @@ def test_nothing_wrong_is_status_zero_and_a_label_is_kept(
     assert made(tmp_path)["check"]["wrong"] == 0
     assert made(tmp_path)["label"] == "as it was"
     assert not made(tmp_path)["finished"]
-    again = CliRunner().invoke(command.main, ["--device", "cpu", "--out", str(tmp_path), "--assemble"])
+    assert made(tmp_path)["environment"]["commit"] == environment.commit()
+    args = ["--device", "cpu", "--out", str(tmp_path), "--assemble"]
+    again = CliRunner().invoke(command.main, args)
     assert again.output == f"wrote {tmp_path / 'gpu_cpu.json'}\n"
+    assert made(tmp_path)["label"] == "as it was"
+    CliRunner().invoke(command.main, [*args, "--label", "another", "--commit", "abc"])
+    assert (made(tmp_path)["label"], made(tmp_path)["environment"]["commit"]) == ("another", "abc")
 
 
 def test_what_does_not_fit_into_the_budget_is_skipped_and_said_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = run(monkeypatch, tmp_path, {"odd": "", "compiled": ""}, "--budget", "30")
+    done = run(monkeypatch, tmp_path, {"odd": "", "compiled": ""}, "--budget", "24")
     assert done.exit_code == 0, done.output
     assert statuses(tmp_path)["odd"] == "done"
     (skipped,) = [p for p in made(tmp_path)["skipped"] if p["part"] == "compiled"]
-    assert skipped["reason"].endswith("s of 30 s were left, it needs 40 s")
+    assert skipped["reason"].endswith("s of 24 s were left, it needs 25 s")
+
+
+def test_a_part_leaves_to_those_after_it_what_they_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run(monkeypatch, tmp_path, {"odd": "", "large": "", "compiled": ""}, "--budget", "80")
+    assert done.exit_code == 0, done.output
+    limits = {r["part"]: r["limit"] for r in Rows(tmp_path / ROWS).read() if r["kind"] == "start"}
+    assert 35 < limits["odd"] <= 80 - 15 - 25
+    assert 25 < limits["compiled"] <= 80
+    assert sum(part.least for part in PARTS) <= 200  # of 300 by default
 
 
 def test_without_a_gpu_the_command_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,13 +224,13 @@ sys.meta_path.insert(0, Blocked())
 
 def test_the_whole_command_runs_on_a_cpu_with_what_the_gpu_machine_has(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(BLOCKED)
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment |= {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    variables = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    variables |= {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     out = tmp_path / "out"
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--quick", "--out", str(out)],
         cwd=REPOSITORY,
-        env=environment,
+        env=variables,
         capture_output=True,
         text=True,
         check=False,
@@ -210,7 +239,9 @@ def test_the_whole_command_runs_on_a_cpu_with_what_the_gpu_machine_has(tmp_path:
     assert {path.name for path in out.iterdir()} == {"gpu_cpu.json", ROWS, plan.PROFILE}
     found = made(out)
     assert found["finished"], found["skipped"]
-    assert found["environment"]["command"].startswith("python -m benchmarks.gpu --device cpu --quick")
+    line = "python -m benchmarks.gpu --device cpu --quick --out FOLDER"
+    assert found["environment"]["command"] == line
+    assert str(tmp_path) not in (out / "gpu_cpu.json").read_text()
     assert found["check"]["wrong"] == 0
     assert {row["solver"] for row in found["check"]["rows"]} == {None, "picard", "sequential"}
     for work in found["training"]:
@@ -220,6 +251,15 @@ def test_the_whole_command_runs_on_a_cpu_with_what_the_gpu_machine_has(tmp_path:
             assert arm["host"] == arm["wall"]
             assert arm["device"] is None
             assert arm["rounds"] == 3
+        assert work["alone"].keys() == workloads.COSTS.keys()
+        for name in workloads.COSTS:
+            arm = work["arms"][name]
+            assert arm["graphs"] == {"replayed": 0, "refused": []}
+            assert arm["adds"]["wall"]["rounds"] == 3
+            # On a CPU the states of both models are float32 or bfloat16, and so are their gradients.
+            assert arm["adds"]["mebibytes"] > 0
+    rows = [json.loads(line) for line in (out / ROWS).read_text().splitlines()]
+    assert all(row["at"] > 0 for row in rows if row["kind"] in ("check", "training", "alone", "times"))
     assert {row["way"] for row in found["pooling"]} == {"forward", "backward"}
     timed = {group["operation"] for group in found["times"] if group["part"] == "times"}
     assert timed == set(arms.OPERATIONS) - {"pooling"}
@@ -229,6 +269,7 @@ def test_the_whole_command_runs_on_a_cpu_with_what_the_gpu_machine_has(tmp_path:
         "Against float64: ",
         "Memory, by a sum",
         "| posterior | ",
+        "| cost alone | host ms |",
         "| ours-picard | ",
         "| pooling: share of the copy bandwidth |",
         "compute-sanitizer, memcheck, on the odd shapes: not run: for CUDA devices alone.",
@@ -296,7 +337,11 @@ def test_a_cost_that_is_wrong_is_not_timed_and_each_arm_is_plugged_once(
     context = Context("training", name, tmp_path, "cpu", True, 600)
     plugged = training.plugged(context, work)
     assert list(plugged) == ["vanilla", "brownian", "lens", "posterior"]
-    rows = training.measured(plugged, work.device, 3, 1.0)
+    rows = training.measured(plugged, work.device, 3, 4, 1000.0)
+    assert [row["rounds"] for row in rows.values()] == [7, 7, 3, 3]
+    assert [rows[arm]["paired"]["wall"]["rounds"] for arm in ("brownian", "lens")] == [7, 3]
+    assert "paired" not in rows["vanilla"]
+    assert training.alone(plugged, work, 3).keys() == plugged.keys() - {"vanilla"}
     assert len(plugs) == 3
     assert rows.keys() == plugged.keys()
     assert rows["brownian"]["peak_mebibytes"] > rows["vanilla"]["peak_mebibytes"]
@@ -381,7 +426,7 @@ def test_without_the_tools_of_nvidia_the_reason_is_written(monkeypatch: pytest.M
 
 
 def test_a_profile_that_fails_leaves_host_and_wall_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(call: object, device: object) -> None:
+    def failing(call: object, device: object, **options: object) -> None:
         raise RuntimeError("no CUPTI")
 
     monkeypatch.setattr(clock, "on_device", failing)
@@ -393,6 +438,85 @@ def test_a_profile_that_fails_leaves_host_and_wall_times(monkeypatch: pytest.Mon
     assert rows["b"]["host"] == rows["b"]["wall"]
 
 
+def test_time_is_taken_without_collecting_garbage() -> None:
+    seen: list[bool] = []
+    clock.in_turn({"a": lambda: seen.append(gc.isenabled())}, 3, "cpu")
+    assert not any(seen)
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
+def test_kernels_are_counted_by_name_and_what_an_arm_adds_comes_first() -> None:
+    mark = ("kernel", "void at::cuda::spin_kernel(long)", 0, 5)
+    gemm, copied = ("kernel", "gemm", 1, 4000), ("gpu_memcpy", "Memcpy DtoH", 2, 1000)
+    vanilla = clock.by_name([gemm, mark, gemm, mark], 2)
+    assert vanilla == {"gemm": [4.0, 1.0]}
+    arm = clock.by_name([gemm, copied, copied, gemm, gemm, mark, gemm, mark], 2)
+    assert added.kernels(arm, vanilla) == [
+        {"name": "gemm", "microseconds": 4.0, "count": 1.0},
+        {"name": "Memcpy DtoH", "microseconds": 1.0, "count": 1.0},
+    ]
+    assert added.kernels(vanilla, arm, most=1) == [{"name": "gemm", "microseconds": -4, "count": -1}]
+
+
+@pytest.mark.parametrize("count", [6, 7, 9, 30, 101])
+def test_the_interval_of_a_median_is_the_narrowest_that_the_sign_test_allows(count: int) -> None:
+    """Of n numbers on either side of their median as a coin says, by the binomial distribution."""
+    found = added.paired([10.0 + k for k in range(count)], [10.0] * count)
+    assert found["milliseconds"] == (count - 1) / 2
+    inside = int(found["low"])  # so many of the numbers are below the interval, and above it
+
+    def missed(below: int) -> float:
+        half = torch.full((below + 1,), 0.5, dtype=torch.float64)
+        k = torch.arange(below + 1, dtype=torch.float64)
+        law = torch.distributions.Binomial(count, half)
+        return 2 * float(law.log_prob(k).exp().sum())
+
+    assert found["high"] == count - 1 - inside
+    assert missed(inside) <= 0.05 < missed(inside + 1)
+
+
+def test_of_few_rounds_there_is_no_interval() -> None:
+    found = added.paired([2.0] * 5, [1.0] * 5)
+    assert found == {"milliseconds": 1, "low": None, "high": None, "rounds": 5}
+    ratio = {"p20": 1.1, "p50": 1.2, "p80": 1.3}
+    assert added.of_ratios(ratio, 10)["percent_low"] is None
+    enough = added.of_ratios(ratio, 30)
+    assert [enough[k] for k in ("percent", "percent_low", "percent_high")] == [20, 10, 30]
+
+
+def test_the_gradients_of_a_bert_large_s_states_are_two_hundred_mebibytes() -> None:
+    assert added.state_gradients(shapes.named("bert-large", "cuda").facts()) == 200
+    assert added.state_gradients(shapes.named("causal", "cuda").facts()) == 272
+
+
+def test_what_the_aims_are_about_is_timed_first() -> None:
+    order = times.order(plan.LARGE)
+    assert tuple(order[:4]) == times.FIRST
+    assert {name for _, name in order} == {"bert-large", "fit", "causal"}
+    assert len(set(order)) == len(order)
+    assert ("sde", "causal") in order
+    assert "pooling" not in {operation for operation, _ in order}
+
+
+def test_pooling_is_timed_as_training_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[bool] = []
+
+    def pool(good: Any, *args: Any, **options: Any) -> Any:
+        given.append(options["in_order"])
+        return good(*args, **options)
+
+    monkeypatch.setattr(arms, "pool_trajectory", partial(pool, arms.pool_trajectory))
+    monkeypatch.setattr(times, "pool_trajectory", partial(pool, times.pool_trajectory))
+    shape = shapes.named("tiny", "cpu")
+    x = shapes.make_inputs(shape)
+    for operation in ("pooling", "pdf", "lens", "sde"):
+        arms.ours(operation, None, None, operation).value(x)
+    times.pooling(shape, "cpu", 3, 1.0)
+    assert len(given) > 4
+    assert all(given)
+
+
 def spread(value: float) -> dict[str, float]:
     return {"p20": value, "p50": value, "p80": value}
 
@@ -402,16 +526,36 @@ def arm(wall: float, device: float | None = None) -> dict[str, Any]:
     return {"status": "timed", "wall": spread(wall), "device": on}
 
 
-def stepped(ratio: float, memory: float = 1.0) -> dict[str, Any]:
-    return {"ratio": spread(ratio), "added_memory_percent": memory, "host_bound": False}
+def stepped(percent: float, memory: float = 1.0, wide: float = 0.1) -> dict[str, Any]:
+    """A row with so many percent more in wall time, plus or minus ``wide``, and 0.5 ms on the device."""
+    row = {
+        "arm": "",
+        "rounds": 40,
+        "ratio": spread(1 + percent / 100),
+        "host": spread(100),
+        "wall": spread(100 + percent),
+        "device": {"milliseconds": spread(20 + (0.5 if percent else 0)), "kernels": 9, "copies": 0},
+        "peak_mebibytes": 100 + memory,
+        "added_memory_percent": memory,
+        "host_bound": False,
+    }
+    more = {"milliseconds": percent, "low": percent - wide, "high": percent + wide, "rounds": 40}
+    return {**row, "paired": {"host": more, "wall": more}} if percent else row
+
+
+def with_adds(arms: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    adds = {
+        name: added.adds(arm, {**arms["vanilla"], "peak_mebibytes": 100}) for name, arm in arms.items()
+    }
+    return {name: {**arm, "adds": adds[name]} for name, arm in arms.items()}
 
 
 def test_aims_say_by_how_much_they_are_missed() -> None:
-    steps = {"vanilla": stepped(1), "brownian": stepped(1.015), "sde": stepped(1.05, memory=2.5)}
+    steps = with_adds({"vanilla": stepped(0), "brownian": stepped(1.5), "sde": stepped(5, memory=2.5)})
     moved = {"backend": "triton", "way": "forward", "shape": "bert-large", "by": "device"}
     measured = {
         "quick": False,
-        "training": [{"workload": "bert", "arms": steps}],
+        "training": [{"workload": "bert", "arms": steps, "state_gradients_mebibytes": 2.0}],
         "ceilings": {"bandwidth": {"gigabytes_per_second": {"copy": 3000}}},
         "pooling": [{**moved, "gigabytes_per_second": 2400}],
         "times": [
@@ -438,16 +582,63 @@ def test_aims_say_by_how_much_they_are_missed() -> None:
 
     assert said("brownian: time added to a step, bert") == (1.5, True, None)  # 2 where GPU-bound
     assert said("sde: time added to a step, bert") == (5.0, False, 2.0)
+    why = "+4.9 to +5.1 % in 40 rounds; the step is GPU-bound; device +0.5 ms of 20, 2.5 %"
+    assert found["sde: time added to a step, bert"]["reason"] == why
     assert said("sde: peak memory added to a step, bert") == (2.5, False, 0.5)
+    gradients = found["sde: peak memory added to a step, bert"]["reason"]
+    assert gradients == "+2 MiB; the states' gradients are 2"
     assert said("lens: peak memory added to a step, bert") == (None, None, None)
     assert said("pooling forward, bert-large: share of the copy bandwidth") == (80.0, False, 5.0)
     assert said("pdf, bert-large: eager takes, by device time") == (15.0, True, None)
     assert said("pdf, bert-large: eager takes, by wall time") == (4.0, False, 6.0)
     assert said("sde, bert-large: torchsde takes, by wall time") == (None, None, None)
-    assert found["sde, bert-large: torchsde takes, by wall time"]["reason"] == "torchsde not there"
+    torchsde = "sde, bert-large: torchsde takes, by wall time"
+    assert found[torchsde]["reason"] == "torchsde is not installed"
+    assert found["fit, fit: eager takes, by wall time"]["reason"] == "the command did not come to it"
+    del measured["times"][1]
+    found = {aim["what"]: aim for aim in aims(measured)}
+    assert found[torchsde]["reason"] == "the command did not come to it"
     steps["vanilla"]["host_bound"] = True
     found = {aim["what"]: aim for aim in aims(measured)}
     assert said("brownian: time added to a step, bert") == (1.5, False, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("percent", "wide", "reached"), [(1.5, 0.6, None), (1.5, 0.4, True), (2.5, 0.4, False), (2, 9, None)]
+)
+def test_an_aim_within_the_interval_is_not_resolved(
+    percent: float, wide: float, reached: bool | None
+) -> None:
+    steps = with_adds({"vanilla": stepped(0), "brownian": stepped(percent, wide=wide)})
+    empty = record([])
+    work = {"workload": "bert", "arms": steps, "state_gradients_mebibytes": 2.0}
+    made = {**empty, "training": [work]}
+    (aim,) = [a for a in aims(made) if a["what"] == "brownian: time added to a step, bert"]
+    assert (aim["measured"], aim["reached"]) == (percent, reached)
+    page = readme.render({"gpu_x.json": {**empty, "aims": [aim]}})
+    assert ("| not resolved (" in page) is (reached is None)
+
+
+def test_rows_that_lack_what_is_recorded_now_make_a_page(tmp_path: Path) -> None:
+    rows = Rows(tmp_path / ROWS)
+    line = "python -m benchmarks.gpu --out /root/out/gpu --only training-bert"
+    rows.add("command", "command", {"line": line, "device": "cuda", "label": "old", "quick": False})
+    sizes = shapes.named("bert-large", "cuda").facts()
+    facts = {"workload": "bert", "says": "LoRA", "sizes": sizes, "shape": "bert-large"}
+    rows.add("training-bert", "workload", facts)
+    noisy = {"p20": 0.9, "p50": 1.05, "p80": 1.1}
+    for name, row in {"vanilla": stepped(0), "brownian": {**stepped(5), "ratio": noisy}}.items():
+        row.pop("paired", None)
+        rows.add("training-bert", "training", {**row, "workload": "bert", "arm": name})
+    found = record(rows.read())
+    assert found["environment"]["command"] == line.replace("/root/out/gpu", "FOLDER")
+    (aim,) = [a for a in found["aims"] if a["what"] == "brownian: time added to a step, bert"]
+    assert (aim["measured"], aim["reached"]) == (5, None)
+    page = readme.render({"gpu_x.json": found})
+    assert "+5.0 (-10.0 to +10.0) % in 40 rounds, not resolved from 0 |" in page
+    assert "a gradient of every hidden state is 200 MiB" in page
+    assert "The costs alone: not measured." in page
+    assert "| not measured |\n" in page  # whether it was replayed
 
 
 def test_a_record_of_nothing_says_so_and_makes_a_page() -> None:

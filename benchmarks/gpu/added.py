@@ -117,7 +117,8 @@ def kernels(arm: dict[str, list[float]], vanilla: dict[str, list[float]], most: 
     def more(name: str) -> list[float]:
         return [a - b for a, b in zip(arm.get(name, none), vanilla.get(name, none), strict=True)]
 
-    largest = sorted({**vanilla, **arm}, key=lambda name: -abs(more(name)[0]))[:most]
+    changed = [name for name in {**vanilla, **arm} if more(name)[0]]
+    largest = sorted(changed, key=lambda name: -abs(more(name)[0]))[:most]
     return [
         {"name": name[:100], "microseconds": round(time, 2), "count": round(count, 1)}
         for name in largest

@@ -438,6 +438,44 @@ def test_a_profile_that_fails_leaves_host_and_wall_times(monkeypatch: pytest.Mon
     assert rows["b"]["host"] == rows["b"]["wall"]
 
 
+def test_a_step_s_row_has_the_kernels_that_are_added_and_the_graphs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def profiled(call: object, device: object, *, names: bool) -> dict[str, Any]:
+        assert names
+        calls.append("")
+        extra = {"pool_kernel": [70.0, 1.0]} if len(calls) > 1 else {}
+        milliseconds = spread(19.0 + 0.5 * bool(extra))
+        found = {"milliseconds": milliseconds, "kernels": 9, "copies": 0, "calls": 5}
+        return {**found, "by_name": {"gemm": [900.0, 20.0], **extra}}
+
+    monkeypatch.setattr(clock, "on_device", profiled)
+    work = workloads.bert("cpu", quick=True)
+    plugged = training.plugged(Context("training", "bert", tmp_path, "cpu", True, 600), work)
+    graphs: Any = plugged["sde"].cost._graphs  # type: ignore[union-attr]
+    graphs.refused |= {"one": "RuntimeError: it waits", "two": "RuntimeError: it waits"}
+    rows = training.measured(plugged, work.device, 3, 0, 1.0)
+    assert all("by_name" not in row["device"] for row in rows.values())
+    assert rows["brownian"]["added_kernels"][0] == {
+        "name": "pool_kernel",
+        "microseconds": 70.0,
+        "count": 1.0,
+    }
+    assert "added_kernels" not in rows["vanilla"]
+    assert rows["sde"]["graphs"] == {"replayed": 0, "refused": ["RuntimeError: it waits"]}
+    kept = Rows(tmp_path / ROWS)
+    facts = {"workload": "bert", "says": "LoRA", "sizes": work.shape.facts(), "shape": "tiny"}
+    kept.add("training-bert", "workload", facts)
+    for name, row in rows.items():
+        kept.add("training-bert", "training", {**row, "workload": "bert", "arm": name})
+    page = readme.render({"gpu_x.json": record(kept.read())})
+    assert "+0.5 (+0.5 to +0.5), +2.63 %" in page
+    assert "| no; refused: RuntimeError: it waits |" in page
+    assert "that brownian adds, and how many of them: `pool_kernel` +70.0 in +1." in page
+
+
 def test_time_is_taken_without_collecting_garbage() -> None:
     seen: list[bool] = []
     clock.in_turn({"a": lambda: seen.append(gc.isenabled())}, 3, "cpu")

@@ -227,7 +227,7 @@ def _checked(name: str, given: Tensor, shape: tuple[int, int], device: torch.dev
             f"{name} {tuple(given.shape)} does not fit states of {shape[0]} x {shape[1]} positions: "
             f"expected {shape}"
         )
-    return rows.expand(shape)
+    return rows if rows.shape == shape else rows.expand(shape)
 
 
 def _kind(value: Any) -> str:

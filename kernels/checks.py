@@ -22,6 +22,9 @@ def check_devices(**inputs: Tensor | Sequence[Tensor] | None) -> None:
     Raises:
         ValueError: naming the first that lies elsewhere, and where.
     """
+    groups = [(given,) if isinstance(given, Tensor) else given or () for given in inputs.values()]
+    if len({tensor.device for group in groups for tensor in group}) < 2:
+        return
     first: tuple[str, torch.device] | None = None
     for name, given in inputs.items():
         several = not isinstance(given, Tensor)

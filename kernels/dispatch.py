@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 _forced: ContextVar[str | None] = ContextVar("backend", default=None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Backend:
     """One implementation of every operation.
 
@@ -46,7 +47,7 @@ class Backend:
     @property
     def operations(self) -> Any:
         """The module that holds them."""
-        return importlib.import_module(self.module)
+        return sys.modules.get(self.module) or importlib.import_module(self.module)
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ BACKENDS: list[Backend] = [
 ]
 """In order of priority."""
 
+_chosen: dict[tuple[object, ...], Choice] = {}  # without being named
+
 
 def choose(like: Tensor, backend: str | None = None) -> Choice:
     """The backend for tensors like this one.
@@ -108,12 +111,22 @@ def choose(like: Tensor, backend: str | None = None) -> Choice:
             if why_not is not None:
                 raise ValueError(f"backend {name!r}, {origin}, cannot run: {why_not}")
             return _said(Choice(named, origin), like)
+    # What else it depends on stays as it is in a process; asked at every operation of every step.
+    key = like.device, like.dtype, os.environ.get("TRITON_INTERPRET"), *BACKENDS
+    choice = _chosen.get(key)
+    if choice is None:
+        choice = _chosen[key] = _first(like)
+    return _said(choice, like)
+
+
+def _first(like: Tensor) -> Choice:
+    """The first backend that runs by itself on tensors like this one."""
     passed_over: list[str] = []
     for candidate in BACKENDS:
         why_not = candidate.refusal(like)
         if why_not is None and candidate.by_itself(like):
             reason = "; ".join([f"first that runs on {like.device} in {like.dtype}", *passed_over])
-            return _said(Choice(candidate, reason), like)
+            return Choice(candidate, reason)
         passed_over.append(f"not {candidate.name}: {why_not or 'only when named'}")
     raise RuntimeError(f"no kernel backend runs on {like.device}: {'; '.join(passed_over)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Literal, overload
 
 import torch
@@ -77,12 +78,13 @@ def pool_trajectory(
     if first.dim() != 3:
         raise ValueError(f"hidden_states[0] has shape {tuple(first.shape)}: expected [B, S, H]")
     shape, dtype = first.shape, first.dtype
-    for i, hidden in enumerate(hidden_states):
-        if hidden.shape != shape or hidden.dtype != dtype:
-            raise ValueError(
-                f"hidden_states[{i}] is {hidden.dtype} {tuple(hidden.shape)}, hidden_states[0] is "
-                f"{dtype} {tuple(shape)}: all layers must be alike"
-            )
+    other = [i for i, h in enumerate(hidden_states) if h.shape != shape or h.dtype != dtype]
+    if other:
+        hidden = hidden_states[other[0]]
+        raise ValueError(
+            f"hidden_states[{other[0]}] is {hidden.dtype} {tuple(hidden.shape)}, hidden_states[0] is "
+            f"{dtype} {tuple(shape)}: all layers must be alike"
+        )
     if mask.shape != shape[:2] or mask.dtype != torch.bool:
         raise ValueError(f"mask is {mask.dtype} {tuple(mask.shape)}: expected bool {tuple(shape[:2])}")
     if rows.shape != columns.shape or rows.dim() != 1:
@@ -90,7 +92,8 @@ def pool_trajectory(
             f"rows {tuple(rows.shape)} and columns {tuple(columns.shape)}: expected two vectors [N]"
         )
     check_devices(hidden_states=hidden_states, mask=mask, rows=rows, columns=columns)
-    with torch.autocast(first.device.type, enabled=False):
+    kind = first.device.type
+    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
         chosen = choose(first, backend).backend.operations
         if not context:
             return chosen.target_states(hidden_states, rows, columns, in_order=in_order), None

@@ -59,16 +59,16 @@ class Layout:
         """
         given = (attention_mask, position_ids, cu_seqlens, seq_idx)
         device = device or next((x.device for x in given if isinstance(x, Tensor)), None)
+        if not _may_start(attention_mask) and all(x is None for x in given[1:]):
+            return cls(_of_positions(shape, attention_mask, device), None)  # without a look at a device
         starts = torch.zeros(shape, dtype=torch.bool, device=device)
         mask, told = _mask(shape, attention_mask, starts)
         if cu_seqlens is not None:
             mask = mask & _cumulated(shape, cu_seqlens.to(starts.device).long(), starts)
         if seq_idx is not None:
-            starts[:, 1:] |= _checked("seq_idx", seq_idx, shape, starts).diff(dim=1) != 0
+            starts[:, 1:] |= _checked("seq_idx", seq_idx, shape, starts.device).diff(dim=1) != 0
         if position_ids is not None:
             starts |= _restarts(shape, position_ids.to(starts.device), mask, told)
-        if not _may_start(attention_mask) and all(x is None for x in given[1:]):
-            return cls(mask, None)  # without a look at a device
         starts[:, 0] = False
         return cls(mask, starts.long().cumsum(1) if starts.any() else None)
 
@@ -119,7 +119,7 @@ class Rows:
 
 def _may_start(mask: Any) -> bool:
     """Whether a mask can say that a document starts: one of pairs."""
-    return isinstance(mask, dict) or (isinstance(mask, Tensor) and mask.dim() > 2)
+    return isinstance(mask, dict) or (isinstance(mask, Tensor) and mask.dim() in (3, 4))
 
 
 def _mask(shape: tuple[int, int], given: Any, starts: Tensor) -> tuple[Tensor, bool]:
@@ -127,17 +127,21 @@ def _mask(shape: tuple[int, int], given: Any, starts: Tensor) -> tuple[Tensor, b
     if isinstance(given, dict):  # one a kind of layer
         chosen = given.get("full_attention", next(iter(given.values()), None))
         return _mask(shape, chosen, starts)
+    if _may_start(given):
+        return _pairs(shape, given.to(starts.device), starts), True
+    return _of_positions(shape, given, starts.device), given is not None
+
+
+def _of_positions(shape: tuple[int, int], given: Any, device: torch.device | None) -> Tensor:
+    """The mask [B, S] of one that says nothing of pairs, or of none."""
     if given is None:
-        return torch.ones_like(starts), False
-    if not isinstance(given, Tensor) or given.dim() not in (2, 3, 4):
+        return torch.ones(shape, dtype=torch.bool, device=device)
+    if not isinstance(given, Tensor) or given.dim() != 2:
         raise BadInput(
             f"attention_mask is {_kind(given)}: a running cost cannot tell from it which positions "
             "belong together; expected [B, S], [B, S, S] or [B, 1, S, S]"
         )
-    given = given.to(starts.device)
-    if given.dim() == 2:
-        return _checked("attention_mask", given, shape, starts).bool(), True
-    return _pairs(shape, given, starts), True
+    return _checked("attention_mask", given, shape, device or given.device).bool()
 
 
 def _pairs(shape: tuple[int, int], given: Tensor, starts: Tensor) -> Tensor:
@@ -204,9 +208,9 @@ def _restarts(shape: tuple[int, int], positions: Tensor, mask: Tensor, told: boo
         positions = positions[0]  # the text's, before those of time, height and width
     if positions.dim() == 3:
         # Positions in an image go back, but never to where the text began.
-        axes = torch.stack([_checked("position_ids", axis, shape, mask) for axis in positions])
+        axes = torch.stack([_checked("position_ids", axis, shape, mask.device) for axis in positions])
         return mask & (axes <= axes[..., :1]).all(0)
-    positions = _checked("position_ids", positions, shape, mask)
+    positions = _checked("position_ids", positions, shape, mask.device)
     if not told:
         return F.pad(positions.diff(dim=1) != 1, (1, 0), value=False)
     place = torch.arange(shape[1], device=mask.device).expand(shape)
@@ -215,15 +219,15 @@ def _restarts(shape: tuple[int, int], positions: Tensor, mask: Tensor, told: boo
     return mask & (before >= 0) & (positions <= positions.gather(1, before.clamp(min=0)))
 
 
-def _checked(name: str, given: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
-    rows = given.to(like.device)
+def _checked(name: str, given: Tensor, shape: tuple[int, int], device: torch.device) -> Tensor:
+    rows = given.to(device)
     rows = rows[None] if rows.dim() == 1 else rows
     if rows.dim() != 2 or rows.shape[0] not in (1, shape[0]) or rows.shape[1] != shape[1]:
         raise BadInput(
             f"{name} {tuple(given.shape)} does not fit states of {shape[0]} x {shape[1]} positions: "
             f"expected {shape}"
         )
-    return rows.expand(shape)
+    return rows if rows.shape == shape else rows.expand(shape)
 
 
 def _kind(value: Any) -> str:

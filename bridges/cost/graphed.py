@@ -11,7 +11,7 @@ from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.constants import all_kept
-from bridges.processes.snapshot import tensor_state
+from bridges.processes.snapshot import tensor_state, tensors_of
 from kernels.capture import may_capture
 from kernels.cuda_graphs import GraphedCosts
 from kernels.dispatch import choose
@@ -45,7 +45,7 @@ def replayed(
         return None
     if states.nbytes > MOST_BYTES or not may_capture(states.device):
         return None
-    constants = [*reader.parameters(), *reader.buffers()]
+    constants = [*tensors_of(reader)]
     of_labels = isinstance(ends, LabelEnds)
     constants += [ends.vectors, ends.log_weights] if isinstance(ends, LabelEnds) else [ends.vectors]
     told = (bridge.graph_state(), *map(tensor_state, constants))

@@ -88,8 +88,7 @@ def bytes_of_target(reader: Reader, states: int, like: Tensor) -> int:
     """Of L+1 pooled states, and of what a stack of layers keeps of them for its gradient."""
     # A layer's values before and behind its activation.
     values = 2 * sum(len(bias) for bias in reader.biases) if isinstance(reader, Layers) else 0
-    wide = torch.promote_types(like.dtype, torch.float32)
-    return states * (like.shape[-1] + values) * wide.itemsize
+    return states * (like.shape[-1] + values) * max(like.element_size(), 4)
 
 
 def costs_by_groups(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bridges.cost.documents import Layout, Rows
-from bridges.cost.transfer import to_device, to_host
+from bridges.cost.transfer import is_remote, to_device, to_host
 from bridges.errors import BadInput
 from bridges.latent.trajectory import Trajectory
 from bridges.model.positions import IGNORED
@@ -36,11 +36,13 @@ class Reading:
 
     def to(self, device: torch.device) -> Reading:
         """On a device, without a wait."""
+        if self.rows.device == device and not is_remote(device):
+            return self
         packed = self.documents
         also = [] if packed is None else [packed.index, packed.valid]
-        given = [self.rows, self.columns, self.targets, self.context, *also]
-        rows, columns, targets, context, *also = to_device(given, device)
-        return Reading(rows, columns, targets, context, Rows(*also) if also else None)
+        places = torch.stack([self.rows, self.columns, self.targets])
+        places, context, *also = to_device([places, self.context, *also], device)
+        return Reading(*places.unbind(), context, Rows(*also) if also else None)
 
 
 def read(
@@ -55,7 +57,8 @@ def read(
 
     Args:
         spec: of the model.
-        targets: token ids, or labels, -100 where there is none.
+        targets: token ids, or labels, -100 where there is none; on the host, as is the layout, for each
+            number that is looked at would make a device wait.
         layout: which positions there are, [B, S].
         classes: how many labels there are; None for tokens of the vocabulary.
         in_place: read at their own positions, with all that is attended as context, in any model.
@@ -78,16 +81,14 @@ def read(
         is_target[:, 1:] &= mask[:, :-1]
     rows, columns = is_target.nonzero(as_tuple=True)
     answers = targets[rows, columns]
-    # One look for everything: each would make a CUDA device wait for the whole forward pass.
-    ends = answers.aminmax() if len(rows) else (lost, lost)
-    missing, low, high = torch.stack([lost, *ends]).tolist()
-    if missing:
+    if missing := int(lost):
         raise BadInput(
             f"{missing} targets are at positions that the attention mask leaves out: set their "
             "labels to -100 or attend to them"
         )
     count = spec.vocab_size if classes is None else classes
-    if len(rows) and (low < 0 or high >= count):
+    low, high = map(int, answers.aminmax()) if len(rows) else (0, 0)
+    if low < 0 or high >= count:
         kind = "token ids" if classes is None else "labels"
         raise BadInput(f"targets from {low} to {high}: expected {kind} from 0 to {count - 1}, or -100")
     if shifted:

@@ -24,28 +24,41 @@ def to_host(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
 
 def to_device(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """From the host to a device, without a wait; what is there already as it is."""
-    if not is_remote(device) or any(x.device.type != "cpu" for x in tensors):
+    if not tensors or not is_remote(device) or any(x.device.type != "cpu" for x in tensors):
         return [x.to(device) for x in tensors]
     # Pinned, else the copy waits; the allocator keeps it until the copy has been made.
-    size, pinned = sum(x.nbytes for x in tensors), device.type == "cuda"
-    packed = _packed(tensors, out=torch.empty(size, dtype=torch.uint8, pin_memory=pinned))
+    alike, pinned = _alike(tensors), device.type == "cuda"
+    size = sum(x.numel() if alike else x.nbytes for x in tensors)
+    dtype = tensors[0].dtype if alike else torch.uint8
+    packed = _packed(tensors, out=torch.empty(size, dtype=dtype, pin_memory=pinned))
     return _unpacked(packed.to(device, non_blocking=True), tensors)
 
 
 def _packed(tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
-    """Their bytes, uint8 [*], the widest numbers first, so that each is where it may be read."""
-    parts = [tensors[i].reshape(-1).view(torch.uint8) for i in _order(tensors)]
+    """Their numbers, [*]: as they are where all are of one dtype, else as bytes, the widest first.
+
+    So each is where it may be read.
+    """
+    parts = [tensors[i].reshape(-1) for i in _order(tensors)]
+    if not _alike(tensors):
+        parts = [part.view(torch.uint8) for part in parts]
     return torch.cat(parts) if out is None else torch.cat(parts, out=out)
 
 
 def _unpacked(packed: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Views of shapes and dtypes as the tensors that were packed."""
     order = _order(like)
-    parts = packed.split([like[i].nbytes for i in order])
-    views = {
-        i: part.view(like[i].dtype).view(like[i].shape) for i, part in zip(order, parts, strict=True)
-    }
-    return [views[i] for i in range(len(like))]
+    alike = _alike(like)
+    parts = packed.split([like[i].numel() if alike else like[i].nbytes for i in order])
+    views = dict(zip(order, parts, strict=True))
+    if not alike:
+        views = {i: part.view(like[i].dtype) for i, part in views.items()}
+    return [views[i] if x.dim() == 1 else views[i].view(x.shape) for i, x in enumerate(like)]
+
+
+def _alike(tensors: Sequence[Tensor]) -> bool:
+    """Whether all are of one dtype."""
+    return all(x.dtype == tensors[0].dtype for x in tensors)
 
 
 def _order(tensors: Sequence[Tensor]) -> list[int]:

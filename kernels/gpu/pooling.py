@@ -32,7 +32,11 @@ def _pool(
     states = first.new_empty(len(layers), rows.numel(), width, dtype=torch.float32)
     context = first.new_empty(len(layers), batch, width, dtype=torch.float32)
     counts = first.new_empty(batch, dtype=torch.float32)
-    table = [number for h in layers for number in (h.data_ptr(), *h.stride()[:2])]
+    table, addresses, strides = [], 0, 0
+    for h in layers:
+        address, (of_sequence, of_position, _) = h.data_ptr(), h.stride()
+        table += (address, of_sequence, of_position)
+        addresses, strides = addresses | address, strides | of_sequence | of_position
     run.launch(
         pool_kernel,
         (batch + triton.cdiv(rows.numel(), 16), triton.cdiv(width, 128), len(layers)),
@@ -48,7 +52,7 @@ def _pool(
         S=length,
         N=rows.numel(),
         H=width,
-        ALIGNED=all(x % (8 if i % 3 else 16) == 0 for i, x in enumerate(table)),
+        ALIGNED=addresses % 16 == 0 and strides % 8 == 0,
         BLOCK_N=16,
         BLOCK_S=32,
         BLOCK_H=128,
@@ -101,8 +105,14 @@ def _pool_backward(
     )
 
 
+_tables: dict[tuple[object, ...], Tensor] = {}
+_MOST = 64  # that are kept
+
+
 def _to_device(table: Sequence[int], device: torch.device) -> Tensor:
     """Numbers on the device; from pinned memory, so that the host does not wait.
+
+    The last ones are kept there: in a loop over batches of one shape states lie where they lay before.
 
     Raises:
         RuntimeError: while a CUDA graph is captured.
@@ -113,10 +123,18 @@ def _to_device(table: Sequence[int], device: torch.device) -> Tensor:
             "the states are through host memory, and a replay would read what lies there by then; "
             "compute the running cost, forward and backward, outside of the captured region"
         )
-    numbers = torch.frombuffer(array("q", table), dtype=torch.int64)
-    if device.type == "cuda":
-        numbers = numbers.pin_memory()
-    return numbers.to(device, non_blocking=True)
+    # On another stream the copy might not have been made yet.
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    key = device, stream, *table
+    found = _tables.get(key)
+    if found is None:
+        numbers = torch.frombuffer(array("q", table), dtype=torch.int64)
+        if device.type == "cuda":
+            numbers = numbers.pin_memory()
+        if len(_tables) >= _MOST:
+            _tables.clear()
+        found = _tables[key] = numbers.to(device, non_blocking=True)
+    return found
 
 
 class _PoolTrajectory(torch.autograd.Function):
@@ -151,7 +169,8 @@ class _PoolTrajectory(torch.autograd.Function):
             order = torch.sort(torch.add(columns, rows, alpha=ctx.shape[1]), stable=True).indices
         inputs = len(ctx.needs_input_grad) - grad_states.shape[0]
         needed = [i for i, need in enumerate(ctx.needs_input_grad[inputs:]) if need]
-        grads = [mask.new_empty(ctx.shape, dtype=ctx.dtype) for _ in needed]
+        first = mask.new_empty(ctx.shape, dtype=ctx.dtype)
+        grads = [first, *(torch.empty_like(first) for _ in needed[1:])]
         with run.on(mask.device):
             targets = rows, columns, order
             _pool_backward(grads, needed, mask, counts, targets, grad_states, grad_context)

@@ -27,20 +27,32 @@ class Told(NamedTuple):
         """The arguments that are not None."""
         named = dict(self.kwargs)
         if self.module is not None and self.args:
-            named |= _signature(self.module).bind_partial(*self.args).arguments
+            names, signature = _signature(self.module)
+            if names is not None and len(self.args) <= len(names):
+                named.update(zip(names, self.args, strict=False))
+            else:
+                named |= signature.bind_partial(*self.args).arguments
         return {name: value for name, value in named.items() if value is not None}
 
 
-_signatures: weakref.WeakKeyDictionary[Any, inspect.Signature] = weakref.WeakKeyDictionary()
+_Signature = tuple[tuple[str, ...] | None, inspect.Signature]
+_signatures: weakref.WeakKeyDictionary[Any, _Signature] = weakref.WeakKeyDictionary()
 
 
-def _signature(module: nn.Module) -> inspect.Signature:
-    """Of its forward, which takes long to find out: kept by the function."""
+def _signature(module: nn.Module) -> _Signature:
+    """Of its forward, which takes long to find out: kept by the function.
+
+    Before it the names of what is given by position; None where that takes any number.
+    """
     forward: Any = module.forward
     function = getattr(forward, "__func__", None)
     found = None if function is None else _signatures.get(function)
     if found is None:
-        found = inspect.signature(forward)
+        signature = inspect.signature(forward)
+        kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
+        by_place = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+        names = tuple(name for name, kind in kinds.items() if kind in by_place)
+        found = None if inspect.Parameter.VAR_POSITIONAL in kinds.values() else names, signature
         if function is not None:
             _signatures[function] = found
     return found

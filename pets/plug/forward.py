@@ -236,10 +236,7 @@ class Forward:
         self.steps.watch(self._model, self.before_step)
         if not self._guard.done:
             self._guard.look()
-        if any(
-            isinstance(model.peft_config.get(model.active_adapter), PrefixTuningConfig)
-            for model in self._peft
-        ):
+        if any(map(_has_prefix, self._peft)):
             check_not_checkpointed(module)  # the Trainer turns it on after everything was made
         for term in self.terms:
             if not term.is_cost and not term.policy.is_ratio:
@@ -315,3 +312,10 @@ class Forward:
             told[weight_name(value.term.name)] = self.weight_of(value.term)
         layers = {value.term.name: value.layers for value in values if value.layers is not None}
         self.meter.record(self.steps.count, told, layers, training=training, divided=divided)
+
+
+def _has_prefix(model: PeftModel) -> bool:
+    """Whether the active adapter is a prefix; of a model whose adapters are layers none is."""
+    if not getattr(model, "_is_prompt_learning", True):
+        return False
+    return isinstance(model.peft_config.get(model.active_adapter), PrefixTuningConfig)

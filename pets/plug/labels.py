@@ -276,7 +276,8 @@ def is_classifier(plm: PreTrainedModel) -> bool:
 
 def behind_prompt(labels: Tensor, length: int) -> Tensor:
     """Labels [B, S'] for a sequence that a soft prompt has lengthened; its positions are no targets."""
-    return F.pad(labels, (max(0, length - labels.shape[1]), 0), value=IGNORED)
+    longer = length - labels.shape[1]
+    return F.pad(labels, (longer, 0), value=IGNORED) if longer > 0 else labels
 
 
 def _last(true: Tensor) -> Tensor:

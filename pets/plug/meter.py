@@ -61,13 +61,12 @@ class _Numbers:
         if len({v.device for v in scalars.values()}) > 1:
             scalars = {}
         self._names = tuple(scalars)
-        with torch.no_grad():
-            self._stacked = torch.stack(list(scalars.values())) if scalars else ()
-            self._others = {
-                k: v.clone() if isinstance(v, Tensor) else v
-                for k, v in values.items()
-                if k not in scalars
-            }
+        self._stacked = torch.stack([v.detach() for v in scalars.values()]) if scalars else ()
+        self._others = {
+            k: v.detach().clone() if isinstance(v, Tensor) else v
+            for k, v in values.items()
+            if k not in scalars
+        }
 
     def by_name(self) -> dict[str, Tensor | float]:
         """The numbers."""

@@ -175,7 +175,7 @@ def layout_of(
     side = "decoder_" if of_decoder else ""
     length = states.shape[1]
     mask, positions = told.get(f"{side}attention_mask"), told.get(f"{side}position_ids")
-    if isinstance(mask, Tensor) and mask.dim() == 2:
+    if isinstance(mask, Tensor) and mask.dim() == 2 and mask.shape[1] > length:
         mask = mask[:, -length:]  # with a prefix it begins with the prefix
     if isinstance(positions, Tensor):
         positions = positions[..., -length:]

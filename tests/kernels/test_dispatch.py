@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import logging
+import os
 import sys
 import threading
 import types
@@ -31,6 +32,7 @@ ROUTES = ("the call", "use_backend", VARIABLE)
 @pytest.fixture(autouse=True)
 def _no_override(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(dispatch, "_chosen", {})  # a test may change what a process does not
 
 
 @pytest.fixture
@@ -46,6 +48,25 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def chosen(backend: str | None = None) -> str:
     return choose(LIKE, backend=backend).backend.name
+
+
+def test_a_backend_is_asked_once_about_tensors_that_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[torch.dtype, str | None]] = []
+
+    def refusal(like: Tensor) -> str | None:
+        asked.append((like.dtype, os.environ.get("TRITON_INTERPRET")))
+        return None
+
+    mine = Backend("mine", "fake_mine", refusal, lambda like: like.dtype == torch.float32)
+    monkeypatch.setattr(dispatch, "BACKENDS", [mine, *dispatch.BACKENDS])
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert [chosen() for _ in range(3)] == ["mine"] * 3
+    assert choose(LIKE.double()).backend.name == "pytorch"
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    assert chosen() == "mine"
+    assert asked == [(torch.float32, "1"), (torch.float64, "1"), (torch.float32, "0")]
+    monkeypatch.setattr(dispatch, "BACKENDS", dispatch.BACKENDS[1:])
+    assert chosen() == "pytorch"
 
 
 # The order of the overrides

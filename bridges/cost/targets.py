@@ -42,7 +42,8 @@ class Reading:
         also = [] if packed is None else [packed.index, packed.valid]
         places = torch.stack([self.rows, self.columns, self.targets])
         places, context, *also = to_device([places, self.context, *also], device)
-        return Reading(*places.unbind(), context, Rows(*also) if also else None)
+        rows, columns, targets = places.unbind()
+        return Reading(rows, columns, targets, context, Rows(*also) if also else None)
 
 
 def read(

@@ -32,7 +32,8 @@ def _pool(
     states = first.new_empty(len(layers), rows.numel(), width, dtype=torch.float32)
     context = first.new_empty(len(layers), batch, width, dtype=torch.float32)
     counts = first.new_empty(batch, dtype=torch.float32)
-    table, addresses, strides = [], 0, 0
+    table: list[int] = []
+    addresses = strides = 0
     for h in layers:
         address, (of_sequence, of_position, _) = h.data_ptr(), h.stride()
         table += (address, of_sequence, of_position)

@@ -29,7 +29,7 @@ def pool_trajectory(
 @overload
 def pool_trajectory(
     hidden_states: Sequence[Tensor],
-    mask: Tensor,
+    mask: Tensor | None,
     rows: Tensor,
     columns: Tensor,
     *,
@@ -41,7 +41,7 @@ def pool_trajectory(
 
 def pool_trajectory(
     hidden_states: Sequence[Tensor],
-    mask: Tensor,
+    mask: Tensor | None,
     rows: Tensor,
     columns: Tensor,
     *,
@@ -54,7 +54,8 @@ def pool_trajectory(
     Args:
         hidden_states: L+1 tensors [B, S, H] of one floating dtype; read where they lie, never stacked.
         mask: bool [B, S], the positions the mean runs over; a row without any has mean zero.
-            States at other positions have no influence, but must be finite.
+            States at other positions have no influence, but must be finite. None where ``context`` is
+            False, if there is no need for one.
         rows, columns: int64 [N], sequence and position of every target; N may be 0.
         context: False where nobody reads the mean states: they are most of the work. No position but the
             targets' is read then, and none but theirs has a gradient other than zero.
@@ -85,7 +86,10 @@ def pool_trajectory(
             f"hidden_states[{other[0]}] is {hidden.dtype} {tuple(hidden.shape)}, hidden_states[0] is "
             f"{dtype} {tuple(shape)}: all layers must be alike"
         )
-    if mask.shape != shape[:2] or mask.dtype != torch.bool:
+    if mask is None:
+        if context:
+            raise ValueError("mask is None: expected the positions that the mean runs over, bool [B, S]")
+    elif mask.shape != shape[:2] or mask.dtype != torch.bool:
         raise ValueError(f"mask is {mask.dtype} {tuple(mask.shape)}: expected bool {tuple(shape[:2])}")
     if rows.shape != columns.shape or rows.dim() != 1:
         raise ValueError(

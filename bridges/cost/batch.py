@@ -46,8 +46,9 @@ def costs_and_first(
     """
     given = hidden_states, targets, attention_mask
     if cost.reads_in_parts:
+        means = cost.latent_map.reads_context
         hidden_states, where, rows = locate(
-            cost.spec, *given, layout, classes=classes, in_place=in_place
+            cost.spec, *given, layout, classes=classes, in_place=in_place, context=means
         )
         size = bytes_of_target(cost.latent_map, len(hidden_states), hidden_states[0])
         groups = groups_of(rows, len(hidden_states[0]), size)

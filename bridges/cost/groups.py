@@ -140,7 +140,8 @@ class _Run:
     ) -> None:
         self._cost, self._answers, self._labels = cost, answers, labels
         self._rows = where.rows[group.targets] - group.rows.start
-        self._columns, self._context = where.columns[group.targets], where.context[group.rows]
+        self._columns = where.columns[group.targets]
+        self._context = None if where.context is None else where.context[group.rows]
         self._generator = generator
         self._state = None if generator is None else generator.get_state()
         self._ran = False

@@ -24,14 +24,15 @@ class Reading:
         rows, columns: int64 [N], the positions whose states are the trajectories, in the order of
             `nonzero`.
         targets: int64 [N], tokens or labels.
-        context: bool [B, S], the positions whose mean state is the context of a sequence.
+        context: bool [B, S], the positions whose mean state is the context of a sequence; None where it
+            is not asked for.
         documents: of a packed batch: its documents, which are the sequences then; else None.
     """
 
     rows: Tensor
     columns: Tensor
     targets: Tensor
-    context: Tensor
+    context: Tensor | None
     documents: Rows | None = None
 
     def to(self, device: torch.device) -> Reading:
@@ -39,9 +40,11 @@ class Reading:
         if self.rows.device == device and not is_remote(device):
             return self
         packed = self.documents
-        also = [] if packed is None else [packed.index, packed.valid]
-        places = torch.stack([self.rows, self.columns, self.targets])
-        places, context, *also = to_device([places, self.context, *also], device)
+        given = [torch.stack([self.rows, self.columns, self.targets])]
+        given += [] if self.context is None else [self.context]
+        given += [] if packed is None else [packed.index, packed.valid]
+        places, *also = to_device(given, device)
+        context = None if self.context is None else also.pop(0)
         rows, columns, targets = places.unbind()
         return Reading(rows, columns, targets, context, Rows(*also) if also else None)
 
@@ -53,6 +56,7 @@ def read(
     *,
     classes: int | None = None,
     in_place: bool = False,
+    context: bool = True,
 ) -> Reading:
     """Find the targets [B, S] of a batch; see `RunningCost.costs` for where they are read.
 
@@ -63,6 +67,7 @@ def read(
         layout: which positions there are, [B, S].
         classes: how many labels there are; None for tokens of the vocabulary.
         in_place: read at their own positions, with all that is attended as context, in any model.
+        context: whether the mean states are asked for.
 
     Raises:
         BadInput: for a target at a position that is not attended, or one out of range.
@@ -94,6 +99,9 @@ def read(
         raise BadInput(f"targets from {low} to {high}: expected {kind} from 0 to {count - 1}, or -100")
     if shifted:
         columns = columns - 1
+    if not context:
+        return Reading(rows, columns, answers, None, documents)
+    if shifted:
         mask = mask & (is_target.cumsum(1) == 0)
     elif spec.decodes and not in_place:
         mask = mask & (is_target.cumsum(1) - is_target.long() == 0)
@@ -109,6 +117,7 @@ def locate(
     *,
     classes: int | None,
     in_place: bool,
+    context: bool = True,
 ) -> tuple[Sequence[Tensor], Reading, Tensor]:
     """Where targets are in the states of a batch; arguments as `read`.
 
@@ -141,7 +150,9 @@ def locate(
     found, mask, documents = to_host([targets, layout.mask, layout.documents])
     assert found is not None
     assert mask is not None
-    where = read(spec, found, Layout(mask, documents), classes=classes, in_place=in_place)
+    where = read(
+        spec, found, Layout(mask, documents), classes=classes, in_place=in_place, context=context
+    )
     rows, where = where.rows, where.to(device)
     if where.documents is not None:
         hidden_states = [where.documents.take(hidden) for hidden in hidden_states]
@@ -164,9 +175,8 @@ def gather(
     Args:
         context: whether the mean states are asked for.
     """
-    hidden_states, where, _ = locate(
-        spec, hidden_states, targets, attention_mask, layout, classes=classes, in_place=in_place
-    )
+    given = hidden_states, targets, attention_mask, layout
+    hidden_states, where, _ = locate(spec, *given, classes=classes, in_place=in_place, context=context)
     places = where.context, where.rows, where.columns
     path = Trajectory.gather(hidden_states, *places, context=context, in_order=True)
     return path, where.targets

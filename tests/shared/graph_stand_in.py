@@ -16,7 +16,7 @@ class StandIn(Program):
     def __init__(
         self, function: Any, inputs: Sequence[Tensor], others: Sequence[Tensor], turns: Any
     ) -> None:
-        self.function, self.used = function, 0
+        self.function, self.used, self.draws = function, 0, True
         self.size = 2 * sum(x.nbytes for x in inputs)
         self.wanted = tuple(x.requires_grad for x in inputs)
         self._inputs = [x.detach().clone() for x in inputs]

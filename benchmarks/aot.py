@@ -39,8 +39,8 @@ SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024, 120: 99 * 1024}
 (CUDA C++ Programming Guide, table of technical specifications)."""
 
 SPILLED = 32
-"""Bytes a thread that may be spilled: far below the 255 registers that it may use, the assembler gives up a
-few numbers, as it seems for one more program at a time."""
+"""Bytes a thread that may be spilled: far below the 255 registers that it may use the assembler gives
+up a few numbers, as it seems for one more program at a time."""
 
 WHOLE = 90
 """The compute capability that a sample compiles every entry for."""

@@ -72,7 +72,8 @@ def test_value_and_every_gradient_are_the_oracles(
 def test_without_a_context_they_are_the_oracles_too(
     solver: Solver, shape: tuple[int, int, int, int], sizes: list[int], seed: int
 ) -> None:
-    check(case(*shape, sizes, 4, seed=seed, context=False), solver, 10 * SOLVERS[solver][1])
+    """A hundred times: LayerNorm is over two numbers here, and takes off what the two have in common."""
+    check(case(*shape, sizes, 4, seed=seed, context=False), solver, 100 * SOLVERS[solver][1])
 
 
 def test_without_a_context_it_is_a_context_that_says_what_the_states_say() -> None:

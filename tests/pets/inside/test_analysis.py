@@ -11,11 +11,12 @@ import pytest
 import torch
 from peft import get_peft_model
 from tiny import TEXTS, tiny_bert, tiny_model, tiny_tokenizer
+from torch import Tensor
 from transformers import BertForMaskedLM, PreTrainedModel
 
 import bridges
 import pets
-from bridges import BadInput, RunningCost
+from bridges import BadInput, RunningCost, Trajectory
 from pets import tasks
 from pets.inside import analysis, trajectories
 from pets.inside.analysis import analyse
@@ -91,13 +92,13 @@ def test_trajectories_are_those_of_the_plug(pet: str, monkeypatch: pytest.Monkey
     rows = encoded()
     seen = trajectories.see(model, cost, VERBALIZER, rows, 0)
     found = []
-    inner = RunningCost.trajectory
+    inner = RunningCost.of_trajectory
 
-    def spy(self: RunningCost, *args: Any, **options: Any) -> Any:
-        found.append(inner(self, *args, **options))
-        return found[-1]
+    def spy(self: RunningCost, path: Trajectory, answers: Tensor, **options: Any) -> Any:
+        found.append((path, answers))
+        return inner(self, path, answers, **options)
 
-    monkeypatch.setattr(RunningCost, "trajectory", spy)
+    monkeypatch.setattr(RunningCost, "of_trajectory", spy)
     costs = []
     with regularize(model, cost, verbalizer=VERBALIZER, in_eval=True), torch.no_grad():
         for row, label in rows:

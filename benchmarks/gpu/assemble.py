@@ -20,7 +20,8 @@ def record(rows: list[Row], *, label: str = "", commit: str = "") -> dict[str, A
         label, commit: in the place of what the command was given.
 
     ``wrong`` counts what is wrong: results, costs, parts that ended by themselves or were stopped, and
-    what a sanitizer found. ``finished`` says that every part of the plan ended as it should.
+    what a sanitizer found. ``finished`` says that every part of the plan ended as it should;
+    ``skipped`` what there is no number of, and why.
     """
     head = _last(rows, "command")
     environment = _last(rows, "environment")
@@ -31,7 +32,7 @@ def record(rows: list[Row], *, label: str = "", commit: str = "") -> dict[str, A
         "label": label or head.get("label", ""),
         "device": head.get("device", "cpu"),
         "environment": {
-            "command": _line(head.get("line")),
+            "command": _lines(rows),
             "commit": commit or head.get("commit"),
             **environment.get("environment", UNKNOWN),
         },
@@ -67,9 +68,17 @@ UNKNOWN: dict[str, Any] = {
 """Where the part that looks at the machine did not end."""
 
 
-def _line(command: str | None) -> str | None:
-    """Without a machine's paths, whatever wrote the row."""
-    return None if command is None else " ".join(without_path(word) for word in command.split(" "))
+def _lines(rows: list[Row]) -> str | None:
+    """Of each command of which a part is left, and of the last, as a shell runs them in turn.
+
+    Without a machine's paths, whatever wrote the rows.
+    """
+    said: dict[str, None] = {}  # in their order
+    for k, row in enumerate(rows):
+        of_none = k + 1 < len(rows) and rows[k + 1]["kind"] == "command"
+        if row["kind"] == "command" and not of_none:
+            said[" ".join(without_path(word) for word in row["line"].split(" "))] = None
+    return " && ".join(said) or None
 
 
 def _plain(row: Row) -> Row:
@@ -102,7 +111,12 @@ def _skipped(rows: list[Row], parts: list[dict[str, Any]]) -> list[dict[str, str
         for row in rows
         if row["kind"] in ("skipped", "failed")
     ]
-    return whole + inner
+    sanitizers = [
+        {"part": row["part"], "reason": row["reason"]}
+        for row in rows
+        if row["kind"] == "sanitizer" and row["errors"] is None
+    ]
+    return whole + inner + sanitizers
 
 
 def _check(rows: list[Row], parts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -36,8 +36,9 @@ def render(name: str, record: dict[str, Any]) -> str:
     for group in record["times"]:
         lines += _group(group)
     for row in record["sanitizer"]:
-        found = f"{row['errors']} errors" if row["errors"] is not None else f"not run: {row['reason']}"
-        lines.append(f"compute-sanitizer, {row['tool']}, on the odd shapes: {found}.\n")
+        if row["errors"] is not None:
+            said = f"{row['errors']} errors"
+            lines.append(f"compute-sanitizer, {row['tool']}, on the odd shapes: {said}.\n")
     lines += [f"Not measured: {s['part']}: {s['reason']}.\n" for s in record["skipped"]]
     return "\n".join(lines)
 

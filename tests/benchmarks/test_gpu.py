@@ -214,6 +214,41 @@ def test_rows_are_whole_and_a_part_that_is_run_again_replaces_its_own(tmp_path: 
     assert len([row for row in rows.read() if row["part"] == "odd"]) == 2
 
 
+def test_a_record_of_two_commands_has_the_parts_and_the_lines_of_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def called(only: str) -> str:
+        monkeypatch.setattr(command, "command_line", lambda: f"python -m benchmarks.gpu --only {only}")
+        done = run(monkeypatch, tmp_path, {only: ""})
+        assert done.exit_code == 0, done.output
+        return str(made(tmp_path)["environment"]["command"])
+
+    assert called("odd") == "python -m benchmarks.gpu --only odd"
+    both = "python -m benchmarks.gpu --only odd && python -m benchmarks.gpu --only large"
+    assert called("large") == both
+    done = {part for part, status in statuses(tmp_path).items() if status == "done"}
+    assert done == {"odd", "large"}
+    assert made(tmp_path)["check"]["wrong"] == 0
+    again = "python -m benchmarks.gpu --only large && python -m benchmarks.gpu --only odd"
+    assert called("odd") == again  # of the first command there is nothing left
+
+
+def test_a_sanitizer_that_was_not_done_is_not_measured(tmp_path: Path) -> None:
+    rows = Rows(tmp_path / ROWS)
+    late = {"tool": "racecheck", "errors": None, "reason": "it was not done after 39 s", "said": ""}
+    rows.add("racecheck", "sanitizer", late)
+    rows.add("memcheck", "sanitizer", {**late, "tool": "memcheck", "errors": 0, "reason": ""})
+    for part in ("racecheck", "memcheck"):
+        rows.add(part, "end", {"status": "done", "reason": "", "seconds": 43.3})
+    found = record(rows.read())
+    assert {"part": "racecheck", "reason": "it was not done after 39 s"} in found["skipped"]
+    assert not any(said.startswith("racecheck") for said in found["wrong"])
+    page = readme.render({"gpu_cpu.json": found})
+    assert page.count("racecheck") == 1
+    assert "Not measured: racecheck: it was not done after 39 s." in page
+    assert "compute-sanitizer, memcheck, on the odd shapes: 0 errors." in page
+
+
 BLOCKED = """import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
@@ -272,7 +307,7 @@ def test_the_whole_command_runs_on_a_cpu_with_what_the_gpu_machine_has(tmp_path:
         "| cost alone | host ms |",
         "| ours-picard | ",
         "| pooling: share of the copy bandwidth |",
-        "compute-sanitizer, memcheck, on the odd shapes: not run: for CUDA devices alone.",
+        "Not measured: memcheck: for CUDA devices alone.",
         "| compiled | skipped: on a GPU alone |",
     ):
         assert part in page, part

@@ -100,8 +100,8 @@ SHAPES = (
     Shape("bert-base fit", 13, 32, 9 * 32, 128, 768, (768, 192, 96), fitting=True),
     Shape("bert-base path fit", 13, 32, 9 * 32, 128, 768, (768, 192, 96), fitting=True, carry=True),
     Shape("bert-large", 25, 32, 32, 128, 1024, PAPER, dtypes=(FULL, MIXED)),
-    Shape("bert-large fit", 25, 32, 5 * 32, 128, 1024, PAPER, fitting=True, dtypes=(MIXED, BFLOAT16)),
-    Shape("causal", 17, 8, 240, 512, 2048, PAPER, dtypes=(MIXED, BFLOAT16)),
+    Shape("bert-large fit", 25, 32, 19 * 32, 128, 1024, PAPER, fitting=True, dtypes=(MIXED, BFLOAT16)),
+    Shape("causal", 17, 8, 256, 512, 2048, PAPER, dtypes=(MIXED, BFLOAT16)),
     Shape("128 layers", 129, 32, 32, 128, 1024, PAPER, carry=True),
 )
 

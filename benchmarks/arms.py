@@ -136,14 +136,15 @@ def _pooling(backend: str | None, x: Inputs) -> Tensor:
 
 def _pdf(backend: str | None, x: Inputs) -> Tensor:
     states, context = _pool(backend, x)
-    laws = (x.end, None, x.mean, x.precision)
-    return bridge_nll(states, context, x.rows, x.weights, x.biases, *laws, backend=backend)
+    given = (states, context, x.rows, x.weights, x.biases, x.end, None, x.mean, x.precision)
+    return bridge_nll(*given, source=x.hidden[0].dtype, backend=backend)  # as in a `RunningCost`
 
 
 def _lens(backend: str | None, x: Inputs) -> Tensor:
     where = x.mask, x.rows, x.columns
     states, _ = pool_trajectory(x.hidden, *where, context=False, in_order=True, backend=backend)
-    return lens_nll(states, *x.lens, x.end, x.mean, x.mean, x.precision, backend=backend).mean()
+    laws = (x.end, x.mean, x.mean, x.precision)
+    return lens_nll(states, *x.lens, *laws, source=x.hidden[0].dtype, backend=backend).mean()
 
 
 class _Sde:

@@ -15,13 +15,6 @@ from kernels.gpu import launch as run
 from kernels.gpu.likelihood import Laws, latent_gradient, likelihood
 from kernels.gpu.linear import linear, linear_backward, segment_sum, weight_gradient
 
-MANY = 4096
-"""Rows (layers times targets) from which a float32 map is left to cuBLAS, which is faster then.
-
-On an H100 (benchmarks/NOTES.md), pooling left out: 1.25 against 1.54 ms of the device at 4352 rows, and
-at 15 200, with the gradient of the map, 2.38 against 4.40.
-"""
-
 
 def _forward(
     states: Tensor,
@@ -178,7 +171,11 @@ def bridge_nll(
 
     All floats are in one dtype, any but float64.
     """
-    if states.shape[0] * states.shape[1] >= MANY and weights[0].dtype == torch.float32:
+    digits = run.digits(source)
+    many = states.shape[0] * states.shape[1] >= run.MANY
+    if many and digits == "tf32x3" and weights[0].dtype == torch.float32:
+        # On an H100 cuBLAS's float32 products take less of the device than three TF32 ones: in a fit of
+        # 15 200 rows 2.38 ms against 4.40, in a cost of 4352 rows, pooling left out, 1.25 against 1.54.
         laws = (end, carry, mean, precision)
         return pytorch.bridge_nll(states, context, rows, weights, biases, *laws, source=source)
     several = end if end.dim() == 3 else end[None]
@@ -188,7 +185,6 @@ def bridge_nll(
     carry = None if carry is None else carry.contiguous()
     biases = [bias.contiguous() for bias in biases]
     kept = (several, carry, mean, precision)
-    digits = run.digits(source)
     with run.on(states.device):
         floats = [states, context, *weights, *biases, *(x for x in kept if x is not None)]
         if torch.is_grad_enabled() and any(x.requires_grad for x in floats):

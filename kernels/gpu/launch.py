@@ -20,6 +20,11 @@ PROGRAMS = 128
 TILES = ((64, 64), (32, 64), (32, 32), (16, 32))
 """Output tiles of the matrix products, large to small: a large one reuses more of what it loads."""
 
+WIDE = (128, 64)
+"""The tile where there are `MANY` rows and products are not made of three."""
+
+MANY = 4096
+
 INNER = 32
 """Terms of a product that are loaded at a time."""
 
@@ -50,21 +55,24 @@ def full_precision(device: torch.device) -> Any:
     return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
-def tile(rows: int, columns: int, *, largest: int = 0, products: int = 1) -> tuple[int, int]:
+def tile(
+    rows: int, columns: int, *, largest: int = 0, products: int = 1, wide: bool = False
+) -> tuple[int, int]:
     """The largest tile from TILES[largest] on that gives every multiprocessor work, or the smallest.
 
     Args:
         products: how many matrices of that size are cut into tiles, none of which lies in two.
+        wide: whether WIDE may be taken.
     """
-    for block in TILES[largest:]:
+    for block in ((WIDE,) if wide and rows >= MANY else ()) + TILES[largest:]:
         if products * triton.cdiv(rows, block[0]) * triton.cdiv(columns, block[1]) >= PROGRAMS:
             return block
     return TILES[-1]
 
 
 def warps(block: tuple[int, int]) -> int:
-    """Eight for the largest tile: on four, float32 products made of three spill registers."""
-    return 8 if block == TILES[0] else 4
+    """Eight for the largest tiles: on four, float32 products made of three spill registers."""
+    return 8 if block in (WIDE, TILES[0]) else 4
 
 
 def operands(dtype: torch.dtype, digits: Digits = "tf32x3", *, backward: bool = False) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def linear(
     weight = run.as_matrix(weight)
     layers, targets, inner = x.shape
     out = x.new_empty(layers, targets, weight.shape[0], dtype=torch.float32)
-    block_m, block_j = run.tile(layers * targets, weight.shape[0])
+    block_m, block_j = run.tile(layers * targets, weight.shape[0], wide=digits == "tf32")
     run.launch(
         linear_kernel,
         (triton.cdiv(layers * targets, block_m), triton.cdiv(weight.shape[0], block_j), 1),
@@ -77,7 +77,7 @@ def linear_backward(
     width = weight.shape[1]
     dtype = weight.dtype if before is None else torch.float32
     out = grad.new_empty(layers, targets, width, dtype=dtype)
-    block_m, block_k = run.tile(layers * targets, width)
+    block_m, block_k = run.tile(layers * targets, width, wide=digits == "tf32")
     run.launch(
         linear_backward_kernel,
         (triton.cdiv(layers * targets, block_m), triton.cdiv(width, block_k), 1),
@@ -111,7 +111,7 @@ def weight_gradient(
     A small matrix is cut into parts of the rows, which are summed in a second step.
     """
     rows, (width, inner) = grad.shape[0] * grad.shape[1], out.shape
-    block = run.TILES[0]
+    block = run.WIDE if digits == "tf32" and rows >= run.MANY else run.TILES[0]
     tiles = triton.cdiv(width, block[0]) * triton.cdiv(inner, block[1])
     parts = max(1, min(run.PROGRAMS // max(tiles, 1), rows // (4 * run.INNER)))
     chunk = run.INNER * triton.cdiv(triton.cdiv(rows, parts), run.INNER)

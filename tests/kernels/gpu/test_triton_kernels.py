@@ -21,7 +21,6 @@ from torch.nn import functional as F
 
 from kernels import bridge_nll as operations
 from kernels import oracle
-from kernels.gpu import bridge_nll as gpu_bridge_nll
 from kernels.gpu import launch as triton_launch
 from kernels.gpu import pooling
 from kernels.gpu.linear import linear, linear_backward, weight_gradient
@@ -303,7 +302,7 @@ def test_many_rows_of_a_float32_map_are_left_to_products_of_torch(
     monkeypatch: pytest.MonkeyPatch, launched: list[tuple[str, dict[str, Any]]], several: bool
 ) -> None:
     """On either side of the limit, to the same values and gradients."""
-    monkeypatch.setattr(gpu_bridge_nll, "MANY", 28)
+    monkeypatch.setattr(triton_launch, "MANY", 28)
     inputs = case(targets=7, carry=True, width=9, sizes=(17, 6))
     end = inputs.end.detach()
     ends = torch.stack([end, -end]) if several else end
@@ -315,7 +314,7 @@ def test_many_rows_of_a_float32_map_are_left_to_products_of_torch(
 
     mine = value_and_gradients(partial(both, weighs), inputs)
     assert not launched
-    monkeypatch.setattr(gpu_bridge_nll, "MANY", 29)
+    monkeypatch.setattr(triton_launch, "MANY", 29)
     fused = value_and_gradients(partial(both, weighs), inputs)
     assert launched
     true = value_and_gradients(
@@ -324,9 +323,10 @@ def test_many_rows_of_a_float32_map_are_left_to_products_of_torch(
     for found in (mine, fused):
         pairs = zip(found, true, strict=True)
         assert max(relative_rms(x, y) for x, y in pairs) <= BOUND[torch.float32]
-    launched.clear()
-    value_and_gradients(bridge_nll, case(targets=12, dtype=torch.bfloat16))
-    assert launched  # whose sums PyTorch would make in 16 bits
+    for other in (case(targets=12, dtype=torch.bfloat16), case(targets=12)):
+        launched.clear()
+        value_and_gradients(partial(bridge_nll, source=torch.bfloat16), other)
+        assert launched  # a map in 16 bits, and one of what was read in 16 bits
 
 
 @pytest.mark.parametrize("activation", ["none", "gelu", "silu"])

@@ -19,13 +19,17 @@ Function = Callable[..., Tensor]
 def may_capture(device: torch.device) -> bool:
     """Whether a graph can be made or replayed at this point of a program."""
     return (
-        device.type == "cuda"
-        and torch.version.hip is None
+        _is_cuda(device)
         and not torch.compiler.is_compiling()
-        and not torch.cuda.is_current_stream_capturing()
-        # A checkpointed part that runs again inside a backward pass may be in any of autograd's threads.
+        and not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
+        # A checkpointed part runs again inside a backward pass, and has to save the same tensors there.
         and torch._C._current_graph_task_id() == -1
+        and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
     )
+
+
+def _is_cuda(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.version.hip is None
 
 
 class Turns:

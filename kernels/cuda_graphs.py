@@ -31,7 +31,7 @@ MOST_BYTES = 2**28
 IDLE = 1000
 """Calls without it, after which a graph makes room for another: before that others run as they are."""
 
-_KEYS = 1024  # that are counted
+_KEYS = 64  # that are counted, or refused: each holds what it was made of
 
 
 class GraphedCosts:
@@ -105,8 +105,9 @@ class GraphedCosts:
         """Whether a key is to be captured now, and there is room."""
         if key in self.refused:
             return False
-        if len(self._seen) >= _KEYS:
-            self._seen.clear()
+        for told in (self._seen, self.refused):
+            if len(told) >= _KEYS:
+                told.clear()
         self._seen[key] = self._seen.get(key, 0) + 1
         if self._seen[key] <= SEEN:
             return False

@@ -47,7 +47,10 @@ class Backend:
     @property
     def operations(self) -> Any:
         """The module that holds them."""
-        return sys.modules.get(self.module) or importlib.import_module(self.module)
+        found = sys.modules.get(self.module)
+        if found is None or getattr(found.__spec__, "_initializing", False):  # in another thread
+            return importlib.import_module(self.module)
+        return found
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ BACKENDS: list[Backend] = [
 ]
 """In order of priority."""
 
+_OURS = frozenset(BACKENDS)
+
 _chosen: dict[tuple[object, ...], Choice] = {}  # without being named
 
 
@@ -111,6 +116,8 @@ def choose(like: Tensor, backend: str | None = None) -> Choice:
             if why_not is not None:
                 raise ValueError(f"backend {name!r}, {origin}, cannot run: {why_not}")
             return _said(Choice(named, origin), like)
+    if not _OURS.issuperset(BACKENDS):  # which may look at more of a tensor
+        return _said(_first(like), like)
     # What else it depends on stays as it is in a process; asked at every operation of every step.
     key = like.device, like.dtype, os.environ.get("TRITON_INTERPRET"), *BACKENDS
     choice = _chosen.get(key)

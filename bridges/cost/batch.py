@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,10 +60,16 @@ def costs_and_first(
             return costs, _read_first(cost, hidden_states, where, first) if first else None
         trajectory, answers = _read(cost, hidden_states, where), where.targets
     else:
+        device = hidden_states[0].device  # where a subclass's own may expect what it is given
+        if layout is not None:
+            layout = layout.to(device)
+        given = hidden_states, targets.to(device), attention_mask
         trajectory, answers = cost.trajectory(*given, classes=classes, in_place=in_place, layout=layout)
     if not len(answers):
         return trajectory.states.sum((0, 2)), None  # [0], and part of the states' graph
-    costs = cost.of_trajectory(trajectory, answers, labels=labels, generator=generator)
+    # A subclass's own may know of none.
+    noise: dict[str, Any] = {} if generator is None else {"generator": generator}
+    costs = cost.of_trajectory(trajectory, answers, labels=labels, **noise)
     return costs, _few(trajectory, answers, first) if first else None
 
 

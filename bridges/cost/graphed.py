@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.constants import all_kept
-from bridges.processes.snapshot import tensor_state, tensors_of
+from bridges.processes.snapshot import snapshot, tensor_state
 from kernels.capture import may_capture
 from kernels.cuda_graphs import GraphedCosts
 from kernels.dispatch import choose
@@ -45,25 +45,23 @@ def replayed(
         return None
     if states.nbytes > MOST_BYTES or not may_capture(states.device):
         return None
-    constants = [*tensors_of(reader)]
     of_labels = isinstance(ends, LabelEnds)
-    constants += [ends.vectors, ends.log_weights] if isinstance(ends, LabelEnds) else [ends.vectors]
-    told = (bridge.graph_state(), *map(tensor_state, constants))
-    if None in told:
+    points = [ends.vectors, ends.log_weights] if isinstance(ends, LabelEnds) else [ends.vectors]
+    told = (bridge.graph_state(), snapshot(reader), *map(tensor_state, points))
+    if None in told or any(_is_hooked(module) for module in (bridge, reader)):
         return None
     source = trajectory.source
     inputs = (states, context) if reader.reads_context else (states,)
     key = (
         told,
-        type(reader),
-        reader.normalises,
         of_labels,
         tuple((x.shape, x.dtype, x.requires_grad) for x in inputs),
         source,
         choose(states).backend.name,
         torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
+        torch.get_float32_matmul_precision(),
+        torch.are_deterministic_algorithms_enabled(),
     )
-
     held: list[object] = []
 
     def costs(states: Tensor, *rest: Tensor) -> Tensor:
@@ -73,9 +71,15 @@ def replayed(
             found = bridge.of_labels(reader, path, answers, ends)
         else:
             found = bridge.cost(reader, path, ends(answers))
-        # The graph keeps this function, and it what the graph reads: others may be kept in its place.
-        held[:] = all_kept([*bridge.modules(), *([ends] if isinstance(ends, LabelEnds) else [])])
+        # A graph keeps this function, and with it what it was captured with: that may be made anew.
+        if not held:
+            held.extend(all_kept([*bridge.modules(), *([ends] if isinstance(ends, LabelEnds) else [])]))
         return found
 
     others = (trajectory.rows, answers)
     return graphs(key, costs, inputs, others, separable=not reader.reads_context)
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    """Whether somebody looks at what passes through a module, or changes it."""
+    return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())

@@ -74,6 +74,10 @@ class CostParts(nn.Module):
             self.options["normalise"] = True
         self.requires_grad_(False)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Also of a cost that was pickled before there were graphs."""
+        super().__setstate__({"_graphs": GraphedCosts(), **state})
+
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Moved or cast: graphs of what was there would keep its memory."""
         self._graphs = GraphedCosts()

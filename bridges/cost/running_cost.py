@@ -109,6 +109,8 @@ class RunningCost(CostParts):
     def reads_in_parts(self) -> bool:
         """Whether a batch may be read a few sequences at a time: a subclass may want it whole."""
         kind = type(self)
+        if {"trajectory", "of_trajectory"} & vars(self).keys():
+            return False
         own = kind.trajectory, kind.of_trajectory
         return own == (RunningCost.trajectory, RunningCost.of_trajectory)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -94,15 +93,6 @@ class LabelEnds:
             [C, d], in the span, and [r, d] with orthonormal rows; r is at most C - 1, and less where
             labels end at the same places.
         """
-        return self._contrasts
-
-    @cached_property
-    def _contrasts(self) -> tuple[Tensor, Tensor]:
-        """Found once: the labels are the same at every step, and a singular value is looked at."""
-        with torch.inference_mode(False):  # kept, and used in training later
-            return self._found_contrasts()
-
-    def _found_contrasts(self) -> tuple[Tensor, Tensor]:
         means = self.means().double()
         about = means - means.mean(0)
         _, sizes, axes = torch.linalg.svd(about, full_matrices=False)

@@ -174,8 +174,11 @@ class AboutLabel(Cost):
             return Whitened(value, value.new_ones(len(value), 1), weight)
         if self.layers == "exit":
             value = value * fixed.at.to(value)[:, None]
-        assert fixed.law is not None
-        path = fixed.law.whiten(value - shifted)
+        shifted = value - shifted
+        if fixed.law is None:
+            path = self.inner.whitened(shifted, self._clock(trajectory).tensor())
+        else:
+            path = fixed.law.whiten(shifted)
         return Whitened(*(_part(x, counted) for x in (path.value, path.mean, path.precision)))
 
     def _fixed(self, latent_map: Reader, trajectory: Trajectory) -> _Fixed:
@@ -187,7 +190,7 @@ class AboutLabel(Cost):
             factor, t = self.mean_factor(every.tensor()), times.tensor()
             at = self.mean_factor(t).reshape(len(t), -1)
             if self.layers != "flat":
-                return _Fixed(factor, at, self.inner.law(t, dim), None)
+                return _Fixed(factor, at, self.inner.law(t, dim) if self.inner.whitens else None, None)
             counted = self.counted(every.states)
             of_counted, variance = (x.reshape(len(x), -1) for x in self.inner.marginal(t[counted]))
             weight = (of_counted.square() / variance).mean(0)

@@ -21,6 +21,11 @@ from bridges.processes.snapshot import snapshot
 from bridges.registry import Registry, constructor_defaults
 
 
+def _place(cls: type, name: str) -> int:
+    """How far up among a class's own and inherited ones an attribute is said."""
+    return next(i for i, base in enumerate(cls.__mro__) if name in vars(base))
+
+
 class Cost(nn.Module, ABC):
     """What a trajectory pays: it is read by a map, towards the end point of its label.
 
@@ -43,7 +48,8 @@ class Cost(nn.Module, ABC):
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "graphs" not in vars(cls) and ("cost" in vars(cls) or "of_labels" in vars(cls)):
+        made = min(_place(cls, "cost"), _place(cls, "of_labels"))
+        if made < _place(cls, "graphs"):  # what is said of one cost is not inherited by another
             cls.graphs = False
         cls.registered_name = name
         if name is not None:

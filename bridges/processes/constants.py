@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterable
 from typing import TypeVar
@@ -14,6 +15,7 @@ from bridges.processes.snapshot import snapshot, tensor_state
 
 _MOST = 32  # of an owner: the last ones asked for
 
+_lock = threading.Lock()
 _Made = TypeVar("_Made")
 _Kept = weakref.WeakKeyDictionary[nn.Module | LabelEnds, dict[Hashable, object]]
 # Beside their owners, not in them: so they are neither saved nor copied with one.
@@ -38,21 +40,23 @@ def constant(owner: nn.Module | LabelEnds, key: Hashable, make: Callable[[], _Ma
     if kept is None:
         kept = _kept.setdefault(owner, {})
     whole = key, state
-    found = kept.pop(whole, None)
+    with _lock:
+        found = kept.pop(whole, None)
     if found is None:
         with torch.inference_mode(False):  # kept, and used in training later
             found = make()
         if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
             return found  # its values come with each replay of the graph alone
+    with _lock:
         while len(kept) >= _MOST:
             kept.pop(next(iter(kept)), None)
-    kept[whole] = found
+        kept[whole] = found
     return found  # type: ignore[return-value]
 
 
 def all_kept(owners: Iterable[nn.Module | LabelEnds]) -> list[object]:
     """What is kept of some owners, for who has to hold it: a captured graph reads it where it lies."""
-    return [found for owner in owners for found in _kept.get(owner, {}).values()]
+    return [found for owner in owners for found in list(_kept.get(owner, {}).values())]
 
 
 def _state(owner: nn.Module | LabelEnds) -> Hashable | None:

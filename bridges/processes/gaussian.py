@@ -106,7 +106,7 @@ class GaussianBridge(GaussianLaw):
         times, dim = trajectory.clock, end.shape[-1]
         law = self._kept(times, dim)
         if isinstance(law, Joint):
-            path = law.whiten(latents(latent_map, trajectory, self._factor(times)))
+            path = self._whiten(latents(latent_map, trajectory, self._factor(times)), times, law)
             value = whitened_cost(path, end).to(latent_map.dtype)
         else:
             value = steps_cost(latent_map, trajectory, end, law)
@@ -118,7 +118,8 @@ class GaussianBridge(GaussianLaw):
     def by_layer(self, latent_map: Reader, trajectory: Trajectory, end: Tensor) -> Tensor:
         times, dim = trajectory.clock, end.shape[-1]
         law, factor = self._kept(times, dim), self._factor(times)
-        costs = whitened_costs(law.whiten(latents(latent_map, trajectory, factor)), end)
+        path = self._whiten(latents(latent_map, trajectory, factor), times, law)
+        costs = whitened_costs(path, end)
         if self.learn:
             guessed = factor if latent_map.guesses else None
             costs = costs + normalisers(law.variance, dim, guessed).to(costs)[:, None]
@@ -134,6 +135,9 @@ class GaussianBridge(GaussianLaw):
     def _kept(self, times: Times, dim: int) -> Steps | Joint:
         return constant(self, ("law", times, dim), lambda: self.law(times.tensor(), dim))
 
+    def _whiten(self, latent: Tensor, times: Times, law: Steps | Joint) -> Whitened:
+        return law.whiten(latent) if self.whitens else self.whitened(latent, times.tensor())
+
     def _normaliser(self, law: Steps | Joint, times: Times, dim: int, *, guesses: bool) -> Tensor:
         def make() -> Tensor:
             return normaliser(law.variance, dim, self.mean_factor(times.tensor()) if guesses else None)
@@ -142,6 +146,11 @@ class GaussianBridge(GaussianLaw):
 
     def _factor(self, times: Times) -> Tensor:
         return constant(self, ("factor", times), lambda: self.mean_factor(times.tensor()))
+
+    @property
+    def whitens(self) -> bool:
+        """Whether `whitened` is by `law`, which is kept: a subclass may have one of its own."""
+        return type(self).whitened is GaussianBridge.whitened
 
     def whitened(self, latent: Tensor, t: Tensor) -> Whitened:
         """A latent trajectory [L, N, d] at times t [L], its layers made independent of each other."""

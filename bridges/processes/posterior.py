@@ -14,7 +14,7 @@ from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.about_label import AboutLabel
 from bridges.processes.constants import constant, of_one_word
-from bridges.processes.snapshot import tensor_state
+from bridges.processes.snapshot import snapshot, tensor_state
 
 OVER = ("path", "prefixes")
 
@@ -70,9 +70,10 @@ class Posterior(AboutLabel, name="posterior"):
             away = away.cumsum(0) if prefixes else away.sum(0, keepdim=True)
             return pull[:, None], (away.expand(-1, words.shape[1]) @ words.square().T)[:, None]
 
-        state = tensor_state(words)
-        key = "evidence", trajectory.clock, latent_map.guesses, state
-        pull, away = fixed() if state is None else constant(self, key, fixed)
+        states = tensor_state(words), snapshot(self)
+        key = "evidence", trajectory.clock, latent_map.guesses, states
+        # Kept with the labels, which of targets that are tokens are those of one batch.
+        pull, away = fixed() if None in states else constant(labels, key, fixed)
         toward = pull * path.value
         toward = toward.cumsum(0) if prefixes else toward.sum(0, keepdim=True)
         evidence = toward @ words.T - away

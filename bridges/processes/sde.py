@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +117,7 @@ class SDEBridge(Wrapped, name="sde"):
         self.steps = steps
         self.reads = reads
         self.last_solve: SolverReport | None = None
-        self._worst: Tensor | None = None  # of captured solves, on their device
+        self._worst: dict[torch.device, Tensor] = {}  # of captured solves
         self._replays = self._spare = 0
 
     def make_map(self, hidden_size: int, widths: Sequence[int]) -> DriftNetwork:
@@ -169,27 +170,32 @@ class SDEBridge(Wrapped, name="sde"):
         solve = self.last_solve
         if solve is None or solve.solver != "picard" or not solve.backward_evaluations:
             return None  # nothing is known of the sweeps that it takes
+        process = snapshot(self.process)
+        if process is None:
+            return None
         self._replays += 1
-        if self._worst is not None and self._replays % LOOK == 0:
-            if not float(self._worst) <= TOLERANCE:
+        for worst in self._worst.values() if self._replays % LOOK == 0 else ():
+            if not float(worst) <= TOLERANCE:
                 self._spare += 1
-                logger.info("captured paths changed by %.1e in their last sweep", float(self._worst))
-            self._worst.zero_()
-        return snapshot(self.process), self.steps, self.reads, self._spare
+                logger.info("captured paths changed by %.1e in their last sweep", float(worst))
+            worst.zero_()
+        return process, self.steps, self.reads, self._spare
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Also of one that was pickled before its cost could be captured."""
+        super().__setstate__({"_worst": {}, "_replays": 0, "_spare": 0, **state})
 
     def _fixed(self, device: torch.device) -> FixedSweeps | None:
         """The sweeps of a solve that is being captured."""
         if device.type != "cuda":
             return None
         if not torch.cuda.is_current_stream_capturing():
-            if self._worst is None or self._worst.device != device:
-                self._worst = torch.zeros((), device=device)
+            if device not in self._worst:
+                self._worst[device] = torch.zeros((), device=device)
             return None
         assert self.last_solve is not None
-        assert self._worst is not None
-        more = 1 + self._spare
-        solve = self.last_solve
-        return FixedSweeps(solve.evaluations + more, solve.backward_evaluations + more, self._worst)
+        more, solve, worst = 1 + self._spare, self.last_solve, self._worst[device]
+        return FixedSweeps(solve.evaluations + more, solve.backward_evaluations + more, worst)
 
     def _grid(self, num_states: int, like: Tensor) -> PathGrid:
         steps = self.steps

@@ -17,6 +17,7 @@ from transformers.models.auto.modeling_auto import (
 from bridges import BadInput, LabelEnds, ModelSpec, RunningCost
 from bridges.errors import shown
 from bridges.model.positions import IGNORED
+from bridges.processes.snapshot import tensor_state
 from pets.tasks.verbalizer import Verbalizer
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class TokenTargets:
     def __init__(self, ends: LabelEnds | None = None, classes: int | None = None) -> None:
         self.ends = ends
         self.classes = classes if ends is None else len(ends)
-        self._elsewhere: dict[torch.device, LabelEnds] = {}
+        self._elsewhere: dict[torch.device, tuple[object, LabelEnds]] = {}
 
     @property
     def reads_ids(self) -> bool:
@@ -49,13 +50,16 @@ class TokenTargets:
         return False
 
     def ends_on(self, device: torch.device) -> LabelEnds | None:
-        """The end points on a device, always the same ones."""
-        if self.ends is None or self.ends.vectors.device == device:
-            return self.ends
-        if device not in self._elsewhere:
+        """The end points on a device: the same ones while they are what they were."""
+        ends = self.ends
+        if ends is None or ends.vectors.device == device:
+            return ends
+        state = tensor_state(ends.vectors), tensor_state(ends.log_weights)
+        kept = self._elsewhere.get(device)
+        if None in state or kept is None or kept[0] != state:
             with torch.inference_mode(False):  # kept, and used in training later
-                self._elsewhere[device] = self.ends.to(device)
-        return self._elsewhere[device]
+                kept = self._elsewhere[device] = state, ends.to(device)
+        return kept[1]
 
     def __call__(
         self, labels: Tensor, length: int, input_ids: Tensor | None, mask: Tensor | None

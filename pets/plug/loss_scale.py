@@ -59,9 +59,11 @@ class LossScale:
         """The targets' costs [N] as one number, 0 where there is none."""
         if not len(costs):
             return costs.sum()
-        # A sum, whose gradient is the same number for each: costs that are replayed look for that.
+        # A sum, whose gradient is the same number for each: costs that are replayed look for that. That
+        # of many costs in half precision would be beyond its numbers.
         if not divided:
-            return costs.sum() / len(costs)
+            total = costs.sum(dtype=torch.promote_types(costs.dtype, torch.float32))
+            return (total / len(costs)).to(costs.dtype)
         # Under nn.DataParallel it is a vector of one.
         return costs.sum() / torch.as_tensor(kwargs[_ITEMS], device=costs.device).reshape(-1)[0]
 

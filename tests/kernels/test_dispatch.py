@@ -59,6 +59,7 @@ def test_a_backend_is_asked_once_about_tensors_that_are_alike(monkeypatch: pytes
 
     mine = Backend("mine", "fake_mine", refusal, lambda like: like.dtype == torch.float32)
     monkeypatch.setattr(dispatch, "BACKENDS", [mine, *dispatch.BACKENDS])
+    monkeypatch.setattr(dispatch, "_OURS", frozenset(dispatch.BACKENDS))
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert [chosen() for _ in range(3)] == ["mine"] * 3
     assert choose(LIKE.double()).backend.name == "pytorch"
@@ -67,6 +68,18 @@ def test_a_backend_is_asked_once_about_tensors_that_are_alike(monkeypatch: pytes
     assert asked == [(torch.float32, "1"), (torch.float64, "1"), (torch.float32, "0")]
     monkeypatch.setattr(dispatch, "BACKENDS", dispatch.BACKENDS[1:])
     assert chosen() == "pytorch"
+
+
+def test_a_backend_of_somebody_else_may_look_at_more_of_a_tensor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refusal(like: Tensor) -> str | None:
+        return None if like.dim() == 2 else "it reads matrices"
+
+    mine = Backend("mine", "fake_mine", refusal, lambda like: True)
+    monkeypatch.setattr(dispatch, "BACKENDS", [mine, *dispatch.BACKENDS])
+    assert choose(torch.zeros(2, 2)).backend.name == "mine"
+    assert choose(torch.zeros(2)).backend.name == "pytorch"
 
 
 # The order of the overrides

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import pickle
 from typing import Any
 
 import pytest
 import torch
-from graph_stand_in import StandIn
+from graph_stand_in import Traced
 from tiny import tiny_bert
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 import bridges
-from bridges import GaussianBridge, LabelEnds, RunningCost
+from bridges import GaussianBridge, LabelEnds, RunningCost, Trajectory
 from bridges.cost import graphed
+from bridges.latent.lens import Lens
 from bridges.processes import sde
-from kernels import cuda_graphs
+from kernels import capture, cuda_graphs
 from kernels.cuda_graphs import SEEN
+from kernels.path.solver import SolverReport
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -28,8 +32,8 @@ TWO = (((10,), (11, 12)), ((13,),), ((14,), (15,)))
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     if not CUDA:
-        monkeypatch.setattr(cuda_graphs, "Program", StandIn)
-        monkeypatch.setattr(graphed, "may_capture", lambda device: True)
+        monkeypatch.setattr(cuda_graphs, "Program", Traced)
+        monkeypatch.setattr(capture, "_is_cuda", lambda device: True)
 
 
 def made(bridge: str, reader: str = "mlp") -> RunningCost:
@@ -213,8 +217,140 @@ def test_a_captured_sde_that_has_not_converged_is_captured_with_more_sweeps(
     for seed in range(SEEN + 2):
         results(cost, None, seed, torch.ones(5, device=DEVICE))
     assert cost.bridge._spare == 0
-    cost.bridge._worst.fill_(1e-3)  # type: ignore[union-attr]
+    next(iter(cost.bridge._worst.values())).fill_(1e-3)
     for seed in range(SEEN + 4):
         results(cost, None, seed, torch.ones(5, device=DEVICE))
     assert cost.bridge._spare == 1
     assert len(cost._graphs) == 2
+
+
+class Warm(Lens):
+    """A reader with a state of its own."""
+
+    temperature = 1.0
+
+    def forward(self, trajectory: Trajectory, factor: Tensor | None = None) -> Tensor:
+        guess: Tensor = super().forward(trajectory, factor)
+        return guess * self.temperature
+
+    def fused_cost(self, *given: Any) -> None:
+        return None
+
+
+def by_reader(cost: RunningCost, seed: int = 0) -> Tensor:
+    return results(cost, None, seed, torch.ones(5, device=DEVICE))[0]
+
+
+def with_reader(reader: type[Lens]) -> RunningCost:
+    cost = made("brownian", "lens")
+    states, dim, width = cost.lens.weight.shape
+    mine = reader(states, width, dim).to(DEVICE)
+    mine.load_state_dict(cost.lens.state_dict())
+    cost.latent_map = mine.requires_grad_(False)
+    return cost
+
+
+def test_what_a_reader_is_besides_its_tensors_is_seen() -> None:
+    cost = with_reader(Warm)
+    for _ in range(SEEN + 2):
+        before = by_reader(cost)
+    assert len(cost._graphs) == 1
+    cost.latent_map.temperature = 3.0  # type: ignore[assignment]
+    changed = by_reader(cost)
+    plain = copy.deepcopy(cost)
+    plain.bridge.graphs = False  # type: ignore[misc]
+    assert not torch.allclose(changed, before, rtol=0.1)
+    torch.testing.assert_close(changed, by_reader(plain), rtol=1e-4, atol=1e-6)
+    cost.latent_map.register_forward_hook(lambda module, given, found: 0 * found)
+    for _ in range(SEEN + 2):
+        hooked = by_reader(cost)
+    assert not torch.allclose(hooked, changed, rtol=0.1)
+    assert cost._graphs._calls == 1 + SEEN + 2  # none of them while it is hooked
+
+
+def test_the_constants_of_a_graph_are_held_though_others_take_their_place() -> None:
+    """Of the same bridge with other labels, and by a gradient that is found again."""
+    cost = made("posterior")
+    labels = LabelEnds.of_words(cost.end_points, TWO)
+    uneven = torch.arange(1.0, 6, device=DEVICE)
+    plain = copy.deepcopy(cost)
+    plain.bridge.graphs = False  # type: ignore[misc]
+    for seed in range(SEEN + 2):
+        results(cost, labels, seed, uneven)
+    (program,) = cost._graphs._programs.values()
+    held = [cell.cell_contents for cell in program.function.__closure__ or ()]
+    (kept,) = [x for x in held if isinstance(x, list) and x]
+    before = list(map(id, kept))
+    for seed in range(40):
+        hidden, *where = batch(seed, None)
+        cost.costs(hidden, *where)  # against the words of each batch
+    mine, true = results(cost, labels, 3, uneven), results(plain, labels, 3, uneven)
+    torch.testing.assert_close(mine, true, rtol=2e-4, atol=2e-6)
+    assert list(map(id, kept)) == before
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_under_a_checkpoint_nothing_is_replayed_that_runs_again_otherwise(use_reentrant: bool) -> None:
+    cost = made("brownian")
+    for seed in range(SEEN + 3):
+        hidden, *where = batch(seed, None)
+
+        def costs(*given: Tensor, where: Any = where) -> Tensor:
+            return cost.costs(given, *where)
+
+        value = checkpoint(costs, *hidden, use_reentrant=use_reentrant)
+        found = torch.autograd.grad(value.sum(), hidden) if not use_reentrant else ()
+        expected = results(cost, None, seed, torch.ones(5, device=DEVICE))
+        torch.testing.assert_close(value.detach(), expected[0], rtol=2e-4, atol=2e-6)
+        for grad, other in zip(found, expected[1:], strict=False):
+            torch.testing.assert_close(grad, other, rtol=2e-4, atol=2e-6)
+
+
+def test_a_cost_of_a_mixin_is_a_cost_of_its_own() -> None:
+    class Own:
+        def cost(self, *given: Any, **options: Any) -> Tensor:
+            raise NotImplementedError
+
+    class Mixed(Own, GaussianBridge):  # type: ignore[misc]
+        def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
+            return t, t * (1 - t)
+
+    class Says(Own, GaussianBridge):  # type: ignore[misc]
+        graphs = True
+
+    assert (Mixed.graphs, Says.graphs) == (False, True)
+
+
+def test_labels_that_are_written_to_are_seen() -> None:
+    cost = made("axis", "lens")
+    labels = LabelEnds.of_words(cost.end_points, TWO)
+    for _ in range(SEEN + 2):
+        before = results(cost, labels, 0, torch.ones(5, device=DEVICE))[0]
+    with torch.no_grad():
+        labels.vectors.copy_(labels.vectors.flip(0))
+        labels.log_weights.copy_(labels.log_weights.flip(0))
+    plain = copy.deepcopy(cost)
+    plain.bridge.graphs = False  # type: ignore[misc]
+    true = results(plain, copy.deepcopy(labels), 0, torch.ones(5, device=DEVICE))[0]
+    assert not torch.allclose(before, true, rtol=1e-2)
+    mine = results(cost, labels, 0, torch.ones(5, device=DEVICE))[0]
+    torch.testing.assert_close(mine, true, rtol=2e-4, atol=2e-6)
+
+
+def test_an_sde_whose_process_cannot_be_told_is_not_replayed() -> None:
+    cost = made("sde")
+    bridge: Any = cost.bridge
+    bridge.last_solve = SolverReport("picard", 3, 0.0, 3, 0.0)
+    assert bridge.graph_state() is not None
+    bridge.process.unknown = object()
+    assert bridge.graph_state() is None
+
+
+def test_a_cost_that_was_pickled_before_there_were_graphs() -> None:
+    for bridge in ("brownian", "sde"):
+        cost = made(bridge)
+        for module, names in ((cost, ["_graphs"]), (cost.bridge, ["_worst", "_replays", "_spare"])):
+            for name in names:
+                vars(module).pop(name, None)
+        old = pickle.loads(pickle.dumps(cost))
+        assert results(old, None, 0, torch.ones(5, device=DEVICE))[0].isfinite().all()

@@ -571,3 +571,18 @@ def test_a_save_that_fails_leaves_the_old_cost(
         saved(tmp_path / "cost", seed=1)
     assert RunningCost.from_pretrained(tmp_path / "cost").digest() == old.digest()
     assert [p.name for p in tmp_path.iterdir()] == ["cost"]
+
+
+def test_a_subclass_may_know_less_than_it_could_be_told() -> None:
+    class Narrow(RunningCost):
+        def of_trajectory(self, trajectory: Any, answers: Tensor, *, labels: Any = None) -> Tensor:  # type: ignore[override]
+            return 2 * super().of_trajectory(trajectory, answers, labels=labels)
+
+    model = tiny_bert()
+    cost, twice = (kind.for_model(model, widths=WIDTHS).double() for kind in (RunningCost, Narrow))
+    ids, targets, mask = batch()
+    hidden = hidden_states(model, ids, mask)
+    torch.testing.assert_close(twice(hidden, targets, mask), 2 * cost(hidden, targets, mask), **EXACT)
+    own = RunningCost.for_model(model, widths=WIDTHS).double()
+    own.of_trajectory = lambda path, answers, *, labels=None: answers.double()  # type: ignore[method-assign,assignment,misc]
+    assert torch.equal(own.costs(hidden, targets, mask), targets[targets != -100].double())

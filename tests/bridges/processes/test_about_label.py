@@ -8,12 +8,15 @@ import pytest
 import torch
 from peft import get_peft_model
 from tiny import TEXTS, tiny_bert, tiny_model, tiny_tokenizer
+from torch import Tensor
 from torch.testing import assert_close
 
 import bridges
 import pets
-from bridges import LabelEnds, RunningCost
+from bridges import LabelEnds, RunningCost, Trajectory
 from bridges.processes import AboutLabel
+from bridges.processes.brownian import BrownianBridge
+from bridges.processes.likelihood import Whitened
 from pets import Verbalizer
 
 pytestmark = pytest.mark.slow
@@ -100,3 +103,20 @@ def test_a_classifier_is_tuned_among_its_labels(word: str) -> None:
     targets[:, 0] = classes
     expected = cost(hidden, targets, labels=words.ends(cost), in_place=True)
     assert_close(output.running_cost, expected.detach())
+
+
+@pytest.mark.parametrize("name", ["posterior", "axis"])
+def test_a_whitening_of_ones_own_is_used(name: str) -> None:
+    class Blind(BrownianBridge, name="blind"):
+        def whitened(self, latent: Tensor, t: Tensor) -> Whitened:
+            found = super().whitened(latent, t)
+            return Whitened(0 * found.value, found.mean, found.precision)
+
+    cost = RunningCost.for_model(tiny_bert(), f"{name}:process=blind", latent_dim=6)
+    states = torch.randn(cost.spec.num_layers + 1, 4, cost.spec.hidden_size)
+    context = torch.randn(len(states), 4, cost.spec.hidden_size)
+    labels = LabelEnds.of_words(cost.end_points, (((10,),), ((11,),)))
+    answers = torch.tensor([0, 1, 0, 1])
+    path, other = (Trajectory(s, context, torch.arange(4)) for s in (states, 3 * states))
+    mine, theirs = (cost.of_trajectory(p, answers, labels=labels) for p in (path, other))
+    assert torch.equal(mine, theirs)  # nothing of the states is left

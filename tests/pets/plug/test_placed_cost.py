@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from plug_cases import build, gradients, make_batch
 from torch import Tensor, nn
 
 import pets
-from bridges import BadInput, RunningCost
+from bridges import BadInput, LabelEnds, RunningCost
 from bridges.cost import groups, transfer
+from pets.plug.labels import TokenTargets
+from pets.plug.loss_scale import LossScale
 
 
 @pytest.fixture
@@ -109,3 +112,34 @@ def test_labels_have_their_end_points_on_a_device_once() -> None:
     assert made.ends_on(torch.device("cpu")) is made.ends
     assert made.ends_on(meta) is made.ends_on(meta)
     assert made.ends_on(meta).vectors.device == meta
+
+
+def test_end_points_on_another_device_are_the_same_while_they_are_what_they_were() -> None:
+    ends = LabelEnds(torch.eye(3)[:, None], torch.zeros(3, 1))
+    targets, meta = TokenTargets(ends), torch.device("meta")
+    first = targets.ends_on(meta)
+    assert targets.ends_on(meta) is first
+    ends.vectors.mul_(2)
+    second = targets.ends_on(meta)
+    assert second is not first
+    targets.ends = LabelEnds(torch.eye(3)[:, None], torch.zeros(3, 1))
+    assert targets.ends_on(meta) is not second
+    assert targets.ends_on(torch.device("cpu")) is targets.ends
+
+
+def test_the_mean_of_many_costs_in_half_precision_is_one_of_its_numbers() -> None:
+    costs = torch.full((1600,), 2600.0, dtype=torch.float16, requires_grad=True)
+    mean = LossScale.scaled(costs, {}, divided=False)
+    assert (mean.dtype, float(mean)) == (torch.float16, 2600)
+    mean.backward()
+    assert costs.grad is not None
+    torch.testing.assert_close(costs.grad, torch.full_like(costs, 1 / 1600))
+
+
+def test_the_gradient_of_a_mean_is_one_number_for_all() -> None:
+    """By which a replayed cost sees that one scaling does for all tokens."""
+    costs = torch.ones(5, requires_grad=True)
+    seen: list[Any] = []
+    costs.register_hook(lambda grad: seen.append(grad.stride()))
+    LossScale.scaled(costs, {}, divided=False).backward()
+    assert seen == [(0,)]

@@ -117,7 +117,7 @@ class SDEBridge(Wrapped, name="sde"):
         self.steps = steps
         self.reads = reads
         self.last_solve: SolverReport | None = None
-        self._worst: dict[torch.device, Tensor] = {}  # of captured solves
+        self._worst: list[Tensor] = []  # of captured solves, one for each device
         self._replays = self._spare = 0
 
     def make_map(self, hidden_size: int, widths: Sequence[int]) -> DriftNetwork:
@@ -174,7 +174,7 @@ class SDEBridge(Wrapped, name="sde"):
         if process is None:
             return None
         self._replays += 1
-        for worst in self._worst.values() if self._replays % LOOK == 0 else ():
+        for worst in self._worst if self._replays % LOOK == 0 else ():
             if not float(worst) <= TOLERANCE:
                 self._spare += 1
                 logger.info("captured paths changed by %.1e in their last sweep", float(worst))
@@ -183,18 +183,19 @@ class SDEBridge(Wrapped, name="sde"):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Also of one that was pickled before its cost could be captured."""
-        super().__setstate__({"_worst": {}, "_replays": 0, "_spare": 0, **state})
+        super().__setstate__({"_worst": [], "_replays": 0, "_spare": 0, **state})
 
     def _fixed(self, device: torch.device) -> FixedSweeps | None:
         """The sweeps of a solve that is being captured."""
         if device.type != "cuda":
             return None
         if not torch.cuda.is_current_stream_capturing():
-            if device not in self._worst:
-                self._worst[device] = torch.zeros((), device=device)
+            if all(worst.device != device for worst in self._worst):
+                self._worst.append(torch.zeros((), device=device))
             return None
         assert self.last_solve is not None
-        more, solve, worst = 1 + self._spare, self.last_solve, self._worst[device]
+        more, solve = 1 + self._spare, self.last_solve
+        (worst,) = (worst for worst in self._worst if worst.device == device)
         return FixedSweeps(solve.evaluations + more, solve.backward_evaluations + more, worst)
 
     def _grid(self, num_states: int, like: Tensor) -> PathGrid:

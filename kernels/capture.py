@@ -103,14 +103,23 @@ class Program:
         # Casts that autocast keeps for later would be kept in the graph's memory.
         kind = self._inputs[0].device.type
         enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
-        with torch.enable_grad(), torch.autocast(kind, dtype, enabled, cache_enabled=False):
-            leaves = [
-                x.detach().requires_grad_(w) for x, w in zip(self._inputs, self.wanted, strict=True)
-            ]
-            values = self.function(*leaves, *self._others)
+        with torch.autocast(kind, dtype, enabled, cache_enabled=False):
+            return self.differentiated(self._inputs, self._others)
+
+    def differentiated(
+        self, inputs: Sequence[Tensor], others: Sequence[Tensor], grad: Tensor | None = None
+    ) -> list[Tensor]:
+        """The function run as it is: values, and the gradients that are wanted.
+
+        Args:
+            grad: of the values [N]; 1 for each by default.
+        """
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_(w) for x, w in zip(inputs, self.wanted, strict=True)]
+            values = self.function(*leaves, *others)
             asked = [leaf for leaf in leaves if leaf.requires_grad]
-            ones = torch.ones_like(values)
-            grads = torch.autograd.grad(values, asked, ones, materialize_grads=True)
+            of_values = torch.ones_like(values) if grad is None else grad
+            grads = torch.autograd.grad(values, asked, of_values, materialize_grads=True)
         return [values.detach(), *grads]
 
     def replay(self, inputs: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:

@@ -153,19 +153,9 @@ def _first_order(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     elif ctx.separable:
         found = [g * grad.reshape(1, -1, *[1] * (g.dim() - 2)) for g in grads]
     else:
+        # Tokens that share an input weigh differently.
         with drawing_from(ctx.noise, grad.device):
-            found = _again(program, tensors[: ctx.count], tensors[ctx.count :], grad)
+            _, *found = program.differentiated(tensors[: ctx.count], tensors[ctx.count :], grad)
     each = iter(found)
     others = len(ctx.needs_input_grad) - 3 - len(wanted)
     return *(next(each) if want else None for want in wanted), *[None] * others
-
-
-def _again(
-    program: Program, inputs: Sequence[Tensor], others: Sequence[Tensor], grad: Tensor
-) -> Sequence[Tensor]:
-    """Where tokens share an input and weigh differently: the function as it is, with that gradient."""
-    with torch.enable_grad():
-        leaves = [x.detach().requires_grad_(w) for x, w in zip(inputs, program.wanted, strict=True)]
-        values = program.function(*leaves, *others)
-        asked = [leaf for leaf in leaves if leaf.requires_grad]
-        return torch.autograd.grad(values, asked, grad, materialize_grads=True)

@@ -57,8 +57,8 @@ def costs_and_first(
             costs = costs_by_groups(
                 cost, hidden_states, where, groups, labels=labels, generator=generator
             )
-            return costs, _read_first(cost, hidden_states, where, first) if first else None
-        trajectory, answers = _read(cost, hidden_states, where), where.targets
+            return costs, _read_first(hidden_states, where, first) if first else None
+        trajectory, answers = where.trajectory(hidden_states), where.targets
     else:
         device = hidden_states[0].device  # where a subclass's own may expect what it is given
         if layout is not None:
@@ -73,18 +73,10 @@ def costs_and_first(
     return costs, _few(trajectory, answers, first) if first else None
 
 
-def _read(cost: OfTrajectories, hidden_states: Sequence[Tensor], where: Reading) -> Trajectory:
-    at = where.context, where.rows, where.columns
-    means = cost.latent_map.reads_context
-    return Trajectory.gather(hidden_states, *at, context=means, in_order=True)
-
-
 @torch.no_grad()
-def _read_first(
-    cost: OfTrajectories, hidden_states: Sequence[Tensor], where: Reading, first: int
-) -> First:
+def _read_first(hidden_states: Sequence[Tensor], where: Reading, first: int) -> First:
     rows, columns, targets = (x[:first] for x in (where.rows, where.columns, where.targets))
-    return _read(cost, hidden_states, Reading(rows, columns, targets, where.context)), targets
+    return Reading(rows, columns, targets, where.context).trajectory(hidden_states), targets
 
 
 def _few(path: Trajectory, answers: Tensor, first: int) -> First:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
-from bridges.processes.constants import all_kept
-from bridges.processes.snapshot import snapshot, tensor_state
+from bridges.processes.constants import all_kept, state_of
+from bridges.processes.snapshot import snapshot
 from kernels.capture import may_capture
 from kernels.cuda_graphs import GraphedCosts
 from kernels.dispatch import choose
@@ -45,16 +45,13 @@ def replayed(
         return None
     if states.nbytes > MOST_BYTES or not may_capture(states.device):
         return None
-    of_labels = isinstance(ends, LabelEnds)
-    points = [ends.vectors, ends.log_weights] if isinstance(ends, LabelEnds) else [ends.vectors]
-    told = (bridge.graph_state(), snapshot(reader), *map(tensor_state, points))
+    told = bridge.graph_state(), snapshot(reader), state_of(ends)
     if None in told or any(_is_hooked(module) for module in (bridge, reader)):
         return None
     source = trajectory.source
     inputs = (states, context) if reader.reads_context else (states,)
     key = (
         told,
-        of_labels,
         tuple((x.shape, x.dtype, x.requires_grad) for x in inputs),
         source,
         choose(states).backend.name,
@@ -73,7 +70,7 @@ def replayed(
             found = bridge.cost(reader, path, ends(answers))
         # A graph keeps this function, and with it what it was captured with: that may be made anew.
         if not held:
-            held.extend(all_kept([*bridge.modules(), *([ends] if isinstance(ends, LabelEnds) else [])]))
+            held.extend(all_kept([*bridge.modules(), ends]))
         return found
 
     others = (trajectory.rows, answers)

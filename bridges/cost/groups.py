@@ -111,8 +111,7 @@ def costs_by_groups(
     """
     answers = where.targets
     if labels is None and cost.bridge.contrasts:  # against all of the batch
-        words, answers = answers.unique(return_inverse=True)
-        labels = LabelEnds.of_tokens(cost.end_points, words)
+        labels, answers = LabelEnds.of_batch(cost.end_points, answers)
     sizes = [group.rows.stop - group.rows.start for group in groups]
     # Its gradient is put together once, where slices would each make one of all sequences.
     parts = zip(*(hidden.split(sizes) for hidden in hidden_states), strict=True)
@@ -138,19 +137,17 @@ class _Run:
         labels: LabelEnds | None,
         generator: torch.Generator | None,
     ) -> None:
-        self._cost, self._answers, self._labels = cost, answers, labels
-        self._rows = where.rows[group.targets] - group.rows.start
-        self._columns = where.columns[group.targets]
-        self._context = None if where.context is None else where.context[group.rows]
+        self._cost, self._labels = cost, labels
+        rows, columns = where.rows[group.targets] - group.rows.start, where.columns[group.targets]
+        context = None if where.context is None else where.context[group.rows]
+        self._where = Reading(rows, columns, answers, context)
         self._generator = generator
         self._state = None if generator is None else generator.get_state()
         self._ran = False
 
     def __call__(self, *hidden_states: Tensor) -> Tensor:
-        means = self._cost.latent_map.reads_context
-        places = self._context, self._rows, self._columns
-        path = Trajectory.gather(hidden_states, *places, context=means, in_order=True)
-        if not len(self._answers):
+        path, answers = self._where.trajectory(hidden_states), self._where.targets
+        if not len(answers):
             return path.states.sum((0, 2))
         generator = self._generator
         if generator is not None and self._state is not None and self._ran:
@@ -159,5 +156,5 @@ class _Run:
         self._ran = True
         # As in backward, where nothing is replayed: a checkpoint has to find the same tensors.
         return self._cost.of_trajectory(
-            path, self._answers, labels=self._labels, generator=generator, graph=False
+            path, answers, labels=self._labels, generator=generator, graph=False
         )

@@ -138,8 +138,7 @@ class RunningCost(CostParts):
         """
         reader = reader or self.latent_map
         if labels is None and self.bridge.contrasts:
-            words, answers = answers.unique(return_inverse=True)
-            labels = LabelEnds.of_tokens(self.end_points, words)
+            labels, answers = LabelEnds.of_batch(self.end_points, answers)
         elif graph and generator is None:
             ends = self.end_points if labels is None else labels
             found = replayed(self._graphs, self.bridge, reader, trajectory, answers, ends)

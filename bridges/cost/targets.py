@@ -48,6 +48,12 @@ class Reading:
         rows, columns, targets = places.unbind()
         return Reading(rows, columns, targets, context, Rows(*also) if also else None)
 
+    def trajectory(self, hidden_states: Sequence[Tensor]) -> Trajectory:
+        """Read out of L+1 states [B, S, H], with their context where it was asked for."""
+        means = self.context is not None
+        places = self.context, self.rows, self.columns
+        return Trajectory.gather(hidden_states, *places, context=means, in_order=True)
+
 
 def read(
     spec: ModelSpec,
@@ -177,6 +183,4 @@ def gather(
     """
     given = hidden_states, targets, attention_mask, layout
     hidden_states, where, _ = locate(spec, *given, classes=classes, in_place=in_place, context=context)
-    places = where.context, where.rows, where.columns
-    path = Trajectory.gather(hidden_states, *places, context=context, in_order=True)
-    return path, where.targets
+    return where.trajectory(hidden_states), where.targets

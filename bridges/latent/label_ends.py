@@ -73,6 +73,12 @@ class LabelEnds:
         vectors = end_points(tokens)[:, None]
         return cls(vectors, torch.zeros_like(vectors[..., 0]))
 
+    @classmethod
+    def of_batch(cls, end_points: EndPoints, tokens: Tensor) -> tuple[LabelEnds, Tensor]:
+        """Each word among tokens [N] as a label of its own, and which of these each token is, [N]."""
+        words, answers = tokens.unique(return_inverse=True)
+        return cls.of_tokens(end_points, words), answers
+
     def __len__(self) -> int:
         return len(self.vectors)
 

@@ -11,7 +11,7 @@ from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.about_label import AboutLabel
-from bridges.processes.constants import constant
+from bridges.processes.constants import constant, middle_of
 from bridges.processes.likelihood import normaliser
 
 _MOST = 1e6
@@ -70,10 +70,7 @@ class Axis(AboutLabel, name="axis"):
         self, latent_map: Reader, trajectory: Trajectory, answers: Tensor, labels: LabelEnds
     ) -> Tensor:
         """Mean over the layers that count, for each token: [N]. 0 where there is but one label."""
-        if latent_map.guesses:
-            centre = latent_map.centre
-        else:
-            centre = constant(labels, "middle", lambda: labels.means().double().mean(0, keepdim=True))
+        centre = latent_map.centre if latent_map.guesses else middle_of(labels)
         path = self._whitened(latent_map, trajectory, centre)
         # [C, d] about their mean, [r, d] orthonormal
         ends, basis = constant(

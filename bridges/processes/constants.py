@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bridges.latent.label_ends import LabelEnds
 from bridges.processes.snapshot import snapshot, tensor_state
@@ -33,7 +33,7 @@ def constant(owner: nn.Module | LabelEnds, key: Hashable, make: Callable[[], _Ma
     """
     if torch.compiler.is_compiling():
         return make()
-    state = _state(owner)
+    state = state_of(owner)
     if state is None:
         return make()
     kept = _kept.get(owner)
@@ -59,11 +59,17 @@ def all_kept(owners: Iterable[nn.Module | LabelEnds]) -> list[object]:
     return [found for owner in owners for found in list(_kept.get(owner, {}).values())]
 
 
-def _state(owner: nn.Module | LabelEnds) -> Hashable | None:
+def state_of(owner: nn.Module | LabelEnds) -> Hashable | None:
+    """What is equal while the owner is as it was; None where that cannot be told."""
     if isinstance(owner, nn.Module):
         return snapshot(owner)
     states = tensor_state(owner.vectors), tensor_state(owner.log_weights)
     return None if None in states else states
+
+
+def middle_of(labels: LabelEnds) -> Tensor:
+    """The mean of the labels' mean end points, float64 [1, d]."""
+    return constant(labels, "middle", lambda: labels.means().double().mean(0, keepdim=True))
 
 
 def of_one_word(labels: LabelEnds) -> bool:

@@ -13,7 +13,7 @@ from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import Reader
 from bridges.latent.trajectory import Trajectory
 from bridges.processes.about_label import AboutLabel
-from bridges.processes.constants import constant, of_one_word
+from bridges.processes.constants import constant, middle_of, of_one_word
 from bridges.processes.snapshot import snapshot, tensor_state
 
 OVER = ("path", "prefixes")
@@ -54,7 +54,7 @@ class Posterior(AboutLabel, name="posterior"):
         # About the middle of the words, where neither what the latents have in common with all of them
         # nor what the words have in common with each other is left to cancel:
         # |z - m v|^2 = |z - m c|^2 - 2 m (z - m c) (v - c) + m^2 |v - c|^2, the first the same for all.
-        middle = constant(labels, "middle", lambda: labels.means().double().mean(0, keepdim=True))
+        middle = middle_of(labels)
         path = self._whitened(latent_map, trajectory, middle)
 
         def about() -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -46,17 +46,6 @@ def tensor_state(tensor: Tensor) -> TensorState | None:
     if not plain or tensor.requires_grad or tensor.is_inference():
         return None
     return TensorState(tensor)
-
-
-def tensors_of(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters and buffers of a module and of those in it; a shared one as often as it is there."""
-    for tensors in (module._parameters, module._buffers):
-        for tensor in tensors.values():
-            if tensor is not None:
-                yield tensor
-    for child in module._modules.values():
-        if child is not None:
-            yield from tensors_of(child)
 
 
 def snapshot(module: nn.Module) -> Hashable | None:

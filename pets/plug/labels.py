@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import (
 from bridges import BadInput, LabelEnds, ModelSpec, RunningCost
 from bridges.errors import shown
 from bridges.model.positions import IGNORED
-from bridges.processes.snapshot import tensor_state
+from bridges.processes.constants import state_of
 from pets.tasks.verbalizer import Verbalizer
 
 logger = logging.getLogger(__name__)
@@ -54,9 +54,8 @@ class TokenTargets:
         ends = self.ends
         if ends is None or ends.vectors.device == device:
             return ends
-        state = tensor_state(ends.vectors), tensor_state(ends.log_weights)
-        kept = self._elsewhere.get(device)
-        if None in state or kept is None or kept[0] != state:
+        state, kept = state_of(ends), self._elsewhere.get(device)
+        if state is None or kept is None or kept[0] != state:
             with torch.inference_mode(False):  # kept, and used in training later
                 kept = self._elsewhere[device] = state, ends.to(device)
         return kept[1]

@@ -77,7 +77,7 @@ def test_of_tokens_that_share_nothing_any_weights_are_a_scaling() -> None:
         raise AssertionError("the function was run again")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda_graphs, "_again", refused)
+        patch.setattr(cuda_graphs, "drawing_from", refused)
         for seed in range(SEEN + 2):
             (mine, _), (true, _) = inputs(seed), inputs(seed)
             weights = torch.arange(1.0, N + 1, dtype=torch.float64, device=DEVICE)

@@ -65,6 +65,13 @@ def _films_to_reviews(data: Path) -> tuple[list[Example], list[Example]]:
     return _sst2(data)[0], [example for example in shifted(data) if example not in known]
 
 
+def _films_to_reviews_others(data: Path) -> tuple[list[Example], list[Example]]:
+    """To report, what neither a reading nor "films-to-reviews" is of."""
+    films, reviews = _films_to_reviews(data)
+    known = _drawn(reviews, TASKS["films-to-reviews"].reported)
+    return films, [example for example in reviews if example not in known]
+
+
 def _topics(data: Path) -> tuple[list[Example], list[Example]]:
     folder = data / "ag_news"
     rows = (_rows(folder / name, "text", "topic") for name in ("train.tsv", "dev.tsv"))
@@ -108,6 +115,7 @@ TASKS: dict[str, Made] = {
     "ag-flipped": Made(_topics, _ABOUT, TOPICS, reported=600, flipped=FLIPPED),
     "reviews": Made(_reviews, _WAS, SENTIMENT, reported=600),
     "films-to-reviews": Made(_films_to_reviews, _WAS, SENTIMENT, reported=400),
+    "films-to-reviews-others": Made(_films_to_reviews_others, _WAS, SENTIMENT, reported=400),
     "stories": Made(_stories, "{text} {answer}", reported=200),
 }
 """By name; a number in it is how many are reported, where a model takes long; "others" are the rest."""

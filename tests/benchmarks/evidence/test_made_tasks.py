@@ -37,6 +37,21 @@ def test_reviews_are_reported_that_no_reading_is_of(films: Path, tmp_path: Path)
     assert reported | read == {text for text, _ in made_tasks.shifted(films)}
 
 
+def test_others_are_reported_that_no_comparison_before_was_scored_on(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fewer = Made(**{**vars(made_tasks.TASKS["films-to-reviews"]), "reported": 3})
+    monkeypatch.setitem(made_tasks.TASKS, "films-to-reviews", fewer)
+    names = ("films-to-reviews", "films-to-reviews-others")
+    before, others = (made(name, films, tmp_path / "tasks").load(None) for name in names)
+    reported = [{e.fields[0][1] for e in loaded.reported} for loaded in (before, others)]
+    read = {example.fields[0][1] for example in other_domain(films)}
+    assert list(map(len, reported)) == [3, 1]
+    assert len(read | reported[0] | reported[1]) == 20
+    tables = [(tmp_path / "tasks" / f"{name}_train.csv").read_text(encoding="utf-8") for name in names]
+    assert tables[0] == tables[1]
+
+
 def test_a_fifth_of_the_training_labels_is_wrong_and_no_reported_one(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

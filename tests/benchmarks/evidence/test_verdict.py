@@ -19,8 +19,8 @@ from pets.study.statistics.crossed import crossed_interval
 @pytest.mark.parametrize(
     ("effects", "said"),
     [
-        ({"vanilla": 0.05, "early-exit": 0.05}, "Above vanilla and above every control"),
-        ({"vanilla": 0.05, "early-exit": 0.0}, "but not above every control"),
+        ({"vanilla": 0.05, "early-exit": 0.05}, "Above vanilla and above `early-exit`, with"),
+        ({"vanilla": 0.05, "early-exit": 0.0}, "but not above `early-exit`."),
         ({"vanilla": 0.0, "early-exit": 0.05}, "the goal is not reached"),
         ({"vanilla": -0.05, "early-exit": -0.05}, "the goal is not reached"),
     ],

@@ -46,12 +46,12 @@ def verdict(compared: Comparison, studies: Sequence[Sequence[Cell]]) -> str:
     told = {name: entries for name, entries in columns.items() if any(entries)}
     lines = [title, *head(tuple(told)), *map(line, zip(*told.values(), strict=True))]
     clear = [name for name, one in found.items() if one.interval(error)[0] > 0]
-    missed = [code(name) for name in compared.controls if name not in clear]
+    missed = ", ".join(code(name) for name in compared.controls if name not in clear)
     if len(clear) == len(found):
         above = ", ".join(map(code, compared.controls))
         said = f"Above vanilla and above {above}, with every corrected interval clear of 0."
     elif VANILLA in clear:
-        said = f"Above vanilla with the corrected interval clear of 0, but not above {', '.join(missed)}."
+        said = f"Above vanilla with the corrected interval clear of 0, but not above {missed}."
     else:
         said = "Not above vanilla with the corrected interval clear of 0: the goal is not reached."
     return "\n".join([*lines, "", said])

@@ -20,14 +20,16 @@ from pets.tuning.models import DTYPES
 OPTIONS = (*PRESETS["small"], "ratios", "loss", "schedule")
 """Of a study, as ``bridge-pets compare`` has them."""
 _SHAPES: dict[str, Any] = {
-    **{name: [TEXT] for name in ("tasks", "pets", "arms", "readings")},
+    **{name: [TEXT] for name in ("tasks", "pets", "arms", "readings", "text")},
     **{name: [COUNT] for name in ("shots", "seeds")},
     **{name: [FINITE] for name in ("weights", "ratios")},
     **dict.fromkeys(("model", "dtype", "loss", "schedule"), TEXT),
     "lr": FINITE,
 }
 """What is said of a study; all that is not here is a count."""
-_OF_STUDY = {n: Optional(_SHAPES.get(n, COUNT)) for n in ("model", "dtype", "readings", *OPTIONS)}
+_OF_STUDY = {
+    n: Optional(_SHAPES.get(n, COUNT)) for n in ("model", "dtype", "readings", "text", *OPTIONS)
+}
 _COMPARISON: dict[str, Any] = {"name": TEXT, "studies": [TEXT], "arm": TEXT, "controls": [TEXT]}
 _PLAN: dict[str, Any] = {
     "models": Each(TEXT),
@@ -50,6 +52,7 @@ class Study:
             `benchmarks.evidence.made_tasks.TASKS`.
         readings: what is asked of its tuned PETs, of `benchmarks.evidence.readings.READINGS`.
         dtype: of the frozen weights.
+        text: files that its costs are fitted on, where they are others than the plan's.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Study:
     options: Mapping[str, Any] = field(hash=False)
     readings: tuple[str, ...] = ()
     dtype: str = DTYPES[0]
+    text: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Plan:
 
     Attributes:
         models: by name, the names of their folders.
-        text: files that costs are fitted on, seen from the shared data.
+        text: files that costs are fitted on, seen from the shared data, where a study has no others.
         studies: in the order in which they run.
         comparisons: those that count; the first is the primary one.
     """
@@ -141,7 +145,7 @@ def _study(own: Mapping[str, Any], common: Mapping[str, Any], models: Mapping[st
         if key not in options:
             raise BadInput(f"study {shown(own['name'])} lacks {key!r}")
     name, model = options.pop("name"), options.pop("model")
-    readings = tuple(options.pop("readings", ()))
+    readings, text = (tuple(options.pop(key, ())) for key in ("readings", "text"))
     dtype = check_name("dtype", options.pop("dtype", DTYPES[0]), DTYPES)
     check_name("model", model, models)
     for reading in readings:
@@ -150,7 +154,7 @@ def _study(own: Mapping[str, Any], common: Mapping[str, Any], models: Mapping[st
         check_name("task", task, TASKS)
     for arm in options["arms"]:
         Arm.parse(arm)
-    return Study(name, model, options, readings, dtype)
+    return Study(name, model, options, readings, dtype, text)
 
 
 def _comparison(told: Mapping[str, Any], studies: Sequence[Study]) -> Comparison:

@@ -66,9 +66,10 @@ class Runner:
         tasks = [made(name, self.data, self.out / "tasks") for name in study.options["tasks"]]
         return Grid.of_options({**PRESETS["small"], **study.options, "tasks": tasks})
 
-    def text(self) -> tuple[str, ...]:
-        """Lines that costs are fitted on."""
-        return tuple(read_lines(tuple(str(self.data / name) for name in self.plan.text)))
+    def text(self, study: Study) -> tuple[str, ...]:
+        """Lines that its costs are fitted on."""
+        names = study.text or self.plan.text
+        return tuple(read_lines(tuple(str(self.data / name) for name in names)))
 
     def run(self, study: Study) -> Tally:
         """All cells that are not in the study's table yet."""
@@ -99,7 +100,7 @@ class Runner:
         return failed
 
     def _sources(self, study: Study) -> _Sources:
-        return self.grid(study), self.folder(study), self.model(study), None, self.text()
+        return self.grid(study), self.folder(study), self.model(study), None, self.text(study)
 
 
 def _fitted(sources: _Sources, dtype: str) -> Context:

@@ -10,6 +10,7 @@ from evidence_cases import SAID
 from places import REPOSITORY
 
 from benchmarks.evidence.plan import Plan
+from benchmarks.evidence.studies import Runner
 from bridges.errors import BadInput
 
 
@@ -34,6 +35,15 @@ def test_the_plan_says_what_the_issue_of_evidence_is() -> None:
     assert {pet for study in plan.studies for pet in study.options["pets"]} == {
         *("lora", "adapter", "bitfit", "prefix", "prompt")
     }
+
+
+def test_a_study_may_fit_its_costs_on_other_text_than_the_plans(tmp_path: Path) -> None:
+    for name in ("text", "other"):
+        (tmp_path / f"{name}.txt").write_text(f"the {name}\n", encoding="utf-8")
+    first = SAID["studies"][0]
+    plan = Plan.of({**SAID, "studies": [first, {**first, "name": "b", "text": ["other.txt"]}]})
+    runner = Runner(plan, tmp_path, {}, tmp_path)
+    assert [runner.text(study) for study in plan.studies] == [("the text",), ("the other",)]
 
 
 @pytest.mark.parametrize(

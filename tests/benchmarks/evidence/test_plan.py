@@ -37,12 +37,12 @@ def test_the_plan_says_what_the_issue_of_evidence_is() -> None:
     }
 
 
-def test_a_study_may_fit_its_costs_on_other_text_than_the_plans(tmp_path: Path) -> None:
+def test_a_study_may_fit_its_costs_on_other_text_than_the_plans(films: Path) -> None:
     for name in ("text", "other"):
-        (tmp_path / f"{name}.txt").write_text(f"the {name}\n", encoding="utf-8")
+        (films / f"{name}.txt").write_text(f"the {name}", encoding="utf-8")
     first = SAID["studies"][0]
     plan = Plan.of({**SAID, "studies": [first, {**first, "name": "b", "text": ["other.txt"]}]})
-    runner = Runner(plan, tmp_path, {}, tmp_path)
+    runner = Runner(plan, films, {}, films)
     assert [runner.text(study) for study in plan.studies] == [("the text",), ("the other",)]
 
 

@@ -5,7 +5,8 @@
 Models are folders under --models; SmolLM2 is made by ../shared/tools/get-smollm2. A study's comparison,
 PETs and readings are in a folder of its own under --out, and what is kept of it in --results, from which
 the tables and the picture in --pages are made. All studies are scored before any is read. ``--tables``
-runs nothing and makes these alone.
+runs nothing and makes these alone. What is kept was made with OMP_NUM_THREADS=1: of another number of
+threads a fit differs in its last bits, and its cells in their hashes.
 """
 
 from __future__ import annotations

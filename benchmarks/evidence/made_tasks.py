@@ -55,21 +55,18 @@ def _sst2(data: Path) -> tuple[list[Example], list[Example]]:
 def _sst2_others(data: Path) -> tuple[list[Example], list[Example]]:
     """To report, what "sst2-300" does not."""
     train, dev = _sst2(data)
-    known = _drawn(dev, TASKS["sst2-300"].reported)
-    return train, [example for example in dev if example not in known]
+    return train, _others(dev, TASKS["sst2-300"].reported)
 
 
 def _films_to_reviews(data: Path) -> tuple[list[Example], list[Example]]:
     """To train on, films; to report, reviews of restaurants and goods that no reading is of."""
-    known = read_elsewhere(data)
-    return _sst2(data)[0], [example for example in shifted(data) if example not in known]
+    return _sst2(data)[0], _others(shifted(data), SHIFTED)
 
 
 def _films_to_reviews_others(data: Path) -> tuple[list[Example], list[Example]]:
     """To report, what neither a reading nor "films-to-reviews" is of."""
     films, reviews = _films_to_reviews(data)
-    known = _drawn(reviews, TASKS["films-to-reviews"].reported)
-    return films, [example for example in reviews if example not in known]
+    return films, _others(reviews, TASKS["films-to-reviews"].reported)
 
 
 def _topics(data: Path) -> tuple[list[Example], list[Example]]:
@@ -155,6 +152,12 @@ def made(name: str, data: Path, folder: Path) -> Task:
 
 def _drawn(examples: list[Example], most: int) -> list[Example]:
     return examples if len(examples) <= most else random.Random(SEED).sample(examples, most)
+
+
+def _others(examples: list[Example], most: int) -> list[Example]:
+    """All but those that are drawn."""
+    drawn = _drawn(examples, most)
+    return [example for example in examples if example not in drawn]
 
 
 def flipped(examples: list[Example], classes: list[str], share: float) -> list[Example]:

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: check test demo demo-real lint bench clean
+.PHONY: check test docs demo demo-real lint bench clean
 
 # One environment for everything, made anew when what it is made from changes.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -25,6 +25,10 @@ test: lint
 check: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist worksteal -m "not slow"
 
+# The site, into site/; a link or a reference to nothing stops it. Needs Python 3.11 or later.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 demo: $(VENV)/.installed
 	$(BIN)/bridge-pets demo --out demo
 
@@ -43,4 +47,4 @@ $(VENV)/.bench: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

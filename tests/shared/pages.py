@@ -24,12 +24,16 @@ import processes
 from page_blocks import blocks, written_anew
 from places import REPOSITORY
 
-_PROGRESS = re.compile(r"\w+: \d+ of \d+ ")
+_PROGRESS = re.compile(r"\w+: \d+ of \d+ |Loading weights:")
 _NUMBERS = re.compile(r"-?\d[\w.+:-]*(?: (?:s|min|h)\b)?(?: \d+ (?:s|min)\b)?")
 _ONCE = ("pip ", "export ", "git ", "cd ", "make ", "jupyter ", "python -m ")
 """What a reader does once, and whoever runs the page has done."""
 _QUIET = "import warnings; warnings.simplefilter('ignore'); from pets.cli import main; main()"
-_TOOLS = {"bridge-pets": ("-c", _QUIET), "python": ()}
+_TOOLS = {
+    "bridge-pets": ("-c", _QUIET),
+    "python": (),
+    "pytest": ("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:warnings"),
+}
 _ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)}
 _SESSION = """
 import contextlib, io, json, pathlib, sys, time, traceback, warnings
@@ -125,10 +129,14 @@ def _run(command: str, folder: Path, variables: Mapping[str, str]) -> str:
         output = done.stdout
     else:
         ended = processes.run(
-            [*_TOOLS[tool], *words], cwd=folder, together=True, seconds=900, **_ENVIRONMENT
+            [*_TOOLS[tool], *words],
+            cwd=folder,
+            together=tool == "bridge-pets",  # of a script what it prints: others' warnings change
+            seconds=900,
+            **_ENVIRONMENT,
         )
         if ended.returncode:
-            raise RuntimeError(f"{command}\n{ended.stdout}")
+            raise RuntimeError(f"{command}\n{ended.stdout}\n{ended.stderr}")
         output = ended.stdout
     lines = re.split(r"[\r\n]+", output)
     return "".join(f"{line}\n" for line in lines if line.strip() and not _PROGRESS.match(line))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,12 +22,14 @@ _CHAT = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-_VOCABULARY = 3000
+_VOCABULARY = 20_000  # enough for each word to be one token
 
 
 def make(folder: Path, texts: Iterable[str]) -> Mapping[str, Path]:
     """Models by their names on pages, for `pages.put_models`; tokenizers know the words of the texts."""
     texts = list(texts)
+    words = sorted(set(re.findall(r"[A-Za-z]+", " ".join(texts))))
+    texts += [f" {word}" for word in words]  # whatever else it stands behind on the page
     byte_level, pieces = _byte_level(texts), _word_pieces(texts)
     for name, kind, tokenizer in (
         (SMOLLM2, "llama", byte_level),

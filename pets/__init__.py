@@ -11,9 +11,13 @@ process that only loads one of them needs ``import pets`` first, or peft stops w
 
 from typing import TYPE_CHECKING
 
-from bridges.lazy import exports
-from pets import interrupts  # noqa: F401  before whatever takes seconds to import
-from pets.on_import import import_after
+import bridge_pets
+
+bridge_pets.check("bridges")  # before anything is imported from there
+
+from bridges.lazy import exports  # noqa: E402
+from pets import interrupts  # noqa: E402, F401  before whatever takes seconds to import
+from pets.on_import import import_after  # noqa: E402
 
 __getattr__, __dir__, __all__ = exports(
     __name__,

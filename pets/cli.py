@@ -11,6 +11,7 @@ from typing import Any
 import click
 from safetensors import SafetensorError
 
+import bridge_pets
 from bridges.errors import BadInput, is_out_of_memory, one_line, out_of_memory
 from kernels.version import __version__
 from pets import interrupts
@@ -116,4 +117,4 @@ def main(args: list[str] | None = None) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    bridge_pets.main()

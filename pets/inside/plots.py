@@ -16,6 +16,7 @@ from bridges import BadInput, GaussianBridge, RunningCost
 from bridges.latent.trajectory import layer_times
 from bridges.storage.files import new_file
 from bridges.storage.ownership import check_replaceable
+from pets import extras
 from pets.inside import trajectories
 from pets.tasks import prompts
 from pets.tasks.verbalizer import Verbalizer
@@ -193,9 +194,7 @@ def require() -> None:
         BadInput: if matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise BadInput(
-            "pictures need matplotlib, which is not installed: pip install 'bridge-pets[report]'"
-        )
+        raise extras.missing("pictures need matplotlib, which is not installed", "report")
 
 
 def load_pyplot() -> Any:

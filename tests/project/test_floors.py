@@ -70,6 +70,13 @@ def floor(module: str) -> int:
     return FLOORS.index(module.partition(".")[0])
 
 
+def test_the_door_beside_the_floors_opens_before_any_of_them() -> None:
+    """bridge_pets.py says whose packages these are; only then may anything of them be imported."""
+    tree = ast.parse((REPOSITORY / "bridge_pets.py").read_text(encoding="utf-8"))
+    assert [name for node in tree.body for name in _named(node)] == []
+    assert {name for node in ast.walk(tree) for name in _named(node)} == {"pets.cli"}
+
+
 def test_every_floor_is_there() -> None:
     for name in FLOORS:
         assert sum(module.startswith(f"{name}.") for module in MODULES) > 10

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from bridges.errors import BadInput
+from pets import extras
 from pets.study.execution.attempt import ATTEMPTS, Failure, attempt
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def check(address: str) -> None:
     try:
         import ray  # noqa: F401
     except ImportError as error:
-        raise BadInput(f"Ray is not installed ({error}): pip install 'bridge-pets[ray]'") from error
+        raise extras.missing(f"Ray is not installed ({error})", "ray") from error
     if address != "local":
         _check_answers(address)
 

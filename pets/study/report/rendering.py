@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 
-from bridges.errors import BadInput
+from pets import extras
 from pets.study.report.document import (
     Block,
     Document,
@@ -40,7 +40,7 @@ def require() -> None:
         BadInput: if Jinja is not installed.
     """
     if find_spec("jinja2") is None:
-        raise BadInput("reports need jinja2, which is not installed: pip install 'bridge-pets[report]'")
+        raise extras.missing("reports need jinja2, which is not installed", "report")
 
 
 def render_page(document: Document, images: Sequence[Image]) -> str:

@@ -168,5 +168,5 @@ def test_the_picture_needs_matplotlib(
     with pytest.raises(SystemExit) as stopped:
         main(["zoo", "--plot", str(tmp_path / "zoo.png")])
     assert stopped.value.code == 2
-    assert "pip install 'bridge-pets[report]'" in capsys.readouterr().err
+    assert "pip install 'matplotlib" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: check test docs demo demo-real lint bench clean
+.PHONY: check test docs demo demo-real lint bench dist clean
 
 # One environment for everything, made anew when what it is made from changes.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -45,6 +45,12 @@ bench: $(VENV)/.bench
 $(VENV)/.bench: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,bench]'
 	touch $@
+
+# What is uploaded to PyPI, built by what constraints.txt names.
+dist: $(VENV)/.installed
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info

@@ -110,7 +110,7 @@ def test_the_source_distribution_is_whole_and_lean(built: Built) -> None:
     top = {path.name for path in built.unpacked.iterdir()}
     files = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "CITATION.cff", "Makefile"}
     files |= {"pyproject.toml", "constraints.txt", "bridge_pets.py", "PKG-INFO", ".gitignore"}
-    assert top == files | {"bridges", "kernels", "pets", "tests", "docs", "examples"}
+    assert top == files | {"bridges", "kernels", "pets", "tests", "docs", "examples", "benchmarks"}
     assert sources(built.unpacked) == sources(REPOSITORY)
     for name in files - {"PKG-INFO"}:
         assert (built.unpacked / name).read_bytes() == (REPOSITORY / name).read_bytes()
@@ -121,6 +121,7 @@ def test_the_source_distribution_is_whole_and_lean(built: Built) -> None:
         "pets",
         "shared",
     }
+    assert {path.suffix for path in (built.unpacked / "benchmarks").rglob("*.*")} == {".py", ".md"}
     assert not list(built.unpacked.rglob("__pycache__"))
     assert built.sdist.stat().st_size < 4_000_000
 

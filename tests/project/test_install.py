@@ -11,7 +11,7 @@ import venv
 from pathlib import Path
 
 import pytest
-from console_page import commands
+from page_blocks import commands
 from places import REPOSITORY
 
 pytestmark = pytest.mark.slow

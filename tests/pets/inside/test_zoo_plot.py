@@ -14,6 +14,7 @@ from zoo_cases import BRIDGES, f64
 
 import bridges
 from bridges.latent.trajectory import layer_times
+from pets import regularizers
 from pets.cli import main
 from pets.inside import plots
 from pets.inside import zoo_picture as zoo
@@ -23,9 +24,9 @@ pytestmark = pytest.mark.slow
 DOCS = REPOSITORY / "docs"
 
 
-def rows() -> dict[str, list[str]]:
-    """The cells of docs/zoo.md's table by name: formula, parameters, use."""
-    text = (DOCS / "zoo.md").read_text(encoding="utf-8")
+def rows(file: str = "zoo.md") -> dict[str, list[str]]:
+    """The cells of a document's table by name; of docs/zoo.md's: formula, parameters, purpose."""
+    text = (DOCS / file).read_text(encoding="utf-8")
     found = {}
     for line in re.findall(r"^\| `.*$", text, re.MULTILINE):
         name, *cells = (cell.strip().strip("`") for cell in re.split(r"(?<!\\)\|", line)[1:-1])
@@ -38,12 +39,24 @@ def test_the_table_names_every_bridge() -> None:
 
 
 @pytest.mark.parametrize("name", BRIDGES)
-def test_a_row_has_the_registered_formula_and_parameters(name: str) -> None:
-    record, (formula, parameters, use) = bridges.info(name), rows()[name]
+def test_a_row_has_the_registered_formula_parameters_and_purpose(name: str) -> None:
+    record, (formula, parameters, purpose) = bridges.info(name), rows()[name]
     assert formula == record.formula
     own = [f"{k}={v}" for k, v in record.defaults.items() if k not in ("likelihood", "learn")]
     assert parameters == (", ".join(own) or "none")
-    assert len(use) > 30
+    assert linked_as_text(purpose) == record.purpose
+    assert len(purpose) > 30
+
+
+def test_the_table_of_regularizers_has_each_with_its_purpose() -> None:
+    found = {name: cells[-1] for name, cells in rows("regularizers.md").items()}
+    assert found == {name: regularizers.info(name).purpose for name in regularizers.available()}
+    assert all(found.values())
+    assert all(regularizers.info(name).formula for name in found)
+
+
+def linked_as_text(cell: str) -> str:
+    return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", cell)
 
 
 @pytest.mark.parametrize(

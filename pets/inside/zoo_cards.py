@@ -54,9 +54,9 @@ HOW_TO_READ = (
     f"The pictures are of one dimension and a model with {LAYERS} layers, whose {LAYERS + 1} states lie "
     "at even steps between the start, depth 0, and the label, depth 1. Left: paths drawn from the "
     "process (thin), its mean (thick) and two standard deviations to either side (shaded), all with "
-    "sigma 1. Right: which layers the cost holds on to. A cost is the mean over layers of w |p - v|^2, where the "
-    "layer's latent is m(t) p, so that p is the end point as that layer tells it; the bars are w, on a "
-    "logarithmic scale. Dashed in both: brownian, for comparison."
+    "sigma 1. Right: which layers the cost holds on to. A cost is the mean over layers of w |p - v|^2, "
+    "where the layer's latent is m(t) p, so that p is the end point as that layer tells it; the bars "
+    "are w, on a logarithmic scale. Dashed in both: brownian, for comparison."
 )
 
 _LONGEST = 60_000  # bytes of an SVG

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bridges.errors import BadInput
 from bridges.storage.files import write_text
+from pets import extras
 from pets.inside import plots
 from pets.inside.markup import escaped, inline
 from pets.inside.zoo_cards import GROUPS, HOW_TO_READ, Card, cards
@@ -30,7 +31,7 @@ def check_place(path: Path) -> None:
     plots.check_picture(path, MARK, "gallery")
     plots.require()
     if find_spec("jinja2") is None:
-        raise BadInput("the gallery needs jinja2, which is not installed: pip install jinja2")
+        raise extras.missing("the gallery needs jinja2, which is not installed", "report")
 
 
 def write_gallery(path: Path, entries: Sequence[Entry]) -> None:

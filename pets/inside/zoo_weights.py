@@ -140,7 +140,9 @@ def made_up(num_states: int, targets: int = TARGETS, width: int = WIDTH) -> tupl
     return again(), states
 
 
-def state_weights(objective: Objective, num_states: int) -> Tensor:
+def state_weights(
+    objective: Objective, num_states: int, targets: int = TARGETS, width: int = WIDTH
+) -> Tensor:
     """How a regularizer's pull on hidden states is shared out among the layers, [L+1]; 0 where none is.
 
     Asked of the forward that `made_up` makes: how steeply what it adds to the loss changes as one state
@@ -148,12 +150,12 @@ def state_weights(objective: Objective, num_states: int) -> Tensor:
 
     Args:
         objective: one that reads states, not attached to any model.
-        num_states: L+1.
+        num_states, targets, width: of that forward.
 
     Raises:
         whatever the regularizer raises where these states are not enough for it.
     """
-    seen, states = made_up(num_states)
+    seen, states = made_up(num_states, targets, width)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         term = objective.term(seen)

@@ -39,6 +39,7 @@ class Info(Generic[T]):
         description: first line of its docstring.
         formula: of a bridge its mean factor and variance, in plain text; else what the class says.
         defaults: constructor arguments with their defaults (`inspect.Parameter.empty`: required).
+        purpose: what it is for, where the class itself says so: a subclass is for something else.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Info(Generic[T]):
     description: str
     formula: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    purpose: str = ""
 
 
 def constructor_defaults(cls: type) -> dict[str, Any]:
@@ -134,6 +136,7 @@ class Registry(Generic[T]):
             description=(inspect.getdoc(cls) or "").partition("\n")[0],
             formula=getattr(cls, "formula", ""),
             defaults=self.parameters(cls),
+            purpose=vars(cls).get("purpose", ""),
         )
 
     def parameters(self, cls: type[T]) -> Mapping[str, Any]:

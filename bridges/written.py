@@ -22,11 +22,14 @@ def pairs(text: str) -> Iterator[tuple[str, str | None, str]]:
 def number_like(value: str, default: Any) -> Any:
     """A value read as a default is: a text, a whole number or a number; as a literal beside others.
 
+    In a list beside a whole number, how many parts say, are numbers of any kind: one of each part.
+
     Raises:
         ValueError: if it cannot be read so.
     """
     if value.startswith("[") and value.endswith("]"):
-        return [number_like(item.strip(), default) for item in _pieces(value[1:-1])]
+        whole = isinstance(default, int) and not isinstance(default, bool)
+        return [_number(x) if whole else number_like(x, default) for x in _items(value)]
     if isinstance(default, str):
         return _bare(value)
     if isinstance(default, (int, float)) and not isinstance(default, bool):
@@ -45,7 +48,7 @@ def literal(value: str) -> Any:
     if not value:
         raise ValueError("no value")
     if value.startswith("[") and value.endswith("]"):
-        return [literal(item.strip()) for item in _pieces(value[1:-1])]
+        return [literal(item) for item in _items(value)]
     if value.lower() in _WORDS:
         return _WORDS[value.lower()]
     for kind in (int, float):
@@ -54,6 +57,18 @@ def literal(value: str) -> Any:
         except ValueError:
             continue
     return _bare(value)
+
+
+def _number(value: str) -> int | float:
+    try:
+        return int(value)
+    except ValueError:
+        return float(value)
+
+
+def _items(value: str) -> list[str]:
+    """Of a list in brackets."""
+    return [item.strip() for item in _pieces(value[1:-1])]
 
 
 def _bare(value: str) -> str:

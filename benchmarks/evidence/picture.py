@@ -10,9 +10,9 @@ from benchmarks.evidence.places import place_name
 from benchmarks.evidence.plan import Plan
 from benchmarks.evidence.questions import ACCURACY, Effect, answer
 from benchmarks.evidence.records import Cell
+from pets.inside.images import new_figure, style
 from pets.inside.plots import check_picture, save_picture
 from pets.study.report.effects import draw_interval
-from pets.study.report.pictures import new_figure, style
 from pets.study.statistics.paired import ERROR
 
 _SHOWN, _HIDDEN = "#0072B2", "0.55"

@@ -40,6 +40,10 @@ class AlphaBridge(GaussianBridge, name="alpha"):
     """
 
     formula = "m(t) = 1 - (1 - t)^alpha,  s2(t) = sigma^2 ((1 - t) - (1 - t)^(2 alpha)) / (2 alpha - 1)"
+    purpose = (
+        "How early the layers should commit: alpha above 1 brings the mean near v early and narrows the"
+        " last layers, alpha below 1 leaves them free until the end. alpha 1 is `brownian`. Markov."
+    )
 
     markov = True
     alpha = Positive(1e-2, 50)

@@ -49,6 +49,12 @@ class Axis(AboutLabel, name="axis"):
         "mean over layers of (|U r_i|^2 + rest |(1 - U) r_i|^2) / 2 s2(t_i),  "
         "r_i = m(t_i) (p_i - c_i - (v_y - mean v))"
     )
+    purpose = (
+        "About the label: a bridge in the directions between the labels' words alone, which leaves what"
+        " the words have in common, and what no label is about, where it was. It is anchored where the "
+        "frozen model is, so no label is nearer before tuning. `rest` draws the other directions to "
+        "there."
+    )
 
     def __init__(self, process: str = "brownian", rest: float = 0.0, **options: Any) -> None:
         super().__init__(process, **options)

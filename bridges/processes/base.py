@@ -36,6 +36,8 @@ class Cost(nn.Module, ABC):
 
     registered_name: ClassVar[str | None] = None
     formula: ClassVar[str] = ""
+    purpose: ClassVar[str] = ""
+    """What it is for, in a sentence or a few, for the gallery; names of parameters in backticks."""
     fits: ClassVar[bool] = True
     """Whether its cost has something to fit: a gradient to what `make_map` makes."""
     contrasts: ClassVar[bool] = False

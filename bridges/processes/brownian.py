@@ -25,6 +25,7 @@ class BrownianBridge(GaussianBridge, name="brownian"):
     """
 
     formula = "m(t) = t,  s2(t) = sigma^2 t (1 - t)"
+    purpose = "The paper's bridge: even progress through depth. Markov."
     markov = True
     sigma = Scale(1e-3, 10)
 

@@ -66,6 +66,10 @@ class ClockBridge(GaussianBridge, name="clock"):
     """
 
     formula = "m(t) = tau(t),  s2(t) = sigma^2 tau(t) (1 - tau(t)),  tau piecewise linear, increasing"
+    purpose = (
+        "Layers that need not progress evenly: the clock is learned with the map, unless `learn` says "
+        "otherwise. Markov."
+    )
     markov = True
     clock = Speeds()
     sigma = Scale(1e-3, 10)

@@ -30,6 +30,9 @@ class Regression(Control, name="regression"):
 
     graphs = True
     formula = "mean over layers of |z_i - v|^2 / 2"
+    purpose = (
+        "A control: flat deep supervision, every layer drawn to v with the same weight. No process."
+    )
 
     def cost(
         self,
@@ -66,6 +69,11 @@ class Kinetic(Control, name="kinetic"):
     formula = (
         "sum over i = 1..L+2 of |z_i - z_{i-1}|^2 / (2 (t_i - t_{i-1})) / (L+1),  z_0 = 0, z_{L+2} = v"
     )
+    purpose = (
+        "A control: the shortest path at an even pace, every increment alike. No process. It is "
+        "`brownian:likelihood=path` plus a constant, the same gradients, so it is no control of that "
+        "bridge: `regression` and `brownian:likelihood=path@shuffled-ends` are."
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,6 +102,7 @@ class Nothing(Control, name="none"):
     """
 
     formula = "0"
+    purpose = "A control: no cost at all, everything else the same."
     fits = False
 
     def cost(

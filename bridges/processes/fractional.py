@@ -38,6 +38,10 @@ class FractionalBridge(GaussianBridge, name="fractional"):
     """
 
     formula = "m(t) = (t^(2 hurst) + 1 - (1 - t)^(2 hurst)) / 2,  s2(t) = sigma^2 (t^(2 hurst) - m(t)^2)"
+    purpose = (
+        "Rough paths (hurst below 1/2) that forgive single layers, or persistent ones (above) that go "
+        "on as they began. hurst 1/2 is `brownian`; any other is not Markov."
+    )
 
     hurst = Between(0.05, 0.95)
     sigma = Scale(1e-3, 10)

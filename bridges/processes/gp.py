@@ -104,6 +104,11 @@ class GPBridge(StationaryBridge, name="gp"):
     """
 
     formula = f"{StationaryBridge.formula},  g(s, t) = r(|t - s|) - r(s) r(t),  r the kernel"
+    purpose = (
+        "A path as smooth as the kernel says, over the lengthscale that it says, in units of the whole "
+        "depth. `matern12` is an `ou` with theta = 1 / lengthscale and is Markov, the others are not. "
+        "Kernels of your own: subclass `bridges.StationaryBridge`."
+    )
 
     lengthscale = Between(0.05, 10)
 

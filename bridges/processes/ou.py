@@ -35,6 +35,10 @@ class OUBridge(GaussianBridge, name="ou"):
         "m(t) = sinh(theta t) / sinh(theta),  "
         "s2(t) = sigma^2 / theta sinh(theta t) sinh(theta (1 - t)) / sinh(theta)"
     )
+    purpose = (
+        "Late commitment: the larger theta, the longer the path stays around 0 and the later it turns "
+        "to v. Small theta gives `brownian`. Markov."
+    )
     markov = True
     theta = Positive(1e-2, 50)
     sigma = Scale(1e-3, 10)

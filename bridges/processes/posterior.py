@@ -42,6 +42,15 @@ class Posterior(AboutLabel, name="posterior"):
     """
 
     formula = "-log(p(z | v_y) / sum_c p(z | v_c)),  p of process"
+    purpose = (
+        "About the label: the cross-entropy of the label among the task's, as a bridge through depth "
+        "tells it from the states; what is the same for all labels costs nothing. `over=prefixes` asks "
+        "every layer, `layers=flat` weighs them alike, `until` leaves the last ones to the task's own "
+        "loss, `since` the first ones out, and `layers=exit` arrives at the label at the last one that "
+        "counts (docs/anytime.md). The process's `likelihood` takes layers by themselves or as a path; "
+        "with its sigma learned (`process=(brownian:likelihood=path,learn=sigma)`) the odds are "
+        "calibrated."
+    )
 
     def __init__(self, process: str = "brownian", over: str = "path", **options: Any) -> None:
         super().__init__(process, **options)

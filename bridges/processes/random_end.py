@@ -54,6 +54,12 @@ class RandomEndBridge(Wrapped, name="random"):
 
     graphs = True
     formula = "p(z) = keep p(z | v_1) + sum over k > 1 of (1 - keep) / (K - 1) p(z | v_k),  p of target"
+    purpose = (
+        "Labels that may be wrong: a trajectory ends at its own label with probability `keep`, else at "
+        "another one, all equally likely, so it is pulled less to a label that it does not resemble. It"
+        " needs labels with words (a verbalizer); where targets are tokens, and in a fit, it is its "
+        "target."
+    )
 
     def __init__(self, target: str = "brownian", keep: float = 0.9) -> None:
         if not is_number(keep) or not 0 < keep <= 1:

@@ -94,6 +94,10 @@ class SDEBridge(Wrapped, name="sde"):
 
     graphs = True
     formula = "E 1/2 int beta^2 / sigma^2 |p(t, y, X) - v|^2 dt,  dy = (alpha y + beta p) dt + sigma dW"
+    purpose = (
+        "A cost that is learned: how far a path that the layers steer is from the target process. It "
+        "measures whether the states reveal v."
+    )
 
     def __init__(self, target: str = "brownian", steps: int = 24, reads: str = "both") -> None:
         check_counts(steps=steps)

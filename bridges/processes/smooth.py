@@ -39,6 +39,10 @@ class SmoothBridge(GaussianBridge, name="smooth"):
     """
 
     formula = "m(t) = t,  s2(t) = sigma^2 t^2 (1 - t)^2 / 3"
+    purpose = (
+        "Layers that hardly bend: a path of random acceleration, nearly straight, with a tube less than"
+        " a third as wide as that of `brownian`. Not Markov."
+    )
 
     sigma = Scale(1e-3, 10)
 

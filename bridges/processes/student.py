@@ -50,6 +50,10 @@ class StudentBridge(Wrapped, name="student"):
 
     graphs = True
     formula = "log p = -(nu + d) / 2 log(1 + |z - m(t) v|^2 / ((nu - 2) s2(t))) + const,  m, s2 of base"
+    purpose = (
+        "Tokens that do not fit: far from the mean the cost grows as a logarithm, so an odd token or "
+        "layer pulls less. Large nu gives its base."
+    )
 
     def __init__(self, base: str = "brownian", nu: float = 5.0) -> None:
         if not is_number(nu) or not 2 < nu <= _MOST:

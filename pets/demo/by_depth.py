@@ -11,10 +11,9 @@ from transformers import PreTrainedModel
 
 from bridges import RunningCost
 from pets.anytime.by_layer import PROBE
-from pets.inside import plots
+from pets.inside import images, plots
 from pets.study.cells.arms import VANILLA
 from pets.study.cells.depth import by_depth
-from pets.study.report import pictures
 from pets.study.report.depth import Depth, Depths
 from pets.study.report.depth_figures import depth_picture
 from pets.study.report.document import interval, listed, number, plural, signed
@@ -62,7 +61,7 @@ def read(
 
 def draw(layers: Depths, path: Path) -> None:
     """The curves, as the report of a comparison shows them."""
-    with pictures.style():
+    with images.style():
         plots.save_picture(depth_picture(layers).figure, path, 130)
 
 

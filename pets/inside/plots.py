@@ -21,7 +21,9 @@ from pets.inside import trajectories
 from pets.tasks import prompts
 from pets.tasks.verbalizer import Verbalizer
 
-_SOFTWARE = "bridge-pets"  # what a PNG file says it was written by
+SOFTWARE = "bridge-pets"
+"""What a picture says it was written by."""
+
 _LINES = 12  # single trajectories drawn for each label
 _LABELS = 40  # trajectories a label's mean runs over
 
@@ -147,23 +149,33 @@ def plot_trajectories(
     pyplot.close(figure)
 
 
-def check_picture(path: Path) -> None:
+def check_picture(path: Path, mark: str = SOFTWARE, what: str = "picture") -> None:
     """Whether a picture may be written there: nothing but one of this project's is replaced.
 
+    Args:
+        path: of the file.
+        mark: by which one is known, among its first bytes.
+        what: it is.
+
     Raises:
-        BadInput: if something else is there.
+        BadInput: if something else is there, or it cannot be read.
     """
     is_ours = False
-    if path.is_file():
-        with path.open("rb") as file:
-            is_ours = _SOFTWARE.encode() in file.read(4096)
-    check_replaceable(path, is_ours, "picture")
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                is_ours = mark.encode() in file.read(4096)
+        check_replaceable(path, is_ours, what)
+    except OSError as error:
+        raise BadInput(
+            f"{path} cannot be written to ({error.strerror}): choose another place"
+        ) from error
 
 
 def save_picture(figure: Any, path: Path, dpi: int) -> None:
     """Write a figure as PNG, in one step, with a mark by which `check_picture` knows it."""
     with new_file(path) as temporary:
-        figure.savefig(temporary, dpi=dpi, format="png", metadata={"Software": _SOFTWARE})
+        figure.savefig(temporary, dpi=dpi, format="png", metadata={"Software": SOFTWARE})
 
 
 def _draw(axis: Any, panel: Panel) -> None:

@@ -26,6 +26,11 @@ class Anchor(Objective, name="anchor"):
     gradient 0, so no ratio of gradients can set its weight there.
     """
 
+    formula = "mean over layers of |h_k - h0_k|^2 / |h0_k|^2,  h0 the states without the PET"
+    purpose = (
+        "A PET that forgets what the model knew: little data, a high learning rate. It has no gradient "
+        "before the first step."
+    )
     number, tried = "weight", (0.01, 10.0)
     may_fall = True
     reads = frozenset({"states"})

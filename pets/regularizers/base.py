@@ -33,6 +33,8 @@ class Objective:
         weight: its strength.
 
     Attributes:
+        formula: in plain text.
+        purpose: what it is for, in a sentence or two, for the gallery.
         number: what the strength is, in the words of its paper.
         tried: from where to where `strengths` goes.
         limit: the strength is below it, and not below 0.
@@ -45,6 +47,8 @@ class Objective:
     """
 
     name: ClassVar[str] = ""
+    formula: ClassVar[str] = ""
+    purpose: ClassVar[str] = ""
     number: ClassVar[str] = "weight"
     tried: ClassVar[tuple[float, float]] = (0.01, 1.0)
     limit: ClassVar[float] = math.inf

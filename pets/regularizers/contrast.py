@@ -37,6 +37,11 @@ class Contrast(Objective, name="contrast"):
         BadInput: for a value out of range, or a cost that makes no latents.
     """
 
+    formula = (
+        "mean over layers of -mean over p of log(exp(z_i z_p / tau) / sum over a != i of exp(z_i z_a / "
+        "tau)),  z = h / |h|,  p of i's label"
+    )
+    purpose = "Classes with several examples in every batch. Without two of a label it is 0."
     number, tried = "weight", (0.01, 1.0)
     may_fall = True
     reads = frozenset({"states"})

@@ -21,6 +21,8 @@ class Dropout(Objective, name="dropout"):
     after both parts of a layer. The published protocol has it off.
     """
 
+    formula = "L(x m / (1 - p)),  m ~ Bernoulli(1 - p)"
+    purpose = "A first thing to try; the frozen model's own is off in `tune`."
     number, tried, limit = "probability", (0.05, 0.5), 1.0
     may_fall = True
 

@@ -30,6 +30,8 @@ class EarlyExit(Objective, name="early-exit"):
         BadInput: for a weight or share out of range; by `term` for a model of one layer.
     """
 
+    formula = "sum over k = ceil(first L)..L-1 of e(k) / sum e (-log p(y | h_k)),  e(k) = k (k + 1) / 2"
+    purpose = "Answers from earlier layers, or labels that only the last layers know."
     number, tried = "weight", (0.03, 3.0)
     may_fall = True
     reads = frozenset({"states"})

@@ -31,6 +31,11 @@ class Jump(Objective, name="jump"):
         BadInput: for a weight or number out of range; by `term` for a model without further layers.
     """
 
+    formula = (
+        "mean over k > L - m of max(0, Psi_k - mean of Psi_1..Psi_{L-m})^2,  Psi_k = (1 - cos(h_{k-1}, "
+        "h_k)) / 2"
+    )
+    purpose = "A last layer that does all the work."
     number, tried = "lambda", (0.1, 100.0)
     may_fall = True
     reads = frozenset({"states"})

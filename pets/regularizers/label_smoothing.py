@@ -18,6 +18,8 @@ class LabelSmoothing(Objective, name="label-smoothing"):
     in the whole vocabulary, as in the plain loss, and the other words keep target 0.
     """
 
+    formula = "-sum over c of q_c log p_c,  q_c = (1 - epsilon) [c = y] + epsilon / C"
+    purpose = "Noisy labels, overconfident answers."
     number, tried, limit = "epsilon", (0.02, 0.5), 1.0
     may_fall = True
     reads = frozenset({"scores"})

@@ -23,6 +23,8 @@ class NEFTune(Objective, name="neftune"):
     text's noise does not depend on what it is batched with (transformers' hook counts padding too).
     """
 
+    formula = "L(x + z),  z ~ alpha / sqrt(S E) U(-1, 1)"
+    purpose = "Instruction tuning of causal models."
     number, tried = "alpha", (1.0, 25.0)
     may_fall = True
 

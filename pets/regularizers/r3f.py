@@ -23,6 +23,8 @@ class R3F(Objective, name="r3f"):
     penalty's gradient was 1e-9 of the loss's): sigma is the deviation of the embeddings' entries.
     """
 
+    formula = "L(x) + lambda (KL(f(x) || f(x + z)) + KL(f(x + z) || f(x))),  z ~ U(-sigma, sigma)"
+    purpose = "Time to spare, and a model without dropout."
     number, tried = "lambda", (0.1, 5.0)
     may_fall = True
     reads, twice = frozenset({"scores"}), True

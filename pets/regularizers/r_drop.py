@@ -22,6 +22,8 @@ class RDrop(Objective, name="r-drop"):
     has the probability that the model brings along, or all have 0.1 where it brings none.
     """
 
+    formula = "(L_1 + L_2) / 2 + alpha / 2 (KL(f_1 || f_2) + KL(f_2 || f_1))"
+    purpose = "Time to spare for a second forward."
     number, tried = "alpha", (0.1, 5.0)
     may_fall = True
     reads, twice = frozenset({"scores"}), True

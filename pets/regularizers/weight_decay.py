@@ -22,6 +22,8 @@ class WeightDecay(Objective, name="weight-decay"):
     matrices, like BitFit, is refused: there it would change nothing.
     """
 
+    formula = "theta <- (1 - eta lambda) theta - eta Adam(grad L)"
+    purpose = "Many steps; not with PETs of vectors alone."
     number, tried = "decay", (0.01, 10.0)
 
     @property

@@ -11,6 +11,7 @@ import pytest
 from torch import Tensor
 
 import bridges
+from bridges.registry import Registry
 
 OPTIONS = {"likelihood": "marginal", "learn": ""}
 """What every Gaussian bridge takes, with its defaults."""
@@ -295,3 +296,14 @@ def test_a_broken_entry_point_warns_once_and_takes_nothing_down(
     ):
         assert plugged_in.stderr.count(warning) == 1
     assert len(plugged_in.stderr) < 5000
+
+
+def test_a_purpose_is_the_class_s_own() -> None:
+    class Shape:
+        purpose = ""
+
+    shapes: Registry[Shape] = Registry("shape", group="none.such", home="json", example="round")
+    round_ = type("Round", (Shape,), {"purpose": "Wheels."})
+    shapes.register("round", round_)
+    shapes.register("oval", type("Oval", (round_,), {}))
+    assert (shapes.info("round").purpose, shapes.info("oval").purpose) == ("Wheels.", "")

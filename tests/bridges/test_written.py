@@ -68,6 +68,7 @@ def test_nothing_is_no_literal() -> None:
         ("2", 1, 2),
         ("2", "x", "2"),
         ("[1,2]", 1.0, [1.0, 2.0]),
+        ("[1,0.5]", 8, [1, 0.5]),
         ("true", False, True),
         ("2", None, 2),
         ("(ou:theta=2,sigma=1)", "brownian", "ou:theta=2,sigma=1"),
@@ -79,7 +80,9 @@ def test_a_value_is_read_as_its_default_is(text: str, default: object, value: ob
     assert type(got) is type(value)
 
 
-@pytest.mark.parametrize(("text", "default"), [("2.5", 1), ("x", 1.0), ("", 1.0), ("[1,x]", 1.0)])
+@pytest.mark.parametrize(
+    ("text", "default"), [("2.5", 1), ("x", 1.0), ("", 1.0), ("[1,x]", 1.0), ("[x]", 8)]
+)
 def test_what_is_no_such_number_is_an_error(text: str, default: object) -> None:
     with pytest.raises(ValueError, match=r"invalid literal|could not convert"):
         number_like(text, default)
@@ -96,6 +99,11 @@ def test_a_list_of_a_bridge_comes_back(values: list[float]) -> None:
     bridge = bridges.parse(f"ou:sigma=[{','.join(map(repr, values))}],learn=[theta]")
     assert bridge.hyperparameters["sigma"] == values
     assert bridge.hyperparameters["learn"] == "theta"
+
+
+def test_a_list_in_the_place_of_a_whole_number_is_read() -> None:
+    clock = bridges.parse("clock:clock=[0.2,0.6,2,1.2]").hyperparameters["clock"]
+    assert clock == pytest.approx([0.2, 0.6, 2.0, 1.2])
 
 
 def test_a_bridge_in_a_bridge_keeps_all_its_parameters() -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from pets.inside import plots
+from pets.inside.images import new_figure
 from pets.study.report.analysis_groups import Curves, Group, Record, groups, others_end, said
 from pets.study.report.document import Picture
-from pets.study.report.pictures import legend_below, new_figure
+from pets.study.report.pictures import legend_below
 from pets.study.report.trajectory_figures import trajectory_figure
 
 _BARRED = 5  # arms whose error bars can be told apart in one panel

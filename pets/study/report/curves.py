@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pets.inside.images import new_figure
 from pets.study.cells.arms import VANILLA
 from pets.study.cells.rows import Row
 from pets.study.cells.tries import Look
 from pets.study.report.document import Entry, Picture, RowGroup, Table, number, setting_name
-from pets.study.report.pictures import arm_styles, legend_below, new_figure, panels
+from pets.study.report.pictures import arm_styles, legend_below, panels
 from pets.study.report.runs import Runs, arm_kinds, panel_kinds
 from pets.study.statistics.intervals import Summary, summarise
 

@@ -7,10 +7,11 @@ from statistics import fmean
 from typing import Any
 
 from pets.anytime.by_layer import EXIT, PROBE
+from pets.inside.images import new_figure
 from pets.study.cells.arms import VANILLA
 from pets.study.report.depth import NAMES, Depths, facts
 from pets.study.report.document import Picture, plural
-from pets.study.report.pictures import arm_styles, legend_below, new_figure
+from pets.study.report.pictures import arm_styles, legend_below
 from pets.study.statistics.intervals import summarise
 
 _SHADED = 5  # arms whose areas can be told apart in one panel

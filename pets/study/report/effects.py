@@ -6,9 +6,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pets.inside.images import new_figure
 from pets.study.cells.arms import VANILLA
 from pets.study.report.document import Picture
-from pets.study.report.pictures import arm_styles, legend_below, new_figure
+from pets.study.report.pictures import arm_styles, legend_below
 from pets.study.report.runs import Runs
 from pets.study.report.scopes import Scope
 from pets.study.statistics.arm_differences import ArmDifferences

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import re
 import textwrap
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
-from pets.inside import plots
+from pets.inside.images import Image, drawn, new_figure
 from pets.study.cells.arms import VANILLA
 from pets.study.compare.look import FROZEN
 from pets.study.report.document import Picture
@@ -24,86 +20,11 @@ LABEL_COLOURS = ("#762A83", "#1B7837", "#B35806", "#2166AC", "#878787")
 LABEL_MARKERS = "osD^v"
 
 _LONGEST = 160_000  # characters of an SVG
-_LONG_NUMBERS = re.compile(rb' (d|x|y|points|transform)="[^"]*"')
-_RESOLUTION = 120  # dots an inch of a PNG
-_PALETTE = 64  # its colours
-_NO_METADATA = ("Date", "Creator", "Format", "Type")
-_STYLE = {
-    "svg.hashsalt": "bridge-pets",
-    "svg.fonttype": "none",  # text stays text: it can be searched, copied and read aloud
-    "font.size": 9.0,
-    "axes.titlesize": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-}
-
-
-@dataclass(frozen=True)
-class Image:
-    """A drawn picture.
-
-    Attributes:
-        data: the file's content.
-        suffix: ".svg" or ".png".
-        width: in CSS pixels, as it was made to be seen.
-        height: likewise.
-    """
-
-    data: bytes
-    suffix: str
-    width: int
-    height: int
-
-
-def style() -> AbstractContextManager[None]:
-    """The context in which every picture of a report is made and drawn.
-
-    Raises:
-        BadInput: if matplotlib is not installed.
-    """
-    plots.require()
-    import matplotlib
-
-    context: AbstractContextManager[None] = matplotlib.rc_context(_STYLE)
-    return context
 
 
 def draw(picture: Picture) -> Image:
     """The picture's figure as a file's content."""
-    figure = picture.figure
-    width, height = (round(96 * inches) for inches in figure.get_size_inches())
-    with io.BytesIO() as buffer:
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(_NO_METADATA))
-        data = _LONG_NUMBERS.sub(_shortened, buffer.getvalue())
-    if len(data) <= _LONGEST:
-        return Image(data, ".svg", width, height)
-    with io.BytesIO() as buffer:
-        figure.savefig(buffer, format="png", dpi=_RESOLUTION, metadata={"Software": None})
-        return Image(_few_colours(buffer), ".png", width, height)
-
-
-def _few_colours(png: io.BytesIO) -> bytes:
-    """The same picture with a palette: a third of the bytes, and no difference that is seen."""
-    from PIL import Image as pillow  # as slow to import as matplotlib, and as optional
-
-    with io.BytesIO() as buffer, pillow.open(png) as image:
-        image.convert("RGB").quantize(_PALETTE, dither=pillow.Dither.NONE).save(
-            buffer, format="png", optimize=True
-        )
-        return buffer.getvalue()
-
-
-def _shortened(attribute: re.Match[bytes]) -> bytes:
-    """Of places in points, a 72nd of an inch, two decimals are seen."""
-    return re.sub(rb"(\.\d\d)\d+", rb"\1", attribute[0])
-
-
-def new_figure(width: float, height: float) -> Any:
-    """A matplotlib Figure in inches that belongs to no window and no global list."""
-    from matplotlib.figure import Figure  # an optional dependency
-
-    return Figure(figsize=(width, height), layout="constrained")
+    return drawn(picture.figure, _LONGEST)
 
 
 def legend_below(figure: Any, *axes: Any) -> None:

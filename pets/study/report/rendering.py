@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 
 from pets import extras
+from pets.inside.images import Image
+from pets.inside.markup import escaped, inline
 from pets.study.report.document import (
     Block,
     Document,
@@ -20,11 +20,8 @@ from pets.study.report.document import (
     Points,
     Table,
 )
-from pets.study.report.pictures import Image
 
 _TEMPLATE = "page.html.jinja"
-_PHONE = 450  # CSS pixels; what is wider is not made narrower on a phone, but scrolls in its box
-_SPECIAL = re.compile(r"([\\`*_\[\]|~])")
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ def render_page(document: Document, images: Sequence[Image]) -> str:
     drawings = {}
     for number, (picture, image) in enumerate(zip(document.pictures, images, strict=True), 1):
         anchor = f"picture-{number}"
-        drawings[id(picture)] = _Drawing(anchor, _markup(image, f"p{number}-", anchor))
+        drawings[id(picture)] = _Drawing(anchor, inline(image, f"p{number}-", anchor))
 
     def drawing(picture: Picture) -> _Drawing:
         return drawings[id(picture)]
@@ -66,31 +63,6 @@ def render_page(document: Document, images: Sequence[Image]) -> str:
     )
     source = files("pets.study.report").joinpath(_TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(source).render(document=document, drawing=drawing) + "\n"
-
-
-def _markup(image: Image, prefix: str, text: str) -> str:
-    """The image as a piece of an HTML page that needs nothing from outside.
-
-    Args:
-        image: what `draw` made.
-        prefix: put before every id in an SVG, so that they differ from those of the page's others.
-        text: id of the element that describes the picture.
-    """
-    size = f'width="{image.width}" height="{image.height}"'
-    size += ' class="wide"' * (image.width > _PHONE)
-    if image.suffix == ".png":
-        data = base64.b64encode(image.data).decode()
-        return f'<img src="data:image/png;base64,{data}" {size} alt="" aria-describedby="{text}">'
-    svg = image.data.decode()
-    svg = svg[svg.index("<svg") :]  # after the XML declaration and the doctype
-    head, body = svg.split(">", 1)
-    box = re.search(r'viewBox="[^"]*"', head)
-    assert box, head
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r'\bid="', f'id="{prefix}', body)
-    body = body.replace('xlink:href="#', f'href="#{prefix}').replace("url(#", f"url(#{prefix}")
-    body = "\n".join(line.strip() for line in body.splitlines())
-    return f'<svg {size} {box[0]} role="img" aria-labelledby="{text}">{body}'
 
 
 def render_markdown(document: Document, names: Sequence[str]) -> str:
@@ -111,13 +83,6 @@ def render_markdown(document: Document, names: Sequence[str]) -> str:
         for block in section.blocks:
             parts += _block(block, left)
     return "\n\n".join(parts) + "\n"
-
-
-def escaped(text: str) -> str:
-    """Text that Markdown shows as it is, in one line."""
-    text = " ".join(text.split())
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _SPECIAL.sub(r"\\\1", text)
 
 
 def _block(block: Block, names: Iterable[str]) -> list[str]:

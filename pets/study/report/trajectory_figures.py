@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import tensor
 
+from pets.inside.images import new_figure
 from pets.study.report.analysis_groups import Group, Record, said
 from pets.study.report.document import Picture
-from pets.study.report.pictures import LABEL_COLOURS, LABEL_MARKERS, legend_below, new_figure
+from pets.study.report.pictures import LABEL_COLOURS, LABEL_MARKERS, legend_below
 
 _COLUMNS = 4
 

@@ -10,7 +10,7 @@ from typing import Any
 from bridges.errors import BadInput
 from bridges.storage.files import new_folder, write_text
 from bridges.storage.ownership import check_replaceable
-from pets.inside import plots
+from pets.inside import images, plots
 from pets.study.cells.arms import CONTROL
 from pets.study.report import pictures, rendering
 from pets.study.report.analysis_figures import analysis_figures
@@ -57,7 +57,7 @@ def write_report(folder: Path, out: Path | None = None) -> tuple[Path, Path]:
     plots.require()
     rendering.require()
     runs = read_runs(folder)
-    with pictures.style():
+    with images.style():
         document = make_document(runs)
         drawn = [pictures.draw(picture) for picture in document.pictures]
     names = [

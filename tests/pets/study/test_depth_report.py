@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from synthetic_runs import Truth, rows, write_rows
 
+from pets.inside.images import style
 from pets.study.report.depth import COLUMNS, Against, Depth, Depths, _verdict, depth_table, depths, facts
 from pets.study.report.depth_figures import depth_picture
 from pets.study.report.document import Pictures, Section, Table, number
-from pets.study.report.pictures import style
 from pets.study.report.runs import read_runs
 from pets.study.report.writing import make_document, write_report
 from pets.study.statistics.paired import difference, holm

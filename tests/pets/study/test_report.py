@@ -16,10 +16,10 @@ from synthetic_runs import Truth, rows, write_rows, write_runs
 
 from bridges.errors import BadInput
 from pets.cli import cli
+from pets.inside.images import style
 from pets.study.cells.rows import Row
 from pets.study.report import rendering
 from pets.study.report.document import MINUS, Document, Table
-from pets.study.report.pictures import style
 from pets.study.report.runs import read_runs
 from pets.study.report.writing import make_document, write_report
 from pets.study.statistics.arm_differences import compare_arms

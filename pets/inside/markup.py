@@ -1,0 +1,43 @@
+"""Pieces of pages: a picture inside HTML, a text inside Markdown."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+from pets.inside.images import Image
+
+_PHONE = 450  # CSS pixels; what is wider is not made narrower on a phone, but scrolls in its box
+_SPECIAL = re.compile(r"([\\`*_\[\]|~])")
+
+
+def inline(image: Image, prefix: str, text: str) -> str:
+    """The image as a piece of an HTML page that needs nothing from outside.
+
+    Args:
+        image: what `pets.inside.images.drawn` made.
+        prefix: put before every id in an SVG, so that they differ from those of the page's others.
+        text: id of the element that describes the picture.
+    """
+    size = f'width="{image.width}" height="{image.height}"'
+    size += ' class="wide"' * (image.width > _PHONE)
+    if image.suffix == ".png":
+        data = base64.b64encode(image.data).decode()
+        return f'<img src="data:image/png;base64,{data}" {size} alt="" aria-describedby="{text}">'
+    svg = image.data.decode()
+    svg = svg[svg.index("<svg") :]  # after the XML declaration and the doctype
+    head, body = svg.split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', head)
+    assert box, head
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{prefix}', body)
+    body = body.replace('xlink:href="#', f'href="#{prefix}').replace("url(#", f"url(#{prefix}")
+    body = "\n".join(line.strip() for line in body.splitlines())
+    return f'<svg {size} {box[0]} role="img" aria-labelledby="{text}">{body}'
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, in one line."""
+    text = " ".join(text.split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _SPECIAL.sub(r"\\\1", text)

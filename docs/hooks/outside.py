@@ -42,6 +42,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     urls = project.get("urls", {})
     config.site_url = urls.get("Documentation")
     config.repo_url = urls.get("Repository")
+    config.repo_name = project["name"]
     config.extra["version_name"] = project["version"]
     return config
 

@@ -109,6 +109,14 @@ def test_a_tag_is_checked_built_and_tried_before_it_is_uploaded() -> None:
     assert "secrets" not in (REPOSITORY / ".github" / "workflows" / "release.yml").read_text()
 
 
+def test_the_site_is_put_up_with_what_it_is_about() -> None:
+    site = workflow("release.yml")["jobs"]["site"]
+    assert site["needs"] == "publish"
+    assert site["permissions"] == {"contents": "read", "pages": "write", "id-token": "write"}
+    assert {"run": "make docs PYTHON=python"} in site["steps"]
+    assert site["steps"][-1] == {"uses": "actions/deploy-pages@v4"}
+
+
 def test_what_is_uploaded_is_built_in_every_check() -> None:
     steps = workflow("test.yml")["jobs"]["dist"]["steps"]
     assert steps[-1] == {"run": "make dist PYTHON=python"}

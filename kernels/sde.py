@@ -31,13 +31,13 @@ _PER_STEP = ("decay", "gain", "spread")
 
 @dataclass(frozen=True)
 class PathGrid:
-    r"""A discretised SDE and the quadrature of its cost, all float64, for T steps and L layers.
+    """A discretised SDE and the quadrature of its cost, all float64, for T steps and L layers.
 
-    .. math:: y_{j+1} = \text{decay}_j y_j + \text{gain}_j p_j + \text{spread}_j \epsilon_j, \qquad
-              r_j = \text{of\_net}_j p_j + \text{of\_state}_j y_j - \text{of\_end}_j v, \qquad
-              \text{cost} = \tfrac12 \sum_j \text{weight}_j |r_j|^2
+        y_(j+1) = decay_j y_j + gain_j p_j + spread_j epsilon_j
+        r_j = of_net_j p_j + of_state_j y_j - of_end_j v
+        cost = 1/2  sum over j of weight_j |r_j|^2
 
-    with the network's value :math:`p_j = p(t_j, y_j, \mathrm{LayerNorm}(X(t_j)))`.
+    with the network's value ``p_j = p(t_j, y_j, LayerNorm(X(t_j)))``.
 
     Attributes:
         times: [T+1], t_0 = 0.

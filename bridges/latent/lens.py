@@ -15,12 +15,12 @@ DAMPED = 32
 
 
 class Lens(Reader):
-    r"""For each layer an affine guess of the end point, of the state over its root mean square.
+    """For each layer an affine guess of the end point, of the state over its root mean square.
 
-    .. math:: p_k = A_k \, h_k / \operatorname{rms}(h_k) + b_k, \qquad z_k = m(t_k) \, p_k
+        p_k = A_k h_k / rms(h_k) + b_k,   z_k = m(t_k) p_k
 
-    The cost of a Gaussian process at one layer is :math:`w_k |p_k - v|^2` with
-    :math:`w_k = m(t_k)^2 / 2 s^2(t_k)`, so the ridge regression of the end point is best for all of them
+    The cost of a Gaussian process at one layer is ``w_k |p_k - v|^2`` with
+    ``w_k = m(t_k)^2 / (2 s2(t_k))``, so the ridge regression of the end point is best for all of them
     at once (`bridges.fitting.lens_fit`). It takes no notice of the context. Until it is fitted it is
     random, with guesses of about unit length: as a control it stays so.
 

@@ -13,18 +13,17 @@ from bridges.processes.parameters import Positive, Scale
 
 
 class AlphaBridge(GaussianBridge, name="alpha"):
-    r"""Brownian motion drawn to v with force alpha: dX = alpha (v - X) / (1 - t) dt + sigma dW.
+    """Brownian motion drawn to v with force alpha: dX = alpha (v - X) / (1 - t) dt + sigma dW.
 
-    .. math:: m(t) = 1 - (1 - t)^\alpha, \quad
-              s^2(t) = \sigma^2 \frac{(1 - t) - (1 - t)^{2 \alpha}}{2 \alpha - 1}, \quad
-              \operatorname{cov}(s, t) = \Bigl( \frac{1 - t}{1 - s} \Bigr)^{\alpha} s^2(s), \; s \le t
+        m(t) = 1 - (1 - t)^alpha
+        s2(t) = sigma^2 ((1 - t) - (1 - t)^(2 alpha)) / (2 alpha - 1)
+        cov(s, t) = ((1 - t) / (1 - s))^alpha s2(s),  s <= t
 
     A strong force (alpha above 1) brings the path near v early, a weak one keeps it free until the last
     layers; alpha = 1 is the Brownian bridge. At alpha = 1/2 the variance is its limit,
-    :math:`-\sigma^2 (1 - t) \log(1 - t)`. With :math:`\ell = -\log(1 - t)` and
-    :math:`\delta = |\alpha - 1/2|` it is
-    :math:`\sigma^2 e^{-(\alpha + 1/2 - \delta) \ell} \, (1 - e^{-2 \delta \ell}) / 2 \delta`: no digit
-    is lost there and nothing overflows.
+    ``-sigma^2 (1 - t) log(1 - t)``. With ``l = -log(1 - t)`` and ``delta = |alpha - 1/2|`` it is
+    ``sigma^2 exp(-(alpha + 1/2 - delta) l) (1 - exp(-2 delta l)) / (2 delta)``: no digit is lost there
+    and nothing overflows.
 
     Source: Mansuy, "On a one-parameter generalization of the Brownian bridge and associated quadratic
     functionals", J. Theoret. Probab. 17 (2004).

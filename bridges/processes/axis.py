@@ -18,14 +18,14 @@ _MOST = 1e6
 
 
 class Axis(AboutLabel, name="axis"):
-    r"""A bridge's cost of the directions between the labels' end points; the rest stays where it was.
+    """A bridge's cost of the directions between the labels' end points; the rest stays where it was.
 
-    With U the projection onto the span of the labels' contrasts :math:`v_c - \bar v` and c the mean
+    With U the projection onto the span of the labels' contrasts ``v_k - mean(v)`` and c the mean
     guess of the frozen model, the path of the guesses about c is to be a bridge that ends at
-    :math:`U (v_y - \bar v)`:
+    ``U (v_y - mean(v))``:
 
-    .. math:: \frac1L \sum_i \frac{|U r_i|^2 + \text{rest} \, |(1 - U) r_i|^2}{2 s^2(t_i)}, \qquad
-              r_i = m(t_i) \, (p_i - c_i) - m(t_i) \, U (v_y - \bar v)
+        mean over layers i of (|U r_i|^2 + rest |(1 - U) r_i|^2) / (2 s2(t_i))
+        r_i = m(t_i) (p_i - c_i) - m(t_i) U (v_y - mean(v))
 
     What all words have in common, and what no label is about, are not asked for: a published cost spends
     most of its pull on them. Anchored at the mean guess, no label is nearer than another before tuning.

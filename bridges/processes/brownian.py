@@ -12,10 +12,11 @@ from bridges.processes.parameters import Scale
 
 
 class BrownianBridge(GaussianBridge, name="brownian"):
-    r"""Brownian motion conditioned to end at v.
+    """Brownian motion conditioned to end at v.
 
-    .. math:: m(t) = t, \quad s^2(t) = \sigma^2 t (1 - t), \quad
-              \operatorname{cov}(s, t) = \sigma^2 \min(s, t) (1 - \max(s, t))
+        m(t) = t
+        s2(t) = sigma^2 t (1 - t)
+        cov(s, t) = sigma^2 s (1 - t),  s <= t
 
     Source: arXiv 2305.17670, section 3.2.
 

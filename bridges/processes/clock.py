@@ -48,10 +48,11 @@ class Speeds(Learnable):
 
 
 class ClockBridge(GaussianBridge, name="clock"):
-    r"""Brownian bridge by a learned clock: layers need not progress evenly.
+    """Brownian bridge by a learned clock: layers need not progress evenly.
 
-    .. math:: m(t) = \tau(t), \quad s^2(t) = \sigma^2 \tau(t) (1 - \tau(t)), \quad
-              \operatorname{cov}(s, t) = \sigma^2 \min(\tau_s, \tau_t) (1 - \max(\tau_s, \tau_t))
+        m(t) = tau(t)
+        s2(t) = sigma^2 tau(t) (1 - tau(t))
+        cov(s, t) = sigma^2 tau(s) (1 - tau(t)),  s <= t
 
     The clock tau is piecewise linear, rises from tau(0) = 0 to tau(1) = 1 and is learned unless
     ``learn`` says otherwise. At an even speed it is the Brownian bridge.

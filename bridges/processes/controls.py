@@ -21,9 +21,9 @@ class Control(Cost):
 
 
 class Regression(Control, name="regression"):
-    r"""Flat deep supervision: every layer is drawn to the end point, with the same weight.
+    """Flat deep supervision: every layer is drawn to the end point, with the same weight.
 
-    .. math:: \frac{1}{L+1} \sum_i \tfrac12 |z_i - v|^2
+        mean over the L+1 layers i of |z_i - v|^2 / 2
 
     What is left of a bridge's cost when layers need not take their time.
     """
@@ -53,14 +53,14 @@ def _equal(times: Times) -> Steps:
 
 
 class Kinetic(Control, name="kinetic"):
-    r"""Squared increments: the shortest path from 0 to the end point, at an even pace.
+    """Squared increments: the shortest path from 0 to the end point, at an even pace.
 
     The kinetic energy of the path through z_0 = 0, the layers' z_1 ... z_{L+1} and z_{L+2} = v, whose
-    times are :math:`t_i = i / (L+2)`, over the number of layers:
+    times are ``t_i = i / (L+2)``, over the number of layers:
 
-    .. math:: \frac{1}{L+1} \sum_{i=1}^{L+2} \frac{|z_i - z_{i-1}|^2}{2 (t_i - t_{i-1})}
+        1 / (L+1)  sum over i = 1 .. L+2 of |z_i - z_(i-1)|^2 / (2 (t_i - t_(i-1)))
 
-    It is least, :math:`|v|^2 / 2(L+1)`, on the straight line. It is the path likelihood of the Brownian
+    It is least, ``|v|^2 / (2 (L+1))``, on the straight line. It is the path likelihood of the Brownian
     bridge with sigma 1 and this constant: the two have the same gradients, so ``brownian`` with
     ``likelihood="path"`` asks for a shortest path and no more.
     """

@@ -13,10 +13,9 @@ from bridges.processes.likelihood import Whitened
 
 @dataclass(frozen=True)
 class Evidence:
-    r"""Of a latent trajectory's first k layers for an end point v, quadratic in v.
+    """Of a latent trajectory's first k layers for an end point v, quadratic in v.
 
-    .. math:: \log p(z_1 \ldots z_k \mid v) = \text{const} + \sum_{i \le k} a_{ki} \, z_i \cdot v
-              - \tfrac12 e_k |v|^2
+        log p(z_1 .. z_k | v) = const + sum over i <= k of a_ki (z_i . v) - e_k |v|^2 / 2
 
     Of a Markov process conditioned to end at v (Brownian, OU, a clock's) only the layer itself is left
     in the sum: what came before tells nothing more of the end. Not so of "alpha", Markov as it is: it is

@@ -13,11 +13,11 @@ from bridges.processes.parameters import Between, Scale
 
 
 class FractionalBridge(GaussianBridge, name="fractional"):
-    r"""Fractional Brownian motion conditioned to end at v: rough below Hurst 1/2, persistent above.
+    """Fractional Brownian motion conditioned to end at v: rough below Hurst 1/2, persistent above.
 
-    .. math:: K(s, t) = \tfrac12 (s^{2h} + t^{2h} - |t - s|^{2h}), \quad
-              m(t) = K(t, 1), \quad
-              \operatorname{cov}(s, t) = \sigma^2 (K(s, t) - K(s, 1) K(t, 1))
+        K(s, t) = (s^(2 h) + t^(2 h) - |t - s|^(2 h)) / 2
+        m(t) = K(t, 1)
+        cov(s, t) = sigma^2 (K(s, t) - K(s, 1) K(t, 1))
 
     Hurst 1/2 is the Brownian bridge; any other is not Markov: what a path did tells where it goes. The
     covariance is the same read backwards in time, and is computed from whichever end is nearer, so that

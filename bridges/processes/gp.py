@@ -17,14 +17,14 @@ from bridges.processes.parameters import Between, Scale
 
 
 class StationaryBridge(GaussianBridge):
-    r"""A stationary Gaussian process with any kernel, conditioned to be 0 at 0 and v at 1.
+    """A stationary Gaussian process with any kernel, conditioned to be 0 at 0 and v at 1.
 
-    With r the kernel's correlation and :math:`q(x) = 1 - r(x)`, conditioning on the value 0 at 0, then
+    With r the kernel's correlation and ``q(x) = 1 - r(x)``, conditioning on the value 0 at 0, then
     on the value at 1, gives
 
-    .. math:: g(s, t) = r(t - s) - r(s) r(t) = q(s) + q(t) - q(t - s) - q(s) q(t), \\
-              m(t) = \frac{g(t, 1)}{g(1, 1)}, \quad
-              \operatorname{cov}(s, t) = \sigma^2 \Bigl( g(s, t) - \frac{g(s, 1) g(t, 1)}{g(1, 1)} \Bigr)
+        g(s, t) = r(t - s) - r(s) r(t) = q(s) + q(t) - q(t - s) - q(s) q(t),  s <= t
+        m(t) = g(t, 1) / g(1, 1)
+        cov(s, t) = sigma^2 (g(s, t) - g(s, 1) g(t, 1) / g(1, 1))
 
     computed from q, not from r, and from the nearer end: where all correlations are nearly 1 the digits
     are in q. What is still lost grows towards the ends; the times of 128 layers are far enough.
@@ -80,16 +80,16 @@ class StationaryBridge(GaussianBridge):
 
 
 class GPBridge(StationaryBridge, name="gp"):
-    r"""A stationary Gaussian process with a kernel by name, conditioned to be 0 at 0 and v at 1.
+    """A stationary Gaussian process with a kernel by name, conditioned to be 0 at 0 and v at 1.
 
     `StationaryBridge` has the formulas, and says how to bring a kernel of one's own. By name, with
     x = lag / lengthscale:
 
-    - "matern12": :math:`r = e^{-x}`, the OU bridge with theta = 1 / lengthscale and the diffusion
+    - "matern12": ``r = exp(-x)``, the OU bridge with theta = 1 / lengthscale and the diffusion
       sqrt(2 theta) sigma; the only Markov one.
-    - "matern32": :math:`r = (1 + \sqrt3 x) e^{-\sqrt3 x}`, once differentiable.
-    - "matern52": :math:`r = (1 + \sqrt5 x + 5 x^2 / 3) e^{-\sqrt5 x}`, twice.
-    - "rbf": :math:`r = e^{-x^2 / 2}`, smooth.
+    - "matern32": ``r = (1 + sqrt(3) x) exp(-sqrt(3) x)``, once differentiable.
+    - "matern52": ``r = (1 + sqrt(5) x + 5 x^2 / 3) exp(-sqrt(5) x)``, twice.
+    - "rbf": ``r = exp(-x^2 / 2)``, smooth.
 
     The last two carry a millionth of their variance as white noise, see `StationaryBridge.nugget`.
 

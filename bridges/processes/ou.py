@@ -13,11 +13,11 @@ from bridges.processes.parameters import Positive, Scale
 
 
 class OUBridge(GaussianBridge, name="ou"):
-    r"""Ornstein-Uhlenbeck process, dX = -theta X dt + sigma dW, conditioned to end at v.
+    """Ornstein-Uhlenbeck process, dX = -theta X dt + sigma dW, conditioned to end at v.
 
-    .. math:: m(t) = \frac{\sinh \theta t}{\sinh \theta}, \quad
-              s^2(t) = \frac{\sigma^2}{\theta}
-                       \frac{\sinh \theta t \, \sinh \theta (1 - t)}{\sinh \theta}
+        m(t) = sinh(theta t) / sinh(theta)
+        s2(t) = sigma^2 / theta  sinh(theta t) sinh(theta (1 - t)) / sinh(theta)
+        cov(s, t) = sigma^2 / theta  sinh(theta s) sinh(theta (1 - t)) / sinh(theta),  s <= t
 
     theta -> 0 gives the Brownian bridge. The formulas are evaluated through expm1, so that neither a
     tiny nor a large theta loses digits or overflows.

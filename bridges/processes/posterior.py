@@ -20,9 +20,9 @@ OVER = ("path", "prefixes")
 
 
 class Posterior(AboutLabel, name="posterior"):
-    r"""Minus the logarithm of the label's posterior among the task's labels, given the states.
+    """Minus the logarithm of the label's posterior among the task's labels, given the states.
 
-    .. math:: -\log \frac{p(z_1 \ldots z_k \mid v_y)}{\sum_c p(z_1 \ldots z_k \mid v_c)}
+        -log( p(z_1 .. z_k | v_y) / sum over c of p(z_1 .. z_k | v_c) )
 
     Each label c is a bridge that ends at its word, or the mixture of the bridges to its words, and all
     are as likely before. What is the same for all of them costs nothing: a drift towards the label's

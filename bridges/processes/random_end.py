@@ -16,13 +16,13 @@ from bridges.processes.wrapped import Wrapped, parse_gaussian
 
 
 class RandomEndBridge(Wrapped, name="random"):
-    r"""Mixture of a bridge over end points: a path ends at its own label, or at another one.
+    """Mixture of a bridge over end points: a path ends at its own label, or at another one.
 
     Nature draws one of K candidates, then a path of ``target`` to it. The first candidate is the
     trajectory's own label, with the probability ``keep``; the others share the rest equally,
 
-    .. math:: w_1 = \text{keep}, \quad w_k = \frac{1 - \text{keep}}{K - 1}, \qquad
-              \log p(z) = \log \sum_k w_k \, p(z \mid v_k)
+        w_1 = keep,  w_k = (1 - keep) / (K - 1)
+        log p(z) = log(sum over k of w_k p(z | v_k))
 
     with p(z | v) the law of the target. It says that a label may be wrong, and how often. The pull
     towards v_1 fades where another candidate explains the trajectory better: the gradient is that of

@@ -60,14 +60,13 @@ class DriftNetwork(Layers):
 
 
 class SDEBridge(Wrapped, name="sde"):
-    r"""Path-space KL from a learned SDE, steered by the states and blind to v, to a pinned process.
+    """Path-space KL from a learned SDE, steered by the states and blind to v, to a pinned process.
 
-    The target's pinned drift is affine, :math:`b = \alpha(t) y + \beta(t) v`. The learned drift has the
+    The target's pinned drift is affine, ``b = alpha(t) y + beta(t) v``. The learned drift has the
     same form with the network's guess of the end point in the place of v:
 
-    .. math:: f = \alpha(t) y + \beta(t) \, p(t, y, \mathrm{LayerNorm}(X(t))), \qquad
-              \mathrm{cost} = \mathbb E \, \tfrac12 \int_0^{t_{L+1}}
-              \frac{\beta(t)^2}{\sigma^2} |p - v|^2 \, dt
+        f = alpha(t) y + beta(t) p(t, y, LayerNorm(X(t)))
+        cost = E 1/2  integral from 0 to t_(L+1) of beta(t)^2 / sigma^2 |p - v|^2 dt
 
     Captured as a CUDA graph, where the host cannot look whether the path has converged, it takes one
     sweep more than the solves before it; every so often the largest residual since is looked at, and
@@ -209,12 +208,12 @@ class SDEBridge(Wrapped, name="sde"):
 
 
 def path_grid(target: GaussianBridge, num_states: int, steps: int = 1) -> PathGrid:
-    r"""Nodes, transitions and quadrature of the cost of a drift of the target's affine form.
+    """Nodes, transitions and quadrature of the cost of a drift of the target's affine form.
 
     Between two nodes the path moves by the target's transition with p in the place of the end point.
-    A frozen p makes the KL of that step :math:`|p-v|^2 \gamma^2 / 2 s^2`, gain over variance of the
-    transition, which equals the integral of :math:`\beta^2/\sigma^2` over the step. The step's weight
-    is shared between its ends as the integral of that density against linear interpolation.
+    A frozen p makes the KL of that step ``|p - v|^2 gain^2 / (2 variance)`` of the transition, and
+    gain^2 / variance equals the integral of beta^2 / sigma^2 over the step. The step's weight is shared
+    between its ends as the integral of that density against linear interpolation.
 
     Args:
         target: Markov.

@@ -12,19 +12,20 @@ from bridges.processes.parameters import Scale
 
 
 class SmoothBridge(GaussianBridge, name="smooth"):
-    r"""Integrated Brownian motion pinned in value at both ends, with its velocity free at both.
+    """Integrated Brownian motion pinned in value at both ends, with its velocity free at both.
 
-    .. math:: m(t) = t, \quad s^2(t) = \tfrac13 \sigma^2 t^2 (1 - t)^2, \quad
-              \operatorname{cov}(s, t) = \tfrac16 \sigma^2 s (1 - t) (1 - s^2 - (1 - t)^2), \; s \le t
+        m(t) = t
+        s2(t) = sigma^2 t^2 (1 - t)^2 / 3
+        cov(s, t) = sigma^2 s (1 - t) (1 - s^2 - (1 - t)^2) / 6,  s <= t
 
-    The free process is :math:`X(t) = V t + I(t)` with :math:`I(t) = \int_0^t W` and a first velocity V
+    The free process is ``X(t) = V t + I(t)``, I(t) the integral of W up to t, with a first velocity V
     of which nothing is known beforehand (a normal whose variance goes to infinity). Given X(1) = v this
-    is :math:`V = v - I(1)`, so :math:`X(t) = t v + I(t) - t I(1)`; with
-    :math:`\operatorname{cov}(I(s), I(t)) = s^2 (3 t - s) / 6` the covariance follows, the Green's
-    function of a simply supported beam. X has a velocity, and without it its past is needed: it is not
-    Markov. Its mean given points on the way is their natural cubic spline.
+    is ``V = v - I(1)``, so ``X(t) = t v + I(t) - t I(1)``; with ``cov(I(s), I(t)) = s^2 (3 t - s) / 6``
+    the covariance follows, the Green's function of a simply supported beam. X has a velocity, and
+    without it its past is needed: it is not Markov. Its mean given points on the way is their natural
+    cubic spline.
 
-    The last bracket is computed as :math:`2 s (1 - t) + (t - s)(2 - t + s)`, a sum of positive terms.
+    The last bracket is computed as ``2 s (1 - t) + (t - s) (2 - t + s)``, a sum of positive terms.
 
     Source: Wahba, "Improper priors, spline smoothing and the problem of guarding against model errors in
     regression", J. R. Statist. Soc. B 40 (1978).

@@ -20,17 +20,17 @@ _MOST = 1e6  # degrees of freedom; lgamma keeps nine digits of the normaliser th
 
 
 class StudentBridge(Wrapped, name="student"):
-    r"""Student-t process around a Gaussian bridge: each trajectory has one random scale of its own.
+    """Student-t process around a Gaussian bridge: each trajectory has one random scale of its own.
 
-    .. math:: X(t) = m(t) v + \sqrt{\frac{\nu - 2}{U}} \, (G(t) - m(t) v), \qquad U \sim \chi^2_\nu,
+        X(t) = m(t) v + sqrt((nu - 2) / U) (G(t) - m(t) v),  U ~ chi^2 with nu degrees of freedom
 
     with G the Gaussian bridge ``base`` and U drawn once for a trajectory: all its times and all its d
     dimensions share it, so the law is elliptical. Mean and covariance are those of the base. With
-    :math:`q = |z - m(t) v|^2 / s^2(t)` the density at one time is
+    ``q = |z - m(t) v|^2 / s2(t)`` the density at one time is
 
-    .. math:: \log p = \log \frac{\Gamma(\frac{\nu + d}2)}{\Gamma(\frac\nu2)}
-              - \tfrac d2 \log(\pi (\nu - 2) s^2(t))
-              - \tfrac{\nu + d}2 \log \Bigl( 1 + \frac{q}{\nu - 2} \Bigr)
+        log p = log(Gamma((nu + d) / 2) / Gamma(nu / 2))
+                - d / 2 log(pi (nu - 2) s2(t))
+                - (nu + d) / 2 log(1 + q / (nu - 2))
 
     and the cost is the mean over layers of its last term; of all its terms, normaliser included, if the
     base learns parameters. A layer far off costs the logarithm of its distance only: an odd token pulls

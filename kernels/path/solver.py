@@ -1,7 +1,7 @@
-r"""A path driven by a network, solved one step after the other or in parallel over time.
+"""A path driven by a network, solved one step after the other or in parallel over time.
 
-The discrete path is :math:`y_0 = 0,\; y_{j+1} = \text{decay}_j\, y_j + \text{gain}_j\, p_j + e_j` with
-:math:`p_j = \text{net}_j(y_j)`. Both solvers end at the same path and share one adjoint:
+The discrete path is ``y_0 = 0,  y_(j+1) = decay_j y_j + gain_j p_j + e_j`` with ``p_j = net_j(y_j)``.
+Both solvers end at the same path and share one adjoint:
 
 - ``sequential`` evaluates the network once at each node, node after node: least arithmetic.
 - ``picard`` evaluates it at all nodes at once, solves the linear recurrence exactly for those values and

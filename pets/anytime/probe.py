@@ -40,10 +40,10 @@ class Probe:
 
     @classmethod
     def fitted(cls, states: Tensor, answers: Tensor, classes: int) -> Probe:
-        r"""Fit every layer's probe on N labelled examples. Deterministic, float64.
+        """Fit every layer's probe on N labelled examples. Deterministic, float64.
 
-        .. math:: \min_{W, b} \; \frac1N \sum_i -\log p(y_i \mid x_i) + \frac{s H}{2} |W|^2, \quad
-            p(\cdot \mid x) = \operatorname{softmax}(W^\top x + b)
+            least over W, b:  mean over i of -log p(y_i | x_i) + s H / 2 |W|^2
+            p(. | x) = softmax(W' x + b)
 
         Each layer has the strength s with the least loss on examples left out, in a stratified
         cross-validation of five folds, or as many as the smallest class has examples. The folds are

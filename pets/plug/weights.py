@@ -24,17 +24,17 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Ratio:
-    r"""A weight that is measured: how long a term's weighed gradient is beside the task's.
+    """A weight that is measured: how long a term's weighed gradient is beside the task's.
 
-    .. math:: w = r \, \overline{|\nabla_\phi L|} / \overline{|\nabla_\phi C|}
+        weight = ratio mean|gradient of the task's loss| / mean|gradient of the term|
 
-    :math:`\phi` are the trained parameters. At weight 1 the same cost pulls a hundred times as hard on
-    one model as on another; at a ratio it pulls alike. The norms are means over the first steps, in each
-    of which the two gradients are taken once more; later steps cost nothing. While one of them is 0, as
-    an anchor's is before anything has moved, so is the weight. With ``every`` they are measured again at
-    each such step and averaged, from the tenth on with a decay of 0.9, so that the ratio holds as the
-    loss falls: GradNorm (Chen et al., ICML 2018, arXiv 1711.02257) of one task and without its own
-    learning rate.
+    Gradients are those of the trained parameters. At weight 1 the same cost pulls a hundred times as
+    hard on one model as on another; at a ratio it pulls alike. The norms are means over the first steps,
+    in each of which the two gradients are taken once more; later steps cost nothing. While one of them
+    is 0, as an anchor's is before anything has moved, so is the weight. With ``every`` they are measured
+    again at each such step and averaged, from the tenth on with a decay of 0.9, so that the ratio holds
+    as the loss falls: GradNorm (Chen et al., ICML 2018, arXiv 1711.02257) of one task and without its
+    own learning rate.
 
     Args:
         ratio: r, above 0.

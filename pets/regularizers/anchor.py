@@ -11,9 +11,9 @@ from pets.regularizers.states import exact, mean
 
 
 class Anchor(Objective, name="anchor"):
-    r"""Hidden states near the frozen model's: DELTA's features (arXiv 1901.09229) in a PET's model.
+    """Hidden states near the frozen model's: DELTA's features (arXiv 1901.09229) in a PET's model.
 
-    .. math:: \frac{1}{L+1} \sum_{k=0}^{L} \frac{|h_k - h^0_k|^2}{|h^0_k|^2}
+        mean over the L+1 layers k of |h_k - h0_k|^2 / |h0_k|^2
 
     The mean over the targets; h0 are the states with the PET switched off, which get no gradient. What
     L2-SP (Li et al., ICML 2018, arXiv 1802.01483) asks of parameters, that they stay near where they

@@ -16,10 +16,9 @@ from pets.regularizers.states import check_first, directions, layers_from, mean
 
 
 class Contrast(Objective, name="contrast"):
-    r"""Supervised contrast of the states by label: Khosla et al., NeurIPS 2020, arXiv 2004.11362.
+    """Supervised contrast of the states by label: Khosla et al., NeurIPS 2020, arXiv 2004.11362.
 
-    .. math:: \frac{-1}{|P(i)|} \sum_{p \in P(i)}
-        \log \frac{\exp(z_i \cdot z_p / \tau)}{\sum_{a \neq i} \exp(z_i \cdot z_a / \tau)}
+        -mean over p in P(i) of log(exp(z_i . z_p / tau) / sum over a != i of exp(z_i . z_a / tau))
 
     Their eq. 2, L_out, mean over the layers from ``first`` on and over the targets i that share their
     label with another of the forward, P(i). z is a state over its length; with ``cost`` a latent of that

@@ -13,9 +13,9 @@ from pets.regularizers.noise import ModelDropout
 
 
 class Dropout(Objective, name="dropout"):
-    r"""Dropout in the frozen model: Srivastava et al., JMLR 15, 2014.
+    """Dropout in the frozen model: Srivastava et al., JMLR 15, 2014.
 
-    .. math:: L(x \odot m / (1 - p)), \quad m \sim \mathrm{Bernoulli}(1 - p)
+        L(x m / (1 - p)),  m ~ Bernoulli(1 - p), drawn for each entry
 
     With probability p wherever the model has dropout: in BERT after the embeddings, in attention and
     after both parts of a layer. The published protocol has it off.

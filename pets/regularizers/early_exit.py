@@ -11,10 +11,10 @@ from pets.regularizers.states import check_first, exact, layers_from, mean
 
 
 class EarlyExit(Objective, name="early-exit"):
-    r"""The head's own loss at intermediate layers: LayerSkip, Elhoushi et al., 2024, arXiv 2404.16710.
+    """The head's own loss at intermediate layers: LayerSkip, Elhoushi et al., 2024, arXiv 2404.16710.
 
-    .. math:: \sum_{k = \lceil fL \rceil}^{L-1} \frac{e(k)}{\sum_j e(j)} \bigl(-\log p(y \mid h_k)\bigr),
-        \quad e(k) = \sum_{i=1}^{k} i = \frac{k (k + 1)}{2}
+        sum over k = ceil(f L) .. L-1 of e(k) / (sum over j of e(j)) (-log p(y | h_k))
+        e(k) = 1 + 2 + .. + k = k (k + 1) / 2
 
     Mean over the targets; p is what the model's own head says of a layer's state, final norm included,
     and y the answer. The last layer's is the task's loss and no part of this. LayerSkip's weights e grow

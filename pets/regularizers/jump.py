@@ -11,11 +11,10 @@ from pets.regularizers.states import directions, mean
 
 
 class Jump(Objective, name="jump"):
-    r"""Last layers must not move more than the others: after Shibata et al., 2026, arXiv 2601.18302.
+    """Last layers must not move more than the others: after Shibata et al., 2026, arXiv 2601.18302.
 
-    .. math::
-        \Psi_k = \tfrac12 (1 - \cos(h_{k-1}, h_k)), \quad
-        \frac1m \sum_{k > L - m} \max\bigl(0, \Psi_k - \tfrac{1}{L - m} \sum_{j \le L - m} \Psi_j\bigr)^2
+        Psi_k = (1 - cos(h_(k-1), h_k)) / 2
+        mean over k > L - m of max(0, Psi_k - mean over j <= L - m of Psi_j)^2
 
     The displacement Psi in [0, 1] of a layer k = 1 ... L is theirs, as is that only a rise of it counts;
     what a target pays for it is not their loss: how far the last m layers are above the mean of the

@@ -9,13 +9,13 @@ from pets.regularizers.passes import Pass
 
 
 class LabelSmoothing(Objective, name="label-smoothing"):
-    r"""Label smoothing over C classes: Szegedy et al., CVPR 2016, arXiv 1512.00567.
+    """Label smoothing over C classes: Szegedy et al., CVPR 2016, arXiv 1512.00567.
 
-    .. math:: -\sum_c q_c \log p_c, \quad q_c = (1 - \epsilon) [c = y] + \epsilon / C
+        -sum over c of q_c log p_c,  q_c = (1 - epsilon) [c = y] + epsilon / C
 
-    The term is :math:`-\frac1C \sum_c \log p_c - L`. Of a language model the classes are its vocabulary.
-    In prompt-based classification they are the labels: p is the model's probability of a label's words
-    in the whole vocabulary, as in the plain loss, and the other words keep target 0.
+    The term is the mean of -log p_c over the classes, less L. Of a language model the classes are its
+    vocabulary. In prompt-based classification they are the labels: p is the model's probability of a
+    label's words in the whole vocabulary, as in the plain loss, and the other words keep target 0.
     """
 
     formula = "-sum over c of q_c log p_c,  q_c = (1 - epsilon) [c = y] + epsilon / C"

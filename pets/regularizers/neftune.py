@@ -15,9 +15,9 @@ from pets.regularizers.noise import noisy_words
 
 
 class NEFTune(Objective, name="neftune"):
-    r"""Noisy embedding fine-tuning: Jain et al., ICLR 2024, arXiv 2310.05914.
+    """Noisy embedding fine-tuning: Jain et al., ICLR 2024, arXiv 2310.05914.
 
-    .. math:: L(x + z), \quad z \sim \frac{\alpha}{\sqrt{S E}} U(-1, 1)
+        L(x + z),  z ~ alpha / sqrt(S E) U(-1, 1)
 
     On the word embeddings, E wide, of each text of S tokens. S counts attended tokens, so that a
     text's noise does not depend on what it is batched with (transformers' hook counts padding too).

@@ -14,9 +14,9 @@ from pets.regularizers.passes import Pass
 
 
 class R3F(Objective, name="r3f"):
-    r"""Less representational collapse by noise: Aghajanyan et al., ICLR 2021, arXiv 2008.03156.
+    """Less representational collapse by noise: Aghajanyan et al., ICLR 2021, arXiv 2008.03156.
 
-    .. math:: L(x) + \lambda \, \mathrm{KL}_S(f(x) \,\|\, f(x + z)), \quad z \sim U(-\sigma, \sigma)
+        L(x) + lambda KL_S(f(x), f(x + z)),  z ~ U(-sigma, sigma)
 
     f is the distribution over the classes, KL_S the sum of both directions, and z is on the word
     embeddings. With the paper's sigma of 1e-5 it would be a name for vanilla (on a six-layer MiniLM the

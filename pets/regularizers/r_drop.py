@@ -14,9 +14,9 @@ from pets.regularizers.passes import Pass
 
 
 class RDrop(Objective, name="r-drop"):
-    r"""Regularized dropout: Liang et al., NeurIPS 2021, arXiv 2106.14448.
+    """Regularized dropout: Liang et al., NeurIPS 2021, arXiv 2106.14448.
 
-    .. math:: \tfrac12 (L_1 + L_2) + \tfrac\alpha2 (\mathrm{KL}(f_1 \| f_2) + \mathrm{KL}(f_2 \| f_1))
+        (L_1 + L_2) / 2 + alpha / 2 (KL(f_1, f_2) + KL(f_2, f_1))
 
     Losses and distributions over the classes of two passes with dropout masks of their own. Each dropout
     has the probability that the model brings along, or all have 0.1 where it brings none.

@@ -11,9 +11,9 @@ from pets.regularizers.base import Objective
 
 
 class WeightDecay(Objective, name="weight-decay"):
-    r"""Decoupled weight decay: Loshchilov and Hutter, ICLR 2019, arXiv 1711.05101.
+    """Decoupled weight decay: Loshchilov and Hutter, ICLR 2019, arXiv 1711.05101.
 
-    .. math:: \theta \leftarrow (1 - \eta \lambda) \theta - \eta \, \mathrm{Adam}(\nabla L)
+        theta <- (1 - eta lambda) theta - eta Adam(gradient of L)
 
     Of the PET's matrices, with the strength lambda in the place of the optimiser's own: `tune` gives it
     to the optimiser, `pets.regularize` shrinks them before each step of any optimiser that holds some,

@@ -26,12 +26,12 @@ def weight_of(
     rows: Rows,
     parameters: Sequence[Tensor],
 ) -> float:
-    r"""The weight with which the gradient of a cost, or of a regularizer's term, is ``ratio`` times as
+    """The weight with which the gradient of a cost, or of a regularizer's term, is ``ratio`` times as
     long as the task's.
 
-    .. math:: w = r \, |\nabla_\phi \text{task loss}| / |\nabla_\phi \text{running cost}|
+        weight = ratio |gradient of the task loss| / |gradient of the running cost|
 
-    Both are means over the examples, at the parameters :math:`\phi` as they are: of a LoRA at its
+    Both are means over the examples, at the parameters as they are: of a LoRA at its
     beginning, B = 0, only B has a gradient. Regularised at weight 1, the same cost pulls a hundred times
     as hard on one model as on another.
 

@@ -44,11 +44,13 @@ def bridge_nll(
         states: [L, N, H] from `kernels.pooling.pool_trajectory`.
         context: [L, B, H] from the same.
         rows: int64 [N], the sequence each target belongs to.
-        weights, biases: of g, [h_1, 2H], [h_2, h_1] ... [d, h_k] and [h_1] ... [d]; the first H
-            columns of the first weight read the context.
+        weights: of g, [h_1, 2H], [h_2, h_1] ... [d, h_k]; the first H columns of the first one read
+            the context.
+        biases: of g, [h_1] ... [d].
         end: [N, d] end points v, or [K, N, d]: K of them for each token, whose latents are shared.
         carry: [L] or None for zero; carry_0 multiplies the start, which is zero.
-        mean, precision: [L].
+        mean: [L], the factor of v at each layer.
+        precision: [L], one over the variance.
         reduction: "mean" over tokens, or "none".
         source: dtype of the hidden states that were pooled. On tensor cores float32 products are made of
             three TF32 products, and where that dtype is of 16 bits, which has fewer digits, of one. By

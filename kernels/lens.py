@@ -67,7 +67,9 @@ def lens_nll(
         weight: [L, d, H].
         bias: [L, d].
         end: [N, d] end points v, or [K, N, d]: K of them for each token, whose latents are shared.
-        factor, mean, precision: [L].
+        factor: [L], of the guess at each layer.
+        mean: [L], of v.
+        precision: [L], one over the variance.
         source: dtype of the hidden states that were pooled, as `kernels.bridge_nll.bridge_nll` takes it.
         backend: the implementation, by name; by default `kernels.dispatch` chooses.
 

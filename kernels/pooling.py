@@ -56,7 +56,8 @@ def pool_trajectory(
         mask: bool [B, S], the positions the mean runs over; a row without any has mean zero.
             States at other positions have no influence, but must be finite. None where ``context`` is
             False, if there is no need for one.
-        rows, columns: int64 [N], sequence and position of every target; N may be 0.
+        rows: int64 [N], the sequence of every target; N may be 0.
+        columns: int64 [N], its position there.
         context: False where nobody reads the mean states: they are most of the work. No position but the
             targets' is read then, and none but theirs has a gradient other than zero.
         in_order: rows and columns are those of a mask's `nonzero`: rising by row, then by column, each

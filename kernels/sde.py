@@ -140,8 +140,9 @@ def sde_cost(
             published form.
         rows: int64 [N], the sequence each target belongs to; of no use without a context.
         path_weight: [h_1, 1+d], the first layer's weight on [t; y].
-        weights, biases: of the stack, [h_1, 2H], [h_2, h_1] ... [d, h_k] and [h_1] ... [d]; the first H
-            columns of the first weight read the context, without which it is [h_1, H].
+        weights: of the stack, [h_1, 2H], [h_2, h_1] ... [d, h_k]; the first H columns of the first one
+            read the context, without which it is [h_1, H].
+        biases: of the stack, [h_1] ... [d].
         end: [N, d] end points v, or [K, N, d]: K of them for each token, whose path is shared, for it
             does not depend on v.
         noise: [T, N, d] standard normal: the same noise gives the same path.
@@ -149,7 +150,9 @@ def sde_cost(
         reduction: "mean" over tokens, or "none".
         solver: "sequential" or "picard"; by default Picard on CUDA, where arithmetic is cheap and
             launches are not, and the sequential one elsewhere.
-        tolerance, max_sweeps, fixed: Picard's; see `kernels.path.solver.SolverSettings`.
+        tolerance: Picard's: it stops when a sweep changes every token's path by less, relative RMS.
+        max_sweeps: Picard's: after so many the path is solved sequentially.
+        fixed: Picard's sweeps where the host cannot look whether they are enough.
         backend: of the sequential solver, by name; by default `kernels.dispatch` chooses.
 
     Returns:

@@ -157,7 +157,9 @@ class RunningCost(CostParts):
         Towards a label's nearest word where it has several. None for a cost that is no mean over layers.
 
         Args:
-            trajectory, answers, labels: as `of_trajectory`.
+            trajectory: of N tokens.
+            answers: int64 [N], their token ids, or labels.
+            labels: as `of_trajectory`.
         """
         given = (self.latent_map, trajectory)
         with torch.no_grad():

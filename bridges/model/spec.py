@@ -166,7 +166,11 @@ class ModelSpec:
             )
 
     def states(self, output: Any) -> tuple[torch.Tensor, ...]:
-        """The L+1 hidden states [B, S, H] in the output of a model of this kind."""
+        """The L+1 hidden states [B, S, H] in the output of a model of this kind.
+
+        Raises:
+            BadInput: for an output without them.
+        """
         states = states_of(output)
         if states is None:
             raise BadInput(f"{type(output).__name__} holds no hidden states")

@@ -13,6 +13,7 @@ from bridges.processes.controls import Control, Kinetic, Nothing, Regression
 from bridges.processes.fractional import FractionalBridge
 from bridges.processes.gaussian import GaussianBridge
 from bridges.processes.gp import GPBridge, StationaryBridge
+from bridges.processes.names import available, get, info, parse
 from bridges.processes.ou import OUBridge
 from bridges.processes.posterior import Posterior
 from bridges.processes.random_end import RandomEndBridge
@@ -23,8 +24,6 @@ from bridges.registry import Info as BridgeInfo
 
 Bridge = Process
 """Its name before costs that are no process had one of their own."""
-
-available, get, info, parse = catalogue.available, catalogue.get, catalogue.info, catalogue.parse
 
 __all__ = [
     "AboutLabel",

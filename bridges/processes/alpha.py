@@ -33,7 +33,10 @@ class AlphaBridge(GaussianBridge, name="alpha"):
         sigma: diffusion, above 0, or a list of d; learned from 0.001 to 10.
         **options: of `GaussianBridge`.
 
-    Example:
+    Raises:
+        BadInput: for a number out of range; and as `GaussianBridge`.
+
+    Examples:
         >>> bridges.get("alpha", alpha=3.0).mean(torch.tensor([0.5]), torch.ones(1, 1)).item()
         0.875
     """

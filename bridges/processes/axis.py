@@ -35,11 +35,12 @@ class Axis(AboutLabel, name="axis"):
     Source: ours.
 
     Args:
-        process, layers, until, since: see `AboutLabel`. A parameter has one value for all dimensions.
-            With a process that learns, the cost is the likelihood of the directions that count,
-            normaliser included, and layers is "process".
+        process: a Gaussian bridge, as in `bridges.parse`; see `AboutLabel`. A parameter has one value
+            for all dimensions. With one that learns, the cost is the likelihood of the directions that
+            count, normaliser included, and layers is "process".
         rest: weight of the other directions, which are drawn to the frozen mean guess; from 0, where
             they do not count, to 1e6.
+        **options: ``layers``, ``until`` and ``since`` of `AboutLabel`.
 
     Raises:
         BadInput: as `AboutLabel`, and for what the last lines leave out.

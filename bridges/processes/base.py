@@ -138,9 +138,11 @@ class Cost(nn.Module, ABC):
         its mean, the cost is ``-log(sum_k weight_k exp(-n c_k)) / n``.
 
         Args:
-            latent_map, trajectory, generator: as `cost`.
+            latent_map: as `cost`.
+            trajectory: of N tokens.
             answers: int64 [N], each token's label.
             labels: where trajectories of each label end.
+            generator: as `cost`.
         """
         words = self.ends(labels)
         if of_one_word(words):

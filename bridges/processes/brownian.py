@@ -23,6 +23,9 @@ class BrownianBridge(GaussianBridge, name="brownian"):
     Args:
         sigma: diffusion, above 0, or a list of d; learned from 0.001 to 10.
         **options: of `GaussianBridge`.
+
+    Raises:
+        BadInput: for a number out of range; and as `GaussianBridge`.
     """
 
     formula = "m(t) = t,  s2(t) = sigma^2 t (1 - t)"

@@ -64,6 +64,9 @@ class ClockBridge(GaussianBridge, name="clock"):
         sigma: diffusion, above 0, or a list of d; learned from 0.001 to 10.
         learn: as `GaussianBridge`; "clock" and "sigma" can be learned.
         **options: of `GaussianBridge`.
+
+    Raises:
+        BadInput: for a number out of range; and as `GaussianBridge`.
     """
 
     formula = "m(t) = tau(t),  s2(t) = sigma^2 tau(t) (1 - tau(t)),  tau piecewise linear, increasing"

@@ -32,7 +32,10 @@ class FractionalBridge(GaussianBridge, name="fractional"):
             sigma^2 at t = 1.
         **options: of `GaussianBridge`.
 
-    Example:
+    Raises:
+        BadInput: for a number out of range; and as `GaussianBridge`.
+
+    Examples:
         >>> bridges.get("fractional", hurst=0.9).variance(torch.tensor([0.5])).item()  # 1/4 at h = 1/2
         0.03717...
     """

@@ -49,7 +49,7 @@ class GaussianBridge(GaussianLaw):
         BadInput: for an unknown likelihood, a path likelihood without `covariance`, or a name in
             ``learn`` that the class cannot learn.
 
-    Example:
+    Examples:
         >>> class Late(GaussianBridge, name="late"):
         ...     def marginal(self, t):
         ...         return t**3, t * (1 - t)

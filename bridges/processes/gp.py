@@ -33,7 +33,10 @@ class StationaryBridge(GaussianBridge):
         sigma: the free process's standard deviation, above 0; much less is left between the ends of a
             process that varies slowly.
 
-    Example:
+    Raises:
+        BadInput: for a number out of range; and as `GaussianBridge`.
+
+    Examples:
         A kernel of one's own is a subclass with `drop`.
 
         >>> class Rational(StationaryBridge, name="rational"):
@@ -101,6 +104,9 @@ class GPBridge(StationaryBridge, name="gp"):
             changes in little but its scale. Learned too: of a "matern12" above about 2 a few thousand
             trajectories tell sigma^2 / lengthscale, but neither by itself.
         sigma: the free process's standard deviation, above 0.
+
+    Raises:
+        BadInput: for an unknown kernel, or a number out of range; and as `GaussianBridge`.
     """
 
     formula = f"{StationaryBridge.formula},  g(s, t) = r(|t - s|) - r(s) r(t),  r the kernel"

@@ -29,6 +29,9 @@ class OUBridge(GaussianBridge, name="ou"):
             changes the law by its square, too little for a few thousand trajectories to tell it from 0.
         sigma: diffusion, above 0, or a list of d; learned from 0.001 to 10.
         **options: of `GaussianBridge`.
+
+    Raises:
+        BadInput: for a number out of range; and as `GaussianBridge`.
     """
 
     formula = (

@@ -97,7 +97,8 @@ class Positive(Learnable):
     The logarithm is a logistic function of the free number, from log(low) to log(high).
 
     Args:
-        low, high: of the range when learned; a fixed one may be any number above 0, `most` at most.
+        low: of the range in which it is learned; a fixed one may be any number above 0, `most` at most.
+        high: of that range.
     """
 
     least, most = 0.0, LARGEST

@@ -37,8 +37,12 @@ class Posterior(AboutLabel, name="posterior"):
     Source: ours; Bayes' rule for the processes of arXiv 2305.17670.
 
     Args:
-        process, layers, until, since: see `AboutLabel`.
+        process: a Gaussian bridge, as in `bridges.parse`; see `AboutLabel`.
         over: "path" or "prefixes".
+        **options: ``layers``, ``until`` and ``since`` of `AboutLabel`.
+
+    Raises:
+        BadInput: as `AboutLabel`, and for another ``over``.
     """
 
     formula = "-log(p(z | v_y) / sum_c p(z | v_c)),  p of process"

@@ -45,7 +45,10 @@ class RandomEndBridge(Wrapped, name="random"):
         target: a Gaussian bridge, as in `bridges.parse`: "brownian", "ou:theta=2".
         keep: probability of the own label, above 0, to 1, where this is the target.
 
-    Example:
+    Raises:
+        BadInput: for a target that is no Gaussian bridge, or a number out of range.
+
+    Examples:
         >>> bridge = bridges.get("random", target="ou:theta=2", keep=0.8)
         >>> own, other = torch.ones(2, 1, 8)
         >>> bridge.sample(torch.tensor([0.25, 0.5]), torch.stack([own, -other])).shape

@@ -89,6 +89,9 @@ class SDEBridge(Wrapped, name="sde"):
             the layers' times are always nodes.
         reads: what the drift sees of the layers: "both" the token's states and the mean ones of its
             sequence, or the token's own "state" alone, as published.
+
+    Raises:
+        BadInput: for a target that is no Markov Gaussian bridge, or a number or name out of range.
     """
 
     graphs = True

@@ -34,7 +34,10 @@ class SmoothBridge(GaussianBridge, name="smooth"):
         sigma: scale of the acceleration, above 0, or a list of d; learned from 0.001 to 10.
         **options: of `GaussianBridge`.
 
-    Example:
+    Raises:
+        BadInput: for a number out of range; and as `GaussianBridge`.
+
+    Examples:
         >>> bridges.get("smooth").variance(torch.tensor([0.5])).item()  # a Brownian bridge has 1/4
         0.020833...
     """

@@ -43,7 +43,10 @@ class StudentBridge(Wrapped, name="student"):
         base: a Gaussian bridge, as in `bridges.parse`: "brownian", "ou:theta=2".
         nu: degrees of freedom, above 2, where the variance is finite, to 1e6.
 
-    Example:
+    Raises:
+        BadInput: for a base that is no Gaussian bridge, or a number out of range.
+
+    Examples:
         >>> bridges.get("student", base="ou", nu=3.0).variance(torch.tensor([0.5]))  # as "ou" itself
         tensor([0.2311])
     """

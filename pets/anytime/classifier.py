@@ -48,7 +48,7 @@ class AnytimeClassifier(nn.Module):
             threshold out of range, or a model whose layers cannot be told apart, see
             `pets.anytime.stack.Stack`.
 
-    Example:
+    Examples:
         >>> anytime = pets.AnytimeClassifier(model, cost, words).fit(labelled_batches)  # doctest: +SKIP
         >>> anytime(**tokenizer(texts, return_tensors="pt", padding=True)).labels  # doctest: +SKIP
     """

@@ -34,13 +34,15 @@ def truncate(
 
     Args:
         model: an `AnytimeClassifier`, whose exits are taken as they are; or a model as it takes one.
-        cost, verbalizer, same_weights: as `AnytimeClassifier`, for a model that is none.
+        cost: as `AnytimeClassifier`, for a model that is none.
+        verbalizer: as `AnytimeClassifier`, for a model that is none.
         layer: k, of 1 .. L - 1.
         max_loss: instead of it, how much lower than the full model's the accuracy on ``batches`` may
             be, in [0, 1): the first layer is taken that holds it.
         batches: as `AnytimeClassifier.fit`, of examples that exits were not fitted on. They calibrate
             the exits of a model that is no `AnytimeClassifier`. With ``max_loss`` they are needed, and
             labelled.
+        same_weights: as `AnytimeClassifier`, for a model that is none.
         merge: put a PET's change into the weights, of which the cut model then has its own where they
             change. Without, the PET goes along.
 
@@ -48,7 +50,7 @@ def truncate(
         BadInput: as `AnytimeClassifier`; for both or none of layer and max_loss, one out of range, no
             layer that holds it, or a model that cannot be cut or merged, see `pets.anytime.cutting.cut`.
 
-    Example:
+    Examples:
         >>> small = pets.truncate(anytime, max_loss=0.01, batches=dev)  # doctest: +SKIP
         >>> small.save_pretrained("small", tokenizer)  # doctest: +SKIP
     """

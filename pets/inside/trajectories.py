@@ -83,8 +83,9 @@ def see(
 
     Args:
         model: a language model, plain or with a PET; left as it was.
-        cost, rows: as `see_through`.
+        cost: made for the model.
         verbalizer: words of the C classes.
+        rows: encoded prompts with class indices.
         pad_id: the tokenizer's `pad_token_id`.
         mask_first: whether the prompts are encoded so.
     """

@@ -38,7 +38,13 @@ __all__ = [
 ]
 
 
-available = catalogue.available
+def available(pattern: str = "*") -> list[str]:
+    """The names of the methods with published settings here, sorted; `get` also takes any other of peft.
+
+    Args:
+        pattern: shell-style, of the names that are wanted: ``"p*"``.
+    """
+    return catalogue.available(pattern)
 
 
 def info(name: str) -> Info[PET]:

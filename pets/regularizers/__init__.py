@@ -14,12 +14,12 @@ from pets.regularizers.dropout import Dropout
 from pets.regularizers.early_exit import EarlyExit
 from pets.regularizers.jump import Jump
 from pets.regularizers.label_smoothing import LabelSmoothing
+from pets.regularizers.names import available, get, info, parse
 from pets.regularizers.neftune import NEFTune
 from pets.regularizers.r3f import R3F
 from pets.regularizers.r_drop import RDrop
 from pets.regularizers.weight_decay import WeightDecay
 
-available, get, info, parse = catalogue.available, catalogue.get, catalogue.info, catalogue.parse
 split = catalogue.split
 
 __all__ = [

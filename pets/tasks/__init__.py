@@ -43,7 +43,14 @@ __all__ = [
 
 _LONGEST = 100  # characters of a name that others are compared with
 
-available = catalogue.available
+
+def available(pattern: str = "*") -> list[str]:
+    """The names of the tasks that `get` takes, sorted.
+
+    Args:
+        pattern: shell-style, of the names that are wanted: ``"m*"``.
+    """
+    return catalogue.available(pattern)
 
 
 def get(name: str, **parameters: Any) -> Task:

@@ -26,6 +26,9 @@ def default_widths(hidden_size: int, latent_dim: int | None = None) -> tuple[int
     The rule: ``(H, H/4, H/8)``, each at most the paper's ``(1024, 256, 128)``, and d at least 16 (or H
     where that is smaller). A given latent dimension replaces d, and widens the layer before it if
     that would be narrower.
+
+    Raises:
+        BadInput: for a latent dimension that is no whole number.
     """
     if latent_dim is not None and not is_whole(latent_dim, -_MOST, _MOST):
         raise BadInput(f"latent_dim={shown(latent_dim)}: expected 1 to {hidden_size}")

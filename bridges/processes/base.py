@@ -188,11 +188,19 @@ class Process(Cost):
 
     @abstractmethod
     def mean(self, t: Tensor, end: Tensor) -> Tensor:
-        """Mean at times t [T] for end points [N, d]: [T, N, d]."""
+        """Mean at times t [T] for end points [N, d]: [T, N, d].
+
+        Raises:
+            BadInput: for times outside [0, 1].
+        """
 
     @abstractmethod
     def variance(self, t: Tensor) -> Tensor:
-        """Variance of each dimension at times t [T]: [T]."""
+        """Variance of each dimension at times t [T]: [T].
+
+        Raises:
+            BadInput: for times outside [0, 1].
+        """
 
     @abstractmethod
     def sample(self, t: Tensor, end: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

@@ -153,7 +153,12 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def explain(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> str:
-    """Which backend runs on a device in a dtype, and why, in one line."""
+    """Which backend runs on a device in a dtype, and why, in one line.
+
+    Raises:
+        ValueError: for a backend that `use_backend` or BRIDGE_PETS_BACKEND names, and that is unknown
+            or cannot run here.
+    """
     choice = choose(torch.empty(0, device=device, dtype=dtype))
     return f"{choice.backend.name} ({choice.reason})"
 

@@ -43,7 +43,8 @@ class Axis(AboutLabel, name="axis"):
         **options: ``layers``, ``until`` and ``since`` of `AboutLabel`.
 
     Raises:
-        BadInput: as `AboutLabel`, and for what the last lines leave out.
+        BadInput: as `AboutLabel`; for a process with a parameter for each dimension, or one that learns
+            with ``layers="flat"``; for ``rest`` out of range.
     """
 
     formula = (

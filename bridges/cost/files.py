@@ -216,6 +216,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     expected = FORMATS["mlp"]
     if isinstance(config, dict) and (config.get("map") == "lens" or _normalises(config)):
         expected = FORMATS["lens"]
+    if isinstance(config, dict) and "format" not in config and "model_type" in config:
+        raise BadInput(
+            f"{path} is the config of a {shown(config['model_type'])} model, and no running cost's: "
+            "give the folder that cost.save_pretrained or `bridge-pets fit --out` wrote"
+        )
     if found != expected or isinstance(found, bool):
         raise BadInput(
             f"{path} has format {shown(found)}, expected {expected}: was it written by this project, "

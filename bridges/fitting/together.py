@@ -245,7 +245,8 @@ def _settings(given: dict[str, Any], costs: Sequence[Fittable], *, head: bool) -
     known = sorted(set().union(*fields.values()))
     if unknown := sorted(set(given) - set(known)):
         of = "a lens" if kinds == {LensSettings} else "fit"
-        raise BadInput(f"{of} takes no {', '.join(unknown)}; it takes {', '.join(known)}")
+        takes = ", ".join("steps (or max_steps)" if name == "max_steps" else name for name in known)
+        raise BadInput(f"{of} takes no {', '.join(unknown)}; it takes {takes}")
     chosen: dict[type[Any], Any] = {
         kind: kind(**{name: value for name, value in given.items() if name in names})
         for kind, names in fields.items()

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from peft import PeftConfig
 from torch import nn
 
-from bridges.errors import BadInput, check_counts, is_number, shown
+from bridges.errors import BadInput, check_counts, is_number, listed, shown
 from bridges.registry import Registry
 from pets.methods.task_type import NO_HEAD, learn_from_model, task_type
 
@@ -74,8 +74,15 @@ class PET:
             BadInput: for an option the method does not have, or a model it does not work on.
         """
         options = {**(self.on(model) if model is not None else {}), **self.options}
+        filled = self.filled(options)
+        taken = {field.name for field in dataclasses.fields(self.config_class) if field.init}
+        if unknown := [option for option in filled if option not in taken]:
+            raise BadInput(
+                f"PET {self.name!r} has no option {', '.join(map(shown, unknown))}; it takes "
+                f"{listed(_fields(type(self)), 60)}"
+            )
         try:
-            config = self.config_class(**self.filled(options))
+            config = self.config_class(**filled)
         except (TypeError, ValueError) as error:
             raise BadInput(f"PET {self.name!r} with {shown(options)}: {error}") from error
         if model is None and "task_type" not in options:

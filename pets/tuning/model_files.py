@@ -112,7 +112,7 @@ def reading(name: str, code: Sequence[str] = ()) -> Iterator[None]:
         if code and "trust_remote_code" in str(error):
             raise needs_code(name, code) from error
         where = "" if Path(name).exists() else "it is no folder here, and "
-        what = _known(name, error) or where + one_line(error)
+        what = _known(name, error) or where + (_of_the_hub(error) or one_line(error))
         raise BadInput(f"model {name!r} cannot be loaded: {what}") from error
 
 
@@ -132,6 +132,24 @@ def _known(name: str, error: Exception) -> str | None:
         return f"it has no {SAFE_WEIGHTS_NAME}{but}; {_CONVERT}"
     if isinstance(error, RuntimeError) and "ignore_mismatched_sizes" in str(error):
         return "its weights have other shapes than its config says: put the config beside it that it had"
+    return None
+
+
+def _of_the_hub(error: BaseException) -> str | None:
+    """What to do where the hub could not be asked; None for another error."""
+    from huggingface_hub import errors
+
+    unreached = (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        if isinstance(cause, unreached):
+            return (
+                "the hub cannot be asked: there is no connection, or HF_HUB_OFFLINE is set, and it is "
+                "not among what was downloaded; check the name, go online, or give a local folder"
+            )
+        seen.append(cause)
+        cause = cause.__cause__ or cause.__context__
     return None
 
 

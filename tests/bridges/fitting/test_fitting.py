@@ -267,7 +267,11 @@ def test_long_text_is_cut_to_the_models_positions() -> None:
         (["a b", "good film was"], {}, "none of the 2 texts has 4 tokens: fitting needs longer text"),
         (["[MASK] [SEP] zzz yyy xxx www"], {}, "none of the 1 texts has 4 tokens"),
         (TEXTS[:1], {}, "the text makes a single row of tokens: fitting needs at least two"),
-        (TEXTS, {"epochs": 3, "lr": 1}, "fit takes no epochs, lr; it takes batch_size, dtype"),
+        (
+            TEXTS,
+            {"epochs": 3, "lr": 1},
+            r"takes no epochs, lr; it takes batch_size, .* steps \(or max_s",
+        ),
         (TEXTS, {"max_steps": 0}, "max_steps=0: expected a whole number above 0"),
         (TEXTS, {"batch_size": -1}, "batch_size=-1: expected a whole number above 0"),
         (TEXTS, {"held_out": 0}, "held_out=0: expected"),

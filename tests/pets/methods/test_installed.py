@@ -41,8 +41,12 @@ def test_names_are_peft_s_in_any_writing() -> None:
     assert pets.available() == ["adapter", "bitfit", "lora", "prefix", "prompt"]
     with pytest.raises(BadInput, match=r"unknown PET 'lorra'.*Others of the installed peft: .*ia3"):
         methods.split("lorra")
-    with pytest.raises(BadInput, match="unexpected keyword argument 'rank'"):
-        pets.get("ia3", rank=3)
+    for name, takes in (
+        ("lora", "r, target_modules, .*lora_alpha"),
+        ("ia3", "target_modules, .*init_ia3"),
+    ):
+        with pytest.raises(BadInput, match=f"PET '{name}' has no option 'rank'; it takes {takes}"):
+            pets.get(name, rank=3)
 
 
 def test_a_saved_adapter_s_config_is_its_method_and_options(tmp_path: Path) -> None:

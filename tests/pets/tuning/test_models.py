@@ -141,6 +141,13 @@ def test_a_model_that_is_not_there_is_one_line(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_without_a_connection_it_is_told_what_to_do() -> None:
+    """In the tests' processes HF_HUB_OFFLINE is set."""
+    words = "it is no folder here, and the hub cannot be asked: .* go online, or give a local folder"
+    with pytest.raises(BadInput, match=words):
+        load_plm("nosuch/model")
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [

@@ -12,7 +12,7 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 
 from bridges import BadInput, RunningCost
-from bridges.errors import shown
+from bridges.errors import check_flags, shown
 from pets.plug.forward import Forward
 from pets.plug.refusals import check_free, check_pluggable, warn_of_no_fit
 from pets.plug.terms import Term, attach, terms_of
@@ -82,9 +82,10 @@ def regularize(
 
     Raises:
         BadInput: if a cost does not fit the model, a weight is none or out of range, a regularizer is
-            unknown or has no hold on the model, the verbalizer does not fit or is missing, or something
-            is plugged into the model already.
+            unknown or has no hold on the model, the verbalizer does not fit or is missing, a flag is no
+            bool, or something is plugged into the model already.
     """
+    check_flags(in_eval=in_eval, into_loss=into_loss, same_weights=same_weights)
     if isinstance(model, OptimizedModule):
         model = model._orig_mod
     terms = terms_of(cost, weight, schedule)

@@ -419,6 +419,13 @@ def test_so_is_one_that_is_set_later(weight: Any) -> None:
         assert handle.weight == 1.0
 
 
+@pytest.mark.parametrize("flag", ["in_eval", "into_loss", "same_weights"])
+def test_a_flag_that_is_none_is_refused(flag: str) -> None:
+    setup = build("bert")
+    with pytest.raises(BadInput, match=f"{flag}='no': expected True or False"):
+        pets.regularize(setup.model, setup.cost, **{flag: "no"})
+
+
 def test_a_cost_that_was_never_fitted_is_said(caplog: pytest.LogCaptureFixture) -> None:
     setup = build("bert")
     pets.regularize(setup.model, RunningCost.for_model(setup.plm, fit=False)).remove()

@@ -39,11 +39,11 @@ _DRIFT, _STEP, _LAST, _MOVED = (
 
 
 def layer_weights(bridge: Cost, num_states: int) -> Tensor:
-    r"""How much the cost of a bridge makes of each layer: ``cost = mean_i w_i |p_i - v|^2``, [L+1].
+    """How much the cost of a bridge makes of each layer: ``cost = mean_i w_i |p_i - v|^2``, [L+1].
 
-    Here :math:`z_i = m(t_i) p_i`, so that p_i is the end point as layer i tells it. Every layer is moved
+    Here ``z_i = m(t_i) p_i``, so that p_i is the end point as layer i tells it. Every layer is moved
     a little off the mean path by itself; for a Gaussian bridge, layer by layer, that is
-    :math:`m(t_i)^2 / 2 s^2(t_i)`. A cost without a mean path counts as m = 1. Of the "sde" cost p is the
+    ``m(t_i)^2 / (2 s2(t_i))``. A cost without a mean path counts as m = 1. Of the "sde" cost p is the
     network's guess, and w its quadrature weight. A cost about the label has one between labels at 1 and
     -1; w is how much it falls with p_i, where no layer tells anything, in comparison with that sum.
     """

@@ -35,7 +35,7 @@ _DROPPED_TERM = (
 )
 _CUT_OFF = (
     "the first backward pass reached the loss and no trainable parameter: no gradient comes through the "
-    "model (a kernel for inference does not hand it on, such as bitsandbytes' of 4 bits on some CPUs once "
+    "model (a kernel for inference hands none on, such as bitsandbytes' of 4 bits on some CPUs once "
     "the model ran in eval mode: load it anew and train it first, or leave quantisation out there)"
 )
 

@@ -33,6 +33,11 @@ _DROPPED_TERM = (
     "the loop trained a loss without output.running_cost, so the cost had no effect: add "
     "weight * output.running_cost to it, or leave into_loss=False out of pets.regularize"
 )
+_CUT_OFF = (
+    "the first backward pass reached the loss and no trainable parameter: no gradient comes through the "
+    "model (a kernel for inference hands none on, such as bitsandbytes' of 4 bits on some CPUs once "
+    "the model ran in eval mode: load it anew and train it first, or leave quantisation out there)"
+)
 
 
 class GradientGuard:
@@ -44,7 +49,8 @@ class GradientGuard:
     warning elsewhere, for parts of a pretrained model are often unused. A layer of which a numbered
     sibling (another layer, another expert) was reached may have its turn later, so it is a warning too.
 
-    A pass that did not reach the running cost is an error: the loop trains a loss without it.
+    A pass that did not reach the running cost is an error: the loop trains a loss without it. So is one
+    that reached it and no parameter.
 
     A pass that accumulates nothing (`torch.autograd.grad`) does not count, nor does an adapter that is
     not active. Nothing is watched in a model with parts wrapped by FSDP1, whose gradients arrive at
@@ -99,8 +105,7 @@ class GradientGuard:
         for name, parameter in model.named_parameters():
             watched = parameter.requires_grad and parameter.is_leaf and parameter not in inactive
             if watched and parameter not in self._names:
-                # A set adds nothing twice and returns None, as a hook has to.
-                self._hooks.append(parameter.register_post_accumulate_grad_hook(self._reached.add))
+                self._hooks.append(parameter.register_post_accumulate_grad_hook(self._reach))
             if watched:
                 self._names[parameter] = name
         # backward(inputs=...) passes by what it could have reached.
@@ -130,12 +135,24 @@ class GradientGuard:
         cut_off = self._term_reached and self._connected.isdisjoint(self._names)
         return bool(self._reached) or cut_off
 
+    def _reach(self, parameter: Any) -> None:
+        # torch calls this too where no gradient came.
+        if parameter.grad is not None:
+            self._reached.add(parameter)
+
     def _reach_term(self, gradient: Tensor) -> None:
         self._term_reached = True
 
     def _before_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if any(p in self._names for group in optimizer.param_groups for p in group["params"]):
-            self.look()
+        held = [p for group in optimizer.param_groups for p in group["params"] if p in self._names]
+        if not held:
+            return
+        # Gradients that the loop took and put there itself have passed by the hooks.
+        nothing_came = all(p.grad is None for p in held)
+        if self._term_reached and not self._has_ended() and nothing_came:
+            self.remove()
+            raise BadInput(_CUT_OFF)
+        self.look()
 
 
 def _leaves(node: Any) -> set[Tensor]:

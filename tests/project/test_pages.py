@@ -127,6 +127,40 @@ def test_files_python_and_commands_run_in_their_order(tmp_path: Path) -> None:
     )
 
 
+ONLINE = """
+`push.py`
+
+```python
+import huggingface_hub
+
+api = huggingface_hub.HfApi()
+api.create_repo("you/page")
+api.upload_file(path_or_fileobj=b"text", path_in_repo="a.txt", repo_id="you/page")
+```
+
+`pull.py`
+
+```python
+import huggingface_hub
+
+print(open(huggingface_hub.hf_hub_download("you/page", "a.txt")).read())
+```
+
+<!-- needs hub -->
+```console
+$ hf auth login
+$ python push.py
+$ python pull.py
+```
+"""
+
+
+@pytest.mark.slow
+def test_scripts_that_need_a_hub_have_one_for_the_page(tmp_path: Path) -> None:
+    found = run_page(ONLINE, tmp_path, {})
+    assert [said.strip() for said in found] == ["", "", "text"]
+
+
 def test_what_fails_is_told_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)at line 2:\n1 / 0\n.* line 3, .*ZeroDivisionError"):
         run_page("a\n```python\n1 / 0\n```\n", tmp_path, {})

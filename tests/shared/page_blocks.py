@@ -7,6 +7,7 @@ What a block is, its fence and what stands before it say:
     ```text              right behind a block of Python: what that printed
     ```console           commands after "$ ", each with its output below it
     <!-- needs NAME -->  before it: run only where the module NAME can be imported
+    <!-- needs hub -->   before a console: its scripts have a hub, that of the test
     <!-- hurry A -> B -->  anywhere: a test runs the page with B in the place of A
 """
 

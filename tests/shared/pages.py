@@ -20,13 +20,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 
+import hub_stand_in
 import processes
 from page_blocks import blocks, written_anew
 from places import REPOSITORY
 
 _PROGRESS = re.compile(r"\w+: \d+ of \d+ |Loading weights:")
 _NUMBERS = re.compile(r"-?\d[\w.+:-]*(?: (?:s|min|h)\b)?(?: \d+ (?:s|min)\b)?")
-_ONCE = ("pip ", "export ", "git ", "cd ", "make ", "jupyter ", "python -m ")
+_ONCE = ("pip ", "export ", "git ", "cd ", "make ", "jupyter ", "python -m ", "hf ")
 """What a reader does once, and whoever runs the page has done."""
 _QUIET = "import warnings; warnings.simplefilter('ignore'); from pets.cli import main; main()"
 _TOOLS = {
@@ -34,6 +35,7 @@ _TOOLS = {
     "python": (),
     "pytest": ("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:warnings"),
 }
+_HUB = "hub"
 _ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)}
 _SESSION = """
 import contextlib, io, json, pathlib, sys, time, traceback, warnings
@@ -69,9 +71,9 @@ def run_page(page: str, folder: Path, variables: Mapping[str, str]) -> list[str]
     """
     found: list[str] = []
     printed = ""
-    with _session(folder) as run_python:
+    with _session(folder) as run_python, hub_stand_in.serving() as hub:
         for block in blocks(page):
-            there = not block.needs or importlib.util.find_spec(block.needs) is not None
+            there = block.needs in ("", _HUB) or importlib.util.find_spec(block.needs) is not None
             if block.kind == "file":
                 (folder / block.name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / block.name).write_text(block.body, encoding="utf-8")
@@ -80,6 +82,8 @@ def run_page(page: str, folder: Path, variables: Mapping[str, str]) -> list[str]
                 printed = run_python(block.body, block.line) if there else ""
             elif block.kind == "output":
                 found.append(printed)
+            elif block.needs == _HUB:
+                found += [_run_online(command, folder, hub) for command, _ in block.commands]
             elif block.kind == "console":
                 found += [_run(c, folder, variables) if there else said for c, said in block.commands]
     return found
@@ -140,6 +144,17 @@ def _run(command: str, folder: Path, variables: Mapping[str, str]) -> str:
         output = ended.stdout
     lines = re.split(r"[\r\n]+", output)
     return "".join(f"{line}\n" for line in lines if line.strip() and not _PROGRESS.match(line))
+
+
+def _run_online(command: str, folder: Path, hub: hub_stand_in.Hub) -> str:
+    """A script in a new interpreter, for which there is this hub and no other; `huggingface_hub` reads
+    where it is when it is imported."""
+    if command.startswith(_ONCE):
+        return ""
+    tool, script = shlex.split(command)
+    assert tool == "python", f"{command}: expected python and the name of a script"
+    program = f"import runpy; runpy.run_path({script!r}, run_name='__main__')"
+    return hub_stand_in.said(hub, folder, {script: program}, preload="")[script] + "\n"
 
 
 def put_models(folder: Path, models: Mapping[str, str | Path]) -> dict[str, str]:

@@ -64,6 +64,18 @@ class TwoTowers(nn.Module):
         return MaskedLMOutput(loss=nn.functional.cross_entropy(self.plm.cls(found).mT, labels))
 
 
+class CutOff(torch.autograd.Function):
+    """As a kernel without a gradient of its own: torch goes through it and hands nothing on."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor) -> Tensor:
+        return states.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> None:
+        return None
+
+
 @pytest.fixture
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Nothing may be logged."""
@@ -77,6 +89,31 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 # What is reported
+
+
+@pytest.mark.parametrize("into_loss", [True, False])
+def test_a_model_that_hands_no_gradient_on_is_an_error_at_the_first_step(into_loss: bool) -> None:
+    """bitsandbytes 0.50 does so on some CPUs, after a forward in eval mode."""
+    plm = tiny_bert()
+    model, cost = lora(plm)
+    for layer in plm.bert.encoder.layer:
+        layer.attention.output.dense.register_forward_hook(lambda module, args, out: CutOff.apply(out))
+    with pets.regularize(model, cost, into_loss=into_loss):
+        output = model(**batch())
+        with pytest.raises(BadInput, match="reached the loss and no trainable parameter"):
+            backward(model, output.loss if into_loss else output.loss + output.running_cost)
+        assert not hooks_left(model)
+
+
+def test_gradients_that_the_loop_puts_there_itself_are_gradients() -> None:
+    model, cost = lora()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    with pets.regularize(model, cost):
+        for parameter, gradient in zip(
+            trained, torch.autograd.grad(model(**batch()).loss, trained), strict=True
+        ):
+            parameter.grad = gradient
+        torch.optim.SGD(trained, lr=0.0).step()
 
 
 @pytest.mark.parametrize("model_type", ["albert", "distilbert", "modernbert"])

@@ -5,7 +5,7 @@ What a block is, its fence and what stands before it say:
     `name.py`            on a line of its own before it: a file, written into the page's folder
     ```python            run in the page's one session, whatever is printed
     ```text              right behind a block of Python: what that printed
-    ```console           commands after "$ ", each with its output below it
+    ```console           commands after "$ ", each with its output below it; or none with one
     <!-- needs NAME -->  before it: run only where the module NAME can be imported
     <!-- needs hub -->   before a console: its scripts have a hub, that of the test
     <!-- hurry A -> B -->  anywhere: a test runs the page with B in the place of A
@@ -43,6 +43,11 @@ class Block:
     def commands(self) -> list[tuple[str, str]]:
         """Of a console: each command with its output on the page."""
         return _COMMAND.findall(self.body) if self.kind == "console" else []
+
+    @property
+    def shows_outputs(self) -> bool:
+        """Whether the page says what any of its commands prints."""
+        return any(said for _, said in self.commands)
 
 
 def blocks(page: str) -> list[Block]:

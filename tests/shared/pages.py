@@ -85,7 +85,8 @@ def run_page(page: str, folder: Path, variables: Mapping[str, str]) -> list[str]
             elif block.needs == _HUB:
                 found += [_run_online(command, folder, hub) for command, _ in block.commands]
             elif block.kind == "console":
-                found += [_run(c, folder, variables) if there else said for c, said in block.commands]
+                said = [_run(c, folder, variables) if there else shown for c, shown in block.commands]
+                found += said if block.shows_outputs else [""] * len(said)
     return found
 
 

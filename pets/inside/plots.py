@@ -123,16 +123,9 @@ def plot_trajectories(
     Raises:
         BadInput: if matplotlib is not installed.
     """
-    pyplot = load_pyplot()
-    figure, axes = pyplot.subplots(
-        len(panels),
-        len(panels[0]),
-        figsize=(5.2 * len(panels[0]), 3.7 * len(panels)),
-        squeeze=False,
-        sharex=True,
-        sharey="row",
-        layout="constrained",
-    )
+    size = 5.2 * len(panels[0]), 3.7 * len(panels)
+    figure = new_figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(panels), len(panels[0]), squeeze=False, sharex=True, sharey="row")
     for line, row in zip(axes, panels, strict=True):
         for place, panel in zip(line, row, strict=True):
             _draw(place, panel)
@@ -146,7 +139,6 @@ def plot_trajectories(
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
     save_picture(figure, Path(path), 130)
-    pyplot.close(figure)
 
 
 def check_picture(path: Path, mark: str = SOFTWARE, what: str = "picture") -> None:
@@ -209,11 +201,13 @@ def require() -> None:
         raise extras.missing("pictures need matplotlib, which is not installed", "report")
 
 
-def load_pyplot() -> Any:
+def new_figure(**options: Any) -> Any:
+    """An empty matplotlib Figure that only its maker knows: pyplot's figures and backend are the user's.
+
+    Raises:
+        BadInput: as `require`.
+    """
     require()
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
+    return Figure(**options)

@@ -53,6 +53,25 @@ def test_the_picture_needs_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
         plots.require()
 
 
+def test_a_picture_leaves_the_users_figures_and_backend_alone(tmp_path: Path) -> None:
+    """In a notebook the user's own figures are shown by a backend that Agg must not replace."""
+    import matplotlib
+    from matplotlib import pyplot
+
+    before = matplotlib.get_backend()
+    matplotlib.use("svg")
+    figure = pyplot.figure()
+    try:
+        brownian = bridges.BrownianBridge()
+        panel = plots.Panel("x", brownian, {"good": torch.rand(3, 5)})
+        plots.plot_trajectories(tmp_path / "x.png", [[panel, panel]])
+        assert matplotlib.get_backend() == "svg"
+        assert pyplot.get_fignums() == [figure.number]
+    finally:
+        pyplot.close(figure)
+        matplotlib.use(before)
+
+
 def test_panels_show_the_bridge_they_are_given(tmp_path: Path) -> None:
     """The tube's edges are the mean plus and minus two deviations of the process."""
     from matplotlib import pyplot

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pets.inside import plots
+from pets.inside.plots import new_figure as new_figure
 
 _LONG_NUMBERS = re.compile(rb' (d|x|y|points|transform)="[^"]*"')
 _RESOLUTION = 120  # dots an inch of a PNG
@@ -53,13 +54,6 @@ def style() -> AbstractContextManager[None]:
 
     context: AbstractContextManager[None] = matplotlib.rc_context(_STYLE)
     return context
-
-
-def new_figure(width: float, height: float) -> Any:
-    """A matplotlib Figure in inches that belongs to no window and no global list."""
-    from matplotlib.figure import Figure  # an optional dependency
-
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def drawn(figure: Any, longest: int) -> Image:

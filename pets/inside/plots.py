@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ SOFTWARE = "bridge-pets"
 """What a picture says it was written by."""
 
 _LINES = 12  # single trajectories drawn for each label
+_CHARACTERS = 12  # of the title that an inch has room for
 _LABELS = 40  # trajectories a label's mean runs over
 
 
@@ -116,37 +118,31 @@ def plot_trajectories(
 
     Args:
         path: of the file; what is there is replaced.
-        panels: row by row.
+        panels: row by row. Those of a row are drawn on one scale, and so are those of a single column.
         token: whose trajectories they are.
         axis: what their components say.
 
     Raises:
         BadInput: if matplotlib is not installed.
     """
-    pyplot = load_pyplot()
-    figure, axes = pyplot.subplots(
-        len(panels),
-        len(panels[0]),
-        figsize=(5.2 * len(panels[0]), 3.7 * len(panels)),
-        squeeze=False,
-        sharex=True,
-        sharey="row",
-        layout="constrained",
-    )
+    size = 5.2 * len(panels[0]), 3.7 * len(panels)
+    figure = new_figure(*size)
+    scale = "row" if len(panels[0]) > 1 else "col"
+    axes = figure.subplots(len(panels), len(panels[0]), squeeze=False, sharex=True, sharey=scale)
     for line, row in zip(axes, panels, strict=True):
         for place, panel in zip(line, row, strict=True):
             _draw(place, panel)
         line[0].set_ylabel(axis)
     for place in axes[-1]:
         place.set_xlabel("depth t  (0: start, 1: label)")
-    figure.suptitle(
+    title = (
         f"Latent trajectories of {token} through the layers: "
         "thin lines single examples, thick ones means"
     )
+    figure.suptitle(textwrap.fill(title, int(_CHARACTERS * size[0])))
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
     save_picture(figure, Path(path), 130)
-    pyplot.close(figure)
 
 
 def check_picture(path: Path, mark: str = SOFTWARE, what: str = "picture") -> None:
@@ -209,11 +205,15 @@ def require() -> None:
         raise extras.missing("pictures need matplotlib, which is not installed", "report")
 
 
-def load_pyplot() -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """A matplotlib Figure in inches that belongs to no window and no list of pyplot's.
+
+    So pyplot's figures and backend stay the user's, in a notebook say.
+
+    Raises:
+        BadInput: as `require`.
+    """
     require()
-    import matplotlib
+    from matplotlib.figure import Figure  # an optional dependency
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
+    return Figure(figsize=(width, height), layout="constrained")

@@ -53,6 +53,45 @@ def test_the_picture_needs_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
         plots.require()
 
 
+def test_a_picture_leaves_the_users_figures_and_backend_alone(tmp_path: Path) -> None:
+    """In a notebook the user's own figures are shown by a backend that Agg must not replace."""
+    import matplotlib
+    from matplotlib import pyplot
+
+    before = matplotlib.get_backend()
+    matplotlib.use("svg")
+    figure = pyplot.figure()
+    try:
+        brownian = bridges.BrownianBridge()
+        panel = plots.Panel("x", brownian, {"good": torch.rand(3, 5)})
+        plots.plot_trajectories(tmp_path / "x.png", [[panel, panel]])
+        assert matplotlib.get_backend() == "svg"
+        assert pyplot.get_fignums() == [figure.number]
+    finally:
+        pyplot.close(figure)
+        matplotlib.use(before)
+
+
+@pytest.mark.parametrize(("columns", "alike"), [(1, True), (2, False)])
+def test_the_panels_of_a_single_column_have_one_scale_and_a_title_in_the_picture(
+    columns: int, alike: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    monkeypatch.setattr(plots, "save_picture", lambda figure, *_: kept.append(figure))
+    brownian = bridges.BrownianBridge()
+    low, high = (plots.Panel("x", brownian, {"good": torch.full((3, 5), v)}) for v in (0.0, 9.0))
+    plots.plot_trajectories(tmp_path / "x.png", [[low] * columns, [high] * columns])
+    (figure,) = kept
+    figure.draw_without_rendering()
+    scales = {axes.get_ylim() for axes in figure.axes}
+    assert (len(scales) == 1) is alike
+    title = figure.get_suptitle()
+    (text,) = (text for text in figure.texts if text.get_text() == title)
+    box = text.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
 def test_panels_show_the_bridge_they_are_given(tmp_path: Path) -> None:
     """The tube's edges are the mean plus and minus two deviations of the process."""
     from matplotlib import pyplot

@@ -53,11 +53,10 @@ def write_gallery(path: Path, entries: Sequence[Entry]) -> None:
 def render_page(found: Sequence[Card]) -> str:
     """The page; every text in it is escaped."""
     from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
 
-    def picture(card: Card, number: int) -> Markup:
+    def picture(card: Card, number: int) -> str:
         drawing = card.drawings[number]
-        return Markup(inline(drawing.image, f"{drawing.name}-", f"{drawing.name}-alt"))
+        return inline(drawing.image, f"{drawing.name}-", f"{drawing.name}-alt")
 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -125,7 +125,7 @@ TEMPLATE += """<body>
 {% for drawing in card.drawings %}
 <div class="drawing">
 <span class="hidden" id="{{ drawing.name }}-alt">{{ drawing.alt }}</span>
-{{ picture(card, loop.index0) }}
+{{ picture(card, loop.index0) | safe }}
 </div>
 {% endfor %}
 </figure>

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<kind>\w+)[^\n]*\n(?P<body>.*?)^(?P=indent)```[ ]*$", re.MULTILINE | re.DOTALL
 )
-_NAME = re.compile(r"(?:^|\n) *`([\w./-]+)`:?\s*$")
+_NAME = re.compile(r"(?:^|\n) *`([\w./-]*\w\.\w+)`\s*$")
 _NEEDS = re.compile(r"<!-- needs ([\w.]+) -->\s*$")
 _HURRY = re.compile(r"<!-- hurry (.+?) -> (.*?) -->")
 _COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)

@@ -49,7 +49,7 @@ def test_demo_writes_table_and_picture_and_goes_on_where_it_was(
 
 def test_the_picture_needs_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
-    with pytest.raises(bridges.BadInput, match="pip install .*'matplotlib"):
+    with pytest.raises(bridges.BadInput, match=r"pip install .*'matplotlib"):
         plots.require()
 
 

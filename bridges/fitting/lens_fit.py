@@ -20,6 +20,7 @@ from bridges.fitting.statistics import Statistics
 from bridges.fitting.text import FitText, ReadBatch
 from bridges.latent.lens import Lens
 from bridges.latent.trajectory import Trajectory
+from bridges.progress import progress_bar
 from bridges.storage.checkpoint import Snapshot
 from bridges.storage.shapes import COUNT, Shape
 
@@ -94,9 +95,11 @@ class LensFit:
         ends: Tensor = self.costs[0].end_points(answers)
         return ends
 
-    def finish(self, text: FitText, settings: LensSettings) -> list[FitResult]:
+    def finish(
+        self, text: FitText, settings: LensSettings, *, progress: bool = False
+    ) -> list[FitResult]:
         """Put the regressions into the lenses, let the bridges learn; what was done, for each cost."""
-        layers = solve(self.fitted, self.held_out, strength=settings.ridge)
+        layers = solve(self.fitted, self.held_out, strength=settings.ridge, progress=progress)
         for cost in self.costs:
             put(lens_of(cost), layers, self.fitted)
         readings = [_known(self.costs[0], reading) for reading in text.held_out()]
@@ -125,7 +128,9 @@ class LensFit:
         )
 
 
-def solve(fitted: Statistics, held_out: Statistics, *, strength: float | None = None) -> list[Fit]:
+def solve(
+    fitted: Statistics, held_out: Statistics, *, strength: float | None = None, progress: bool = False
+) -> list[Fit]:
     """Every layer's regression.
 
     Raises:
@@ -136,7 +141,8 @@ def solve(fitted: Statistics, held_out: Statistics, *, strength: float | None = 
             f"the text has {fitted.count} targets to fit a lens on and {held_out.count} to choose its "
             "strength by: give more text"
         )
-    return [ridge(fitted, held_out, layer, strength) for layer in range(len(fitted.gram))]
+    layers = progress_bar(range(len(fitted.gram)), desc="solve", unit="layer", shown=progress)
+    return [ridge(fitted, held_out, layer, strength) for layer in layers]
 
 
 def put(lens: Lens, layers: Sequence[Fit], fitted: Statistics) -> None:

@@ -188,7 +188,8 @@ def fit_together(
             else:
                 read_text(fits, of_text, chosen[LensSettings], progress=progress)
             for group, fit in zip(groups.values(), fits, strict=True):
-                results |= dict(zip(group, fit.finish(of_text, chosen[LensSettings]), strict=True))
+                found = fit.finish(of_text, chosen[LensSettings], progress=progress)
+                results |= dict(zip(group, found, strict=True))
     for k, cost in enumerate(costs):
         more = {"text_sha256": text_sha256, "contrasts_kept": shares[k]} if k in fitted else {}
         kind = LensSettings if has_lens(cost) else FitSettings

@@ -27,7 +27,7 @@ from places import REPOSITORY
 
 _PROGRESS = re.compile(r"\w+: \d+ of \d+ |Loading weights:")
 _NUMBERS = re.compile(r"-?\d[\w.+:-]*(?: (?:s|min|h)\b)?(?: \d+ (?:s|min)\b)?")
-_ONCE = ("pip ", "export ", "git ", "cd ", "make ", "jupyter ", "python -m ", "hf ")
+_ONCE = ("pip ", "export ", "git ", "cd ", "make ", "jupyter ", "python -m ", "hf ", "bridge-pets demo")
 """What a reader does once, and whoever runs the page has done."""
 _QUIET = "import warnings; warnings.simplefilter('ignore'); from pets.cli import main; main()"
 _TOOLS = {

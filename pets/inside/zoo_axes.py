@@ -106,7 +106,7 @@ def share_of(example: Example) -> str:
     assert weights is not None
     if not (total := weights.sum()) > 0:
         return "no layer has a weight"
-    return f"{weights[layer_times(LAYERS + 1) > 0.75].sum() / total:.0%} on the last quarter of layers"
+    return f"{weights[layer_times(LAYERS + 1) > 0.75].sum() / total:.0%} on the last quarter"
 
 
 def weight_of(example: Example) -> str:

@@ -34,6 +34,13 @@ def answer(scope: Scope) -> Answer:
     most = max(c.difference.count for c in told)
     if most < _FEWEST:
         return _too_few(scope, told, most)
+    if not _spread(told) and all(abs(c.difference.mean) <= ROUNDING for c in scope.against.values()):
+        return Answer(
+            f"Nothing can be said of {scope.name}: every run scores what {VANILLA}'s of the same split "
+            f"does ({_pairs(_fullest(told))}), as where nothing is learned.",
+            "Take more steps or another learning rate, and look whether the scores of the selection "
+            "examples move.",
+        )
     better, more = _clear(told, 1), []
     controls = _clear(scope.of_kind(CONTROL), 1)
     apart = [c for c in scope.candidates if c not in told and c.significant]

@@ -108,7 +108,7 @@ def test_the_command_lists_and_draws_every_bridge_whatever_it_lacks(
     assert said["late"] == ["no joint law, so no paths", "v"]
     assert said["needing"] == ["It has no default for speed."]
     assert said["broken"] == ["RuntimeError: out of luck"]
-    assert said["regression"] == ["24% on the last quarter of layers"]
+    assert said["regression"] == ["24% on the last quarter"]
     assert said["none"] == ["no layer has a weight"]
     assert said["ou"] == said["sde"] == said["student"] == ["v"]
     assert said["axis"] == ["v", "another label"]

@@ -146,9 +146,13 @@ def test_too_few_pairs_say_how_many_are_needed(seeds: int) -> None:
 
 def test_equal_differences_know_no_spread() -> None:
     (scope,) = found({"brownian": 0.0}, seeds=3)
-    same = difference([0.5] * 3, [0.5] * 3)
-    scope.against["brownian"].__dict__["difference"] = same
+    scope.against["brownian"].__dict__["difference"] = difference([0.6, 0.7, 0.8], [0.5, 0.6, 0.7])
     assert "do not know their own spread" in answer(scope).more
+    scope.against["brownian"].__dict__["difference"] = difference([0.5] * 3, [0.5] * 3)
+    assert answer(scope).first == (
+        "Nothing can be said of sst2, 16 shots, lora: every run scores what vanilla's of the same split "
+        "does (3 pairs), as where nothing is learned."
+    )
     (two,) = found({"brownian": 0.0}, seeds=2)
     two.against["brownian"].__dict__["difference"] = difference([0.6, 0.7], [0.3, 0.4])
     assert answer(two).more == ("All pairs differ alike so far, so how many are needed cannot be told.")

@@ -70,7 +70,7 @@ def run_page(page: str, folder: Path, variables: Mapping[str, str]) -> list[str]
         RuntimeError: for a command or a block that fails, with what it said.
     """
     found: list[str] = []
-    printed = ""
+    printed: str | None = None
     with _session(folder) as run_python, hub_stand_in.serving() as hub:
         for block in blocks(page):
             there = block.needs in ("", _HUB) or importlib.util.find_spec(block.needs) is not None
@@ -79,9 +79,9 @@ def run_page(page: str, folder: Path, variables: Mapping[str, str]) -> list[str]
                 (folder / block.name).write_text(block.body, encoding="utf-8")
             elif block.kind == "python":
                 compile(block.body, "page", "exec")
-                printed = run_python(block.body, block.line) if there else ""
+                printed = run_python(block.body, block.line) if there else None
             elif block.kind == "output":
-                found.append(printed)
+                found.append(block.body if printed is None else printed)
             elif block.needs == _HUB:
                 found += [_run_online(command, folder, hub) for command, _ in block.commands]
             elif block.kind == "console":

@@ -36,7 +36,7 @@ def kept(name: str) -> Any:
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Tiny models by the names that the notebooks ask for, which know the words of their cells."""
     texts = [cell.source for name in PARAMETERS for cell in kept(name).cells]
-    made = dict(stand_ins.make(tmp_path_factory.mktemp("models"), texts))
+    made = dict(stand_ins.made_once(tmp_path_factory, texts))
     return made | {TINY: made["$MODEL"]}
 
 

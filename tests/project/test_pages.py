@@ -22,7 +22,7 @@ RUN = [p for p in PAGES if p != INSTALL and blocks(p.read_text(encoding="utf-8")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     """Stand-ins for the models that pages name."""
     texts = [page.read_text(encoding="utf-8") for page in PAGES]
-    return stand_ins.make(tmp_path_factory.mktemp("models"), texts)
+    return stand_ins.made_once(tmp_path_factory, texts)
 
 
 @pytest.mark.slow

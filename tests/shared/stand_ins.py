@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import pytest
+from filelock import FileLock
 from tiny import tiny_model
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -23,6 +27,19 @@ _CHAT = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _VOCABULARY = 20_000  # enough for each word to be one token
+
+
+def made_once(factory: pytest.TempPathFactory, texts: Iterable[str]) -> Mapping[str, Path]:
+    """As `make`, once for all processes that run the tests."""
+    texts, base = list(texts), factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder = base / f"models-{hashlib.sha256(repr(texts).encode()).hexdigest()[:12]}"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "made").exists():
+            make(folder, texts)
+            (folder / "made").touch()
+    return _places(folder)
 
 
 def make(folder: Path, texts: Iterable[str]) -> Mapping[str, Path]:
@@ -49,6 +66,10 @@ def make(folder: Path, texts: Iterable[str]) -> Mapping[str, Path]:
     tiny_lm(
         folder / "tiny-lm", docstrings.corpus(), demo.Docstrings().load().task.words, settings=hurried
     )
+    return _places(folder)
+
+
+def _places(folder: Path) -> Mapping[str, Path]:
     return {
         SMOLLM2: folder / SMOLLM2,
         BERT: folder / BERT,

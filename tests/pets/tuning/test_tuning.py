@@ -631,7 +631,7 @@ REFUSALS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "cost": (lambda: {"cost": other_model()}, "the word embeddings differ"),
     "weight": (lambda: {"cost": cost_for(model()), "weight": -1.0}, "weight=-1.0: expected"),
     "pet": (lambda: {"pet": "lorra"}, "unknown PET 'lorra'; did you mean 'lora'"),
-    "option": (lambda: {"pet_options": {"rank": 8}}, "PET 'lora' with {'rank': 8}"),
+    "option": (lambda: {"pet_options": {"rank": 8}}, "PET 'lora' has no option 'rank'"),
     "modules": (lambda: {"pet_options": {"target_modules": ["nope"]}}, "PET 'lora' on BertForMaskedLM"),
     "length": (lambda: {"max_length": 3}, "max_length 3 leaves no room"),
 }

@@ -21,6 +21,7 @@ from pets.study.cells.context import COSTS_FOLDER, Context
 from pets.study.cells.costs import Recipes
 from pets.study.cells.grid import Cell, Grid
 from pets.study.cells.rows import Row
+from pets.study.compare.asked import ASKED_FILE, read_asked, write_asked
 from pets.study.compare.look import ANALYSIS_FILE, read_analysis, write_analysis
 from pets.study.compare.planning import PLAN_FILE, planned, read_plan
 from pets.study.compare.step_times import TIMES_FILE, read_times, write_step_times
@@ -33,7 +34,7 @@ from pets.tuning.run_folder import PET_FOLDER
 
 logger = logging.getLogger(__name__)
 
-_FILES = (TABLE_FILE, TIMES_FILE, ANALYSIS_FILE, PLAN_FILE)
+_FILES = (TABLE_FILE, TIMES_FILE, ANALYSIS_FILE, PLAN_FILE, ASKED_FILE)
 _OURS = (*_FILES, COSTS_FOLDER, CELLS_FOLDER)
 
 
@@ -105,7 +106,7 @@ def compare(
         context = Context(grid, *sources)
         context.check()
         rows = read_all(folder)
-        read_times(folder), read_analysis(folder)  # refused now, not after the cells
+        read_times(folder), read_analysis(folder), read_asked(folder)  # refused now, not after the cells
         grid = planned(
             context,
             lambda row: _is_kept(folder, rows.get(row.cell)),
@@ -119,6 +120,7 @@ def compare(
         table.write()
         context.fit(progress=progress)
         described = {cell: describe(context, cell) for cell in grid.cells()}
+        write_asked(folder, [row.key for row in described.values()])
         table.last = {row.cell for row in described.values()}
         for row in described.values():
             if row.cell in rows and (cell_folder(folder, row) / ROW_FILE).exists():

@@ -37,7 +37,7 @@ _MOST_NAMED = 12  # missing cells named one by one
 def counts(runs: Runs) -> str:
     """How many cells there are of which kind, as a sentence."""
     parts = [f"{plural(len(runs.done), 'cell')} with a score", f"{len(runs.failed)} failed"]
-    parts.append(f"{len(runs.missing)} not run of the grid they span")
+    parts.append(f"{len(runs.missing)} not run yet")
     if runs.left_out:
         left = sum(left.count for left in runs.left_out)
         parts.append(f"{plural(left, 'row')} of other versions or settings left out")

@@ -14,6 +14,7 @@ from bridges.errors import BadInput
 from bridges.storage.files import difference
 from pets.study.cells.arms import KINDS, VANILLA
 from pets.study.cells.rows import ANEW, Key, Row
+from pets.study.compare.asked import read_asked
 from pets.study.compare.look import read_analysis
 from pets.study.compare.step_times import read_times
 from pets.study.compare.table import TABLE_FILE, read_table
@@ -48,7 +49,8 @@ class Runs:
         name: of the folder.
         done: rows with a score, in the table's order.
         failed: rows with an error.
-        missing: cells of the grid that the rows span which have no row.
+        missing: cells without a row, of those that the last command asked for and of the grid that the
+            rows span.
         left_out: rows of other versions, settings, models, data or costs.
         times: PET -> arm -> what `write_step_times` measured of a step; may be empty.
         environment: where the times were measured.
@@ -135,7 +137,7 @@ def read_runs(folder: Path) -> Runs:
         folder.resolve().name,
         [row for row in chosen.values() if row.is_done],
         [row for row in chosen.values() if not row.is_done],
-        _missing(chosen),
+        _missing(chosen, read_asked(folder)),
         [LeftOut(count, text) for text, count in others.items()],
         times.get("step_times", {}),
         times.get("environment", {}),
@@ -203,8 +205,9 @@ def _expected(rows: Sequence[Row], path: Path) -> Callable[[Row], dict[str, Any]
     return expected
 
 
-def _missing(rows: Mapping[Key, Row]) -> list[Key]:
+def _missing(rows: Mapping[Key, Row], asked: Sequence[Key]) -> list[Key]:
     settings = dict.fromkeys(key[:2] for key in rows)
     axes = (dict.fromkeys(key[k] for key in rows) for k in (2, 3, 4))
     grid = itertools.product(settings, *axes)
-    return [key for ((task, shots), *rest) in grid if (key := (task, shots, *rest)) not in rows]
+    spanned = ((task, shots, pet, arm, seed) for (task, shots), pet, arm, seed in grid)
+    return [key for key in dict.fromkeys([*asked, *spanned]) if key not in rows]

@@ -1,14 +1,15 @@
-"""Scores by an arm's strength, and by the number of shots."""
+"""Scores by an arm's strength, which strengths were selected, and scores by the number of shots."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from pets.study.cells.arms import VANILLA
 from pets.study.report.curves import DevDifference, by_strength, means, over_seeds, pairs
-from pets.study.report.document import Picture, setting_name
+from pets.study.report.document import Entry, Picture, RowGroup, Table, setting_name
 from pets.study.report.pictures import arm_styles, legend_below, panels, same_scale
 from pets.study.report.runs import Runs, arm_kinds
 from pets.study.statistics.intervals import summarise
@@ -48,6 +49,42 @@ def sensitivity(runs: Runs) -> list[Picture]:
         "seeds, each of which counts once with its mean. Zero is no effect."
     )
     return [Picture("Dev metric by strength", caption, figure)]
+
+
+def selected_strengths(runs: Runs) -> Table | None:
+    """How often each strength was the best on dev, by setting, arm and PET; None without strengths."""
+    groups = []
+    for task, shots in runs.settings:
+        rows = [row for row in runs.of(task, shots) if row.strength is not None]
+        counted = {
+            (arm, pet): Counter(row.strength for row in rows if (row.arm, row.pet) == (arm, pet))
+            for arm in dict.fromkeys(row.arm for row in rows)
+            for pet in runs.pets
+        }
+        entries = [
+            [Entry(arm), *(Entry(_counted(counted[arm, pet])) for pet in runs.pets)]
+            for arm in runs.kinds
+            if (arm, runs.pets[0]) in counted
+        ]
+        if entries:
+            groups.append(RowGroup(setting_name(task, shots), entries))
+    if not groups:
+        return None
+    ratios = {row.arm for row in runs.done if row.by_ratio}
+    what = "A strength is the weight of the arm's term in the loss"
+    if ratios:
+        what += ", of a cost the ratio of its gradient to that of the task"
+    caption = (
+        "The strength that was selected on the selection split, and in brackets by how many seeds. Where "
+        f"it is the smallest or the largest that was tried, a better one may lie beyond. {what}."
+    )
+    return Table(caption, ("arm", *runs.pets), groups, frozenset(range(1 + len(runs.pets))))
+
+
+def _counted(strengths: Counter[float | None]) -> str:
+    """``0.1 (3), 1 (2)``."""
+    ordered = sorted((s, count) for s, count in strengths.items() if s is not None)
+    return ", ".join(f"{strength:.3g} ({count})" for strength, count in ordered)
 
 
 def _panel(

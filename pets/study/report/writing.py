@@ -25,7 +25,7 @@ from pets.study.report.effects import control_forest, cost_picture, forest
 from pets.study.report.overview import IN_EVERY_REPORT, compared, failures, what_was_run
 from pets.study.report.runs import Runs, read_runs
 from pets.study.report.scopes import Scope, scopes
-from pets.study.report.sweeps import score_by_shots, sensitivity
+from pets.study.report.sweeps import score_by_shots, selected_strengths, sensitivity
 from pets.study.report.tables import HOW_TO_READ, arms_table, main_table, pooled_table, times_table
 from pets.study.report.verdict import points
 from pets.study.statistics.arm_differences import ArmDifferences, compare_arms
@@ -80,14 +80,14 @@ def make_document(runs: Runs) -> Document:
     """The whole report of one comparison."""
     measured = compare_arms(runs.done, runs.arms(CONTROL))
     found = scopes(runs, measured)
-    said, times = points(found, measured), times_table(runs)
+    said = points(found, measured)
     sections = [
         Section("answer", "What is significant, and what is not", [Points(said)] if said else []),
         Section(
             "tables", "Every setting, against vanilla and every control", _tables(runs, measured, found)
         ),
-        _drawn("cost", "Time and memory", cost_picture(runs, found), *([times] if times else [])),
-        _drawn("strength", "Sensitivity to the strength", sensitivity(runs)),
+        _drawn("cost", "Time and memory", cost_picture(runs, found), times_table(runs)),
+        _drawn("strength", "Sensitivity to the strength", sensitivity(runs), selected_strengths(runs)),
         _drawn("shots", "Score by the number of shots", score_by_shots(runs)),
         _by_depth(runs),
         _drawn("curves", "Learning curves", learning_curves(runs), losses(runs), before=ABOUT),
@@ -139,11 +139,12 @@ def _inside(records: Sequence[dict[str, Any]]) -> Section | None:
 
 
 def _drawn(
-    anchor: str, title: str, pictures: Sequence[Picture], *after: Block, before: str = ""
+    anchor: str, title: str, pictures: Sequence[Picture], *after: Block | None, before: str = ""
 ) -> Section | None:
     """A section of pictures; None where there are none."""
     lead = [Paragraph(before)] if before else []
-    return Section(anchor, title, [*lead, Pictures(pictures), *after]) if pictures else None
+    blocks = [*lead, Pictures(pictures), *(block for block in after if block is not None)]
+    return Section(anchor, title, blocks) if pictures else None
 
 
 def _check_place(out: Path) -> None:

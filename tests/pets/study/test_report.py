@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -18,6 +19,7 @@ from bridges.errors import BadInput
 from pets.cli import cli
 from pets.inside.images import style
 from pets.study.cells.rows import Row
+from pets.study.compare.asked import ASKED_FILE, read_asked, write_asked
 from pets.study.report import rendering
 from pets.study.report.document import MINUS, Document, Table
 from pets.study.report.runs import read_runs
@@ -449,6 +451,37 @@ def test_missing_cells_are_counted_and_named(tmp_path: Path, small: Truth) -> No
     assert read_runs(tmp_path).missing == [("sst2", 16, "lora", "brownian", 43)]
     document = document_of(tmp_path)
     assert "1 not run" in document.note
+
+
+def test_what_was_asked_for_and_has_no_row_is_not_run_yet(tmp_path: Path, small: Truth) -> None:
+    """An interrupted comparison whose last seed is in no row at all."""
+    table = rows(small)
+    write_rows(tmp_path, [row for row in table if row["seed"] != 43])
+    assert not read_runs(tmp_path).missing
+    keys = [tuple(row[name] for name in ("task", "shots", "pet", "arm", "seed")) for row in table]
+    write_asked(tmp_path, keys)
+    assert read_asked(tmp_path) == keys
+    assert read_runs(tmp_path).missing == [key for key in keys if key[-1] == 43]
+    assert "2 not run" in document_of(tmp_path).note
+    (tmp_path / ASKED_FILE).write_text('{"cells": [["sst2", 16, "lora"]]}')
+    with pytest.raises(BadInput, match=r"asked.json holds no cells: .*cells\[0\]"):
+        read_runs(tmp_path)
+
+
+@pytest.mark.parametrize("by_ratio", [False, True])
+def test_the_selected_strengths_are_counted(tmp_path: Path, small: Truth, by_ratio: bool) -> None:
+    wider = replace(small, arms=("vanilla", "brownian", "regression"))
+    table = [row | {"by_ratio": by_ratio and row["arm"] == "brownian"} for row in rows(wider)]
+    write_rows(tmp_path, table)
+    (found,) = tables(document_of(tmp_path), "strength")
+    ((setting),) = found.groups
+    told = {row[0].text: row[1].text for row in setting.rows}
+    assert list(told) == ["brownian", "regression"]
+    for arm, text in told.items():
+        counted = Counter(row["strength"] for row in table if row["arm"] == arm)
+        assert text == ", ".join(f"{s:.3g} ({counted[s]})" for s in sorted(counted))
+        assert sum(counted.values()) == 2
+    assert ("ratio" in found.caption) == by_ratio
 
 
 def test_a_cell_that_was_tried_again_counts_once(tmp_path: Path, small: Truth) -> None:

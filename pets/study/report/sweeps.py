@@ -75,7 +75,7 @@ def selected_strengths(runs: Runs) -> Table | None:
     if ratios:
         what += ", of a cost the ratio of its gradient to that of the task"
     caption = (
-        "The strength that was selected on the selection split, and in brackets by how many seeds. Where "
+        "The strength selected on the selection split, and in brackets by how many seeds. Where "
         f"it is the smallest or the largest that was tried, a better one may lie beyond. {what}."
     )
     return Table(caption, ("arm", *runs.pets), groups, frozenset(range(1 + len(runs.pets))))

@@ -6,6 +6,7 @@ import difflib
 import logging
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,6 +94,7 @@ def classes(
         without = listed([shown(n, 40) for n in column.named if n not in found])
         _log.warning("%s: no rows have the labels %s, which are no classes then", where, without)
     _check_number(where, column, names)
+    _tell_of_lookalikes(where, column, names)
     if words is None:
         return [Label(name, name) for name in names]
     own = _words(where, column.name, names, words)
@@ -107,6 +109,23 @@ def _ordered(found: set[str]) -> list[str]:
     if all(is_number(value) and math.isfinite(float(value)) for value in found):
         return sorted(found, key=lambda value: (float(value), value))
     return sorted(found)
+
+
+def _tell_of_lookalikes(where: str, column: LabelColumn, names: Sequence[str]) -> None:
+    """Warn of classes that differ in case, spaces or a full stop alone, one of which may be a slip."""
+    alike: dict[str, list[str]] = {}
+    for name in names if column.named is None else ():
+        plain = unicodedata.normalize("NFKC", name).casefold().replace("_", " ")
+        alike.setdefault(" ".join(plain.split()).rstrip(" .,;:"), []).append(name)
+    for plain, several in alike.items():
+        if plain and len(several) > 1:
+            told = [f"{shown(name, 40)} ({column.values.count(name)} rows)" for name in several]
+            _log.warning(
+                "%s, column %s: %s are classes of their own; if they are one, write them alike",
+                where,
+                shown(column.name),
+                listed(told),
+            )
 
 
 def _check_number(where: str, column: LabelColumn, names: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from bridges.errors import BadInput, listed, shown
 from pets.tasks.base import Example
 from pets.tasks.own.labels import MISSING, NONE, LabelColumn, plain_number
+from pets.tasks.own.table_files import so_are
 from pets.tasks.own.tables import Table
 
 _log = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ def examples(
 def in_classes(table: Table, column: LabelColumn, names: Sequence[str]) -> Answer:
     """The class of a row; ``names`` are the classes in their order."""
     place = {name: k for k, name in enumerate(names)}
+    known = place.keys() | {MISSING, NONE}
+    unknown = [k for k, value in enumerate(column.values) if value not in known]
 
     def answer(index: int) -> dict[str, Any] | str:
         value = column.values[index]
@@ -61,6 +64,7 @@ def in_classes(table: Table, column: LabelColumn, names: Sequence[str]) -> Answe
         raise BadInput(
             f"{table.row(index)}: label {shown(value)} is not one of the train set's classes, "
             f"{listed([shown(name, 40) for name in names])}"
+            + so_are([k + table.first_row for k in unknown if k != index])
         )
 
     return answer

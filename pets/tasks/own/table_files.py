@@ -98,6 +98,7 @@ def _shape(path: Path, text: str, separator: str, bare: bool) -> list[str]:
     else:
         reader = csv.reader(lines, delimiter=separator, strict=True)
     number, remedy = 0, _remedy(separator, bare)
+    broken, first = [], ""
     with _any_length():
         try:
             names: list[str] = []
@@ -108,7 +109,8 @@ def _shape(path: Path, text: str, separator: str, bare: bool) -> list[str]:
                 if number == 1:
                     names = _names(path, cells, separator)
                 elif len(cells) != len(names):
-                    raise BadInput(
+                    broken.append(number)
+                    first = first or (
                         f"{path}, row {number} (line {reader.line_num}): {len(cells)} cells, expected "
                         f"{len(names)}, one for each of the columns {listed(names)}; {remedy}"
                     )
@@ -116,9 +118,18 @@ def _shape(path: Path, text: str, separator: str, bare: bool) -> list[str]:
             raise BadInput(
                 f"{path}, row {number + 1} (line {reader.line_num}): {error}; {remedy}"
             ) from None
+    if broken:
+        raise BadInput(first + so_are(broken[1:]))
     if number < 2:
         raise BadInput(f"{path} has a header and no rows: expected at least one row for each class")
     return names
+
+
+def so_are(rows: Sequence[int]) -> str:
+    """What a message about a row says of others that are broken in the same way, so that all are mended
+    at once."""
+    what = "row is" if len(rows) == 1 else "rows are"
+    return f". {len(rows)} more {what} so: {listed(rows)}" if rows else ""
 
 
 def _remedy(separator: str, bare: bool) -> str:
@@ -199,6 +210,7 @@ def _loaded(path: Path, kind: str, features: Callable[[Any], Any] | None = None,
 
 def _reason(path: Path, kind: str, error: Exception) -> str:
     if kind == "json":
+        broken, first = [], ""
         for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
             if path.suffix.lower() == ".json" or not line.strip():
                 continue
@@ -208,7 +220,10 @@ def _reason(path: Path, kind: str, error: Exception) -> str:
                 fault = "no object"
             except ValueError as error_there:
                 fault = str(error_there)
-            return f"line {number}: {fault}; expected one object a line"
+            broken.append(number)
+            first = first or f"line {number}: {fault}; expected one object a line"
+        if broken:
+            return first + so_are(broken[1:])
     reason = error.__cause__ or error
     return one_line(f"{type(reason).__name__}: {reason}", 300) + f"; write the table anew as {kind}"
 

@@ -77,6 +77,26 @@ def test_a_class_without_rows_is_none(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "no rows have the labels 'unknown'" in caplog.text
 
 
+def test_labels_that_look_alike_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load(tmp_path, labelled("Good", "good ", "good.", "not_bad", "Not  bad", "bad"))
+    (message,) = [m for m in caplog.messages if "'good'" in m]
+    assert "'Good' (8 rows), 'good' (8 rows), 'good.' (8 rows) are classes of their own" in message
+    assert any("'Not  bad' (8 rows), 'not_bad' (8 rows)" in m for m in caplog.messages)
+    caplog.clear()
+    load(tmp_path, labelled("C", "C++", "A-", "A", "-x", "x"))
+    load(tmp_path, labelled("-2", "2"), words={"2": "a", "-2": "b"})
+    assert not caplog.messages
+
+
+def test_all_rows_with_a_label_that_is_unknown_are_named(tmp_path: Path) -> None:
+    for name, labels in (("a", "0110" * 5), ("b", "01x0yx1")):
+        rows = "".join(f"text {k},c{label}\n" for k, label in enumerate(labels))
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{rows}")
+    (tmp_path / "t.toml").write_text('[splits]\ntrain = "a.csv"\nreported = "b.csv"\n')
+    with pytest.raises(BadInput, match=r"b.csv, row 4: label 'cx' .*'c0', 'c1'. 2 more rows are so: 6, 7$"):
+        tasks.parse(str(tmp_path / "t.toml")).load()
+
+
 def test_rows_without_label_or_text_are_left_out_by_name(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

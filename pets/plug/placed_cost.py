@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pets.plug.labels import TokenTargets, behind_prompt
 from pets.plug.loss_scale import LABELS
 from pets.plug.meter import SHOWN, Layers
 
+logger = logging.getLogger(__name__)
 _copying = threading.Lock()
 
 
@@ -91,6 +93,7 @@ class PlacedCost:
         self._cost, self._targets = cost, targets
         self._device: torch.device | None = None
         self._elsewhere: dict[torch.device, RunningCost] = {}
+        self._told = False
 
     @property
     def cost(self) -> RunningCost:
@@ -108,6 +111,7 @@ class PlacedCost:
         """
         made = self._targets
         placed = place(call, given, logits, self._cost.spec, made)
+        self._look_for_others(placed.targets)
         device = placed.hidden[0].device
         cost, ends = self._on(device), made.ends_on(device)
         options: dict[str, Any] = {"in_place": made.in_place, "layout": placed.layout}
@@ -124,6 +128,23 @@ class PlacedCost:
             **options,
         )
         return costs, None if first is None else functools.partial(cost.by_layer, *first, labels=ends)
+
+    def _look_for_others(self, targets: Tensor) -> None:
+        """Warn, once, where a cost that tells a label from the batch's others finds no other."""
+        if self._told or self._targets.ends is not None or not self._cost.bridge.contrasts:
+            return
+        if torch.compiler.is_compiling():
+            return
+        here = targets[targets != IGNORED]
+        if len(here) and bool((here == here[0]).all()):
+            self._told = True
+            logger.warning(
+                "the cost %r tells a label from the others of its batch, and a batch has one alone, "
+                "token %d: it is 0 there. Give the words of all labels: pets.regularize(model, cost, "
+                "verbalizer=pets.Verbalizer.of_words(tokenizer, [...])) (said once)",
+                self._cost.bridge.registered_name,
+                int(here[0]),
+            )
 
     def _on(self, device: torch.device) -> RunningCost:
         with _copying:

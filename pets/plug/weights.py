@@ -22,6 +22,10 @@ _EXPECTED = (
 )
 
 
+_NOTHING = 1e-12
+"""A gradient that is shorter than this share of the other is none."""
+
+
 @dataclass(frozen=True)
 class Ratio:
     """A weight that is measured: how long a term's weighed gradient is beside the task's.
@@ -31,10 +35,10 @@ class Ratio:
     Gradients are those of the trained parameters. At weight 1 the same cost pulls a hundred times as
     hard on one model as on another; at a ratio it pulls alike. The norms are means over the first steps,
     in each of which the two gradients are taken once more; later steps cost nothing. While one of them
-    is 0, as an anchor's is before anything has moved, so is the weight. With ``every`` they are measured
-    again at each such step and averaged, from the tenth on with a decay of 0.9, so that the ratio holds
-    as the loss falls: GradNorm (Chen et al., ICML 2018, arXiv 1711.02257) of one task and without its
-    own learning rate.
+    is 0, as an anchor's is before anything has moved, or lost in rounding beside the other, so is the
+    weight. With ``every`` they are measured again at each such step and averaged, from the tenth on with
+    a decay of 0.9, so that the ratio holds as the loss falls: GradNorm (Chen et al., ICML 2018, arXiv
+    1711.02257) of one task and without its own learning rate.
 
     Args:
         ratio: r, above 0.
@@ -137,8 +141,13 @@ class Weight:
         return isinstance(self.base, Ratio) and self.norms is None and step + 1 >= self.base.steps
 
     def note(self, step: int, task: float, term: float) -> None:
-        """The norms of the two gradients at a step; where one is 0 or no number nothing is measured."""
-        if not all(math.isfinite(norm) and norm > 0 for norm in (task, term)):
+        """The norms of the two gradients at a step; where one is 0 or no number nothing is measured.
+
+        0 is also what is lost in rounding beside the other: a cost that knows the batch's labels, as one
+        adapted to them may, has a gradient of 1e-27, and a ratio would make a weight of 1e25 of it.
+        """
+        norms = task, term
+        if not all(math.isfinite(norm) and norm > _NOTHING * max(norms) for norm in norms):
             return
         self._measured += 1
         assert isinstance(self.base, Ratio)

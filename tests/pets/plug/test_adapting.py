@@ -192,3 +192,24 @@ def test_a_cost_about_the_label_warns_where_there_is_but_one(caplog: pytest.LogC
         cost = RunningCost.for_model(plm, bridge, map="lens", latent_dim=8)
         pets.regularize(plm, cost, 0.5, verbalizer=one).remove()
         assert ("the verbalizer has one label" in caplog.text) == warned
+
+
+def test_a_cost_about_the_label_warns_where_a_batch_has_but_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ids = torch.tensor([[2, 6, 4, 7, 3], [2, 8, 4, 7, 3]])
+    labels = torch.full_like(ids, -100)
+    for bridge, warned in (("posterior", True), ("axis", True), ("brownian", False)):
+        plm = tiny_bert()
+        caplog.clear()
+        cost = RunningCost.for_model(plm, bridge, map="lens", latent_dim=8, fit=False)
+        with pets.regularize(plm.train(), cost, 0.5):
+            labels[:, 2] = torch.tensor([9, 10])
+            assert plm(input_ids=ids, labels=labels).running_cost > 0
+            assert not caplog.messages
+            labels[:, 2] = 9
+            for _ in range(2):
+                found = plm(input_ids=ids, labels=labels).running_cost
+            assert (found == 0) == warned
+        assert ("one alone, token 9: it is 0 there" in caplog.text) == warned
+        assert caplog.text.count("one alone") <= 1

@@ -256,18 +256,23 @@ def test_a_ratio_of_no_gradient_is_refused() -> None:
     model = with_lora(tiny_bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).train()
 
     class Nothing(pets.regularizers.Objective, name="nothing"):  # type: ignore[attr-defined, misc]
-        """A term without a gradient."""
+        """A term without a gradient, or with next to none."""
+
+        share = 0.0
 
         def term(self, seen: Any) -> Tensor:
-            return 0 * seen.loss
+            return self.share * seen.loss
 
-    with (
-        pets.regularize(model, "nothing", weight=pets.Ratio(0.1, steps=1)),
-        pytest.raises(
-            BadInput, match=r"'nothing': the gradients .* and of the term are [\d.e-]+ and 0 long"
-        ),
-    ):
-        model(**make_batch())
+    for share, length in ((0.0, "0"), (1e-27, r"[\d.]+e-2\d")):
+        Nothing.share = share
+        with (
+            pets.regularize(model, "nothing", weight=pets.Ratio(0.1, steps=1)),
+            pytest.raises(
+                BadInput,
+                match=rf"'nothing': the gradients .* and of the term are [\d.e-]+ and {length} long",
+            ),
+        ):
+            model(**make_batch())
 
 
 def test_each_term_of_a_list_has_a_ratio_of_its_own() -> None:

@@ -93,7 +93,9 @@ def test_all_rows_with_a_label_that_is_unknown_are_named(tmp_path: Path) -> None
         rows = "".join(f"text {k},c{label}\n" for k, label in enumerate(labels))
         (tmp_path / f"{name}.csv").write_text(f"text,label\n{rows}")
     (tmp_path / "t.toml").write_text('[splits]\ntrain = "a.csv"\nreported = "b.csv"\n')
-    with pytest.raises(BadInput, match=r"b.csv, row 4: label 'cx' .*'c0', 'c1'. 2 more rows are so: 6, 7$"):
+    with pytest.raises(
+        BadInput, match=r"b.csv, row 4: label 'cx' .*'c0', 'c1'. 2 more rows are so: 6, 7$"
+    ):
         tasks.parse(str(tmp_path / "t.toml")).load()
 
 

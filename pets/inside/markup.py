@@ -1,14 +1,33 @@
-"""Pieces of pages: a picture inside HTML, a text inside Markdown."""
+"""Pages and their pieces: HTML of a template, a picture inside it, a text inside Markdown."""
 
 from __future__ import annotations
 
 import base64
 import re
+from importlib.resources import files
+from typing import Any
 
 from pets.inside.images import Image
 
 _PHONE = 450  # CSS pixels; what is wider is not made narrower on a phone, but scrolls in its box
 _SPECIAL = re.compile(r"([\\`*_\[\]|~])")
+
+
+def page(package: str, template: str, **names: Any) -> str:
+    """An HTML page, for which Jinja has to be installed; every text in it is escaped.
+
+    Args:
+        package: where the template is.
+        template: name of its file.
+        **names: that it knows.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = files(package).joinpath(template).read_text(encoding="utf-8")
+    return environment.from_string(source).render(**names) + "\n"
 
 
 def inline(image: Image, prefix: str, text: str) -> str:

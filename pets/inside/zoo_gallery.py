@@ -10,11 +10,12 @@ from bridges.errors import BadInput
 from bridges.storage.files import write_text
 from pets import extras
 from pets.inside import plots
-from pets.inside.markup import escaped, inline
+from pets.inside.markup import escaped, inline, page
 from pets.inside.zoo_cards import GROUPS, HOW_TO_READ, Card, cards
 from pets.inside.zoo_entries import DRAWN, Entry, chosen
-from pets.inside.zoo_template import MARK, TEMPLATE
 
+MARK = '<meta name="generator" content="bridge-pets zoo">'
+"""By which a page of ours is known, among its first bytes."""
 TITLE = "The gallery"
 ABOUT = (
     "Every process and cost that a running cost can be made of, and what people use instead: what it is "
@@ -52,20 +53,22 @@ def write_gallery(path: Path, entries: Sequence[Entry]) -> None:
 
 def render_page(found: Sequence[Card]) -> str:
     """The page; every text in it is escaped."""
-    from jinja2 import Environment, StrictUndefined
 
     def picture(card: Card, number: int) -> str:
         drawing = card.drawings[number]
         return inline(drawing.image, f"{drawing.name}-", f"{drawing.name}-alt")
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    return page(
+        "pets.inside",
+        "gallery.html.jinja",
+        mark=MARK,
+        title=TITLE,
+        about=ABOUT,
+        how=HOW_TO_READ,
+        groups=list(_grouped(found)),
+        picture=picture,
+        pieces=_pieces,
     )
-    environment.filters["pieces"] = _pieces
-    page = environment.from_string(TEMPLATE).render(
-        title=TITLE, about=ABOUT, how=HOW_TO_READ, groups=list(_grouped(found)), picture=picture
-    )
-    return page + "\n"
 
 
 def markdown() -> tuple[str, dict[str, bytes]]:

@@ -93,7 +93,7 @@ def test_the_wheel_has_the_three_packages_the_command_and_nothing_else(built: Bu
     assert names - info == sources(REPOSITORY)
     assert {PurePosixPath(name).suffix for name in names - info} == {".py", ".typed", ".jinja"}
     assert {"bridges/py.typed", "kernels/py.typed", "pets/py.typed"} <= names
-    assert "pets/study/report/page.html.jinja" in names
+    assert {"pets/study/report/page.html.jinja", "pets/inside/gallery.html.jinja"} <= names
     assert "kernels/__init__.py" not in names
     kept = {name.partition("/")[2] for name in info}
     assert kept == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}

@@ -48,3 +48,18 @@ def trajectory(layers: int = 6, dtype: torch.dtype = torch.float64) -> tuple[Tra
     context = torch.randn(layers, 2, 6, generator=rng, dtype=torch.float64).to(dtype)
     end = nn.functional.normalize(torch.randn(5, 4, generator=rng, dtype=torch.float64), dim=1)
     return Trajectory(states, context, torch.tensor([0, 1, 1, 0, 1])), end
+
+
+def late_and_needing() -> tuple[Any, Any]:
+    """Registers a user's own bridges "late" and "needing", whose parameter has no default."""
+
+    class Late(GaussianBridge, name="late"):
+        def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
+            return t**3, t * (1 - t)
+
+    class Needing(Late, name="needing"):
+        def __init__(self, speed: float) -> None:
+            super().__init__()
+            self.speed = speed
+
+    return Late, Needing

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from importlib.util import find_spec
 
 from pets import extras
 from pets.inside.images import Image
-from pets.inside.markup import escaped, inline
+from pets.inside.markup import escaped, inline, page
 from pets.study.report.document import (
     Block,
     Document,
@@ -48,8 +47,6 @@ def render_page(document: Document, images: Sequence[Image]) -> str:
         images: one for each of ``document.pictures``, in order.
     """
     require()
-    from jinja2 import Environment, StrictUndefined
-
     drawings = {}
     for number, (picture, image) in enumerate(zip(document.pictures, images, strict=True), 1):
         anchor = f"picture-{number}"
@@ -58,11 +55,7 @@ def render_page(document: Document, images: Sequence[Image]) -> str:
     def drawing(picture: Picture) -> _Drawing:
         return drawings[id(picture)]
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = files("pets.study.report").joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(source).render(document=document, drawing=drawing) + "\n"
+    return page("pets.study.report", _TEMPLATE, document=document, drawing=drawing)
 
 
 def render_markdown(document: Document, names: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ import torch
 from places import REPOSITORY
 from torch import Tensor
 from zoo_cases import BRIDGES
+from zoo_tools import late_and_needing
 
 import bridges
 from pets import regularizers
@@ -141,25 +142,16 @@ def test_what_a_card_says_for_a_shell_are_options_that_there_are(all_cards: dict
 def plug_ins() -> None:
     """Of others: one that works, and some of each kind that do not."""
 
-    class Late(bridges.GaussianBridge, name="late"):
-        """<script>alert("x")</script> *late* & `so`"""
+    late, _ = late_and_needing()
+    late.__doc__ = """<script>alert("x")</script> *late* & `so`"""
+    late.formula = "m(t) = t^3,  s2(t) = t (1 - t) <b>"
+    late.purpose = 'Says <i>"it"</i> with `a < b` and an odd ` one'
 
-        formula = "m(t) = t^3,  s2(t) = t (1 - t) <b>"
-        purpose = 'Says <i>"it"</i> with `a < b` and an odd ` one'
-
-        def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
-            return t**3, t * (1 - t)
-
-    class Needing(Late, name="needing"):
-        def __init__(self, speed: float) -> None:
-            super().__init__()
-            self.speed = speed
-
-    class Raising(Late, name="raising"):
+    class Raising(late, name="raising"):  # type: ignore[misc]
         def __init__(self) -> None:
             raise RuntimeError("no <luck>")
 
-    class Endless(Late, name="endless"):
+    class Endless(late, name="endless"):  # type: ignore[misc]
         def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
             return t**3, t * (1 - t) * torch.nan
 
@@ -180,7 +172,7 @@ def plug_ins() -> None:
     class Tried(Objective, name="tried"):
         tried = (-1.0, 1.0)
 
-    assert Late
+    assert late
 
 
 def test_a_plug_in_has_a_card_from_its_record_alone_and_a_broken_one_the_reason(

@@ -11,6 +11,7 @@ import torch
 from places import REPOSITORY
 from torch import Tensor
 from zoo_cases import BRIDGES, f64
+from zoo_tools import late_and_needing
 
 import bridges
 from pets import regularizers
@@ -80,16 +81,9 @@ def panels(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
 def test_the_command_lists_and_draws_every_bridge_whatever_it_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Late(bridges.GaussianBridge, name="late"):
-        def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
-            return t**3, t * (1 - t)
+    late, _ = late_and_needing()
 
-    class Needing(Late, name="needing"):
-        def __init__(self, speed: float) -> None:
-            super().__init__()
-            self.speed = speed
-
-    class Broken(Late, name="broken"):
+    class Broken(late, name="broken"):  # type: ignore[misc]
         def sample(self, t: Tensor, end: Tensor, **options: Any) -> Tensor:
             raise RuntimeError("out of luck")
 

@@ -16,7 +16,7 @@ import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from string import Template
 
@@ -71,7 +71,8 @@ def run_page(page: str, folder: Path, variables: Mapping[str, str]) -> list[str]
     """
     found: list[str] = []
     printed: str | None = None
-    with _session(folder) as run_python, hub_stand_in.serving() as hub:
+    hub: hub_stand_in.Hub | None = None
+    with _session(folder) as run_python, ExitStack() as stack:
         for block in blocks(page):
             there = block.needs in ("", _HUB) or importlib.util.find_spec(block.needs) is not None
             if block.kind == "file":
@@ -83,6 +84,7 @@ def run_page(page: str, folder: Path, variables: Mapping[str, str]) -> list[str]
             elif block.kind == "output":
                 found.append(block.body if printed is None else printed)
             elif block.needs == _HUB:
+                hub = hub or stack.enter_context(hub_stand_in.serving())
                 found += [_run_online(command, folder, hub) for command, _ in block.commands]
             elif block.kind == "console":
                 said = [_run(c, folder, variables) if there else shown for c, shown in block.commands]

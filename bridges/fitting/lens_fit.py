@@ -102,7 +102,8 @@ class LensFit:
         layers = solve(self.fitted, self.held_out, strength=settings.ridge, progress=progress)
         for cost in self.costs:
             put(lens_of(cost), layers, self.fitted)
-        readings = [_known(self.costs[0], reading) for reading in text.held_out()]
+        held_out = text.held_out("check", progress=progress)
+        readings = [_known(self.costs[0], reading) for reading in held_out]
         return [self._result(cost, readings, layers) for cost in self.costs]
 
     def _result(self, cost: Fittable, readings: Sequence[Known], layers: Sequence[Fit]) -> FitResult:

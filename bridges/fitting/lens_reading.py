@@ -26,8 +26,9 @@ def read_text(fits: Sequence[LensFit], text: FitText, settings: LensSettings, *,
     total = settings.max_tokens
     start = min(fit.batches for fit in fits)
     done = min([total, *(fit.fitted.count for fit in fits)])
+    # Each of the three has a bar of its own, or one's time would tell wrongly of the other's.
+    _ask_prior(fits, text, progress=progress)
     with progress_bar(desc="fit", unit="token", total=total, initial=done, shown=progress) as bar:
-        _ask_prior(fits, text)
         for number, rows in _one_epoch(text, start):
             taking = [f for f in fits if f.batches == number and f.fitted.count < total]
             if not taking:
@@ -43,7 +44,7 @@ def read_text(fits: Sequence[LensFit], text: FitText, settings: LensSettings, *,
                 for fit in fits:
                     fit.save()
                 saved = time.monotonic()
-        _read_held_out(fits, text)
+    _read_held_out(fits, text, progress=progress)
     for fit in fits:
         fit.save()
 
@@ -72,24 +73,25 @@ def read_part(fits: Sequence[LensFit], text: FitText, settings: LensSettings) ->
         fit.batches = int(batches)
 
 
-def _ask_prior(fits: Sequence[LensFit], text: FitText) -> None:
-    prior = log_prior(text)
+def _ask_prior(fits: Sequence[LensFit], text: FitText, *, progress: bool = False) -> None:
+    prior = log_prior(text, progress=progress)
     for fit in fits:
         fit.log_prior = prior
 
 
-def _read_held_out(fits: Sequence[LensFit], text: FitText) -> None:
-    for reading in text.held_out():
+def _read_held_out(fits: Sequence[LensFit], text: FitText, *, progress: bool = False) -> None:
+    for reading in text.held_out("held-out", progress=progress):
         for fit in fits:
             fit.take(fit.held_out, reading)
 
 
-def log_prior(text: FitText) -> Tensor | None:
+def log_prior(text: FitText, *, progress: bool = False) -> Tensor | None:
     """The logarithm of the head's mean probabilities over held-out text, [V]; None without a head."""
+    if not text.asks_head:
+        return None
     total, count = None, 0
-    for reading in text.held_out():
-        if reading.logits is None:
-            return None
+    for reading in text.held_out("prior", progress=progress):
+        assert reading.logits is not None
         for logits in reading.logits.split(AT_A_TIME):
             sums = logits.float().softmax(-1).sum(0)
             total = sums if total is None else total + sums

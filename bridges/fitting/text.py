@@ -29,6 +29,7 @@ from bridges.model.positions import max_positions
 from bridges.model.spec import ModelSpec, text_config
 from bridges.model.vocabulary import input_embeddings
 from bridges.model.weights import device_of
+from bridges.progress import progress_bar
 from bridges.seeds import generator
 
 logger = logging.getLogger(__name__)
@@ -138,10 +139,24 @@ class FitText:
         """The model's reading of a training batch."""
         return self._read(number, self._batch(rows, generator(self.settings.seed, 0, number)))
 
-    def held_out(self) -> Iterator[ReadBatch]:
-        """The held-out batches, each read when its turn comes: together they would fill the memory."""
-        for i, batch in enumerate(self._held_out):
-            yield self._read(-1 - i, batch)
+    @property
+    def asks_head(self) -> bool:
+        """Whether a batch has logits."""
+        return self._head is not None
+
+    def held_out(self, desc: str = "", *, progress: bool = False) -> Iterator[ReadBatch]:
+        """The held-out batches, each read when its turn comes: together they would fill the memory.
+
+        Args:
+            desc: what a progress bar calls it.
+            progress: whether there is one.
+        """
+        total = sum(int((batch.targets >= 0).sum()) for batch in self._held_out)
+        with progress_bar(desc=desc, unit="token", total=total, shown=progress) as bar:
+            for i, batch in enumerate(self._held_out):
+                reading = self._read(-1 - i, batch)
+                yield reading
+                bar.update(reading.count)
 
     def common_tokens(self, most: int) -> Tensor:
         """Ids of the most frequent tokens of the training rows, special ones aside, in their order."""

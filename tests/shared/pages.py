@@ -25,7 +25,7 @@ import processes
 from page_blocks import blocks, written_anew
 from places import REPOSITORY
 
-_PROGRESS = re.compile(r"\w+: \d+ of \d+ |Loading weights:")
+_PROGRESS = re.compile(r"[\w-]+: \d+ of \d+ |Loading weights:")
 _NUMBERS = re.compile(r"-?\d[\w.+:-]*(?: (?:s|min|h)\b)?(?: \d+ (?:s|min)\b)?")
 _ONCE = ("pip ", "export ", "git ", "cd ", "make ", "jupyter ", "python -m ", "hf ", "bridge-pets demo")
 """What a reader does once, and whoever runs the page has done."""

@@ -36,10 +36,12 @@ from bridges.cost.reader import (
 from bridges.errors import BadInput, check_flags, check_seeds
 from bridges.latent.end_points import EndPoints
 from bridges.latent.latent_map import Layers, Reader
+from bridges.latent.trajectory import layer_times
 from bridges.model.spec import ModelSpec, hub_name, pretrained_model
 from bridges.model.vocabulary import predicting_table
 from bridges.model.weights import unsharded
 from bridges.processes.base import Cost, catalogue
+from bridges.processes.names import made
 from bridges.storage.field_types import misfit
 from bridges.storage.files import tensor_bytes, versions
 from kernels.cuda_graphs import GraphedCosts
@@ -130,8 +132,8 @@ class CostParts(nn.Module):
         spec = ModelSpec.of(model, reads)
         check_seeds(seed=seed)
         check_flags(shuffle_ends=shuffle_ends, fit=fit)
-        if not isinstance(bridge, Cost):
-            bridge = catalogue.parse(bridge)
+        asked = made(bridge)
+        asked.verify(layer_times(spec.num_layers + 1))
         sizes = chosen_widths(map, spec, latent_dim, widths)
         with unsharded(plm := pretrained_model(model)):
             embeddings = predicting_table(plm)
@@ -140,8 +142,8 @@ class CostParts(nn.Module):
             end_points = end_points.shuffled(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            reader = make_reader(map, bridge, spec, sizes, normalise=normalise)
-        cost = cls(spec, bridge, reader, end_points).to(embeddings.device)
+            reader = make_reader(map, asked, spec, sizes, normalise=normalise)
+        cost = cls(spec, asked, reader, end_points).to(embeddings.device)
         cost.base_model = hub_name(plm)
         cost.options |= {"shuffle_ends": shuffle_ends, "fit": fit, "ends": ends}
         return cost

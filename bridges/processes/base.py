@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from bridges.errors import BadInput
+from bridges.errors import BadInput, shown
 from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import LatentMap, Layers, Reader
 from bridges.latent.lens import Lens
@@ -71,8 +71,26 @@ class Cost(nn.Module, ABC):
         values = {}
         for name in constructor_defaults(type(self)):
             kind = getattr(type(self), name, None)
-            values[name] = kind.written(self) if isinstance(kind, Learnable) else getattr(self, name)
+            try:
+                values[name] = kind.written(self) if isinstance(kind, Learnable) else getattr(self, name)
+            except AttributeError as error:
+                raise BadInput(
+                    f"{type(self).__name__} has no attribute {name!r}: a constructor begins with "
+                    f"super().__init__(**options) and keeps each argument under its own name, "
+                    f"self.{name} = {name}, for a cost is saved by them"
+                ) from error
         return values
+
+    def verify(self, times: Tensor) -> None:
+        """Called once, where a cost is made of it for a model.
+
+        Args:
+            times: float64 [L+1], of the model's layers.
+
+        Raises:
+            BadInput: for one that could not be saved, or has no law there.
+        """
+        _ = self.hyperparameters
 
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value}" for key, value in self.hyperparameters.items() if value != "")
@@ -213,15 +231,21 @@ class Process(Cost):
 
 def check_times(t: Tensor) -> Tensor:
     """Times are a floating vector [T] in [0, 1]."""
-    if t.dim() != 1 or not t.is_floating_point() or not ((t >= 0) & (t <= 1)).all():
+    if (
+        not isinstance(t, Tensor)
+        or t.dim() != 1
+        or not t.is_floating_point()
+        or not ((t >= 0) & (t <= 1)).all()
+    ):
         raise BadInput(f"times must be a floating vector [T] in [0, 1], got {t!r}")
     return t
 
 
 def check_end(end: Tensor) -> Tensor:
     """End points are [N, d]."""
-    if end.dim() != 2:
-        raise BadInput(f"end points must be [N, d], got {tuple(end.shape)}")
+    if not isinstance(end, Tensor) or end.dim() != 2:
+        got = tuple(end.shape) if isinstance(end, Tensor) else shown(end)
+        raise BadInput(f"end points must be [N, d], got {got}")
     return end
 
 

@@ -14,6 +14,7 @@ from bridges.latent.trajectory import Times, Trajectory
 from bridges.processes.constants import constant
 from bridges.processes.evidence import Evidence
 from bridges.processes.gaussian_law import GaussianLaw
+from bridges.processes.law_checks import check_parameters
 from bridges.processes.likelihood import (
     LIKELIHOODS,
     Joint,
@@ -68,6 +69,10 @@ class GaussianBridge(GaussianLaw):
         self.likelihood = likelihood
         self.learn = checked_names(type(self), learn)
         self._by_steps: bool | None = None
+
+    def verify(self, times: Tensor) -> None:
+        check_parameters(self, self.learn.split("+") if self.learn else [])
+        super().verify(times)
 
     def make_map(self, hidden_size: int, widths: Sequence[int]) -> Layers:
         self._check_dim(widths[-1])

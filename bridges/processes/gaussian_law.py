@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bridges.processes.base import Process, check_density, check_end, check_increasing, check_times
+from bridges.processes.law_checks import check_covariance, check_marginal, check_values
 from bridges.processes.likelihood import cholesky, colour, columns, diagonal, normaliser, whiten
 
 
@@ -27,9 +28,9 @@ class GaussianLaw(Process):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in ("marginal", "covariance"):
+        for name, check in (("marginal", check_marginal), ("covariance", check_covariance)):
             if name in vars(cls):
-                setattr(cls, name, _in_dtype_of_times(vars(cls)[name]))
+                setattr(cls, name, _in_dtype_of_times(vars(cls)[name], check))
         if "covariance" in vars(cls) and "markov" not in vars(cls):
             cls.markov = False  # what is said of one covariance is not inherited by another
 
@@ -46,8 +47,9 @@ class GaussianLaw(Process):
     def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean factor m(t) and variance s2(t) at times t [T] in [0, 1]: two [T].
 
-        Where a parameter is given per dimension each may be [T, d] or [T, 1]. A subclass may compute in
-        any dtype: who calls gets that of t.
+        Where a parameter is given per dimension each is [T, d] or [T, 1]. The mean is the factor times
+        v, so one that is not 0 where v is 0 has no bridge here. A subclass computes in the dtype of t,
+        float64 where it matters, or in another: who calls gets that of t.
         """
 
     def covariance(self, s: Tensor, t: Tensor) -> Tensor:
@@ -62,6 +64,10 @@ class GaussianLaw(Process):
         raise NotImplementedError(
             f"{type(self).__name__} defines marginal only; define covariance(s, t) for joint samples"
         )
+
+    def verify(self, times: Tensor) -> None:
+        super().verify(times)
+        check_values(self, times)
 
     @property
     def joint(self) -> bool:
@@ -160,13 +166,14 @@ class GaussianLaw(Process):
         return bool(torch.allclose(left, right, rtol=1e-6, atol=0))
 
 
-def _in_dtype_of_times(formula: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of times whose result is in their dtype, whatever it computes in."""
+def _in_dtype_of_times(formula: Callable[..., Any], check: Callable[..., None]) -> Callable[..., Any]:
+    """A method of times whose result is checked, and in their dtype, whatever it computes in."""
 
     @functools.wraps(formula)
     def cast(law: GaussianLaw, *times: Tensor) -> Any:
         dtype = functools.reduce(torch.promote_types, (t.dtype for t in times))
         result = formula(law, *times)
+        check(law, result, times)
         return tuple(x.to(dtype) for x in result) if isinstance(result, tuple) else result.to(dtype)
 
     return cast

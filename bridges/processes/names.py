@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bridges.errors import BadInput
 from bridges.processes.base import Cost, catalogue
 from bridges.registry import Info
 
@@ -62,3 +63,21 @@ def parse(text: str) -> Cost:
         BadInput: as `get`, and for a text that is not ``name:key=value,...``.
     """
     return catalogue.parse(text)
+
+
+def made(bridge: Any) -> Cost:
+    """The bridge of a text, or a bridge itself.
+
+    Raises:
+        BadInput: as `parse`, and for a class, or anything else.
+    """
+    if isinstance(bridge, Cost):
+        return bridge
+    if isinstance(bridge, type) and issubclass(bridge, Cost):
+        name = bridge.registered_name
+        told = f", or its name, {name!r}" if name else ""
+        raise BadInput(
+            f"bridge is the class {bridge.__name__}: expected one that is made, "
+            f"{bridge.__name__}(...){told}"
+        )
+    return catalogue.parse(bridge)

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from bridges.errors import LARGEST, BadInput, is_number, listed, shown
 from bridges.processes.formulas import check_between
 
+_AT_BOUND = 1e-3
 _DIGITS = 6  # of a learned number when it is shown or written; the files of a cost hold it exactly
 
 
@@ -64,7 +65,16 @@ class Learnable(ABC):
             bridge.register_parameter(f"free_{self.name}", nn.Parameter(free))
 
     def fixed(self, bridge: nn.Module) -> Any:
-        """The value that was given."""
+        """The value that was given.
+
+        Raises:
+            BadInput: if the constructor assigned none.
+        """
+        if f"_{self.name}" not in bridge.__dict__:
+            raise BadInput(
+                f"{type(bridge).__name__} declares {self.name} and does not assign it: "
+                f"self.{self.name} = {self.name} in its constructor, after super().__init__(**options)"
+            )
         return bridge.__dict__[f"_{self.name}"]
 
     def written(self, bridge: nn.Module) -> Any:
@@ -73,6 +83,10 @@ class Learnable(ABC):
             return self.fixed(bridge)
         value = self.__get__(bridge, type(bridge)).detach().tolist()
         return [_short(x) for x in value] if isinstance(value, list) else _short(value)
+
+    def bound(self, bridge: nn.Module) -> float | None:
+        """The end of its range that a learned value has come to, within a thousandth of it, if any."""
+        return None
 
     @abstractmethod
     def checked(self, value: Any, *, learned: bool) -> Any:
@@ -99,11 +113,22 @@ class Positive(Learnable):
     Args:
         low: of the range in which it is learned; a fixed one may be any number above 0, `most` at most.
         high: of that range.
+
+    Raises:
+        BadInput: for a range that is none, or that has numbers of 0 or less, as only `Between` may.
     """
 
     least, most = 0.0, LARGEST
+    _above_0 = True
 
     def __init__(self, low: float, high: float) -> None:
+        if not (is_number(low) and is_number(high) and low < high):
+            raise BadInput(f"{type(self).__name__}({low!r}, {high!r}): expected two numbers, low < high")
+        if low <= 0 and type(self)._above_0:
+            raise BadInput(
+                f"{type(self).__name__}({low!r}, {high!r}): expected numbers above 0; "
+                "Between(low, high) takes a range with others"
+            )
         self.low, self.high = low, high
 
     def __set__(self, bridge: nn.Module, value: Any) -> None:
@@ -123,25 +148,54 @@ class Positive(Learnable):
     def checked(self, value: Any, *, learned: bool) -> Any:
         many = isinstance(value, (list, tuple)) and len(value) > 0
         for one in value if many else (value,):
-            if not is_number(one) or one <= 0:
-                raise BadInput(f"{self.name}={shown(value)}: expected a finite number above 0")
-            if not self.least <= one <= self.most:
-                limits = f"{self.least:g} to {self.most:g}"
-                raise BadInput(f"{self.name}={shown(value)}: expected a number from {limits}")
-            if learned and not self.low <= one <= self.high:
-                raise BadInput(
-                    f"{self.name}={shown(value)}: expected a number from {self.low:g} to "
-                    f"{self.high:g}, the range in which it is learned"
-                )
+            self.check(one, value, learned=learned)
         return list(value) if many else value
 
+    def check(self, one: Any, value: Any, *, learned: bool) -> None:
+        """Whether it is a number in the range.
+
+        Args:
+            one: the number, or one of several.
+            value: what was given.
+            learned: whether it is to be learned.
+
+        Raises:
+            BadInput: if not.
+        """
+        if not is_number(one) or one <= 0:
+            raise BadInput(f"{self.name}={shown(value)}: expected a finite number above 0")
+        if not self.least <= one <= self.most:
+            limits = f"{self.least:g} to {self.most:g}"
+            raise BadInput(f"{self.name}={shown(value)}: expected a number from {limits}")
+        if learned and not self.low <= one <= self.high:
+            raise BadInput(
+                f"{self.name}={shown(value)}: expected a number from {self.low:g} to "
+                f"{self.high:g}, the range in which it is learned"
+            )
+
+    def bound(self, bridge: nn.Module) -> float | None:
+        free = bridge._parameters.get(f"free_{self.name}")
+        if free is None:
+            return None
+        share = torch.sigmoid(free.detach().double())
+        if (share < _AT_BOUND).any():
+            return self.low
+        return self.high if (share > 1 - _AT_BOUND).any() else None
+
     def free(self, value: Tensor) -> Tensor:
-        share = (value / self.low).log() / math.log(self.high / self.low)
         # A bound itself is infinitely far; this is within 1e-5 of it.
-        return torch.logit(share, eps=1e-6)
+        return torch.logit(self.share(value), eps=1e-6)
 
     def constrained(self, free: Tensor) -> Tensor:
-        return self.low * torch.exp(math.log(self.high / self.low) * torch.sigmoid(free))
+        return self.of_share(torch.sigmoid(free))
+
+    def share(self, value: Tensor) -> Tensor:
+        """How far along its range a value is, from 0 to 1."""
+        return (value / self.low).log() / math.log(self.high / self.low)
+
+    def of_share(self, share: Tensor) -> Tensor:
+        """The value there."""
+        return self.low * torch.exp(math.log(self.high / self.low) * share)
 
 
 class Scale(Positive):
@@ -151,12 +205,24 @@ class Scale(Positive):
 
 
 class Between(Positive):
-    """A number, or a list of them, that keeps to its range whether it is learned or fixed."""
+    """A number, or a list of them, that keeps to its range whether it is learned or fixed.
 
-    def checked(self, value: Any, *, learned: bool) -> Any:
-        for one in value if isinstance(value, (list, tuple)) else (value,):
-            check_between(self.low, self.high, **{self.name: one})
-        return super().checked(value, learned=learned)
+    The range may begin at 0 or below: then it is not the logarithm that is a logistic function of the
+    free number, but the number itself.
+    """
+
+    _above_0 = False
+
+    def check(self, one: Any, value: Any, *, learned: bool) -> None:
+        check_between(self.low, self.high, **{self.name: one})
+
+    def share(self, value: Tensor) -> Tensor:
+        return super().share(value) if self.low > 0 else (value - self.low) / (self.high - self.low)
+
+    def of_share(self, share: Tensor) -> Tensor:
+        if self.low > 0:
+            return super().of_share(share)
+        return self.low + (self.high - self.low) * share
 
 
 def learnable(cls: type) -> dict[str, Learnable]:
@@ -187,7 +253,8 @@ def checked_names(cls: type, learn: str | Sequence[str]) -> str:
     if unknown:
         raise BadInput(
             f"learn={shown(learn)}: {cls.__name__} cannot learn {listed(unknown)}; it can learn "
-            f"{', '.join(known) or 'nothing'}, and several names are joined by '+'"
+            f"{', '.join(known) or 'nothing'}, and several names are joined by '+'. A class declares "
+            f"what it can learn in its body, {unknown[0]} = Positive(low, high) for example"
         )
     return "+".join(name for name in known if name in names)
 

@@ -26,6 +26,10 @@ class Wrapped(Process):
         super().__init__()
         self.process = process
 
+    def verify(self, times: Tensor) -> None:
+        super().verify(times)
+        self.process.verify(times)
+
     @property
     def joint(self) -> bool:
         return self.process.joint

@@ -95,6 +95,7 @@ class Registry(Generic[T]):
         self._defaults, self._by_default = defaults, by_default
         self._classes: dict[str, type[T]] = {}
         self._loaded, self._loading = False, RLock()
+        self._failed: list[str] = []
 
     def register(self, name: str, cls: type[T]) -> None:
         """Make ``cls`` known as ``name``; called by the subclass statement.
@@ -129,7 +130,10 @@ class Registry(Generic[T]):
             BadInput: if the name is unknown. It is a `ValueError`.
         """
         self._load()
-        cls = self._classes[check_name(self.kind, name, self._classes)]
+        try:
+            cls = self._classes[check_name(self.kind, name, self._classes)]
+        except BadInput as error:
+            raise BadInput(f"{error}{self.of_others}") from None
         return Info(
             name=name,
             cls=cls,
@@ -138,6 +142,12 @@ class Registry(Generic[T]):
             defaults=self.parameters(cls),
             purpose=vars(cls).get("purpose", ""),
         )
+
+    @property
+    def of_others(self) -> str:
+        """What a message on an unknown name says of classes that are not this project's."""
+        told = "".join(f"; {message}" for message in self._failed)
+        return f". One of your own has to be imported first, or be in an installed package{told}"
 
     def parameters(self, cls: type[T]) -> Mapping[str, Any]:
         """Those of a class, registered or not, with their defaults."""
@@ -226,12 +236,12 @@ class Registry(Generic[T]):
             self._loaded = True  # what is imported here may look names up
             try:
                 import_module(self.home)
-                failed = self._load_entry_points()
+                self._failed = failed = [one_line(said) for said in self._load_entry_points()]
             except BaseException:
                 self._loaded = False
                 raise
         for message in failed:  # once all are loaded: a warning may be an error here
-            warnings.warn(one_line(message), stacklevel=4)
+            warnings.warn(message, stacklevel=4)
 
     def _load_entry_points(self) -> list[str]:
         failed = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,6 +11,10 @@ from torch import Tensor, nn
 from bridges.errors import BadInput
 from bridges.latent.latent_map import Reader, as_latents
 from bridges.latent.trajectory import Trajectory
+from bridges.processes.base import Cost
+from bridges.processes.parameters import at_bounds
+
+logger = logging.getLogger(__name__)
 
 _STEPS = 200
 _TOLERANCE = 1e-9
@@ -87,3 +92,14 @@ def learn(bridge: nn.Module, value: Callable[[], Tensor], parameters: Sequence[n
         for parameter in parameters:
             parameter.requires_grad_(False)
             parameter.grad = None
+
+
+def tell_of_bounds(bridge: Cost) -> None:
+    """Warn of what a bridge has learned up to an end of its range."""
+    for name, bound in at_bounds(bridge).items():
+        logger.warning(
+            "%s of %r was learned to %g, an end of its range: this text does not tell what it is",
+            name,
+            bridge.registered_name or type(bridge).__name__,
+            bound,
+        )

@@ -35,6 +35,7 @@ from bridges.seeds import generator
 logger = logging.getLogger(__name__)
 
 Rows = list[list[int]]
+_TWINS = 0.1  # of the held-out rows: more are told of
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ class FitText:
         kept_out = min(settings.held_out, max(1, len(rows) // 5))
         self._check_tokens(rows)
         self.rows, held_out = rows[kept_out:], sorted(rows[:kept_out], key=len)
+        self._tell_of_twins(held_out)
         size = settings.batch_size
         self._held_out = [
             self._batch(held_out[i : i + size], generator(settings.seed, -1, i))
@@ -214,6 +216,18 @@ class FitText:
                 "%s predicts the next token from states that have seen it, since it attends to all of a "
                 "text: was it meant to be a decoder (is_decoder=True in its config)?",
                 name,
+            )
+
+    def _tell_of_twins(self, held_out: Rows) -> None:
+        """Warn where much of the held-out text is no other text than what is read."""
+        read = set(map(tuple, self.rows))
+        twins = sum(tuple(row) in read for row in held_out)
+        if twins > _TWINS * len(held_out):
+            logger.warning(
+                "%d of the %d held-out rows are in the rest of the text too, so what is said of "
+                "held-out text is not of other text: give each text once",
+                twins,
+                len(held_out),
             )
 
     def _check_tokens(self, rows: Rows) -> None:

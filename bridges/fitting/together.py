@@ -17,6 +17,7 @@ from bridges.errors import BadInput, shown
 from bridges.fitting.arguments import takes_settings
 from bridges.fitting.contrasts import COMMON, shares_kept
 from bridges.fitting.fittable import Fittable
+from bridges.fitting.learning import tell_of_bounds
 from bridges.fitting.lens_fit import LensFit
 from bridges.fitting.lens_reading import read_part, read_text
 from bridges.fitting.loop import FitLoop, run
@@ -195,6 +196,7 @@ def fit_together(
         kind = LensSettings if has_lens(cost) else FitSettings
         cost.options.pop("adapted", None)  # the fit has made the lens anew
         cost.fit_record = _record(chosen[kind], results[k], **more)
+        tell_of_bounds(cost.bridge)
     return list(results.values())
 
 

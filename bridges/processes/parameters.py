@@ -233,6 +233,16 @@ def learnable(cls: type) -> dict[str, Learnable]:
     return named
 
 
+def at_bounds(bridge: nn.Module) -> dict[str, float]:
+    """What a bridge, or one inside of it, has learned up to an end of its range, and which end."""
+    found = {}
+    for part in bridge.modules():
+        for name, kind in learnable(type(part)).items():
+            if (bound := kind.bound(part)) is not None:
+                found[name] = bound
+    return found
+
+
 def learned_names(bridge: nn.Module) -> list[str]:
     """The names in the bridge's ``learn``."""
     return [name for name in getattr(bridge, "learn", "").split("+") if name]

@@ -9,6 +9,7 @@ from unittest import SkipTest
 import torch
 from torch import Tensor
 
+from bridges.errors import BadInput
 from bridges.latent.label_ends import LabelEnds
 from bridges.latent.latent_map import Layers, Reader
 from bridges.latent.lens import Lens
@@ -50,6 +51,17 @@ class Case:
     exact: ClassVar[float] = 1e-9
     single: ClassVar[float] = 1e-4
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls):
+            catalogue.info(cls.name)  # refused once, not by each of the tests
+
+    @classmethod
+    def setup_class(cls) -> None:
+        """Refuse a case without a name."""
+        if not hasattr(cls, "name"):
+            raise BadInput(f"{cls.__name__} names no bridge: expected name = '...', as in bridges.get")
+
     def bridge(self, **changes: Any) -> Cost:
         """The bridge, with other parameters on top, in float64."""
         return catalogue.get(self.name, **{**self.parameters, **changes}).double()
@@ -66,13 +78,22 @@ class Case:
         """The bridge as a process with a joint law, or the test is skipped."""
         if not self.joint:
             raise SkipTest(f"{self.name} is declared to have no covariance")
+        self._check_joint()
         return self.process(**changes)
 
     def likelihoods(self) -> list[dict[str, str]]:
         """The constructor arguments of every likelihood that it has."""
         if not self.law:
             return [{}]
+        if self.joint:
+            self._check_joint()
         return [{"likelihood": "marginal"}, *([{"likelihood": "path"}] if self.joint else [])]
+
+    def _check_joint(self) -> None:
+        assert self.process().joint, (
+            f"{self.name} has no covariance(s, t): define one, or say joint = False in "
+            f"{type(self).__name__}"
+        )
 
     def grid(self) -> Tensor:
         """The times, [T] in float64."""

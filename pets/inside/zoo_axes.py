@@ -89,7 +89,7 @@ def draw_weights(axis: Any, example: Example) -> None:
     if isinstance(example.made, Objective):
         axis.bar(layers, weights.tolist(), width=0.7, color=COST, alpha=0.85)
         axis.set_ylim(0, max(1.25 * weights.max().item(), 0.1))
-        axis.yaxis.set_major_formatter("{x:.0%}")
+        axis.yaxis.set_major_formatter(lambda x, _: f"{100 * x:.3g}%")
     else:
         axis.set(ylim=(1e-3, 3e3), yscale="log", yticks=[1e-2, 1, 1e2])
         axis.minorticks_off()

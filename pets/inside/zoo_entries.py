@@ -73,7 +73,7 @@ def chosen(names: Sequence[str], kinds: Iterable[Registry[Any]]) -> list[Entry]:
     patterns = [name for name in names if ":" not in name]
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in known):
-            raise unknown("name", pattern, known)
+            raise _unknown(pattern, known)
     texts = [_of_text(name, known) for name in dict.fromkeys(names) if ":" in name]
     found = []
     for kind in kinds:
@@ -84,10 +84,14 @@ def chosen(names: Sequence[str], kinds: Iterable[Registry[Any]]) -> list[Entry]:
     return found
 
 
+def _unknown(name: str, known: Sequence[str]) -> BadInput:
+    return BadInput(f"{unknown('name', name, known)}{bridges.processes.catalogue.of_others}")
+
+
 def _of_text(text: str, known: Sequence[str]) -> Entry:
     name = text.partition(":")[0]
     if name not in known:
-        raise unknown("name", name, known)
+        raise _unknown(name, known)
     for kind in DRAWN:
         if name in kind.available():
             _, given = kind.split(text)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bridges import BadInput, RunningCost
+from bridges import BadInput, Cost, RunningCost
 from bridges.errors import shown
 from bridges.model.spec import pretrained_model
 from pets.plug.calls import Call
@@ -25,6 +25,11 @@ def check_cost(cost: object) -> None:
     Raises:
         BadInput: if not.
     """
+    if isinstance(cost, Cost) or (isinstance(cost, type) and issubclass(cost, Cost)):
+        raise BadInput(
+            f"cost={shown(cost)} is a bridge, which is a cost once it reads a model's states: "
+            "cost = bridges.RunningCost.for_model(model, bridge), then cost.fit(...)"
+        )
     if not isinstance(cost, RunningCost):
         raise BadInput(
             f"cost={shown(cost)}: expected a bridges.RunningCost, as for_model or from_pretrained "

@@ -171,6 +171,7 @@ class Running:
             check_states(self._call.hidden)
         with self._aside(counts):
             number = objective.term(self._seen)
+        term.check(number, counts=counts and self._output["loss"].requires_grad)
         return Value(term, number, number, 1, counts)
 
     @contextmanager

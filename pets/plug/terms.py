@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from pets.plug.placed_cost import PlacedCost
 from pets.plug.refusals import check_cost
 from pets.plug.weights import Weight
 from pets.regularizers import Objective
+
+logger = logging.getLogger(__name__)
 
 What = RunningCost | Objective
 
@@ -37,6 +40,7 @@ class Term:
 
     def __init__(self, name: str, what: What, weight: Weight) -> None:
         self.name, self.what, self.policy = name, what, weight
+        self._told = False
 
     @property
     def is_cost(self) -> bool:
@@ -69,6 +73,31 @@ class Term:
         """Whether it has to be known where a label is predicted."""
         return self.is_cost or bool(self.objective.reads)
 
+    def check(self, number: object, *, counts: bool) -> None:
+        """Whether a regularizer's term is one.
+
+        Args:
+            number: what `Objective.term` gave.
+            counts: whether a gradient of it is wanted; a warning says, once, where it has none.
+
+        Raises:
+            BadInput: for anything but a scalar tensor or None.
+        """
+        if number is None:
+            return
+        if not isinstance(number, Tensor) or number.dim():
+            got = f"shape {tuple(number.shape)}" if isinstance(number, Tensor) else shown(number)
+            raise BadInput(
+                f"the term of {self.name} is {got}: expected a scalar tensor, seen.mean(costs) of a "
+                "number for each target for example"
+            )
+        if counts and not number.requires_grad and not self._told:
+            self._told = True
+            logger.warning(
+                "the term of %s has no gradient: in the loss it changes nothing (said once)",
+                self.name,
+            )
+
     def __repr__(self) -> str:
         return f"{self.name} (weight {self.policy})"
 
@@ -85,6 +114,7 @@ def terms_of(given: Any, weight: Any, schedule: Any) -> list[Term]:
             "nothing to regularize with: give a running cost, a regularizer or a list of them"
         )
     terms: list[Term] = []
+    weights: list[Any] = []  # that come with them
     for item in items:
         if isinstance(item, tuple):
             if len(item) != 2:
@@ -93,6 +123,12 @@ def terms_of(given: Any, weight: Any, schedule: Any) -> list[Term]:
         else:
             what, own = item, None
         terms.append(_term(what, own, weight, schedule, [term.name for term in terms]))
+        weights.append(_own_weight(what) if own is None else own)
+    if weight is not None and None not in weights and any(own != weight for own in weights):
+        raise BadInput(
+            f"weight={shown(weight)} plays no part: {', '.join(term.name for term in terms)} "
+            f"{'has a weight' if len(terms) == 1 else 'have weights'} already; give one of the two"
+        )
     objects = [id(term.what) for term in terms]
     if len(set(objects)) < len(objects):
         raise BadInput("the same object is given twice: make another one, or add the weights")
@@ -125,6 +161,11 @@ def _term(given: Any, own: Any, weight: Any, schedule: Any, taken: Iterable[str]
             f"{name} makes a loss of its own of a classifier of `tune`, and says nothing of other "
             f"loops: give {type(what).__name__} a term(self, seen), loss or around"
         )
+    if isinstance(what, Objective) and what.does_nothing:
+        raise BadInput(
+            f"{name} does nothing: give {type(what).__name__} a term(self, seen), a loss(self, seen) or "
+            "an around(self, inputs)"
+        )
     if isinstance(what, Objective) and not what.has_term and policy.is_ratio:
         raise BadInput(
             f"weight={policy}: {name} adds no term to the loss, so nothing is a ratio of its gradient; "
@@ -132,6 +173,13 @@ def _term(given: Any, own: Any, weight: Any, schedule: Any, taken: Iterable[str]
         )
     count = sum(other.partition("#")[0] == name for other in taken)
     return Term(f"{name}#{count + 1}" if count else name, what, policy)
+
+
+def _own_weight(what: Any) -> Any:
+    """That a regularizer was made with, or written with; None without."""
+    if isinstance(what, str):
+        return regularizers.split(what)[1].get("weight")
+    return what.weight if isinstance(what, Objective) else None
 
 
 def _parsed(text: str) -> tuple[Objective, float | None]:

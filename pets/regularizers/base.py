@@ -16,6 +16,8 @@ from bridges.registry import Registry
 from pets.regularizers.passes import Pass, of_answering
 from pets.tasks.answering import Answering
 
+READS = frozenset({"scores", "states"})
+"""What of a forward a regularizer may ask for."""
 Loss = Callable[..., Tensor]
 """Of a batch as `pets.tasks.answering.Answering` takes it: the loss to be trained."""
 
@@ -59,6 +61,11 @@ class Objective:
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         cls.name = name or cls.__name__
+        if not isinstance(cls.reads, (set, frozenset)) or not cls.reads <= READS:
+            raise BadInput(
+                f"{cls.name}: reads = {shown(cls.reads)}; expected a set of 'scores' and 'states', such "
+                "as frozenset({'states'})"
+            )
         if name is not None:
             catalogue.register(name, cls)
 
@@ -131,6 +138,12 @@ class Objective:
     def defines(self, *names: str) -> bool:
         """Whether its class has any of these methods of its own."""
         return any(getattr(type(self), name) is not getattr(Objective, name) for name in names)
+
+    @property
+    def does_nothing(self) -> bool:
+        """Whether its class has none of the methods by which one does anything."""
+        own = self.defines("around", "loss", "term", "before_step", "attach", "weight_decay", "on")
+        return not own
 
     @property
     def is_additive(self) -> bool:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 
-from bridges import ModelSpec, Trajectory
+from bridges import BadInput, ModelSpec, Trajectory
 from pets.tasks.verbalizer import Verbalizer
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class Pass:
     Args:
         loss: what the model returned: the task's, a scalar.
         scores: log-probabilities [N, C] of its N targets; asked for where they are read.
-        mean: one number of N: their mean, or their sum over the ``num_items_in_batch`` that the model
-            divides its own loss by.
+        mean: of [N]: the mean, or the sum over the ``num_items_in_batch`` that the model divides its own
+            loss by.
         again: runs the same forward once more, with gradient, and with noise of its own.
         read: the states of the targets, see `Pass.read`.
         head: log-probabilities of states in the place of the model's last, see `Pass.head`.
@@ -58,8 +61,28 @@ class Pass:
         frozen: Callable[[], Read] | None = None,
     ) -> None:
         self.loss = loss
-        self._scores, self.mean, self.again = scores, mean, again
+        self._scores, self._mean, self.again = scores, mean, again
         self._read, self._head, self._frozen = read, head, frozen
+
+    def mean(self, costs: Tensor) -> Tensor:
+        """One number of the N targets' costs: their mean, or their part of the mean that the model's own
+        loss is.
+
+        Args:
+            costs: [N].
+
+        Raises:
+            BadInput: for anything else, whose mean would be that of something else.
+        """
+        shape = tuple(costs.shape) if isinstance(costs, Tensor) else type(costs).__name__
+        known = self.__dict__.get("read")  # how many there are, where it was looked at
+        count = None if known is None else len(known.answers)
+        if not isinstance(shape, tuple) or len(shape) != 1 or shape[0] != (count or shape[0]):
+            raise BadInput(
+                f"seen.mean takes a number for each target, [N]{f' = [{count}]' if count else ''}, and "
+                f"got {shape}: sum or average over what else there is first, over layers for example"
+            )
+        return self._mean(costs)
 
     @cached_property
     def scores(self) -> Tensor:
@@ -77,14 +100,12 @@ class Pass:
     @cached_property
     def read(self) -> Read:
         """The states of the N targets, in the order of `scores`."""
-        assert self._read is not None, "only what reads states asks for them"
-        return self._read()
+        return _asked(self._read)()
 
     @cached_property
     def frozen(self) -> Read:
         """The same of the model with its PET switched off: a second forward, without gradient."""
-        assert self._frozen is not None, "only what reads states asks for them"
-        return self._frozen()
+        return _asked(self._frozen)()
 
     def head(self, states: Tensor) -> Tensor:
         """What the model's own head says of states [K, N, H] in the place of the last, as `scores`.
@@ -92,8 +113,15 @@ class Pass:
         Returns:
             [K, N, C] log-probabilities.
         """
-        assert self._head is not None, "only what reads states asks for them"
-        return self._head(states)
+        return _asked(self._head)(states)
+
+
+def _asked(given: Callable[P, T] | None) -> Callable[P, T]:
+    if given is None:
+        raise BadInput(
+            "this regularizer does not say that it reads states: reads = frozenset({'states'})"
+        )
+    return given
 
 
 def of_answering(output: Any, again: Callable[[], Any]) -> Pass:

@@ -111,7 +111,8 @@ def _classifier(
         if what is None:
             yield classifier, None
         else:
-            with regularize(classifier, what, settings.weight) as plugged:
+            # A regularizer was made with its strength.
+            with regularize(classifier, what, None if cost is None else settings.weight) as plugged:
                 yield classifier, plugged
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import bridges
 from bridges.cost.reader import MAPS
 from bridges.errors import BadInput, unknown
+from bridges.processes import catalogue
 from pets import regularizers
 
 VANILLA = "vanilla"
@@ -66,7 +67,8 @@ class Arm:
             )
         name = bridge.partition(":")[0]
         if name not in bridges.available():
-            raise unknown("arm", text, [VANILLA, *regularizers.available(), *bridges.available()])
+            known = [VANILLA, *regularizers.available(), *bridges.available()]
+            raise BadInput(f"{unknown('arm', text, known)}{catalogue.of_others}")
         bridges.parse(bridge)  # its parameters
         whole = "@".join(filter(None, [bridge, reader if reader != MAPS[0] else None, control]))
         return cls(whole, bridge=bridge, control=control, reader=reader)

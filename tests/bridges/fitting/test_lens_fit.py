@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from scipy.optimize import minimize
 from sklearn.linear_model import Ridge
-from tiny import TEXTS, tiny_bert, tiny_llama, tiny_model, tiny_tokenizer
+from tiny import TEXTS, WORDS, tiny_bert, tiny_llama, tiny_model, tiny_tokenizer
 from torch import Tensor, nn
 
 import bridges
@@ -519,3 +519,18 @@ def test_what_is_learned_is_the_minimum_of_the_guesses_surprise(text: str) -> No
         flat = torch.cat([p.reshape(-1) for p in begin]).double().numpy()
         best = minimize(value, flat, method="Nelder-Mead", options={"maxiter": 600, "fatol": 1e-9}).fun
         assert found <= best + 1e-4 * abs(best)
+
+
+@pytest.mark.parametrize("map_name", ["mlp", "lens"])
+def test_text_that_stands_there_twice_is_told_of(
+    map_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is said of held-out rows would be said of what was read."""
+    model = tiny_bert()
+    few: dict[str, int] = {"max_tokens": 20} if map_name == "lens" else {"steps": 1}
+    once = [" ".join(WORDS[k : k + 5]) for k in range(len(WORDS) - 5)]
+    for texts, told in ((once, False), (once[:3] * 20, True)):
+        caplog.clear()
+        cost = RunningCost.for_model(model, "brownian", map=map_name, latent_dim=4)
+        fit(cost, model, texts, **few)
+        assert ("held-out rows are in the rest of the text too" in caplog.text) == told

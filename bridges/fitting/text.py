@@ -224,8 +224,8 @@ class FitText:
         twins = sum(tuple(row) in read for row in held_out)
         if twins > _TWINS * len(held_out):
             logger.warning(
-                "%d of the %d held-out rows are in the rest of the text too, so what is said of "
-                "held-out text is not of other text: give each text once",
+                "held-out rows that stand in the rest of the text too: %d of %d, so what is said of "
+                "held-out text is not of other text; give each text once",
                 twins,
                 len(held_out),
             )

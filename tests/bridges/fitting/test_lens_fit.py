@@ -533,4 +533,4 @@ def test_text_that_stands_there_twice_is_told_of(
         caplog.clear()
         cost = RunningCost.for_model(model, "brownian", map=map_name, latent_dim=4)
         fit(cost, model, texts, **few)
-        assert ("held-out rows are in the rest of the text too" in caplog.text) == told
+        assert ("held-out rows that stand in the rest of the text too" in caplog.text) == told

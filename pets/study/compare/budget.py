@@ -54,9 +54,10 @@ def fitting(
 
     As many seeds as were given, up to 8, with one weight each; then as many weights as fit; then the
     other seeds. A result of more seeds can be told from chance, one of more weights is a little better.
+    Where some of it is done with several weights, so that these take less than one, it begins with them.
 
     Args:
-        seconds: what so many seeds with so many weights take; more with more of either.
+        seconds: what so many seeds with so many weights take.
         seeds, weights: how many were given, at most what is taken.
         budget: in seconds.
 
@@ -68,15 +69,17 @@ def fitting(
     def most(fewest: int, given: int, takes: Callable[[int], float]) -> int:
         return next((n for n in range(given, fewest, -1) if takes(n) <= budget), fewest)
 
-    if (needed := seconds(least, 1)) > budget:
+    needed, first = min((seconds(least, n), n) for n in range(1, weights + 1))
+    if needed > budget:
+        tested = "can be tested" if least == LEAST_SEEDS else "were given"
+        each = "one weight" if first == 1 else f"{first} weights"
         raise BadInput(
-            f"a budget of {said(budget)} is too little: {least} seeds, the fewest that "
-            f"{'can be tested' if least == LEAST_SEEDS else 'were given'}, with one weight take about "
-            f"{said(needed)} ({needed:.0f} s); give that, or leave out arms, PETs, shots or tasks, or "
-            "take fewer --steps"
+            f"a budget of {said(budget)} is too little: {least} seeds, the fewest that {tested}, with "
+            f"{each} take about {said(needed)} ({needed:.0f} s); give that, or leave out arms, PETs, "
+            "shots or tasks, or take fewer --steps"
         )
-    some = most(least, min(seeds, ENOUGH_SEEDS), lambda n: seconds(n, 1))
-    kept = most(1, weights, lambda n: seconds(some, n))
+    some = most(least, min(seeds, ENOUGH_SEEDS), lambda n: seconds(n, first))
+    kept = most(first, weights, lambda n: seconds(some, n))
     return most(some, seeds, lambda n: seconds(n, kept)), kept
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from bridges.errors import listed
@@ -71,13 +71,22 @@ class Pace:
         each = [self.cell(grid, cell) for cell in cells]
         return max(sum(each) / lanes, max(each, default=0.0))
 
-    def whole(self, grid: Grid, lanes: int) -> float:
-        """Seconds of a grid, from the first fit on."""
-        return self.fits + self.cells(grid, grid.cells(), lanes) + self.after
+    def whole(self, grid: Grid, left: Iterable[Cell], lanes: int) -> float:
+        """Seconds of what is left of a grid, from the first fit on."""
+        return self.fits + self.cells(grid, left, lanes) + self.after
 
 
-def within(grid: Grid, pace: Pace, lanes: int, budget: float) -> Grid:
+def within(
+    grid: Grid, pace: Pace, lanes: int, budget: float, left: Callable[[Grid], Iterable[Cell]]
+) -> Grid:
     """The grid with as many of its seeds and weights as fit; see `pets.study.compare.budget.fitting`.
+
+    Args:
+        grid: as it was given.
+        pace: as measured.
+        lanes: cells that run at once.
+        budget: in seconds.
+        left: of a part of the grid, the cells that are not done yet; what is done takes no time.
 
     Raises:
         BadInput: if too few fit.
@@ -88,7 +97,8 @@ def within(grid: Grid, pace: Pace, lanes: int, budget: float) -> Grid:
         return dataclasses.replace(grid, seeds=grid.seeds[:seeds], weights=kept)
 
     def seconds(seeds: int, weights: int) -> float:
-        return pace.whole(cut(seeds, weights), lanes)
+        part = cut(seeds, weights)
+        return pace.whole(part, left(part), lanes)
 
     return cut(*fitting(seconds, len(grid.seeds), len(grid.weights), budget))
 

@@ -69,17 +69,17 @@ def planned(
             tell(f"{file} is of another command ({changed}): a new plan")
     if not context.missing():
         context.fit(progress=False)  # reads them
+    undone = _Undone(context, is_done)
     if budget is not None:
         pace = measured(context, jobs)
-        context.grid = within(given, pace, lanes, budget)
-    if progress:
-        left = [cell for cell in context.grid.cells() if not _is_known(context, cell, is_done)]
-        if left:
-            pace = pace or measured(context, jobs)
-            tell(described(context.grid, pace, lanes, left, ray=ray))
+        context.grid = within(given, pace, lanes, budget, undone.cells)
+    left = undone.cells(context.grid)
+    if progress and left:
+        pace = pace or measured(context, jobs)
+        tell(described(context.grid, pace, lanes, left, ray=ray))
     if budget is not None and pace is not None:
-        tell(f"  within {said(budget)}: {_kept(context.grid, given)}")
-        _write(file, asking, context.grid, pace.whole(context.grid, lanes))
+        tell(f"  within {said(budget)}: {_kept(context.grid, given)}{_dropped(context.grid, given)}")
+        _write(file, asking, context.grid, pace.whole(context.grid, left, lanes))
     return context.grid
 
 
@@ -136,11 +136,32 @@ def _write(file: Path, asking: Mapping[str, Any], chosen: Grid, seconds: float) 
     write_text(file, json.dumps(record, indent=1) + "\n")
 
 
-def _is_known(context: Context, cell: Cell, is_done: Callable[[Row], bool]) -> bool:
-    """Whether a cell is done; of one whose cost is still to be fitted that is not known."""
-    if cell.arm.bridge is not None and cell.arm.text not in context.costs:
-        return False
-    return is_done(describe(context, cell))
+class _Undone:
+    """What is left of parts of a grid: a row's hash takes a while, so each is asked once.
+
+    Args:
+        context: with the whole grid.
+        is_done: as `planned`.
+    """
+
+    def __init__(self, context: Context, is_done: Callable[[Row], bool]) -> None:
+        self._context, self._whole, self._is_done = context, context.grid, is_done
+        self._done: dict[tuple[float, ...], set[Cell]] = {}  # by the weights
+
+    def cells(self, part: Grid) -> list[Cell]:
+        """The cells of a part of the grid that are not done."""
+        if part.weights not in self._done:
+            of_all = dataclasses.replace(part, seeds=self._whole.seeds)
+            before, self._context.grid = self._context.grid, of_all
+            self._done[part.weights] = {cell for cell in of_all.cells() if self._is_known(cell)}
+            self._context.grid = before
+        return [cell for cell in part.cells() if cell not in self._done[part.weights]]
+
+    def _is_known(self, cell: Cell) -> bool:
+        """Whether a cell is done; of one whose cost is still to be fitted that is not known."""
+        if cell.arm.bridge is not None and cell.arm.text not in self._context.costs:
+            return False
+        return self._is_done(describe(self._context, cell))
 
 
 def _kept(grid: Grid, given: Grid) -> str:
@@ -149,6 +170,12 @@ def _kept(grid: Grid, given: Grid) -> str:
         f"{len(grid.seeds)} of {len(given.seeds)} seeds ({listed(grid.seeds)}), {len(grid.weights)} of "
         f"{len(given.weights)} {what} ({listed([f'{weight:g}' for weight in grid.weights])})"
     )
+
+
+def _dropped(grid: Grid, given: Grid) -> str:
+    """What does not fit, where there is any."""
+    seeds = [seed for seed in given.seeds if seed not in grid.seeds]
+    return f"; a longer --budget takes {listed(seeds)} too" if seeds else ""
 
 
 def _tell(text: str) -> None:

@@ -93,7 +93,7 @@ def compare(
         recipes: of costs, where arms have some of another making.
         how, trust_remote_code: see `pets.tuning.models.load_plm`.
         budget: seconds; of seeds and weights as many are taken as fit, by a plan that is kept in the
-            folder, see `pets.study.compare.plan`. What is done already counts as if it were not.
+            folder, see `pets.study.compare.plan`. What is done already takes no time.
 
     Raises:
         BadInput: for anything wrong that can be seen before a cell runs, such as a budget that is too
@@ -109,7 +109,7 @@ def compare(
         read_times(folder), read_analysis(folder), read_asked(folder)  # refused now, not after the cells
         grid = planned(
             context,
-            lambda row: _is_kept(folder, rows.get(row.cell)),
+            (lambda row: _is_kept(folder, rows.get(row.cell))) if rows else (lambda row: False),
             read_plan(folder),
             budget=budget,
             jobs=jobs,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from paces import PACE
 
 from bridges import BadInput
+from pets.study.cells.grid import Grid
 from pets.study.compare.budget import ENOUGH_SEEDS, fitting, middle, parse_budget, said
 from pets.study.compare.plan import described, within
 
@@ -126,9 +127,9 @@ def test_a_cell_is_its_tries_and_one_score() -> None:
 def test_a_grid_is_its_fits_and_cells_in_lanes() -> None:
     grid = small_grid()
     each = [47.0, 55.0, 71.0]
-    assert PACE.whole(grid, 1) == 100 + 2 * sum(each) + 7
-    assert PACE.whole(grid, 2) == 100 + sum(each) + 7
-    assert PACE.whole(grid, 100) == 100 + max(each) + 7  # none is faster than alone
+    assert PACE.whole(grid, grid.cells(), 1) == 100 + 2 * sum(each) + 7
+    assert PACE.whole(grid, grid.cells(), 2) == 100 + sum(each) + 7
+    assert PACE.whole(grid, grid.cells(), 100) == 100 + max(each) + 7  # none is faster than alone
     assert PACE.cells(grid, [], 2) == 0
 
 
@@ -139,19 +140,19 @@ def test_a_budget_leaves_every_arm_the_same() -> None:
         arms = (21.0, 25.0, 33.0)  # a try: 1 + 4 * step + 3 * 8 * 0.5
         return 107 + seeds * sum(weights * one + 5 for one in arms)
 
-    chosen = within(grid, PACE, 1, seconds(5, 2))
+    chosen = within(grid, PACE, 1, seconds(5, 2), Grid.cells)
     assert (chosen.seeds, chosen.weights) == ((10, 11, 12, 13, 14), (0.1, 1.0))
-    chosen = within(grid, PACE, 1, seconds(5, 2) - 0.5)
+    chosen = within(grid, PACE, 1, seconds(5, 2) - 0.5, Grid.cells)
     assert (chosen.seeds, chosen.weights) == ((10, 11, 12, 13, 14), (1.0,))
-    chosen = within(grid, PACE, 1, seconds(3, 1))
+    chosen = within(grid, PACE, 1, seconds(3, 1), Grid.cells)
     assert (chosen.seeds, chosen.weights) == ((10, 11, 12), (1.0,))
     assert chosen.arms == grid.arms
     assert {len(chosen.tries(cell)) for cell in chosen.cells()} == {1}
-    assert within(grid, PACE, 1, 1e6) == grid
+    assert within(grid, PACE, 1, 1e6, Grid.cells) == grid
     with pytest.raises(
         BadInput, match=rf"3 seeds, the fewest that can be tested.*{seconds(3, 1):.0f} s.*leave out arms"
     ):
-        within(grid, PACE, 1, seconds(3, 1) - 0.5)
+        within(grid, PACE, 1, seconds(3, 1) - 0.5, Grid.cells)
     two = small_grid(seeds=(1, 2), weights=(1.0,))
     with pytest.raises(BadInput, match="2 seeds, the fewest that were given"):
         within(two, PACE, 1, 10.0)

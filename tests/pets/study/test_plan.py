@@ -102,6 +102,35 @@ def test_a_budget_s_plan_is_kept_until_another_is_asked_for(
     assert plan_of(tmp_path) == ([1, 2, 3, 4], [1.0])
 
 
+def test_a_seed_more_takes_its_own_time_alone(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is done takes none, with the weights that it was done with."""
+    pace = dataclasses.replace(PACE, fits=0.0)
+
+    def seconds(seeds: int, weights: int) -> float:
+        return 7 + seeds * sum(weights * one + 5 for one in (21.0, 33.0))
+
+    three = cheap_grid(seeds=(1, 2, 3))
+    assert run(three, pace, budget=seconds(3, 1), progress=True).done == 6
+    assert "longer --budget" not in capsys.readouterr().err
+    assert run(cheap_grid(), pace, budget=seconds(1, 1), progress=True) == Tally(8, 0, reused=6)
+    assert plan_of(tmp_path) == ([1, 2, 3, 4], [1.0])
+    record = json.loads((tmp_path / "runs" / "plan.json").read_text())
+    assert record["seconds"] == seconds(1, 1)
+    five = cheap_grid(seeds=(1, 2, 3, 4, 5, 6))
+    capsys.readouterr()
+    assert run(five, pace, budget=seconds(1, 1), progress=True) == Tally(10, 0, reused=8)
+    assert "5 of 6 seeds (1, 2, 3, 4, 5), 1 of 2 weights (1); a longer --budget takes 6 too" in (
+        capsys.readouterr().err
+    )
+    # Done with both weights, for which there is no time for one seed more with either.
+    (tmp_path / "runs").rename(tmp_path / "before")
+    assert run(cheap_grid()).done == 8
+    assert run(five, pace, budget=seconds(1, 2) - 1, progress=True) == Tally(8, 0, reused=8)
+    assert plan_of(tmp_path) == ([1, 2, 3, 4], [1.0, 2.0])
+
+
 def test_too_little_a_budget_is_refused_before_anything_runs(run: Run, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"budget of 30 s is too little: 3 seeds"):
         run(small_grid(seeds=(1, 2, 3)), PACE, budget=30.0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -205,7 +207,23 @@ def tune(
     result = run(plm, tokenizer, examples, settings, folder, cost=cost, sharded=sharded)
     if is_main:
         click.echo(json.dumps({k: v for k, v in result.items() if k != "curves"}))
+        click.echo(_gained(result), err=True)
         click.echo(f"wrote {folder}", err=True)
+
+
+def _gained(result: Mapping[str, Any]) -> str:
+    """What the selection examples said before the first step, and of the PET that was selected."""
+    metric, first = result["metric"], result["curves"][0]
+    before, after, losses = (
+        first["dev"][metric],
+        result["dev"][metric],
+        (first["dev_loss"], result["dev_loss"]),
+    )
+    told = (
+        f"on the examples to select on: {metric} {before:.3f} before, {after:.3f} at step "
+        f"{result['best_step']}; loss {losses[0]:.3g} before, {losses[1]:.3g} there"
+    )
+    return told if after > before else f"{told}. No gain: take more --steps, or a higher --lr"
 
 
 def _regularizer(text: str | None, weight: float | None) -> tuple[str | None, float | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,8 @@ from typing import Any
 
 from bridges.errors import BadInput, shown
 from bridges.registry import Registry
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,37 @@ class Example:
 def same_text(text: str) -> str:
     """What texts have in common that are the same but for case and white space."""
     return " ".join(text.split()).casefold()
+
+
+def check_words(where: str, labels: Sequence[Label]) -> None:
+    """Whether each class has words of its own; a warning where one's word is another one's name.
+
+    Args:
+        where: what messages begin with.
+        labels: the classes with their words.
+
+    Raises:
+        BadInput: for a word of two classes.
+    """
+    names, owner = {label.name for label in labels}, dict[str, str]()
+    for label in labels:
+        for word in (word.strip() for word in label.word.split(",")):
+            other = owner.setdefault(word, label.name)
+            if other != label.name:
+                raise BadInput(
+                    f"{where}: the word {shown(word)} stands for the classes {shown(other)} and "
+                    f"{shown(label.name)}: give each its own; what is one class is written alike in the "
+                    "table"
+                )
+            if word != label.name and word in names:
+                _log.warning(
+                    "%s: the word %s stands for the class %s, and there is a class %s: is the order of "
+                    "the words that of the classes?",
+                    where,
+                    shown(word),
+                    shown(label.name),
+                    shown(word),
+                )
 
 
 class Task(ABC):
@@ -132,7 +166,7 @@ class Task(ABC):
         Given alone, "terrible,great" is the words of two classes.
 
         Raises:
-            BadInput: the number of words is not the number of classes.
+            BadInput: the number of words is not the number of classes, or one is that of two.
         """
         if len(self.labels) > 1 and isinstance(words, (list, tuple)) and len(words) == 1:
             words = [word.strip() for word in str(words[0]).split(",")]  # "terrible,great"
@@ -148,6 +182,7 @@ class Task(ABC):
         other = copy.copy(self)
         pairs = zip(self.labels, words, strict=True)
         other.labels = tuple(replace(label, word=word) for label, word in pairs)
+        check_words(f"task {self.name}", other.labels)
         return other
 
     def with_template(self, template: str | None, *, chat: bool = False) -> Task:

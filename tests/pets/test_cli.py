@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, ViTConfig
 import bridges
 import pets
 from pets.cli import main
+from pets.commands import tune as tune_command
 
 Run = Callable[..., tuple[int, str, str]]
 SHORT = ["--steps", "4", "--batch-size", "4"]
@@ -104,9 +105,10 @@ def test_fit_then_tune_with_and_without_the_cost(run: Run, model: Path, text: Pa
         assert not Path(f"{out}.partial").exists()
     lines = {}
     for name, extra in (("vanilla", []), ("br", ["--cost", "cost-br"]), ("ou", ["--cost", "cost-ou"])):
-        code, shown, _ = tune("--out", name, *extra)
+        code, shown, told = tune("--out", name, *extra)
         assert code == 0
         lines[name] = json.loads(shown)
+        assert re.search(r"select on: accuracy \d\.\d+ before, \d\.\d+ at step \d; loss .* there", told)
         stored = (Path(name) / "result.json").read_text()
         assert stored.count("\n") == 1
         result = json.loads(stored)
@@ -564,3 +566,14 @@ def test_what_a_lens_that_is_not_fitted_takes_no_notice_of(run: Run, model: Path
     assert not Path("random").exists()
     code, *_ = run(*given)
     assert code == 0
+
+
+@pytest.mark.parametrize(("after", "told"), [(0.6, False), (0.5, True), (0.4, True)])
+def test_a_run_that_gained_nothing_says_what_to_do(after: float, told: bool) -> None:
+    curves = [{"dev": {"accuracy": 0.5}, "dev_loss": 2.0}]
+    result = {"metric": "accuracy", "curves": curves, "best_step": 4, "dev_loss": 1.5}
+    line = tune_command._gained({**result, "dev": {"accuracy": after}})
+    assert line.startswith(
+        f"on the examples to select on: accuracy 0.500 before, {after:.3f} at step 4;"
+    )
+    assert line.endswith("No gain: take more --steps, or a higher --lr") == told

@@ -68,7 +68,8 @@ class Arm:
         name = bridge.partition(":")[0]
         if name not in bridges.available():
             known = [VANILLA, *regularizers.available(), *bridges.available()]
-            raise BadInput(f"{unknown('arm', text, known)}{catalogue.of_others}")
+            where = "" if name == text else f"arm {text!r}: "
+            raise BadInput(f"{where}{unknown('arm', name, known)}{catalogue.of_others}")
         bridges.parse(bridge)  # its parameters
         whole = "@".join(filter(None, [bridge, reader if reader != MAPS[0] else None, control]))
         return cls(whole, bridge=bridge, control=control, reader=reader)

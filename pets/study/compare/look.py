@@ -44,7 +44,7 @@ def write_analysis(
     """
     reader = _reader(context)
     if reader is None:
-        logger.info("no arm with a fitted Gaussian bridge, so there is nothing to read states with")
+        logger.info("without a fitted cost of a Gaussian bridge the report has no look into the model")
         return
     name, cost = reader
     seed = context.grid.seeds[0]

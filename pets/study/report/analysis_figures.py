@@ -97,8 +97,9 @@ def _separability(group: Group) -> Picture:
     best = {arm: float(mean.max()) for arm, (mean, _) in probes.items()}
     bars = _bars(group) if group.several_seeds else _bars(group, "the five folds")
     caption = (
-        "How well the labels can be told apart in the hidden states of [MASK], by layer (0: embedding, "
-        "which is the same for every example). Left: cross-validated accuracy of a logistic regression; "
+        "How well the labels can be told apart in the hidden states that the answer is read from, by "
+        "layer (0: embedding, which is the same for every example). Left: cross-validated accuracy of a "
+        "logistic regression; "
         f"its best layer has {said(best, '.2f')}, the last {said(_last(probes), '.2f')}; the most "
         f"frequent label alone has {chance:.2f}. Right: silhouette in standardised states, 1 for "
         f"labels far apart and 0 for mixed ones.{bars} {group.count}"
@@ -128,7 +129,8 @@ def _lens(group: Group) -> list[Picture]:
     legend_below(figure, first)
     before = {arm: float(mean[-2]) for arm, (mean, _) in scores.items()}
     caption = (
-        "The model's own language-model head read at every layer (0: embedding), at [MASK]. Left: "
+        "The model's own language-model head asked at every layer (0: embedding), where the answer is "
+        "read. Left: "
         f"{metric} had the model stopped there, the answer being the likeliest label word: "
         f"{said(before, '.2f')} one layer before the end, {said(_last(scores), '.2f')} at the end. "
         "Right: mean probability of the true label's word in the whole vocabulary, on a log scale."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pets.study.cells.arms import KINDS, VANILLA
+from pets.study.cells.arms import KINDS, VANILLA, Arm
 from pets.study.cells.rows import Row
 from pets.study.report.document import (
     Block,
@@ -154,8 +154,13 @@ def _settings(rows: Sequence[Row]) -> list[tuple[str, str]]:
     return lines
 
 
+def _has_lens(row: Row) -> bool:
+    """Whether its cost is read through a lens, which is made in closed form: by no steps."""
+    return row.control is None and Arm.parse(row.arm).map == "lens"
+
+
 def _fits(rows: Sequence[Row]) -> Table | None:
-    fits = {row.arm: row.fit for row in rows if row.fit}
+    fits = {row.arm: row.fit for row in rows if row.fit and not _has_lens(row)}
     if not fits:
         return None
     table = [

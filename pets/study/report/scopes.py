@@ -38,6 +38,7 @@ class Scope:
         settings: at least one.
         kinds: of the arms that have a score here, vanilla first.
         means: of each arm; of several settings as in the pooled comparison.
+        counts: scores that each arm has.
         against: each arm's difference to vanilla; in one setting only, where an arm has no more.
         to_controls: differences to controls, by (arm, control).
         prices: of the arms whose steps were timed.
@@ -47,6 +48,7 @@ class Scope:
     settings: tuple[Setting, ...]
     kinds: Mapping[str, str]
     means: Mapping[str, float]
+    counts: Mapping[str, int]
     against: Mapping[str, ArmDifference]
     to_controls: Mapping[tuple[str, str], ArmDifference]
     prices: Mapping[str, Price]
@@ -106,6 +108,10 @@ def _scope(runs: Runs, measured: ArmDifferences, settings: tuple[Setting, ...]) 
         settings,
         kinds,
         _means(measured, settings, kinds, against),
+        {
+            arm: sum(measured.scores[s, arm].count for s in settings if (s, arm) in measured.scores)
+            for arm in kinds
+        },
         against,
         {key: c for key, c in pairs.items() if key[1] != VANILLA},
         _prices(runs, list(dict.fromkeys(setting.pet for setting in settings)), kinds),

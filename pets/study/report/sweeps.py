@@ -28,7 +28,7 @@ def sensitivity(runs: Runs) -> list[Picture]:
         for metric in runs.metrics
         for arm in arms
     }
-    found = {key: differences for key, differences in found.items() if differences}
+    found = {key: differences for key, differences in found.items() if _vary(differences)}
     if not found:
         return []
     figure, axes = panels(len(found), _COLUMNS, 2.5, 1.95)
@@ -66,7 +66,7 @@ def selected_strengths(runs: Runs) -> Table | None:
             for arm in runs.kinds
             if (arm, runs.pets[0]) in counted
         ]
-        if entries:
+        if len({row.strength for row in rows}) > 1:
             groups.append(RowGroup(setting_name(task, shots), entries))
     if not groups:
         return None
@@ -85,6 +85,11 @@ def _counted(strengths: Counter[float | None]) -> str:
     """``0.1 (3), 1 (2)``."""
     ordered = sorted((s, count) for s, count in strengths.items() if s is not None)
     return ", ".join(f"{strength:.3g} ({count})" for strength, count in ordered)
+
+
+def _vary(differences: Sequence[DevDifference]) -> bool:
+    """Whether there are several strengths: a single one has no sensitivity."""
+    return len({difference.at for difference in differences}) > 1
 
 
 def _panel(

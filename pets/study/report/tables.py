@@ -67,7 +67,9 @@ def _arm_row(scope: Scope, arm: str) -> list[Entry]:
     if c is not None and len(c.settings) < len(scope.settings):
         only = c.where if len(c.settings) == 1 else f"{len(c.settings)} of the settings"
         notes.append(f"only {only}")
-    cells = [Entry(arm, note="; ".join(notes)), Entry(number(scope.means[arm]))]
+    count, most = scope.counts[arm], max(scope.counts.values())
+    runs = "" if count == most else f"{count} of {most} runs"
+    cells = [Entry(arm, note="; ".join(notes)), Entry(number(scope.means[arm]), note=runs)]
     if c is None:
         cells += [Entry("")] * 4
     else:

@@ -120,8 +120,8 @@ def _caption(group: Group, firsts: dict[str, Record]) -> str:
         else "the component along the line from the middle of the other labels' end points to the own"
     )
     parts = [
-        f"States of [MASK] through the layers in the latent space of the {group.reader} cost. Above: "
-        "the component along the end point of the example's own label",
+        "States that the answer is read from, layer by layer, in the latent space of the "
+        f"{group.reader} cost. Above: the component along the end point of the example's own label",
         "; in grey the bridge, mean and two standard deviations. " if tube else ". ",
         f"Below: {axis}",
         "; dashed the bridge's mean for each label. " if tube else ". ",

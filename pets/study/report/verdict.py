@@ -49,9 +49,14 @@ def _numbers(c: ArmDifference) -> str:
 
 def _not_significant(scope: Scope) -> str:
     rest = [c for c in scope.against.values() if not c.significant]
-    if not rest:
-        return ""
-    return f"Not told apart from {VANILLA} on {scope.name}: {listed([c.arm for c in rest])}."
+    alike = [c.arm for c in rest if c.difference.count > 1]
+    untested = [c.arm for c in rest if c.difference.count == 1]
+    told = []
+    if alike:
+        told.append(f"Not told apart from {VANILLA} on {scope.name}: {listed(alike)}.")
+    if untested:
+        told.append(f"One pair with {VANILLA} alone, so no test, on {scope.name}: {listed(untested)}.")
+    return " ".join(told)
 
 
 def _against_controls(scope: Scope) -> list[str]:

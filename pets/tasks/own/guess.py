@@ -67,7 +67,7 @@ def guess(settings: OwnSettings, table: Table) -> Guess:
         answer = "answer"
     else:
         label = settings.label or columns.one(LABEL, doubts, "has the labels", columns.few())
-        if is_number(label) and label in map(str, columns.cells.get(label, ())):
+        if label in map(str, columns.cells.get(label, ())):
             doubts.append(
                 f"the label column is called {shown(label)} as labels in it are: the first row has to "
                 "name the columns"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridges.errors import BadInput, listed, shown
-from pets.tasks.base import Label
+from pets.tasks.base import Label, check_words
 from pets.tasks.own.tables import Table
 
 MISSING, NONE = "", "-1"
@@ -98,7 +98,9 @@ def classes(
     if words is None:
         return [Label(name, name) for name in names]
     own = _words(where, column.name, names, words)
-    return [Label(name, word) for name, word in zip(names, own, strict=True)]
+    labels = [Label(name, word) for name, word in zip(names, own, strict=True)]
+    check_words(f"{where}, column {shown(column.name)}", labels)
+    return labels
 
 
 def _is_none(others: set[str], named: Sequence[str] | None) -> bool:

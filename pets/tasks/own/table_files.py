@@ -22,6 +22,7 @@ from bridges.errors import BadInput, listed, one_line, shown
 
 FILES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 """How the names of files end that hold a table."""
+_CELL = 40  # characters of a cell in a message
 _TAB = "\t"
 _INSTEAD = (";", _TAB)  # of commas, as spreadsheets of many languages write csv
 
@@ -112,7 +113,8 @@ def _shape(path: Path, text: str, separator: str, bare: bool) -> list[str]:
                     broken.append(number)
                     first = first or (
                         f"{path}, row {number} (line {reader.line_num}): {len(cells)} cells, expected "
-                        f"{len(names)}, one for each of the columns {listed(names)}; {remedy}"
+                        f"{len(names)}, one for each of the columns {listed(names)}; read as "
+                        f"{listed([shown(cell, _CELL) for cell in cells], 6)}; {remedy}"
                     )
         except csv.Error as error:
             raise BadInput(

@@ -12,6 +12,7 @@ from pets.tasks.own.table_files import FILES, quiet, read_file, unquoted
 
 FORMS = "a .csv, .tsv, .jsonl, .json or .parquet file, a folder that save_to_disk wrote, or owner/name"
 
+_SHEET = re.compile(r"\.(xlsx?|xlsm|ods|numbers)$", re.IGNORECASE)
 _HUB = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?::([\w.-]+))?", re.ASCII)
 
 
@@ -99,7 +100,8 @@ def read(source: str) -> dict[str, Table]:
         return _read_folder(path)
     match = _HUB.fullmatch(source)
     if match is None:
-        raise BadInput(f"{shown(source)} is no table that is there: expected {FORMS}")
+        other = "; export the sheet as .csv" if _SHEET.search(source) else ""
+        raise BadInput(f"{shown(source)} is no table that is there: expected {FORMS}{other}")
     return _read_hub(match[1], match[2])
 
 

@@ -155,7 +155,7 @@ def test_a_budget_leaves_every_arm_the_same() -> None:
         within(grid, PACE, 1, seconds(3, 1) - 0.5, Grid.cells)
     two = small_grid(seeds=(1, 2), weights=(1.0,))
     with pytest.raises(BadInput, match="2 seeds, the fewest that were given"):
-        within(two, PACE, 1, 10.0)
+        within(two, PACE, 1, 10.0, Grid.cells)
 
 
 def test_a_plan_is_told_in_a_few_lines() -> None:

@@ -453,6 +453,23 @@ def test_missing_cells_are_counted_and_named(tmp_path: Path, small: Truth) -> No
     assert "1 not run" in document.note
 
 
+def test_a_report_of_half_the_runs_says_which_there_are(tmp_path: Path, small: Truth) -> None:
+    """One seed of an arm beside two of vanilla: no test was made, and the means are of other runs."""
+    write_rows(tmp_path, rows(small)[:-1])
+    document = document_of(tmp_path)
+    (table,) = [block for block in document.top if isinstance(block, Table)]
+    notes = {row[0].text: row[1].note for row in table.groups[0].rows}
+    assert notes == {"vanilla": "", "brownian": "1 of 2 runs"}
+    text = rendering.render_markdown(document, [f"{k}.svg" for k in range(len(document.pictures))])
+    assert "One pair with vanilla alone, so no test, on sst2, 16 shots, lora: brownian." in text
+    assert "Not told apart from vanilla" not in text
+
+
+def test_one_strength_has_no_sensitivity(tmp_path: Path, small: Truth) -> None:
+    write_rows(tmp_path, rows(replace(small, strengths=(0.5,))))
+    assert "strength" not in [section.anchor for section in document_of(tmp_path).sections]
+
+
 def test_what_was_asked_for_and_has_no_row_is_not_run_yet(tmp_path: Path, small: Truth) -> None:
     """An interrupted comparison whose last seed is in no row at all."""
     table = rows(small)

@@ -81,6 +81,21 @@ def test_unknown_name_lists_the_names_and_the_nearest(name: str, nearest: str) -
         assert str(caught.value).endswith(f"nearest is {nearest!r}")
 
 
+def test_a_word_is_of_one_class_and_no_other_s_name(caplog: pytest.LogCaptureFixture) -> None:
+    task = tasks.get("sst2")
+    names = [label.name for label in task.labels]
+    task.with_words(names)
+    assert not caplog.messages
+    task.with_words(names[::-1])
+    assert len(caplog.messages) == 2
+    assert (
+        f"the word '{names[1]}' stands for the class '{names[0]}', and there is a class" in caplog.text
+    )
+    for words in (("good", "good"), ("bad,poor", "good, poor")):
+        with pytest.raises(BadInput, match=rf"stands for the classes '{names[0]}' and '{names[1]}'"):
+            task.with_words(words)
+
+
 def test_with_words_returns_a_new_task() -> None:
     task = tasks.get("sst2")
     other = task.with_words(("terrible", "great"))

@@ -88,6 +88,18 @@ def test_labels_that_look_alike_are_told_of(tmp_path: Path, caplog: pytest.LogCa
     assert not caplog.messages
 
 
+def test_words_of_a_task_file_are_of_one_class_each(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(
+        BadInput, match=r"the word 'x' stands for the classes 'a' and 'b': give each its own"
+    ):
+        load(tmp_path, labelled("a", "b"), words={"a": "x", "b": "x"})
+    load(tmp_path, labelled("a", "b"), words={"a": "b", "b": "c"})
+    (message,) = caplog.messages
+    assert "the word 'b' stands for the class 'a', and there is a class 'b'" in message
+
+
 def test_all_rows_with_a_label_that_is_unknown_are_named(tmp_path: Path) -> None:
     for name, labels in (("a", "0110" * 5), ("b", "01x0yx1")):
         rows = "".join(f"text {k},c{label}\n" for k, label in enumerate(labels))

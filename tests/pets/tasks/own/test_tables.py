@@ -84,6 +84,11 @@ def test_rows_are_counted_as_spreadsheets_do(tmp_path: Path) -> None:
     assert table(tmp_path / "a.jsonl", '{"t": "a"}\n').row(0).endswith("a.jsonl, row 1")
 
 
+def test_a_sheet_is_to_be_exported() -> None:
+    with pytest.raises(BadInput, match=r"'a.xlsx' is no table .*; export the sheet as .csv"):
+        tables.read("a.xlsx")
+
+
 def test_json_keeps_types(tmp_path: Path) -> None:
     rows = [{"t": "a", "l": 1, "c": ["x"], "b": True}, {"t": "b", "l": None, "c": [], "b": False}]
     expected = {"t": ["a", "b"], "l": [1, None], "c": [["x"], []], "b": [True, False]}

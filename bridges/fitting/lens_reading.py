@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 
@@ -14,6 +15,8 @@ from bridges.fitting.settings import LensSettings
 from bridges.fitting.text import FitText
 from bridges.progress import progress_bar
 
+logger = logging.getLogger(__name__)
+
 _SAVE_EVERY = 30.0  # seconds; what is kept are sums, the same whenever
 _RAREST = 1e-8
 """No word is taken to be rarer: else what the head all but excludes would count for most."""
@@ -23,27 +26,32 @@ def read_text(fits: Sequence[LensFit], text: FitText, settings: LensSettings, *,
     """Read the text, once for all fits; one that was interrupted earlier catches up with the others."""
     saved = time.monotonic()
     assert settings.max_tokens is not None
-    total = settings.max_tokens
+    most = settings.max_tokens
+    total = min(most, text.most_targets)
     start = min(fit.batches for fit in fits)
     done = min([total, *(fit.fitted.count for fit in fits)])
     # Each of the three has a bar of its own, or one's time would tell wrongly of the other's.
     _ask_prior(fits, text, progress=progress)
     with progress_bar(desc="fit", unit="token", total=total, initial=done, shown=progress) as bar:
         for number, rows in _one_epoch(text, start):
-            taking = [f for f in fits if f.batches == number and f.fitted.count < total]
+            taking = [f for f in fits if f.batches == number and f.fitted.count < most]
             if not taking:
                 break
             reading = text.read(number, rows)
             for fit in taking:
                 fit.take(fit.fitted, reading)
                 fit.batches = number + 1
-            more = min(reading.count, total - done)
+            more = max(0, min(reading.count, total - done))
             done += more
             bar.update(more)
             if time.monotonic() - saved > _SAVE_EVERY:
                 for fit in fits:
                     fit.save()
                 saved = time.monotonic()
+        bar.total = done  # the text may have been at its end before
+    read = max(fit.fitted.count for fit in fits)
+    if read < most:
+        logger.info("the text has %d targets to read, of up to %d (max_tokens)", read, most)
     _read_held_out(fits, text, progress=progress)
     for fit in fits:
         fit.save()

@@ -146,6 +146,12 @@ class FitText:
         """Whether a batch has logits."""
         return self._head is not None
 
+    @property
+    def most_targets(self) -> int:
+        """How many targets one reading of the training rows has, about."""
+        partly = self._masks or self.spec.encoder_decoder
+        return round(sum(map(len, self.rows)) * (self.settings.mask_share if partly else 1))
+
     def held_out(self, desc: str = "", *, progress: bool = False) -> Iterator[ReadBatch]:
         """The held-out batches, each read when its turn comes: together they would fill the memory.
 

@@ -6,7 +6,8 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from bridges.errors import BadInput, CannotWrite, writing
 from bridges.progress import progress_bar
+from bridges.storage.files import difference
 from bridges.storage.ownership import check_ours, check_replaceable, claimed
 from bridges.storage.workplace import clean
 from pets.study.cells.cell import CELLS_FOLDER, cell_folder, describe, run_cell, tidy
@@ -127,6 +129,7 @@ def compare(
                 tidy(folder, rows[row.cell])  # a kill can come between the row and this
         todo = [c for c, row in described.items() if not _is_kept(folder, rows.get(row.cell))]
         reused = len(described) - len(todo)
+        _tell_of_others(folder, rows.values(), described.values())
         logger.info("%d cells, %d of them done before", len(described), reused)
         make = functools.partial(load_context, grid, *sources)
         alone = jobs == 1 and ray is None
@@ -190,6 +193,34 @@ def _row(described: Row, cell: Cell, result: Row | Failure) -> Row:
         raise BadInput(result.message)
     logger.warning("%s failed: %s", cell, result)
     return dataclasses.replace(described, status="failed", error=str(result))
+
+
+def _tell_of_others(folder: Path, rows: Iterable[Row], asked: Collection[Row]) -> None:
+    """Say of rows that are in the folder and are not compared with these: no report has both."""
+    by_pet = {row.pet: _made_with(row) for row in asked}
+    here = next(iter(by_pet.values()))
+    cells = {row.key: row.cell for row in asked}
+    others: Counter[str] = Counter()
+    for row in rows:
+        told = difference(_made_with(row), by_pet.get(row.pet, here))
+        if not told and cells.get(row.key, row.cell) != row.cell:
+            told = "other strengths, text or data"
+        others[told] += 1
+    for told, count in others.items():
+        if told:
+            logger.info(
+                "%d %s in %s with %s: the report will leave %s out; give another --out to keep both",
+                count,
+                "row" if count == 1 else "rows",
+                folder,
+                told,
+                "it" if count == 1 else "them",
+            )
+
+
+def _made_with(row: Row) -> dict[str, Any]:
+    """What rows that are compared have in common."""
+    return {"model": row.model, "code": row.code, "versions": row.versions, "settings": row.settings}
 
 
 def _is_kept(folder: Path, row: Row | None) -> bool:

@@ -166,7 +166,9 @@ def test_its_held_out_cost_is_that_of_the_held_out_text() -> None:
 
 
 @pytest.mark.parametrize("most", [1, 20, 21, 10_000])
-def test_no_more_is_read_than_until_there_are_the_tokens_that_are_asked_for(most: int) -> None:
+def test_no_more_is_read_than_until_there_are_the_tokens_that_are_asked_for(
+    most: int, caplog: pytest.LogCaptureFixture
+) -> None:
     """Or the text is at its end. The held-out text is read twice, and once before for the head."""
     model = tiny_bert()
     cost = new_cost(model)
@@ -175,8 +177,11 @@ def test_no_more_is_read_than_until_there_are_the_tokens_that_are_asked_for(most
     steps = 1 + sum(sum(counts[: k + 1]) < most for k in range(len(counts) - 1))
     calls: list[int] = []
     handle = model.bert.register_forward_hook(lambda *_: calls.append(1))
+    caplog.set_level("INFO")
     assert fit(cost, model, max_tokens=most).steps == steps
     handle.remove()
+    told = f"the text has {sum(counts)} targets to read, of up to {most} (max_tokens)"
+    assert (told in caplog.messages) == (sum(counts) < most)
     assert len(calls) == steps + 3 * held_out
     assert cost.fit_record is not None
     assert cost.fit_record["settings"]["max_tokens"] == most

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -319,10 +320,17 @@ def test_a_larger_grid_has_the_rows_of_the_smaller_one(
 
 @pytest.mark.parametrize("change", ["code", "version", "steps", "weights", "fit"])
 def test_what_is_changed_is_a_new_cell_beside_the_old(
-    run: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+    run: Compare,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     folder, small = tmp_path / "runs", {"seeds": (42,), "arms": ("brownian",)}
+    caplog.set_level("INFO")
     run(folder, **small)
+    run(folder, seeds=(42, 43), arms=())
+    assert "will leave" not in caplog.text, "they are compared with each other"
     before = rows_of(folder)
     if change == "code":
         monkeypatch.setattr(cell_module, "source_digest", lambda *folders: "other")
@@ -334,10 +342,16 @@ def test_what_is_changed_is_a_new_cell_beside_the_old(
         "fit": {"fit": {**FIT, "max_steps": 2}},
     }.get(change, {})
     found = run(folder, **small, **changes)
+    told = {
+        "code": "3 rows in .* with code '.*' there, 'other' here",
+        "version": "3 rows in .* with .*torch '.*' there, '9.9' here.*",
+        "steps": "3 rows in .* with max_steps 4 there, 2 here",
+    }.get(change, "1 row in .* with other strengths, text or data")
+    assert re.search(f"{told}: the report will leave (it|them) out; give another --out", caplog.text)
     same = 1 if change in ("weights", "fit") else 0  # vanilla has no weight and no cost
     assert found.reused == same
     after = rows_of(folder)
-    assert len(after) == 4 - same
+    assert len(after) == 5 - same
     assert all(row in after for row in before)
 
 

@@ -207,11 +207,15 @@ def tune(
     result = run(plm, tokenizer, examples, settings, folder, cost=cost, sharded=sharded)
     if is_main:
         click.echo(json.dumps({k: v for k, v in result.items() if k != "curves"}))
-        click.echo(_gained(result), err=True)
+        for line in _gained(result):
+            click.echo(line, err=True)
         click.echo(f"wrote {folder}", err=True)
 
 
-def _gained(result: Mapping[str, Any]) -> str:
+NO_GAIN = "no gain there: take more --steps, or a higher --lr"
+
+
+def _gained(result: Mapping[str, Any]) -> list[str]:
     """What the selection examples said before the first step, and of the PET that was selected."""
     metric, first = result["metric"], result["curves"][0]
     before, after, losses = (
@@ -223,7 +227,7 @@ def _gained(result: Mapping[str, Any]) -> str:
         f"on the examples to select on: {metric} {before:.3f} before, {after:.3f} at step "
         f"{result['best_step']}; loss {losses[0]:.3g} before, {losses[1]:.3g} there"
     )
-    return told if after > before else f"{told}. No gain: take more --steps, or a higher --lr"
+    return [told, *([] if after > before else [NO_GAIN])]
 
 
 def _regularizer(text: str | None, weight: float | None) -> tuple[str | None, float | None]:

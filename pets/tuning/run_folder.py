@@ -16,6 +16,7 @@ from bridges.storage.files import check_same, write_text
 from bridges.storage.ownership import LOCK_FILE, check_ours, check_replaceable, claimed
 from bridges.storage.shapes import COUNT, FINITE, NUMBER, OBJECT, TEXT, Each, Maybe, Shape, misfit
 from bridges.storage.workplace import leftovers
+from pets.tuning.adapter_card import CARD_FILE
 
 CONFIG_FILE = "run.json"
 RESULT_FILE = "result.json"
@@ -24,7 +25,7 @@ STATE_FILE = "state.safetensors"
 PET_FOLDER = "pet"
 _FILES = (CONFIG_FILE, RESULT_FILE, TIMING_FILE, STATE_FILE)
 _OURS = (*_FILES, PET_FOLDER)
-_PET_FILES = ("adapter_config.json", "adapter_model.safetensors", "README.md")
+_PET_FILES = ("adapter_config.json", "adapter_model.safetensors", CARD_FILE)
 
 LOOK: Shape = {
     "step": COUNT,

@@ -21,6 +21,7 @@ from pets.tasks import prompts
 from pets.tasks.base import TaskData
 from pets.tasks.protocol import OURS, Protocol
 from pets.tasks.shared_texts import warn_of_shared_texts
+from pets.tuning.adapter_card import CARD_FILE, card
 from pets.tuning.preparing import prepared
 from pets.tuning.run_folder import RunFolder
 from pets.tuning.settings import CAME_LATER, TuneSettings
@@ -113,6 +114,8 @@ def tune(
         if processes.is_main:
             with new_folder(run.pet) as new:
                 loop.classifier.model.save_pretrained(new)  # type: ignore[operator]
+                name = cost.bridge.registered_name if cost is not None else settings.regularizer
+                (new / CARD_FILE).write_text(card(plm, data.task, settings, name), encoding="utf-8")
         reported = loop.evaluate("reported")[0] if data.reported else None
         best = loop.best_entry()
         result = {

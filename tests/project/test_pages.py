@@ -181,6 +181,10 @@ def test_what_fails_is_told_with_its_line(tmp_path: Path) -> None:
         hurried("<!-- hurry a -> b --> c")
 
 
-def test_what_is_masked_is_numbers_alone() -> None:
+def test_what_is_masked_is_numbers_and_lines_that_hang_on_them() -> None:
+    by_chance = (
+        "a\nno gain there: take more --steps, or a higher --lr\nthe text has 5 targets to read, of 9\nb"
+    )
+    assert masked(by_chance) == "a\nb"
     assert masked("took 12.5 s, -3e-05 of torch 2.13.0+cpu") == "took 0, 0 of torch 0"
     assert masked("1 h 20 min or 95 s of 3 seeds") == "0 or 0 of 0 seeds"

@@ -25,7 +25,12 @@ import processes
 from page_blocks import blocks, written_anew
 from places import REPOSITORY
 
+from pets.commands.tune import NO_GAIN
+
 _PROGRESS = re.compile(r"[\w-]+: \d+ of \d+ |Loading weights:")
+_BY_CHANCE = re.compile(
+    rf"^(?:{re.escape(NO_GAIN)}|the text has \d+ targets to read, .*)\n", re.MULTILINE
+)
 _NUMBERS = re.compile(r"-?\d[\w.+:-]*(?: (?:s|min|h)\b)?(?: \d+ (?:s|min)\b)?")
 _ONCE = ("pip ", "export ", "git ", "cd ", "make ", "jupyter ", "python -m ", "hf ", "bridge-pets demo")
 """What a reader does once, and whoever runs the page has done."""
@@ -57,8 +62,9 @@ for number in range(10**6):
 
 
 def masked(output: str) -> str:
-    """What is the same whenever and wherever it runs: no numbers, versions and times."""
-    return _NUMBERS.sub("0", output)
+    """What is the same whenever and wherever it runs: no numbers, versions and times, and no lines that
+    hang on what came out."""
+    return _NUMBERS.sub("0", _BY_CHANCE.sub("", output))
 
 
 def run_page(page: str, folder: Path, variables: Mapping[str, str]) -> list[str]:

@@ -138,6 +138,7 @@ def test_a_finished_run_holds_what_it_should_and_no_more(finished: Path) -> None
     names = {p.relative_to(finished).as_posix() for p in finished.rglob("*") if p.is_file()}
     pet = {PET, "pet/adapter_config.json", "pet/README.md"}
     assert names == {"run.json", "result.json", "timing.json"} | pet
+    assert "# lora for toy" in (finished / "pet" / "README.md").read_text(encoding="utf-8")
 
 
 def everything(plm: nn.Module) -> tuple[Any, ...]:
@@ -627,7 +628,7 @@ REFUSALS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         lambda: {"data": with_words("bad", "terrific")},
         "'terrific' is not in this vocabulary",
     ),
-    "same word": (lambda: {"data": with_words("bad", "bad")}, "are the same token"),
+    "same word": (lambda: {"data": with_words("bad", "bad")}, "stands for the classes"),
     "cost": (lambda: {"cost": other_model()}, "the word embeddings differ"),
     "weight": (lambda: {"cost": cost_for(model()), "weight": -1.0}, "weight=-1.0: expected"),
     "pet": (lambda: {"pet": "lorra"}, "unknown PET 'lorra'; did you mean 'lora'"),

@@ -29,7 +29,8 @@ from pets.commands.tune import NO_GAIN
 
 _PROGRESS = re.compile(r"[\w-]+: \d+ of \d+ |Loading weights:")
 _BY_CHANCE = re.compile(
-    rf"^(?:{re.escape(NO_GAIN)}|the text has \d+ targets to read, .*)\n", re.MULTILINE
+    rf"^(?:{re.escape(NO_GAIN)}|the text has \d+ targets to read, .*|held-out rows that stand .*)\n",
+    re.MULTILINE,
 )
 _NUMBERS = re.compile(r"-?\d[\w.+:-]*(?: (?:s|min|h)\b)?(?: \d+ (?:s|min)\b)?")
 _ONCE = ("pip ", "export ", "git ", "cd ", "make ", "jupyter ", "python -m ", "hf ", "bridge-pets demo")

@@ -33,6 +33,7 @@ OUTSIDE = (
 )
 NOTEBOOKS = "examples/*.ipynb"
 _CODE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+_REMARK = re.compile(r"^ *<!-- .*? -->\n", re.MULTILINE)
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 
 
@@ -59,7 +60,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 @event_priority(100)
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """The page with its links to files as links on the site."""
+    """The page with its links to files as links on the site, and without remarks for the tests."""
     here = page.file.abs_src_path
     if here is None:  # made by a hook, with links of the site
         return markdown
@@ -78,11 +79,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return match[0]  # a page that a hook makes, or an error that the strict build tells
         return f"{match[1]}{found}{'#' + anchor if anchor else ''}{match[3]}"
 
+    def prose(text: str) -> str:
+        return _LINK.sub(link, _REMARK.sub("", text))
+
     parts, end = [], 0
     for code in _CODE.finditer(markdown):
-        parts += [_LINK.sub(link, markdown[end : code.start()]), code[0]]
+        parts += [prose(markdown[end : code.start()]), code[0]]
         end = code.end()
-    return "".join([*parts, _LINK.sub(link, markdown[end:])])
+    return "".join([*parts, prose(markdown[end:])])
 
 
 def _in_repository(path: Path, config: MkDocsConfig) -> str:

@@ -56,3 +56,10 @@ def test_a_reader_is_sent_nowhere_else_for_what_the_page_is_made_of(site: Path) 
         text = page.read_text(encoding="utf-8")
         for tag in ('<script src="http', '<img src="http', 'rel="stylesheet" href="http'):
             assert tag not in text, (page.relative_to(site), tag)
+
+
+def test_what_is_said_to_the_tests_is_not_on_the_site(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert "<!-- hurry" not in text, page.relative_to(site)
+        assert "<!-- needs" not in text, page.relative_to(site)

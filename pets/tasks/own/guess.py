@@ -162,7 +162,9 @@ class _Columns:
         if len(rest) == 1 and among is not None:
             return rest[0]
         between = listed([shown(name, 40) for name in rest or self.names])
-        doubts.append(f"no name says which column {what}: it may be one of {between}")
+        as_cells = [name for name in self.names if name in map(str, self.cells[name])]
+        row = "; the first row looks like the others, and has to name the columns" if as_cells else ""
+        doubts.append(f"no name says which column {what}: it may be one of {between}{row}")
         return (rest or self.names or [""])[-1]
 
     def offered(self, label: str | None) -> tuple[str, ...]:

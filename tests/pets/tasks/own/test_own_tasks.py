@@ -88,6 +88,17 @@ def test_labels_that_look_alike_are_told_of(tmp_path: Path, caplog: pytest.LogCa
     assert not caplog.messages
 
 
+def test_a_table_without_names_is_told_of(tmp_path: Path) -> None:
+    rows = "".join(
+        f"{k},text {k},{('phone', 'mail')[k % 2]},{('a b', 'c d')[k % 2]}\n" for k in range(20)
+    )
+    (tmp_path / "a.csv").write_text(rows)
+    with pytest.raises(
+        BadInput, match=r"may be one of 'phone', 'a b'; the first row looks like the others"
+    ):
+        tasks.parse(str(tmp_path / "a.csv")).load()
+
+
 def test_words_of_a_task_file_are_of_one_class_each(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -61,7 +61,8 @@ def _not_significant(scope: Scope) -> str:
 
 def _against_controls(scope: Scope) -> list[str]:
     """Whether bridges beat the controls; those like all of them share a line."""
-    here = {arm: [c for (its, _), c in scope.to_controls.items() if its == arm] for arm in scope.bridges}
+    several = {key: c for key, c in scope.to_controls.items() if c.difference.count > 1}
+    here = {arm: [c for (its, _), c in several.items() if its == arm] for arm in scope.bridges}
     alike = [arm for arm, own in here.items() if own and not any(c.significant for c in own)]
     if len(alike) < 2:
         alike = []
@@ -128,7 +129,7 @@ def _resolution(scope: Scope) -> str:
 
 def _signed_ranks(measured: ArmDifferences) -> str:
     """That the signed-rank test cannot reject with few pairs."""
-    counts = {c.difference.count for c in measured.single.values()}
+    counts = {c.difference.count for c in measured.single.values() if c.difference.count > 1}
     least = 2.0 ** (1 - max(counts, default=0))
     if not ERROR < least <= 1:
         return ""

@@ -455,14 +455,19 @@ def test_missing_cells_are_counted_and_named(tmp_path: Path, small: Truth) -> No
 
 def test_a_report_of_half_the_runs_says_which_there_are(tmp_path: Path, small: Truth) -> None:
     """One seed of an arm beside two of vanilla: no test was made, and the means are of other runs."""
-    write_rows(tmp_path, rows(small)[:-1])
+    wider = replace(small, arms=("vanilla", "brownian", "regression"))
+    write_rows(tmp_path, [r for r in rows(wider) if r["arm"] == "vanilla" or r["seed"] == 42])
     document = document_of(tmp_path)
     (table,) = [block for block in document.top if isinstance(block, Table)]
     notes = {row[0].text: row[1].note for row in table.groups[0].rows}
-    assert notes == {"vanilla": "", "brownian": "1 of 2 runs"}
+    assert notes == {"vanilla": "", "brownian": "1 of 2 runs", "regression": "1 of 2 runs"}
     text = rendering.render_markdown(document, [f"{k}.svg" for k in range(len(document.pictures))])
-    assert "One pair with vanilla alone, so no test, on sst2, 16 shots, lora: brownian." in text
-    assert "Not told apart from vanilla" not in text
+    assert (
+        "One pair with vanilla alone, so no test, on sst2, 16 shots, lora: brownian and regression"
+        in text
+    )
+    assert "told apart from" not in text
+    assert "signed-rank test cannot" not in text
 
 
 def test_one_strength_has_no_sensitivity(tmp_path: Path, small: Truth) -> None:

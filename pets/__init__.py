@@ -28,7 +28,7 @@ __getattr__, __dir__, __all__ = exports(
         "pets.anytime.truncated": ["TruncatedClassifier"],
         "pets.methods": ["PET", "available", "get", "info", "init_prompt", "parse"],
         "pets.plug.adapting": ["adapt"],
-        "pets.plug.regularize": ["Regularizer", "regularize"],
+        "pets.plug.regularize": ["Regularizer", "regularize", "unplug"],
         "pets.plug.weights": ["Ratio"],
         "pets.tasks.verbalizer": ["Verbalizer"],
     },
@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors; tests/pets/test_sta
     from pets.plug.adapting import adapt as adapt
     from pets.plug.regularize import Regularizer as Regularizer
     from pets.plug.regularize import regularize as regularize
+    from pets.plug.regularize import unplug as unplug
     from pets.plug.weights import Ratio as Ratio
     from pets.tasks.verbalizer import Verbalizer as Verbalizer
 

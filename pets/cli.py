@@ -78,8 +78,8 @@ def cli() -> None:
 
     \b
       bridge-pets demo                                   everything, on data that is already here
-      bridge-pets fit  --model M --bridge ou --text corpus.txt --out ou-M
-      bridge-pets tune --model M --task sst2 --data glue --pet lora --cost ou-M --weight 0.5
+      bridge-pets fit  --model M --bridge posterior --map lens --text corpus.txt --out lens-M
+      bridge-pets tune --model M --task sst2 --data glue --pet lora --cost lens-M --ratio 0.1
     """
     if not logging.getLogger().handlers:  # else somebody else's log
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -10,11 +10,9 @@ from torch import Tensor
 
 from bridges.fitting.fittable import Fittable
 from bridges.fitting.settings import FitSettings
-from bridges.fitting.text import FitText, ReadBatch
+from bridges.fitting.text import KEPT, FitText, ReadBatch
 from bridges.latent.trajectory import Trajectory
 from bridges.seeds import generator
-
-_KEPT = 2**30  # bytes of held-out trajectories: 5,000 targets of a model of a billion parameters
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,8 @@ class HeldOut:
         for reading in self._text.held_out():
             seen = gathered(reading, self._costs)
             size += seen.size
-            if size <= _KEPT:
+            if size <= KEPT:
                 kept.append(seen)
             yield seen
-        if size <= _KEPT:
+        if size <= KEPT:
             self._kept = kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bridges.errors import BadInput, check_counts, check_name, check_seeds, is_number, shown
@@ -214,7 +214,7 @@ class FitResult:
     held_out: tuple[tuple[int, float], ...]
     training: tuple[tuple[int, float], ...]
     stopped_early: bool
-    layers: tuple[LayerFit, ...] = ()
+    layers: tuple[LayerFit, ...] = field(default=(), repr=False)
 
     @property
     def best(self) -> float:

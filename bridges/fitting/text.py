@@ -35,6 +35,8 @@ from bridges.seeds import generator
 logger = logging.getLogger(__name__)
 
 Rows = list[list[int]]
+KEPT = 2**30
+"""Bytes of held-out text that are kept: 5,000 targets of a model of a billion parameters."""
 _TWINS = 0.1  # of the held-out rows: more are told of
 
 
@@ -58,6 +60,11 @@ class ReadBatch:
     attention_mask: Tensor
     count: int
     logits: Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Of its states and logits."""
+        return sum(x.nbytes for x in (*self.hidden_states, self.logits) if x is not None)
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,7 @@ class FitText:
         head: AskedHead | None = None,
     ) -> None:
         self._context, self._head = context, head
+        self._kept: list[ReadBatch] = []
         self.spec, self.encoder, self.tokenizer, self.settings = spec, encoder, tokenizer, settings
         self.config: Any = encoder.config
         self.device = device_of(encoder)
@@ -153,18 +161,33 @@ class FitText:
         return round(sum(map(len, self.rows)) * (self.settings.mask_share if partly else 1))
 
     def held_out(self, desc: str = "", *, progress: bool = False) -> Iterator[ReadBatch]:
-        """The held-out batches, each read when its turn comes: together they would fill the memory.
+        """The held-out batches, each read when its turn comes: together they might fill the memory.
+
+        On a CPU, where reading takes long, a lens's are kept if all fit into a gigabyte.
 
         Args:
             desc: what a progress bar calls it.
             progress: whether there is one.
         """
+        if self._kept:
+            yield from self._kept
+            return
         total = sum(int((batch.targets >= 0).sum()) for batch in self._held_out)
+        kept: list[ReadBatch] = []
+        size = 0
+        keeps = self.device.type == "cpu" and not self._context  # `HeldOut` keeps what a map needs
         with progress_bar(desc=desc, unit="token", total=total, shown=progress) as bar:
             for i, batch in enumerate(self._held_out):
                 reading = self._read(-1 - i, batch)
+                size += reading.nbytes
+                if not keeps or size > KEPT:
+                    kept.clear()
+                else:
+                    kept.append(reading)
                 yield reading
                 bar.update(reading.count)
+        if len(kept) == len(self._held_out):
+            self._kept = kept
 
     def common_tokens(self, most: int) -> Tensor:
         """Ids of the most frequent tokens of the training rows, special ones aside, in their order."""

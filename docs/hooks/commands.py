@@ -19,7 +19,7 @@ What `bridge-pets COMMAND --help` says. `--model` is a name on the Hugging Face 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the page."""
-    text = "\n".join([_HEAD, *_sections(cli, click.Context(cli, info_name="bridge-pets"))])
+    text = "\n".join([_HEAD, *_sections(cli, _context(cli, "bridge-pets"))])
     files.append(File.generated(config, PAGE, content=text))
     return files
 
@@ -30,4 +30,8 @@ def _sections(command: click.Command, context: click.Context) -> Iterator[str]:
         for name in command.list_commands(context):
             inner = command.get_command(context, name)
             assert inner is not None
-            yield from _sections(inner, click.Context(inner, info_name=name, parent=context))
+            yield from _sections(inner, _context(inner, name, context))
+
+
+def _context(command: click.Command, name: str, parent: click.Context | None = None) -> click.Context:
+    return click.Context(command, info_name=name, parent=parent, **command.context_settings)

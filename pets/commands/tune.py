@@ -154,7 +154,7 @@ def tune(
 
     \b
       bridge-pets tune --model bert-base-uncased --task sst2 --data glue --shots 16 --seed 42
-      bridge-pets tune --model bert-base-uncased --task sst2 --data glue --cost ou-bert --weight 0.5
+      bridge-pets tune --model bert-base-uncased --task sst2 --data glue --cost lens-bert --ratio 0.1
 
     On several GPUs, or in several processes, that share the examples of each step (--batch-size is what
     all do together):

@@ -23,9 +23,10 @@ class Around(Protocol):
         """A forward of the module, called so, given its own."""
 
 
-def is_entered(module: nn.Module) -> bool:
-    """Whether this very module was entered."""
-    return _MARK in module.__dict__
+def entered(module: nn.Module) -> Around | None:
+    """What this very module's forwards pass through, if anything."""
+    around: Around | None = module.__dict__.get(_MARK)
+    return around
 
 
 def enter(module: nn.Module, around: Around) -> None:

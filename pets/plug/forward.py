@@ -136,6 +136,13 @@ class Forward:
         self.steps.remove()
         self.trainer.leave()
 
+    def remove(self) -> None:
+        """Unplug the terms too."""
+        self.detach()
+        for term in self.terms:
+            if not term.is_cost:
+                term.objective.detach()
+
     def run(
         self, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: dict[str, Any]
     ) -> Any:

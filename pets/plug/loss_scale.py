@@ -112,7 +112,8 @@ class LossScale:
             self._divides = abs(losses[1] - losses[0]) > 1e-3 * abs(losses[0])
             if not self._divides:
                 logger.warning(
-                    "the model takes num_items_in_batch and does not divide its loss by it: where the "
-                    "Trainer accumulates gradients they are a sum over the batches, of loss and cost"
+                    "the model takes num_items_in_batch and does not divide its loss by it, with or "
+                    "without a cost: where the Trainer accumulates gradients over N batches these, and "
+                    "the loss in its logs, are N times the mean. There is nothing to do but to know it"
                 )
         return self._divides

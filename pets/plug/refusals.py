@@ -12,7 +12,7 @@ from bridges import BadInput, Cost, RunningCost
 from bridges.errors import shown
 from bridges.model.spec import pretrained_model
 from pets.plug.calls import Call
-from pets.plug.entry import is_entered, is_replaced
+from pets.plug.entry import entered, is_replaced
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +43,10 @@ def check_free(model: nn.Module) -> None:
     Raises:
         BadInput: if something is.
     """
-    if is_entered(pretrained_model(model)):
+    if entered(pretrained_model(model)) is not None:
         raise BadInput(
-            "this model already has a running cost: call remove() on its handle first, or give several "
-            "at once, pets.regularize(model, [one, other])"
+            "this model already has a running cost: call remove() on its handle first, or "
+            "pets.unplug(model), or give several at once, pets.regularize(model, [one, other])"
         )
 
 

@@ -13,6 +13,8 @@ from torch._dynamo import OptimizedModule
 
 from bridges import BadInput, RunningCost
 from bridges.errors import check_flags, shown
+from bridges.model.spec import pretrained_model
+from pets.plug.entry import entered
 from pets.plug.forward import Forward
 from pets.plug.refusals import check_free, check_pluggable, warn_of_no_fit
 from pets.plug.terms import Term, attach, terms_of
@@ -108,6 +110,20 @@ def regularize(
     return Regularizer(forward)
 
 
+def unplug(model: nn.Module) -> None:
+    """Take out what `regularize` has plugged in, whose handle nobody has any more.
+
+    Args:
+        model: as for `regularize`; one into which nothing is plugged in is left alone.
+
+    Raises:
+        BadInput: for what is no model.
+    """
+    around = entered(pretrained_model(model))
+    if isinstance(around, Forward):
+        around.remove()
+
+
 class Regularizer:
     """Handle of what is plugged into a model; see `regularize`."""
 
@@ -129,7 +145,8 @@ class Regularizer:
 
     @property
     def weight(self) -> float:
-        """The one term's weight at this step; set it to a number, a `Ratio` or a function of the step.
+        """The one term's weight at this step; set it to a number, "auto", a `Ratio` or a function of the
+        step.
 
         Raises:
             BadInput: where there are several terms, or when it is set to something out of range.
@@ -146,7 +163,7 @@ class Regularizer:
         return {term.name: self._forward.weight_of(term) for term in self._forward.terms}
 
     def set_weight(self, name: str, value: Weighed) -> None:
-        """Another weight of a term, under the same schedule.
+        """Another weight of a term, as `weight` takes it, under the same schedule.
 
         Raises:
             BadInput: for an unknown name, or a weight out of range.
@@ -212,10 +229,7 @@ class Regularizer:
 
     def remove(self) -> None:
         """Unplug everything; the model is as it was before. A second call does nothing."""
-        self._forward.detach()
-        for term in self._forward.terms:
-            if not term.is_cost:
-                term.objective.detach()
+        self._forward.remove()
 
     def _only(self) -> Term:
         terms = self._forward.terms

@@ -20,6 +20,10 @@ _EXPECTED = (
     "a finite number, 0 or more, 'auto', pets.Ratio(0.1), a schedule such as 'cosine' or "
     "'warmup:100', or a function of the step"
 )
+_LATER = (
+    "a finite number, 0 or more, 'auto', pets.Ratio(0.1), or a function of the step; a schedule is "
+    "given with pets.regularize"
+)
 
 
 _NOTHING = 1e-12
@@ -106,7 +110,7 @@ class Weight:
         self.set(default if given is None else given)
 
     def set(self, given: Any) -> None:
-        """Another number, ratio or function, under the same schedule.
+        """Another number, "auto", ratio or function, under the same schedule.
 
         Raises:
             BadInput: for anything else, or out of range.
@@ -114,8 +118,11 @@ class Weight:
         if isinstance(given, Ratio) or (callable(given) and not isinstance(given, type)):
             self.base = given
             return
+        if given == "auto":
+            self.base = Ratio()
+            return
         if not is_number(given):
-            raise BadInput(f"weight={shown(given)}: expected {_EXPECTED}")
+            raise BadInput(f"weight={shown(given)}: expected {_LATER}")
         self._check(given)
         self.base = float(given)
 
@@ -196,9 +203,14 @@ def gradient_norms(terms: Sequence[Tensor], parameters: Sequence[Tensor]) -> lis
 
     Of several processes that share a batch: of the root mean square over them.
 
+    Args:
+        terms: the task's loss first.
+        parameters: that are trained.
+
     Raises:
-        BadInput: for parameters that are sharded, whose gradients are not whole here, or a compiled
-            model, whose graph goes with its first backward pass.
+        BadInput: for parameters that are sharded, whose gradients are not whole here, or that the graph
+            of a forward does not show, or a compiled model, whose graph goes with its first backward
+            pass.
     """
     if any(isinstance(p, DTensor) for p in parameters):
         raise BadInput(
@@ -206,9 +218,16 @@ def gradient_norms(terms: Sequence[Tensor], parameters: Sequence[Tensor]) -> lis
             "measure the ratio without sharding (handle.weights has what it came to) and give the number"
         )
     squares = []
-    for term in terms:
+    for number, term in enumerate(terms):
         total = torch.zeros((), dtype=widest(term.device), device=term.device)
-        for gradient in gradients(term, parameters):
+        found_here = gradients(term, parameters)
+        if number == 0 and all(gradient is None for gradient in found_here):
+            raise BadInput(
+                "no gradient of the task's loss is to be had in a forward, so no ratio can be measured: "
+                "reentrant gradient checkpointing hides the parameters until the backward pass "
+                "(gradient_checkpointing_kwargs={'use_reentrant': False}); or give a number"
+            )
+        for gradient in found_here:
             if gradient is not None:
                 total += gradient.detach().to(total.dtype).square().sum().to(total.device)
         squares.append(total)

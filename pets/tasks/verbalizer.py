@@ -168,8 +168,9 @@ class Verbalizer:
             if len(tokens) > 1:
                 near = proposals(tokenizer, word, bare=bare)
                 _log.warning(
-                    "label word %s is %d tokens of this vocabulary (%s): at one [MASK] it has the mean "
-                    "of their log-probabilities, and it ends at the mean of their directions%s",
+                    "label word %s is %d tokens of this vocabulary (%s): in one place it has the mean "
+                    "of their log-probabilities, and it ends at the mean of their directions; targets "
+                    "of a language model are single tokens%s",
                     shown(word),
                     len(tokens),
                     one_line(" ".join(tokenizer.convert_ids_to_tokens(list(tokens))), 300),

@@ -169,7 +169,7 @@ def test_its_held_out_cost_is_that_of_the_held_out_text() -> None:
 def test_no_more_is_read_than_until_there_are_the_tokens_that_are_asked_for(
     most: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Or the text is at its end. The held-out text is read twice, and once before for the head."""
+    """Or the text is at its end. The held-out text is read once, and kept."""
     model = tiny_bert()
     cost = new_cost(model)
     text = text_of(cost, model, max_tokens=most)
@@ -182,9 +182,27 @@ def test_no_more_is_read_than_until_there_are_the_tokens_that_are_asked_for(
     handle.remove()
     told = f"the text has {sum(counts)} targets to read, of up to {most} (max_tokens)"
     assert (told in caplog.messages) == (sum(counts) < most)
-    assert len(calls) == steps + 3 * held_out
+    assert len(calls) == steps + held_out
     assert cost.fit_record is not None
     assert cost.fit_record["settings"]["max_tokens"] == most
+
+
+def test_what_held_out_text_is_not_kept_is_read_again_to_the_same_lens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For the head, for the strengths, and for what the cost is there."""
+    model = tiny_bert()
+    found = []
+    for most in (2**30, 3000, 0):
+        monkeypatch.setattr("bridges.fitting.text.KEPT", most)
+        cost, calls = new_cost(model), list[int]()
+        held_out = len(list(text_of(cost, model).held_out()))
+        handle = model.bert.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        result = fit(cost, model)
+        handle.remove()
+        found.append((result, cost.digest()))
+        assert len(calls) == result.steps + (1 if most == 2**30 else 3) * held_out
+    assert found[0] == found[1] == found[2]
 
 
 def test_a_strength_that_is_given_is_that_of_every_layer() -> None:
@@ -251,7 +269,7 @@ def test_their_order_changes_nothing() -> None:
 
 
 def test_the_model_reads_the_text_once_for_those_with_the_same_end_points() -> None:
-    """Those with others share the reading of the text, and read the held-out part once more."""
+    """Those with others share the reading too."""
     model = tiny_bert()
     calls: list[int] = []
     several = [new_cost(model, kind) for kind in KINDS]
@@ -263,9 +281,7 @@ def test_the_model_reads_the_text_once_for_those_with_the_same_end_points() -> N
         [*_, result] = together(costs, model)
         counts.append(len(calls))
     handle.remove()
-    held_out = 2  # batches
-    assert counts[0] == counts[1] == result.steps + 3 * held_out
-    assert counts[2] == result.steps + 4 * held_out
+    assert set(counts) == {result.steps + 2}, "and the two held-out batches, which are kept"
 
 
 # Interruptions
@@ -311,7 +327,7 @@ def test_interrupted_and_resumed_is_uninterrupted(
     assert together(resumed, model, folders=folders) == expected
     handle.remove()
     left = expected[0].steps - (number if number >= 0 else expected[0].steps)
-    assert len(calls) == left + 4 * 2
+    assert len(calls) == left + 2
     assert_same(resumed, straight)
 
 

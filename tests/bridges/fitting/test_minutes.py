@@ -104,7 +104,7 @@ def test_held_out_text_that_does_not_fit_is_read_at_every_look(monkeypatch: pyte
     one, other = new_cost(model), new_cost(model)
     options = {"steps": 6, "eval_every": 2, **SHORT}
     one.fit(model, TOKENIZER, TEXTS, **options)
-    monkeypatch.setattr(held, "_KEPT", 1)
+    monkeypatch.setattr(held, "KEPT", 1)
     calls: list[int] = []
     handle = model.bert.register_forward_hook(lambda *_: calls.append(1))
     other.fit(model, TOKENIZER, TEXTS, **options)

@@ -265,6 +265,26 @@ def test_remove_leaves_no_trace(kind: str) -> None:
     assert torch.equal(setup.model(**batch).loss, loss)
 
 
+@every_kind
+def test_a_handle_that_was_lost_is_not_needed(kind: str) -> None:
+    setup, batch = build(kind), make_batch()
+    loss = setup.model(**batch).loss
+    cost_by_hand(setup, batch)
+    before = trace(setup.model)
+    for model in (setup.model, setup.plm):
+        pets.regularize(setup.model, [setup.cost, "neftune"], WEIGHT)
+        setup.model(**batch)
+        with pytest.raises(BadInput, match=r"or pets.unplug\(model\), or give several"):
+            pets.regularize(setup.model, setup.cost)
+        pets.unplug(model)
+        assert trace(setup.model) == before
+        pets.unplug(model)  # a second time does nothing
+        assert trace(setup.model) == before
+    assert torch.equal(setup.model(**batch).loss, loss)
+    with pytest.raises(BadInput):
+        pets.unplug(torch.nn.Linear(2, 2))
+
+
 def test_the_context_manager_removes_after_an_error_too() -> None:
     setup, batch = build("bert-lora"), make_batch()
     loss = setup.model(**batch).loss

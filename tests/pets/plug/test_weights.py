@@ -275,6 +275,42 @@ def test_a_ratio_of_no_gradient_is_refused() -> None:
             model(**make_batch())
 
 
+@pytest.mark.parametrize("weight", ["auto", pets.Ratio(0.1, steps=1)])
+def test_a_ratio_under_reentrant_checkpoints_is_refused(weight: Any) -> None:
+    """Their parameters are in no graph until the backward pass; a number needs none."""
+    setup = build("bert-lora")
+    kind = {"use_reentrant": True}
+    setup.model.enable_input_require_grads()
+    setup.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kind)
+    setup.model.train()
+    with (
+        pets.regularize(setup.model, setup.cost, weight),
+        pytest.raises(BadInput, match=r"no ratio can be measured: reentrant .*'use_reentrant': False"),
+    ):
+        setup.model(**make_batch())
+    gradients = []
+    for given in (0.0, 50.0):
+        with pets.regularize(setup.model, setup.cost, given):
+            setup.model.zero_grad()
+            setup.model(**make_batch()).loss.backward()
+        gradients.append([p.grad.clone() for p in setup.model.parameters() if p.grad is not None])
+    assert any(not torch.allclose(a, b) for a, b in zip(*gradients, strict=True)), "it has an effect"
+
+
+def test_a_weight_is_set_to_what_it_may_begin_as() -> None:
+    setup = build("bert-lora")
+    with pets.regularize(setup.model, setup.cost, 0.5) as handle:
+        handle.weight = "auto"
+        setup.model(**make_batch()).loss.backward()
+        assert handle.weight == handle.weights["brownian"] > 0
+        handle.set_weight("brownian", "auto")
+        for given in ("cosine", "warmup:5", "autos"):
+            with pytest.raises(
+                BadInput, match=r"or a function of the step; a schedule is given with pets"
+            ):
+                handle.weight = given
+
+
 def test_each_term_of_a_list_has_a_ratio_of_its_own() -> None:
     model = get_peft_model(tiny_bert(), pets.get("lora", init_lora_weights=False)).train()
     cost = RunningCost.for_model(model)

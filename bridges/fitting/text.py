@@ -214,8 +214,9 @@ class FitText:
         return ReadBatch(
             number,
             # Some models pad on the right to whole blocks, and return the padding's states.
-            # Under an autocast not all need be of one dtype.
-            tuple(states[:, :length].to(read[0].dtype) for states in read),
+            # Under an autocast not all need be of one dtype. What `enable_input_require_grads` hangs on
+            # the embeddings wants a gradient even here.
+            tuple(states[:, :length].detach().to(read[0].dtype) for states in read),
             targets,
             mask,
             int((batch.targets >= 0).sum()),

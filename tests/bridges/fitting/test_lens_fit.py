@@ -555,3 +555,18 @@ def test_text_that_stands_there_twice_is_told_of(
         cost = RunningCost.for_model(model, "brownian", map=map_name, latent_dim=4)
         fit(cost, model, texts, **few)
         assert ("held-out rows that stand in the rest of the text too" in caplog.text) == told
+
+
+@pytest.mark.parametrize("map_name", ["mlp", "lens"])
+def test_a_model_whose_inputs_want_gradients_is_read_as_any(map_name: str) -> None:
+    """As gradient checkpointing with a frozen model has it: a hook on the embeddings."""
+    digests = []
+    for hooked in (False, True):
+        model = tiny_llama()  # whose first states are the embeddings themselves
+        if hooked:
+            model.enable_input_require_grads()
+        cost = RunningCost.for_model(model, "brownian", map=map_name, latent_dim=4)
+        few: dict[str, int] = {} if map_name == "lens" else {"steps": 9}
+        fit(cost, model, **few)
+        digests.append(cost.digest())
+    assert digests[0] == digests[1]

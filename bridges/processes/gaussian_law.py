@@ -67,7 +67,11 @@ class GaussianLaw(Process):
 
     def verify(self, times: Tensor) -> None:
         super().verify(times)
-        check_values(self, times)
+        check_values(self, times.to(self._device))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(itertools.chain(self.parameters(), self.buffers()), torch.empty(0)).device
 
     @property
     def joint(self) -> bool:
@@ -152,11 +156,10 @@ class GaussianLaw(Process):
 
     def is_markov(self) -> bool:
         """Whether the covariance is that of a Markov process: c(s,u) c(t,t) = c(s,t) c(t,u)."""
-        like = next(itertools.chain(self.parameters(), self.buffers()), torch.empty(0))
         s, t, u = torch.tensor(
             [[0.1, 0.3, 0.6], [0.2, 0.5, 0.9], [0.05, 0.5, 0.55]],
             dtype=torch.float64,
-            device=like.device,
+            device=self._device,
         ).T
         try:
             left = self.covariance(s, u) * self.covariance(t, t)

@@ -345,3 +345,21 @@ def test_the_battery_says_what_a_case_forgot() -> None:
         AssertionError, match=r"mean is m\(t\) v, with m from marginal: it has no offset"
     ):
         TestOffset().test_its_mean_is_its_factor_times_the_end_point()
+
+
+def test_a_law_is_asked_where_its_numbers_are() -> None:
+    """On another device than the times come from."""
+
+    class Placed(Drift):
+        asked: Any = None
+
+        def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
+            Placed.asked = t.device.type
+            return super().marginal(t)
+
+    bridge = Placed(sigma=[1.0, 2.0])
+    bridge.verify(T)
+    assert Placed.asked == "cpu"
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        bridge.to("meta").verify(T)
+    assert Placed.asked == "meta"

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bridges.errors import BadInput, shown
-
-if TYPE_CHECKING:
-    from bridges.processes.gaussian_law import GaussianLaw
 
 logger = logging.getLogger(__name__)
 
 _NEAR = 1e-3
 
 
-def check_marginal(law: GaussianLaw, found: Any, times: tuple[Tensor, ...]) -> None:
+class Law(Protocol):
+    """What is asked of a `bridges.processes.gaussian_law.GaussianLaw`."""
+
+    @property
+    def dims(self) -> int | None: ...
+
+    def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+def check_marginal(law: Law, found: Any, times: tuple[Tensor, ...]) -> None:
     """Whether it is a pair of tensors, a number for each time, or for each time and dimension.
 
     Raises:
@@ -35,7 +41,7 @@ def check_marginal(law: GaussianLaw, found: Any, times: tuple[Tensor, ...]) -> N
         _check_shape(who, law, what, values, tuple(times[0].shape))
 
 
-def check_covariance(law: GaussianLaw, found: Any, times: tuple[Tensor, ...]) -> None:
+def check_covariance(law: Law, found: Any, times: tuple[Tensor, ...]) -> None:
     """Whether it is a tensor, a number for each pair of times, or for each pair and dimension.
 
     Raises:
@@ -50,7 +56,7 @@ def check_covariance(law: GaussianLaw, found: Any, times: tuple[Tensor, ...]) ->
     _check_shape(who, law, "covariance", found, tuple(shape))
 
 
-def _check_shape(who: str, law: GaussianLaw, what: str, values: Tensor, times: tuple[int, ...]) -> None:
+def _check_shape(who: str, law: Law, what: str, values: Tensor, times: tuple[int, ...]) -> None:
     if law.dims is None:
         if tuple(values.shape) != times:
             raise BadInput(
@@ -65,7 +71,7 @@ def _check_shape(who: str, law: GaussianLaw, what: str, values: Tensor, times: t
         )
 
 
-def check_values(law: GaussianLaw, times: Tensor) -> None:
+def check_values(law: Law, times: Tensor) -> None:
     """Whether there is a law at the times [T] inside (0, 1); a warning where it has no pinned ends.
 
     Raises:
@@ -98,7 +104,7 @@ def check_values(law: GaussianLaw, times: Tensor) -> None:
         )
 
 
-def check_parameters(law: GaussianLaw, learned: Iterable[str]) -> None:
+def check_parameters(law: nn.Module, learned: Iterable[str]) -> None:
     """Whether all that would be fitted is declared.
 
     Raises:

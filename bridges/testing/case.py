@@ -51,16 +51,12 @@ class Case:
     exact: ClassVar[float] = 1e-9
     single: ClassVar[float] = 1e-4
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "name" in vars(cls):
-            catalogue.info(cls.name)  # refused once, not by each of the tests
-
     @classmethod
     def setup_class(cls) -> None:
-        """Refuse a case without a name."""
+        """Refuse a case without a name, or of a bridge that is not there, before any of its tests."""
         if not hasattr(cls, "name"):
             raise BadInput(f"{cls.__name__} names no bridge: expected name = '...', as in bridges.get")
+        catalogue.info(cls.name)
 
     def bridge(self, **changes: Any) -> Cost:
         """The bridge, with other parameters on top, in float64."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
-from bridges.model.spec import ModelSpec, hub_name
+from bridges.model.spec import hub_name
 from kernels.version import __version__
 from pets.tasks.base import Task
 from pets.tuning.settings import TuneSettings
@@ -35,7 +36,8 @@ def card(plm: Any, task: Task, settings: TuneSettings, cost: str | None) -> str:
         "---",
         f"# {settings.pet} for {_plain(task.name)}",
         "",
-        f"Tuned on {name or ModelSpec.of(plm).name} by bridge-pets {__version__}, "
+        f"Tuned on {name or Path(plm.config.name_or_path).name or type(plm).__name__} by bridge-pets "
+        f"{__version__}, "
         f"{f'with {_plain(cost)}' if cost else 'alone'}. It is a peft adapter:",
         "",
         "```python",

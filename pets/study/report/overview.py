@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pets.study.cells.arms import KINDS, VANILLA, Arm
+from pets.study.cells.arms import ADAPTED, KINDS, VANILLA
 from pets.study.cells.rows import Row
 from pets.study.report.document import (
     Block,
@@ -156,7 +156,7 @@ def _settings(rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 def _has_lens(row: Row) -> bool:
     """Whether its cost is read through a lens, which is made in closed form: by no steps."""
-    return row.control is None and Arm.parse(row.arm).map == "lens"
+    return row.arm.split("@")[1:2] in (["lens"], [ADAPTED])  # of an arm of any recipe
 
 
 def _fits(rows: Sequence[Row]) -> Table | None:

@@ -289,11 +289,12 @@ def test_what_is_no_bridge_or_no_time_says_what_is_expected() -> None:
 # The battery
 
 
-def test_a_battery_without_a_bridge_is_refused_once() -> None:
-    with pytest.raises(BadInput, match="unknown bridge 'nowhere'"):
+def test_a_battery_without_a_bridge_is_refused_before_its_tests() -> None:
+    class TestNowhere(BridgeTestCase):
+        name = "nowhere"
 
-        class TestNowhere(BridgeTestCase):
-            name = "nowhere"
+    with pytest.raises(BadInput, match="unknown bridge 'nowhere'"):
+        TestNowhere.setup_class()
 
     class TestNothing(BridgeTestCase):
         pass

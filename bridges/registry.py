@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -20,7 +20,7 @@ from threading import RLock
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
-from bridges.errors import BadInput, check_name, one_line, shown
+from bridges.errors import BadInput, one_line, shown, unknown
 from bridges.written import literal, number_like, pairs
 
 T = TypeVar("T")
@@ -130,10 +130,9 @@ class Registry(Generic[T]):
             BadInput: if the name is unknown. It is a `ValueError`.
         """
         self._load()
-        try:
-            cls = self._classes[check_name(self.kind, name, self._classes)]
-        except BadInput as error:
-            raise BadInput(f"{error}{self.of_others}") from None
+        if not isinstance(name, str) or name not in self._classes:
+            raise self.unknown(self.kind, name, self._classes)
+        cls = self._classes[name]
         return Info(
             name=name,
             cls=cls,
@@ -143,11 +142,17 @@ class Registry(Generic[T]):
             purpose=vars(cls).get("purpose", ""),
         )
 
-    @property
-    def of_others(self) -> str:
-        """What a message on an unknown name says of classes that are not this project's."""
-        told = "".join(f"; {message}" for message in self._failed)
-        return f". One of your own has to be imported first, or be in an installed package{told}"
+    def unknown(self, kind: str, name: object, known: Collection[str]) -> BadInput:
+        """The error for a name that is none of those known, with what others' packages failed to add.
+
+        Args:
+            kind: what the name is of.
+            name: that was asked for.
+            known: this registry's names, or more.
+        """
+        failed = "".join(f"; {message}" for message in self._failed)
+        own = f"One of your own has to be imported first, or be in an installed package{failed}"
+        return BadInput(f"{unknown(kind, name, known)}. {own}")
 
     def parameters(self, cls: type[T]) -> Mapping[str, Any]:
         """Those of a class, registered or not, with their defaults."""

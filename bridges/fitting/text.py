@@ -250,7 +250,8 @@ class FitText:
 
     def _tell_of_twins(self, held_out: Rows) -> None:
         """Warn where much of the held-out text is no other text than what is read."""
-        read = set(map(tuple, self.rows))
+        apart = set(map(tuple, held_out))  # few, where all rows as tuples would fill the memory
+        read = {row for row in map(tuple, self.rows) if row in apart}
         twins = sum(tuple(row) in read for row in held_out)
         if twins > _TWINS * len(held_out):
             logger.warning(

@@ -71,7 +71,8 @@ class GaussianBridge(GaussianLaw):
         self._by_steps: bool | None = None
 
     def verify(self, times: Tensor) -> None:
-        check_parameters(self, self.learn.split("+") if self.learn else [])
+        if not self.learn:
+            check_parameters(self)
         super().verify(times)
 
     def make_map(self, hidden_size: int, widths: Sequence[int]) -> Layers:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import Any, Protocol
 
 import torch
@@ -104,16 +103,15 @@ def check_values(law: Law, times: Tensor) -> None:
         )
 
 
-def check_parameters(law: nn.Module, learned: Iterable[str]) -> None:
-    """Whether all that would be fitted is declared.
+def check_parameters(law: nn.Module) -> None:
+    """Whether a law that learns nothing has nothing that would be fitted.
 
     Raises:
         BadInput: for a parameter of torch's own, which a fit would move by a cost without normaliser.
     """
-    own = [name for name, _ in law.named_parameters() if not name.rpartition(".")[2].startswith("free_")]
-    if own and not list(learned):
+    for name, _ in law.named_parameters():
         raise BadInput(
-            f"{type(law).__name__} has the torch parameter {shown(own[0])}, which a fit would move by a "
+            f"{type(law).__name__} has the torch parameter {shown(name)}, which a fit would move by a "
             "cost without its normaliser: declare what is learned in the class body, a = Positive(0.1, "
             "10) for example, and name it by learn='a'; or keep it as a buffer, which stays as it is"
         )

@@ -218,16 +218,12 @@ NO_GAIN = "no gain there: take more --steps, or a higher --lr"
 def _gained(result: Mapping[str, Any]) -> list[str]:
     """What the selection examples said before the first step, and of the PET that was selected."""
     metric, first = result["metric"], result["curves"][0]
-    before, after, losses = (
-        first["dev"][metric],
-        result["dev"][metric],
-        (first["dev_loss"], result["dev_loss"]),
-    )
+    before, after = first["dev"][metric], result["dev"][metric]
     told = (
         f"on the examples to select on: {metric} {before:.3f} before, {after:.3f} at step "
-        f"{result['best_step']}; loss {losses[0]:.3g} before, {losses[1]:.3g} there"
+        f"{result['best_step']}; loss {first['dev_loss']:.3g} before, {result['dev_loss']:.3g} there"
     )
-    return [told, *([] if after > before else [NO_GAIN])]
+    return [told] if after > before else [told, NO_GAIN]
 
 
 def _regularizer(text: str | None, weight: float | None) -> tuple[str | None, float | None]:

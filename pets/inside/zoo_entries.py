@@ -14,7 +14,7 @@ from torch import Tensor
 
 import bridges.processes
 from bridges import AboutLabel, Control, Cost, Process, SDEBridge
-from bridges.errors import BadInput, one_line, unknown
+from bridges.errors import BadInput, one_line
 from bridges.registry import Info, Registry
 from pets import regularizers
 from pets.inside.zoo_weights import layer_weights, state_weights
@@ -73,7 +73,7 @@ def chosen(names: Sequence[str], kinds: Iterable[Registry[Any]]) -> list[Entry]:
     patterns = [name for name in names if ":" not in name]
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in known):
-            raise _unknown(pattern, known)
+            raise bridges.processes.catalogue.unknown("name", pattern, known)
     texts = [_of_text(name, known) for name in dict.fromkeys(names) if ":" in name]
     found = []
     for kind in kinds:
@@ -84,14 +84,10 @@ def chosen(names: Sequence[str], kinds: Iterable[Registry[Any]]) -> list[Entry]:
     return found
 
 
-def _unknown(name: str, known: Sequence[str]) -> BadInput:
-    return BadInput(f"{unknown('name', name, known)}{bridges.processes.catalogue.of_others}")
-
-
 def _of_text(text: str, known: Sequence[str]) -> Entry:
     name = text.partition(":")[0]
     if name not in known:
-        raise _unknown(name, known)
+        raise bridges.processes.catalogue.unknown("name", name, known)
     for kind in DRAWN:
         if name in kind.available():
             _, given = kind.split(text)

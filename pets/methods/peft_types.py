@@ -30,6 +30,8 @@ def extend(name: str) -> Any:
 
 ADAPTER = extend("ADAPTER")
 BITFIT = extend("BITFIT")
+OURS = (ADAPTER, BITFIT)
+"""Those that peft knows once this is imported."""
 
 
 def register(name: str, config_cls: type, model_cls: Any) -> None:

@@ -26,15 +26,20 @@ def check_cost(cost: object) -> None:
         BadInput: if not.
     """
     if isinstance(cost, Cost) or (isinstance(cost, type) and issubclass(cost, Cost)):
-        raise BadInput(
-            f"cost={shown(cost)} is a bridge, which is a cost once it reads a model's states: "
-            "cost = bridges.RunningCost.for_model(model, bridge), then cost.fit(...)"
-        )
+        raise is_a_bridge(f"cost={shown(cost)}", "bridge")
     if not isinstance(cost, RunningCost):
         raise BadInput(
             f"cost={shown(cost)}: expected a bridges.RunningCost, as for_model or from_pretrained "
             "gives, or a regularizer or its name"
         )
+
+
+def is_a_bridge(what: str, name: str) -> BadInput:
+    """The error for a bridge in the place of a cost: what was given, and what stands for it in code."""
+    return BadInput(
+        f"{what} is a bridge, which is a cost once it reads a model's states: "
+        f"cost = bridges.RunningCost.for_model(model, {name}), then cost.fit(...)"
+    )
 
 
 def check_free(model: nn.Module) -> None:

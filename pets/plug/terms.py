@@ -15,7 +15,7 @@ from bridges import BadInput, RunningCost
 from bridges.errors import is_number, shown
 from pets import regularizers
 from pets.plug.placed_cost import PlacedCost
-from pets.plug.refusals import check_cost
+from pets.plug.refusals import check_cost, is_a_bridge
 from pets.plug.weights import Weight
 from pets.regularizers import Objective
 
@@ -122,8 +122,9 @@ def terms_of(given: Any, weight: Any, schedule: Any) -> list[Term]:
             what, own = item
         else:
             what, own = item, None
-        terms.append(_term(what, own, weight, schedule, [term.name for term in terms]))
-        weights.append(_own_weight(what) if own is None else own)
+        term, own = _term(what, own, weight, schedule, [term.name for term in terms])
+        terms.append(term)
+        weights.append(own)
     if weight is not None and None not in weights and any(own != weight for own in weights):
         raise BadInput(
             f"weight={shown(weight)} plays no part: {', '.join(term.name for term in terms)} "
@@ -135,7 +136,8 @@ def terms_of(given: Any, weight: Any, schedule: Any) -> list[Term]:
     return terms
 
 
-def _term(given: Any, own: Any, weight: Any, schedule: Any, taken: Iterable[str]) -> Term:
+def _term(given: Any, own: Any, weight: Any, schedule: Any, taken: Iterable[str]) -> tuple[Term, Any]:
+    """A term, and the weight of its own: given with it, written in its text or that it was made with."""
     what: What
     if isinstance(given, str):
         what, written = _parsed(given)
@@ -172,23 +174,13 @@ def _term(given: Any, own: Any, weight: Any, schedule: Any, taken: Iterable[str]
             f"give its {what.number}"
         )
     count = sum(other.partition("#")[0] == name for other in taken)
-    return Term(f"{name}#{count + 1}" if count else name, what, policy)
-
-
-def _own_weight(what: Any) -> Any:
-    """That a regularizer was made with, or written with; None without."""
-    if isinstance(what, str):
-        return regularizers.split(what)[1].get("weight")
-    return what.weight if isinstance(what, Objective) else None
+    return Term(f"{name}#{count + 1}" if count else name, what, policy), own
 
 
 def _parsed(text: str) -> tuple[Objective, float | None]:
     """A regularizer as it is written, and its weight where that is written too."""
     if text.partition(":")[0] in bridges.available():
-        raise BadInput(
-            f"{text!r} is a bridge, which is a cost once it reads a model's states: "
-            f"cost = bridges.RunningCost.for_model(model, {text!r}), then cost.fit(...)"
-        )
+        raise is_a_bridge(repr(text), repr(text))
     if text.partition(":")[0] not in regularizers.available():
         raise BadInput(
             f"cost={text!r}: expected a bridges.RunningCost, as for_model or from_pretrained gives, or "

@@ -95,9 +95,7 @@ class Weight:
         self.schedule = Schedule()
         if schedule is not None:
             self.schedule = schedule if isinstance(schedule, Schedule) else Schedule.parse(schedule)
-        if given == "auto":
-            given = Ratio()
-        elif isinstance(given, str):
+        if isinstance(given, str) and given != "auto":
             if self.schedule != Schedule():
                 raise BadInput(
                     f"weight={given!r} and schedule={str(self.schedule)!r}: give one schedule"

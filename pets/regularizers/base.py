@@ -142,8 +142,7 @@ class Objective:
     @property
     def does_nothing(self) -> bool:
         """Whether its class has none of the methods by which one does anything."""
-        own = self.defines("around", "loss", "term", "before_step", "attach", "weight_decay", "on")
-        return not own
+        return not self.defines("around", "loss", "term", "before_step", "attach", "weight_decay", "on")
 
     @property
     def is_additive(self) -> bool:

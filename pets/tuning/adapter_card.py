@@ -8,6 +8,7 @@ from typing import Any
 
 from bridges.model.spec import hub_name
 from kernels.version import __version__
+from pets.methods.peft_types import OURS
 from pets.tasks.base import Task
 from pets.tuning.settings import TuneSettings
 
@@ -41,11 +42,7 @@ def card(plm: Any, task: Task, settings: TuneSettings, cost: str | None) -> str:
         f"{f'with {_plain(cost)}' if cost else 'alone'}. It is a peft adapter:",
         "",
         "```python",
-        *(
-            ["import pets  # makes it known to peft", ""]
-            if settings.pet in ("adapter", "bitfit")
-            else []
-        ),
+        *(["import pets  # makes it known to peft", ""] if settings.pet.upper() in OURS else []),
         "from peft import PeftModel",
         "",
         "model = PeftModel.from_pretrained(plm, FOLDER).eval()",

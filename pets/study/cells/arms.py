@@ -8,7 +8,7 @@ from typing import Any
 
 import bridges
 from bridges.cost.reader import MAPS
-from bridges.errors import BadInput, unknown
+from bridges.errors import BadInput
 from bridges.processes import catalogue
 from pets import regularizers
 
@@ -69,7 +69,7 @@ class Arm:
         if name not in bridges.available():
             known = [VANILLA, *regularizers.available(), *bridges.available()]
             where = "" if name == text else f"arm {text!r}: "
-            raise BadInput(f"{where}{unknown('arm', name, known)}{catalogue.of_others}")
+            raise BadInput(f"{where}{catalogue.unknown('arm', name, known)}")
         bridges.parse(bridge)  # its parameters
         whole = "@".join(filter(None, [bridge, reader if reader != MAPS[0] else None, control]))
         return cls(whole, bridge=bridge, control=control, reader=reader)

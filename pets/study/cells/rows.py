@@ -32,6 +32,7 @@ FORMAT = 1
 ANEW = "delete it; the same `bridge-pets compare` writes it anew"
 """What to do about a file or a line of a comparison that cannot be right."""
 
+_OF_MODEL = ("model_sha256", "config_sha256", "tokenizer_sha256", "model_code")
 Key = tuple[str, int | None, str, str, int]
 """Task, shots, PET, arm, seed."""
 
@@ -119,6 +120,12 @@ class Row:
     def key(self) -> Key:
         """Which cell of a grid it is of."""
         return self.task, self.shots, self.pet, self.arm, self.seed
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What all rows of one report have in common: model, code and versions."""
+        model = {name: self.hashes.get(name) for name in _OF_MODEL}
+        return {"model": self.model, "code": self.code, "versions": self.versions, **model}
 
     @property
     def kind(self) -> str:

@@ -111,7 +111,7 @@ def compare(
         read_times(folder), read_analysis(folder), read_asked(folder)  # refused now, not after the cells
         grid = planned(
             context,
-            (lambda row: _is_kept(folder, rows.get(row.cell))) if rows else (lambda row: False),
+            lambda row: _is_kept(folder, rows.get(row.cell)),
             read_plan(folder),
             budget=budget,
             jobs=jobs,
@@ -197,12 +197,12 @@ def _row(described: Row, cell: Cell, result: Row | Failure) -> Row:
 
 def _tell_of_others(folder: Path, rows: Iterable[Row], asked: Collection[Row]) -> None:
     """Say of rows that are in the folder and are not compared with these: no report has both."""
-    by_pet = {row.pet: _made_with(row) for row in asked}
+    by_pet = {row.pet: {**row.origin, "settings": row.settings} for row in asked}
     here = next(iter(by_pet.values()))
     cells = {row.key: row.cell for row in asked}
     others: Counter[str] = Counter()
     for row in rows:
-        told = difference(_made_with(row), by_pet.get(row.pet, here))
+        told = difference({**row.origin, "settings": row.settings}, by_pet.get(row.pet, here))
         if not told and cells.get(row.key, row.cell) != row.cell:
             told = "other strengths, text or data"
         others[told] += 1
@@ -216,11 +216,6 @@ def _tell_of_others(folder: Path, rows: Iterable[Row], asked: Collection[Row]) -
                 told,
                 "it" if count == 1 else "them",
             )
-
-
-def _made_with(row: Row) -> dict[str, Any]:
-    """What rows that are compared have in common."""
-    return {"model": row.model, "code": row.code, "versions": row.versions, "settings": row.settings}
 
 
 def _is_kept(folder: Path, row: Row | None) -> bool:

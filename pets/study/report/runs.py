@@ -19,7 +19,6 @@ from pets.study.compare.look import read_analysis
 from pets.study.compare.step_times import read_times
 from pets.study.compare.table import TABLE_FILE, read_table
 
-_OF_MODEL = ("model_sha256", "config_sha256", "tokenizer_sha256", "model_code")
 _AXES: dict[str, Callable[[Row], Any]] = {
     "data_sha256": lambda row: row.task,
     "cost": lambda row: row.arm,
@@ -157,14 +156,9 @@ def panel_kinds(kinds: Mapping[str, str]) -> list[str]:
     return [kind for kind in KINDS[1:] if kind in kinds.values()] or [VANILLA]
 
 
-def _origin(row: Row) -> dict[str, Any]:
-    model = {name: row.hashes.get(name) for name in _OF_MODEL}
-    return {"model": row.model, "code": row.code, "versions": row.versions, **model}
-
-
 def _made_with(row: Row) -> dict[str, Any]:
     """What rows that are compared have to share; what a failed row was tried with is not known."""
-    facts = {**_origin(row), "settings": row.settings, "by_ratio": row.by_ratio}
+    facts = {**row.origin, "settings": row.settings, "by_ratio": row.by_ratio}
     facts |= {name: row.hashes.get(name) for name in _AXES}
     if row.is_done:
         facts |= {"tries": len(row.tries), "strengths": [t.strength for t in row.tries]}
@@ -177,8 +171,8 @@ def _expected(rows: Sequence[Row], path: Path) -> Callable[[Row], dict[str, Any]
     Raises:
         BadInput: if none of the last row's kind has a score.
     """
-    origin = _origin(rows[-1])
-    same = [row for row in rows if _origin(row) == origin]
+    origin = rows[-1].origin
+    same = [row for row in rows if row.origin == origin]
     done = [row for row in same if row.is_done]
     if not done:
         raise BadInput(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pets.study.cells.arms import VANILLA
+from pets.study.cells.rows import Row
 from pets.study.report.curves import DevDifference, by_strength, means, over_seeds, pairs
 from pets.study.report.document import Entry, Picture, RowGroup, Table, setting_name
 from pets.study.report.pictures import arm_styles, legend_below, panels, same_scale
@@ -56,23 +57,19 @@ def selected_strengths(runs: Runs) -> Table | None:
     groups = []
     for task, shots in runs.settings:
         rows = [row for row in runs.of(task, shots) if row.strength is not None]
-        counted = {
-            (arm, pet): Counter(row.strength for row in rows if (row.arm, row.pet) == (arm, pet))
-            for arm in dict.fromkeys(row.arm for row in rows)
-            for pet in runs.pets
-        }
+        if len({row.strength for row in rows}) < 2:
+            continue
+        here = {row.arm for row in rows}
         entries = [
-            [Entry(arm), *(Entry(_counted(counted[arm, pet])) for pet in runs.pets)]
+            [Entry(arm), *(Entry(_counted(rows, arm, pet)) for pet in runs.pets)]
             for arm in runs.kinds
-            if (arm, runs.pets[0]) in counted
+            if arm in here
         ]
-        if len({row.strength for row in rows}) > 1:
-            groups.append(RowGroup(setting_name(task, shots), entries))
+        groups.append(RowGroup(setting_name(task, shots), entries))
     if not groups:
         return None
-    ratios = {row.arm for row in runs.done if row.by_ratio}
     what = "A strength is the weight of the arm's term in the loss"
-    if ratios:
+    if any(row.by_ratio for row in runs.done):
         what += ", of a cost the ratio of its gradient to that of the task"
     caption = (
         "The strength selected on the selection split, and in brackets by how many seeds. Where "
@@ -81,10 +78,11 @@ def selected_strengths(runs: Runs) -> Table | None:
     return Table(caption, ("arm", *runs.pets), groups, frozenset(range(1 + len(runs.pets))))
 
 
-def _counted(strengths: Counter[float | None]) -> str:
+def _counted(rows: Sequence[Row], arm: str, pet: str) -> str:
     """``0.1 (3), 1 (2)``."""
-    ordered = sorted((s, count) for s, count in strengths.items() if s is not None)
-    return ", ".join(f"{strength:.3g} ({count})" for strength, count in ordered)
+    chosen = [row.strength for row in rows if (row.arm, row.pet) == (arm, pet)]
+    counts = Counter(strength for strength in chosen if strength is not None)
+    return ", ".join(f"{strength:.3g} ({count})" for strength, count in sorted(counts.items()))
 
 
 def _vary(differences: Sequence[DevDifference]) -> bool:

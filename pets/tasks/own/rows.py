@@ -52,8 +52,6 @@ def examples(
 def in_classes(table: Table, column: LabelColumn, names: Sequence[str]) -> Answer:
     """The class of a row; ``names`` are the classes in their order."""
     place = {name: k for k, name in enumerate(names)}
-    known = place.keys() | {MISSING, NONE}
-    unknown = [k for k, value in enumerate(column.values) if value not in known]
 
     def answer(index: int) -> dict[str, Any] | str:
         value = column.values[index]
@@ -61,10 +59,12 @@ def in_classes(table: Table, column: LabelColumn, names: Sequence[str]) -> Answe
             return {"label": place[value]}
         if value in (MISSING, NONE):
             return f"{column.name} {value or 'missing'}"
+        known = place.keys() | {MISSING, NONE}
+        others = [k for k, v in enumerate(column.values) if v not in known and k != index]
         raise BadInput(
             f"{table.row(index)}: label {shown(value)} is not one of the train set's classes, "
             f"{listed([shown(name, 40) for name in names])}"
-            + so_are([k + table.first_row for k in unknown if k != index])
+            + so_are([k + table.first_row for k in others])
         )
 
     return answer

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels.checks import check_devices
+from kernels.deferred import may_defer, pool_deferred
 from kernels.dispatch import choose
 
 
@@ -100,6 +101,9 @@ def pool_trajectory(
     kind = first.device.type
     with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
         chosen = choose(first, backend).backend.operations
+        if in_order and may_defer(hidden_states):
+            read = mask if context else None
+            return pool_deferred(chosen, hidden_states, read, rows, columns)
         if not context:
             return chosen.target_states(hidden_states, rows, columns, in_order=in_order), None
         pooled: tuple[Tensor, Tensor] = chosen.pool_trajectory(

@@ -1,4 +1,4 @@
-"""Pooling whose gradient is added where the model's own arrives: that of all states is never held at once.
+"""Pooling whose gradient is added where the model's own arrives, not held for all states at once.
 
 A running cost reads all L+1 hidden states, and its gradient to them is known before a backward pass has
 reached the last of them. Given to autograd as it is, the gradients of all layers would lie side by side
@@ -8,7 +8,7 @@ and without memory, and a hook on each state adds its layer's share when the mod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,9 @@ from kernels.pytorch_pooling import Shares
 
 def may_defer(hidden_states: Sequence[Tensor]) -> bool:
     """Whether some of the states are what a model computed, and a gradient is to come back to them."""
-    return torch.is_grad_enabled() and not torch.compiler.is_compiling() and any(map(_waits, hidden_states))
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return False
+    return any(map(_waits, hidden_states))
 
 
 def pool_deferred(
@@ -39,9 +41,7 @@ def pool_deferred(
     states, context = _Pool.apply(end, operations, later, mask, rows, columns, *hidden_states)
     for layer, hidden in enumerate(hidden_states):
         if _waits(hidden):
-            handle = hidden.register_hook(partial(later.add, layer))
-            # Before whoever else looks at the gradient, so that all of it is seen.
-            hidden._backward_hooks.move_to_end(handle.id, last=False)  # type: ignore[attr-defined]
+            _hook_first(hidden, partial(later.add, layer))
     return states, context
 
 
@@ -50,29 +50,42 @@ def _waits(hidden: Tensor) -> bool:
     return hidden.requires_grad and not hidden.is_leaf and type(hidden) is Tensor
 
 
+def _hook_first(hidden: Tensor, hook: Callable[[Tensor], Tensor | None]) -> None:
+    """Called before the hooks that are there, for whoever looks at a gradient sees all of it."""
+    handle = hidden.register_hook(hook)
+    hooks: Any = hidden._backward_hooks
+    if len(hooks) > 1:  # autograd goes by the order in which a plain dict has them
+        others = {key: other for key, other in hooks.items() if key != handle.id}
+        hooks.clear()
+        hooks.update({handle.id: hook, **others})
+
+
 class _Later:
     """What a backward pass has found for the states, until the turn of each comes."""
 
     def __init__(self) -> None:
         self._shares: Shares | None = None
         self._placeholder: Tensor | None = None
-        self._task = -1
+        self._left, self._task = 0, -1
 
-    def put(self, shares: Shares, placeholder: Tensor) -> None:
-        """From the backward pass that is running."""
-        self._shares, self._placeholder = shares, placeholder
+    def put(self, shares: Shares, placeholder: Tensor, layers: int) -> None:
+        """From the backward pass that is running; so many layers wait."""
+        self._shares, self._placeholder, self._left = shares, placeholder, layers
         self._task = torch._C._current_graph_task_id()
 
     def add(self, layer: int, grad: Tensor) -> Tensor | None:
         """Called with the gradient that has arrived at a state."""
         # Another pass, which the cost is no part of, may go over a graph that was kept.
-        if self._shares is None or self._task != torch._C._current_graph_task_id():
+        shares, placeholder = self._shares, self._placeholder
+        if shares is None or placeholder is None or self._task != torch._C._current_graph_task_id():
             return None
-        assert self._placeholder is not None
-        # That of the cost alone: the placeholder is everybody's. A sum with the model's is the engine's own.
-        if grad.data_ptr() == self._placeholder.data_ptr():
-            return self._shares.of_layer(layer)
-        return self._shares.add(layer, grad)
+        self._left -= 1
+        if not self._left:  # whoever keeps the loss keeps the graph, and this
+            self._shares = self._placeholder = None
+        # The placeholder alone is every state's. A sum with the model's is the engine's own.
+        if grad.data_ptr() == placeholder.data_ptr():
+            return shares.of_layer(layer)
+        return shares.add(layer, grad)
 
 
 class _Pool(torch.autograd.Function):
@@ -101,26 +114,30 @@ class _Pool(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # for a second derivative, which is refused
             return _first_order(ctx, *(None if grad is None else marked(grad) for grad in grads))
-        # Who asks for the gradients of some tensors alone may get that of a state as it was before its hook.
-        return _gradients(ctx, *grads, wait=torch._C._will_engine_execute_node(ctx.next_functions[0][0]))
+        # A pass for some tensors' gradients alone may take that of a state before its hook.
+        whole = torch._C._will_engine_execute_node(ctx.next_functions[0][0])
+        return _gradients(ctx, *grads, wait=whole)
 
 
 @once_differentiable
-def _first_order(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+def _first_order(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     return _gradients(ctx, *grads, wait=False)
 
 
 def _gradients(ctx: Any, *grads: Any, wait: bool) -> tuple[Tensor | None, ...]:
-    shares = Shares(*ctx.saved_tensors, *grads, ctx.like)
+    mask, rows, columns = ctx.saved_tensors
+    shares = Shares(mask, rows, columns, *grads, like=ctx.like)
     shape, dtype = ctx.like
     placeholder = grads[0].new_zeros((), dtype=dtype).expand(shape)
     others = len(ctx.needs_input_grad) - len(ctx.waits)
     found: list[Tensor | None] = [None] * others
-    for layer, waits in enumerate(ctx.waits):
-        if not ctx.needs_input_grad[others + layer]:
-            found.append(None)
+    waiting = 0
+    for layer, (waits, needed) in enumerate(zip(ctx.waits, ctx.needs_input_grad[others:], strict=True)):
+        if wait and waits:
+            found.append(placeholder)
+            waiting += 1
         else:
-            found.append(placeholder if wait and waits else shares.of_layer(layer))
-    if wait:
-        ctx.later.put(shares, placeholder)
+            found.append(shares.of_layer(layer) if needed else None)
+    if waiting:
+        ctx.later.put(shares, placeholder, waiting)
     return tuple(found)

@@ -26,7 +26,8 @@ class Shares:
         rows: Tensor,
         columns: Tensor,
         grad_states: Tensor,
-        grad_context: Tensor | None,
+        grad_context: Tensor | None = None,
+        *,
         like: tuple[torch.Size, torch.dtype],
     ) -> None:
         self._shape, dtype = like
@@ -97,7 +98,7 @@ class _Pool(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        shares = Shares(*ctx.saved_tensors, *grads, ctx.like)
+        shares = Shares(*ctx.saved_tensors, *grads, like=ctx.like)
         needed = ctx.needs_input_grad[3:]
         return None, None, None, *(shares.of_layer(i) if n else None for i, n in enumerate(needed))
 

@@ -92,23 +92,25 @@ def _joint_fit(name: str, record: dict[str, Any]) -> str:
 
 
 def _step_cost(name: str, record: dict[str, Any]) -> str:
-    time, memory = record["time"], record["peak_mebibytes"]
+    time, memory, tensors = (record[k] for k in ("time", "peak_mebibytes", "tensors_mebibytes"))
+    checkpointing = ", gradient checkpointing" if record["checkpointing"] else ""
     ms = time["milliseconds"]
     lines = [
         f"## What a training step costs: `results/{name}`\n",
         f"LoRA on {record['model']}, batch {record['batch']} x {record['length']} tokens, "
-        f"{record['bridge']} cost, {time['steps']} steps of each arm in turn.\n",
-        "| arm | ms, p20 / p50 / p80 | peak resident memory, MiB |",
-        "| --- | --- | --- |",
+        f"{record['bridge']} cost{checkpointing}, {time['steps']} steps of each arm in turn. Tensors "
+        "are those of a step, at its peak, without the weights.\n",
+        "| arm | ms, p20 / p50 / p80 | peak resident memory, MiB | tensors, MiB |",
+        "| --- | --- | --- | --- |",
     ]
     for arm in ("vanilla", "regularised"):
         spread = " / ".join(f"{ms[arm][q]:.1f}" for q in ("p20", "p50", "p80"))
-        lines.append(f"| {arm} | {spread} | {memory[arm]:.0f} |")
+        lines.append(f"| {arm} | {spread} | {memory[arm]:.0f} | {tensors[arm]:.0f} |")
     slower = 100 * (time["ratio_of_medians"] - 1)
-    larger = 100 * (memory["regularised"] / memory["vanilla"] - 1)
+    larger, of_tensors = (100 * (m["regularised"] / m["vanilla"] - 1) for m in (memory, tensors))
     ratio = " / ".join(f"{time['ratio'][q]:.3f}" for q in ("p20", "p50", "p80"))
     lines += [
-        f"| added (of the medians) | {slower:+.1f} % | {larger:+.1f} % |\n",
+        f"| added (of the medians) | {slower:+.1f} % | {larger:+.1f} % | {of_tensors:+.1f} % |\n",
         f"Ratio within each pair of steps, p20 / p50 / p80: {ratio}.\n",
     ]
     return "\n".join([*lines, _where(record)])

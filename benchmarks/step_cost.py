@@ -2,10 +2,12 @@
 
     python -m benchmarks.step_cost --model ../shared/models/minilm-l6-mlm
 
+A masked LM is tuned on a word in each row, by `PromptClassifier`; a causal LM on the last tokens.
+
 Time: vanilla and regularised steps alternate in one process, so both see the same machine; each arm has
 a model of its own, plugged once, since the first steps after plugging are watched. Memory: each arm
-runs in a process of its own that reports its peak resident size. Both are preceded by a check that the
-cost is right.
+runs in a process of its own that reports its peak resident size, and what torch's tensors were together
+at the peak of a step, weights left out. Both are preceded by a check that the cost is right.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from transformers import PreTrainedModel
 import pets
 from benchmarks.environment import RESULTS, environment
 from benchmarks.gpu.workloads import WORDS
+from benchmarks.meter import peak_bytes
 from bridges import GaussianBridge, RunningCost, SDEBridge
 from bridges.latent.latent_map import Layers
 from bridges.latent.trajectory import layer_times
@@ -40,12 +43,18 @@ from pets.tuning.models import load_plm
 
 WARM_UP = 3
 
+ANSWER = 4
+"""Tokens of an answer."""
+
 
 def check(cost: RunningCost, hidden: tuple[Tensor, ...], labels: Tensor, mask: Tensor) -> None:
     """The timed cost equals the float64 oracle's, or nothing is timed."""
-    rows, columns = (labels != -100).nonzero(as_tuple=True)
-    states, context = oracle.pool_trajectory([h.double() for h in hidden], mask, rows, columns)
+    is_target = labels != -100
+    read, (rows, columns) = mask, is_target.nonzero(as_tuple=True)
     g, bridge, end = cost.latent_map, cost.bridge, cost.end_points(labels[rows, columns]).double()
+    if cost.spec.causal:  # read at the token before, in the context before the answer
+        columns, read = columns - 1, mask & (is_target.cumsum(1) == 0)
+    states, context = oracle.pool_trajectory([h.double() for h in hidden], read, rows, columns)
     assert isinstance(g, Layers)
     inputs = states, context, rows
     stack = [w.double() for w in g.weights], [b.double() for b in g.biases]
@@ -65,20 +74,24 @@ def check(cost: RunningCost, hidden: tuple[Tensor, ...], labels: Tensor, mask: T
 
 
 class Workload:
-    """LoRA on a model, one batch of [MASK] prompts, one optimiser step at a time.
+    """LoRA on a model, one batch of prompts, one optimiser step at a time.
 
     Attributes:
         plm: the model without LoRA, for a check and to make costs for.
+        checkpointing: whether layers' values are computed once more in the backward pass.
     """
 
-    def __init__(self, name: str, batch: int, length: int) -> None:
+    def __init__(self, name: str, batch: int, length: int, checkpointing: bool = False) -> None:
         plm, tokenizer = load_plm(name)
-        self.plm = plm
+        self.plm, self.checkpointing = plm, checkpointing
         torch.manual_seed(0)
         ids = torch.randint(1000, plm.config.vocab_size, (batch, length))
-        ids[:, 1] = tokenizer.mask_token_id
         labels = torch.full_like(ids, -100)
-        labels[:, 1] = torch.randint(len(WORDS), (batch,))
+        if tokenizer.mask_token_id is None:
+            labels[:, -ANSWER:] = ids[:, -ANSWER:]
+        else:
+            ids[:, 1] = tokenizer.mask_token_id
+            labels[:, 1] = torch.randint(len(WORDS), (batch,))
         self.inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
     def check(self, cost: RunningCost) -> None:
@@ -101,14 +114,19 @@ class Arm:
         torch.manual_seed(0)
         model = get_peft_model(plm, pets.get("lora"))
         self.inputs = work.inputs
-        self.classifier = PromptClassifier(model, WORDS).train()
+        if work.checkpointing:
+            model.enable_input_require_grads()
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        masked = bool((work.inputs["labels"][:, 1] != -100).any())
+        self.model: nn.Module = PromptClassifier(model, WORDS) if masked else model
+        self.model.train()
         self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
-        self.plug = pets.regularize(self.classifier, cost, 0.5) if cost else None
+        self.plug = pets.regularize(self.model, cost, 0.5) if cost else None
 
     def step(self) -> float:
         """One optimiser step; the seconds that it took."""
         start = time.perf_counter()
-        loss = self.classifier(**self.inputs).loss
+        loss = self.model(**self.inputs).loss
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -148,11 +166,12 @@ def _quantiles(values: list[float], scale: float) -> list[float]:
     ]
 
 
-def peak_mebibytes(options: list[str]) -> float:
-    """Peak resident size of a process that runs three steps."""
+def peak_mebibytes(options: list[str]) -> tuple[float, float]:
+    """Of a process that runs three steps: its peak resident size, and that of a step's tensors."""
     command = [sys.executable, "-m", "benchmarks.step_cost", *options, "--peak"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(done.stdout.strip().splitlines()[-1])
+    resident, tensors = map(float, done.stdout.strip().splitlines()[-1].split())
+    return resident, tensors
 
 
 @click.command()
@@ -161,6 +180,7 @@ def peak_mebibytes(options: list[str]) -> float:
 @click.option("--batch", default=16, show_default=True)
 @click.option("--length", default=128, show_default=True)
 @click.option("--steps", default=30, show_default=True)
+@click.option("--checkpointing", is_flag=True, help="Gradient checkpointing.")
 @click.option("--out", help="Name of the result file; none is written by default.")
 @click.option("--peak", is_flag=True, hidden=True, help="Worker: print this process's peak memory.")
 @click.option("--cost", hidden=True, help="Worker: a saved cost to regularise with.")
@@ -170,37 +190,49 @@ def main(
     batch: int,
     length: int,
     steps: int,
+    checkpointing: bool,
     out: str | None,
     peak: bool,
     cost: str | None,
 ) -> None:
     """Print the added time and peak memory of the running cost."""
-    work = Workload(model, batch, length)
+    work = Workload(model, batch, length, checkpointing)
     if peak:
         loaded = RunningCost.from_pretrained(cost) if cost else None
         stepped = Arm(work, work.plm, loaded)
         for _ in range(3):
             stepped.step()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(resident, peak_bytes(stepped.step, "cpu") / 2**20)
         return
     fresh = RunningCost.for_model(work.plm, bridge)
     work.check(fresh)
     options = ["--model", model, "--batch", str(batch), "--length", str(length)]
-    memory = {"vanilla": peak_mebibytes(options)}
+    options += ["--checkpointing"] if checkpointing else []
+    memory, tensors = {}, {}
+    memory["vanilla"], tensors["vanilla"] = peak_mebibytes(options)
     with tempfile.TemporaryDirectory() as folder:
         fresh.save_pretrained(f"{folder}/cost")
-        memory["regularised"] = peak_mebibytes([*options, "--cost", f"{folder}/cost"])
+        found = peak_mebibytes([*options, "--cost", f"{folder}/cost"])
+        memory["regularised"], tensors["regularised"] = found
     timing = measure_time(work, fresh, steps)
-    added = memory["regularised"] / memory["vanilla"] - 1
+    added, of_tensors = (m["regularised"] / m["vanilla"] - 1 for m in (memory, tensors))
     times = timing["milliseconds"]
     print(f"LoRA step, {model.rsplit('/', 1)[-1]}, {bridge}, batch {batch} x {length}")
     for arm in memory:
-        print(f"  {arm:12} p50 {times[arm]['p50']:8.1f} ms   peak memory {memory[arm]:7.0f} MiB")
+        print(
+            f"  {arm:12} p50 {times[arm]['p50']:8.1f} ms   peak memory {memory[arm]:7.0f} MiB, "
+            f"of tensors {tensors[arm]:7.0f}"
+        )
     slower = timing["ratio_of_medians"] - 1
-    print(f"  added        {100 * slower:+7.1f} %               {100 * added:+7.1f} %")
+    print(
+        f"  added        {100 * slower:+7.1f} %               {100 * added:+7.1f} %               "
+        f"{100 * of_tensors:+7.1f} %"
+    )
     if out:
         shape = {"model": model.rsplit("/", 1)[-1], "bridge": bridge, "batch": batch, "length": length}
-        record = {"environment": environment(), **shape, "time": timing, "peak_mebibytes": memory}
+        measured = {"time": timing, "peak_mebibytes": memory, "tensors_mebibytes": tensors}
+        record = {"environment": environment(), **shape, "checkpointing": checkpointing, **measured}
         write_text(RESULTS / out, json.dumps(record, indent=2) + "\n")
 
 

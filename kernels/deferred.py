@@ -19,12 +19,21 @@ from torch.autograd.function import once_differentiable
 from kernels.first_order import marked
 from kernels.pytorch_pooling import Shares
 
+LEAST_BYTES = 2**26
+"""Of all states, on a CUDA device: below it one launch for all layers is shorter than a hook for each."""
+
 
 def may_defer(hidden_states: Sequence[Tensor]) -> bool:
-    """Whether some of the states are what a model computed, and a gradient is to come back to them."""
+    """Whether there are gradients that can wait for a model's, and that are large enough for it."""
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return False
+    if _is_launched_on(hidden_states[0]) and sum(h.nbytes for h in hidden_states) < LEAST_BYTES:
+        return False
     return any(map(_waits, hidden_states))
+
+
+def _is_launched_on(hidden: Tensor) -> bool:
+    return hidden.is_cuda
 
 
 def pool_deferred(

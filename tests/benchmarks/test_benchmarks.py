@@ -19,7 +19,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from shared_files import needs_shared, shared
-from tiny import TEXTS, tiny_bert, tiny_tokenizer
+from tiny import TEXTS, tiny_bert, tiny_llama, tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -62,6 +62,21 @@ def test_step_cost_reports_time_and_memory(
     assert record["peak_mebibytes"]["vanilla"] > 100
     assert record["time"]["milliseconds"]["vanilla"]["p50"] > 0
     assert "| added (of the medians) |" in readme.render({"r.json": record})
+
+
+def test_step_cost_of_a_checkpointed_causal_model(tmp_path: Path) -> None:
+    plm, tokenizer = tiny_llama(), tiny_tokenizer()
+    plm.resize_token_embeddings(1100)
+    plm.save_pretrained(tmp_path / "llama")
+    tokenizer.mask_token = None
+    tokenizer.save_pretrained(tmp_path / "llama")
+    work = step_cost.Workload(str(tmp_path / "llama"), 2, 8, checkpointing=True)
+    cost = bridges.RunningCost.for_model(work.plm, "brownian")
+    work.check(cost)
+    arm = step_cost.Arm(work, work.plm, cost)
+    assert arm.step() > 0
+    assert arm.plug is not None
+    assert arm.plug.last["brownian"] > 0
 
 
 @pytest.mark.parametrize("bridge", ["brownian", "sde"])

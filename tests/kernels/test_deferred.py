@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.meter import peak_bytes
-from kernels import pooling
+from kernels import deferred, pooling
 from kernels.pooling import pool_trajectory
 from kernels.pytorch_pooling import Shares
 
@@ -82,6 +82,11 @@ def cost_of(states: list[Tensor], *, context: bool = True, in_order: bool = True
 
 def task_of(states: list[Tensor]) -> Tensor:
     return states[-1].square().sum()
+
+
+@pytest.fixture(autouse=True)
+def _however_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deferred, "LEAST_BYTES", 0)
 
 
 @pytest.fixture
@@ -337,6 +342,19 @@ def test_targets_that_may_repeat_do_not_wait(added: list[int]) -> None:
     states = model()
     model.gradients(cost_of(states, in_order=False) + task_of(states))
     assert not added
+
+
+@pytest.mark.parametrize("launched", [False, True])
+@pytest.mark.parametrize("more", [0, 1])
+def test_small_gradients_wait_only_where_nothing_is_launched(
+    monkeypatch: pytest.MonkeyPatch, added: list[int], launched: bool, more: int
+) -> None:
+    monkeypatch.setattr(deferred, "_is_launched_on", lambda hidden: launched)
+    monkeypatch.setattr(deferred, "LEAST_BYTES", 2 * B * S * H * 8 + more)
+    model = Model(("plain",))
+    states = model()
+    model.gradients(cost_of(states) + task_of(states))
+    assert bool(added) == (not launched or not more)
 
 
 def test_no_gradient_of_all_layers_is_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from kernels.first_order import marked
 from kernels.pytorch_pooling import Shares
 
 LEAST_BYTES = 2**26
-"""Of all states, on a CUDA device: below it one launch for all layers is shorter than a hook for each."""
+"""Of all states, on a CUDA device: below it one launch for all layers beats a hook for each."""
 
 
 def may_defer(hidden_states: Sequence[Tensor]) -> bool:

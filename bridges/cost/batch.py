@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from bridges.cost.documents import Layout
 from bridges.cost.groups import OfTrajectories, bytes_of_target, costs_by_groups, groups_of
 from bridges.cost.targets import Reading, locate
+from bridges.cost.transfer import to_device
+from bridges.latent.end_points import EndPoints
 from bridges.latent.label_ends import LabelEnds
 from bridges.latent.trajectory import Trajectory
 
@@ -46,31 +49,42 @@ def costs_and_first(
         [N], and None where there is no target, or none asked for.
     """
     given = hidden_states, targets, attention_mask
+    # A subclass's own may know of no other options.
+    options: dict[str, Any] = {} if generator is None else {"generator": generator}
     if cost.reads_in_parts:
         means = cost.latent_map.reads_context
-        hidden_states, where, rows = locate(
+        hidden_states, where, near = locate(
             cost.spec, *given, layout, classes=classes, in_place=in_place, context=means
         )
+        answers = held = where.targets
+        if labels is None and cost.bridge.contrasts:
+            labels, held = _labels_of_batch(cost.end_points, near.targets)
+            options["graph"] = False  # no later batch has these labels
         size = bytes_of_target(cost.latent_map, len(hidden_states), hidden_states[0])
-        groups = groups_of(rows, len(hidden_states[0]), size)
+        groups = groups_of(near.rows, len(hidden_states[0]), size)
         if len(groups) > 1:
-            costs = costs_by_groups(
-                cost, hidden_states, where, groups, labels=labels, generator=generator
-            )
+            parts = replace(where, targets=held), groups
+            costs = costs_by_groups(cost, hidden_states, *parts, labels=labels, generator=generator)
             return costs, _read_first(hidden_states, where, first) if first else None
-        trajectory, answers = where.trajectory(hidden_states), where.targets
+        trajectory = where.trajectory(hidden_states)
     else:
         device = hidden_states[0].device  # where a subclass's own may expect what it is given
         if layout is not None:
             layout = layout.to(device)
         given = hidden_states, targets.to(device), attention_mask
         trajectory, answers = cost.trajectory(*given, classes=classes, in_place=in_place, layout=layout)
+        held = answers
     if not len(answers):
         return trajectory.states.sum((0, 2)), None  # [0], and part of the states' graph
-    # A subclass's own may know of none.
-    noise: dict[str, Any] = {} if generator is None else {"generator": generator}
-    costs = cost.of_trajectory(trajectory, answers, labels=labels, **noise)
+    costs = cost.of_trajectory(trajectory, held, labels=labels, **options)
     return costs, _few(trajectory, answers, first) if first else None
+
+
+def _labels_of_batch(end_points: EndPoints, tokens: Tensor) -> tuple[LabelEnds, Tensor]:
+    """`LabelEnds.of_batch` of tokens on the host, where finding the words makes no device wait."""
+    found = tokens.unique(return_inverse=True)
+    words, answers = to_device(found, end_points.vectors.device)
+    return LabelEnds.of_tokens(end_points, words), answers
 
 
 @torch.no_grad()

@@ -105,13 +105,11 @@ def costs_by_groups(
     Args:
         cost: of the model.
         hidden_states: L+1 tensors [B, S, H].
-        where: the targets.
+        where: the targets, as ``labels`` has them.
         groups: of these.
         labels, generator: as `RunningCost.costs`.
     """
     answers = where.targets
-    if labels is None and cost.bridge.contrasts:  # against all of the batch
-        labels, answers = LabelEnds.of_batch(cost.end_points, answers)
     sizes = [group.rows.stop - group.rows.start for group in groups]
     # Its gradient is put together once, where slices would each make one of all sequences.
     parts = zip(*(hidden.split(sizes) for hidden in hidden_states), strict=True)

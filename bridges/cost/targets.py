@@ -124,7 +124,7 @@ def locate(
     classes: int | None,
     in_place: bool,
     context: bool = True,
-) -> tuple[Sequence[Tensor], Reading, Tensor]:
+) -> tuple[Sequence[Tensor], Reading, Reading]:
     """Where targets are in the states of a batch; arguments as `read`.
 
     Args:
@@ -134,7 +134,7 @@ def locate(
 
     Returns:
         The states, of a packed batch those of its documents; the targets, on the states' device; and
-        their rows once more, where it takes no wait to look at them.
+        they once more on the host, where it takes no wait to look at them.
 
     Raises:
         BadInput: as `read`, and for states that are not this model's.
@@ -156,13 +156,13 @@ def locate(
     found, mask, documents = to_host([targets, layout.mask, layout.documents])
     assert found is not None
     assert mask is not None
-    where = read(
+    near = read(
         spec, found, Layout(mask, documents), classes=classes, in_place=in_place, context=context
     )
-    rows, where = where.rows, where.to(device)
+    where = near.to(device)
     if where.documents is not None:
         hidden_states = [where.documents.take(hidden) for hidden in hidden_states]
-    return hidden_states, where, rows
+    return hidden_states, where, near
 
 
 def gather(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,6 +22,65 @@ def to_host(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
     found = [remote[0].cpu()] if len(remote) == 1 else _unpacked(_packed(remote).cpu(), remote)
     copied = iter(found)
     return [next(copied) if x is not None and is_remote(x.device) else x for x in tensors]
+
+
+class Ahead:
+    """Copies to the host that are begun before a device is given other work, and read after it.
+
+    Who reads one waits for what the device had to do before the copy, and for nothing that came later.
+    """
+
+    def __init__(self) -> None:
+        self._copies: list[_Copy] = []
+
+    def send(self, tensors: Iterable[Tensor]) -> None:
+        """Begin to copy what is on a device, but for what is on its way already; nobody waits."""
+        fresh = [x for x in tensors if is_remote(x.device) and self._find(x) is None]
+        # Whether an inference tensor was written to since cannot be told.
+        fresh = [x for x in fresh if not x.is_inference()]
+        if fresh and len({x.device for x in fresh}) == 1:
+            self._copies.append(_Copy(fresh))
+
+    def to_host(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """As `to_host`; what was sent, and not written to since, is not copied again."""
+        found = [None if x is None else self._find(x) for x in tensors]
+        others = to_host([x if copy is None else None for x, copy in zip(tensors, found, strict=True)])
+        sent = [None if copy is None else copy() for copy in found]
+        return [x if other is None else other for x, other in zip(sent, others, strict=True)]
+
+    def _find(self, tensor: Tensor) -> Callable[[], Tensor] | None:
+        for copy in self._copies:
+            for i, (given, version) in enumerate(copy.given):
+                if given is tensor and given._version == version:
+                    return partial(copy.read, i)
+        return None
+
+
+class _Copy:
+    """Tensors of one device on their way to the host.
+
+    Attributes:
+        given: they, and how often each had been written to.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        device = tensors[0].device
+        self.given = [(x, x._version) for x in tensors]
+        packed = _packed(tensors)
+        # Pinned, else the copy waits.
+        self._there = torch.empty_like(packed, device="cpu", pin_memory=device.type == "cuda")
+        self._there.copy_(packed, non_blocking=True)
+        self._arrived: torch.cuda.Event | None = None
+        if device.type == "cuda":
+            self._arrived = torch.cuda.Event()
+            self._arrived.record(torch.cuda.current_stream(device))
+
+    def read(self, index: int) -> Tensor:
+        """One of them, once it is there."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+            self._arrived = None
+        return _unpacked(self._there, [x for x, _ in self.given])[index]
 
 
 def to_device(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:

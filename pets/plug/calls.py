@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bridges.cost.transfer import Ahead
+
 # Of each thread its innermost call: replicas of a model run side by side in threads of one process.
 _threads = threading.local()
 
@@ -74,6 +76,7 @@ class Call:
         last: [B, S, H], the encoder's own last state, which the head reads; the last of the hidden
             states may be a copy of it.
         of_decoder: whether they are those of a decoder beside an encoder.
+        ahead: what says where targets are, on its way to the host.
         told: what the encoder was called with.
         inner: what the language model was called with, where another module was called around it.
     """
@@ -83,6 +86,7 @@ class Call:
         self.hidden: tuple[Tensor, ...] | None = None
         self.last: Tensor | None = None
         self.times = 0
+        self.ahead = Ahead()
         self.of_decoder = False
         self.told = self.inner = _NOTHING
 

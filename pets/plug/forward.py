@@ -22,10 +22,10 @@ from pets.plug.calls import Call, Told
 from pets.plug.entry import enter, leave
 from pets.plug.guard import GradientGuard
 from pets.plug.labels import behind_prompt, label_targets
-from pets.plug.loss_scale import LossScale
+from pets.plug.loss_scale import LABELS, LossScale
 from pets.plug.meter import TASK, Meter, weight_name
 from pets.plug.outputs import declared, drop_states, note
-from pets.plug.placed_cost import PlacedCost
+from pets.plug.placed_cost import PlacedCost, says_where
 from pets.plug.refusals import check_not_bypassed, loss_of
 from pets.plug.running import Running, Value, given_of
 from pets.plug.steps import Steps
@@ -73,6 +73,7 @@ class Forward:
             if isinstance(term.what, RunningCost):
                 targets = label_targets(model, self._plm, term.what.spec, verbalizer, term.what)
                 term.placed = PlacedCost(term.what, targets)
+        self._places = [term.placed for term in self.terms if term.is_cost]
         self.view = view_of(model, self._plm, self.terms, verbalizer)
         self._peft = [module for module in model.modules() if isinstance(module, PeftModel)]
         self._guard = GradientGuard(into_loss)
@@ -160,13 +161,17 @@ class Forward:
         around = Call.of(self)
         if around is not None:
             around.inner = Told(module, args, kwargs)
+            self._send(around, around.inner)
             return self.own(module, forward, args, kwargs)
         if not (module.training or self._in_eval):
             return note(forward(*args, **kwargs), None)
-        if module.training:
-            self._before_training(module)
         asked = kwargs.get("output_hidden_states") or self._plm.config.output_hidden_states
         call = Call(self, keeps_states=bool(asked))
+        told = Told(module, args, kwargs)
+        if module.training:
+            self._before_training(module, call, told)
+        else:
+            self._send(call, told)
         if module.training and any(not term.is_cost for term in self.terms):
             output = self.again(call, module, forward, args, kwargs)
         else:
@@ -238,7 +243,8 @@ class Forward:
             drop_states(output)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _before_training(self, module: nn.Module) -> None:
+    def _before_training(self, module: nn.Module, call: Call, told: Told) -> None:
+        self._send(call, told)
         self.trainer.look(self)
         self.steps.watch(self._model, self.before_step)
         if not self._guard.done:
@@ -248,6 +254,15 @@ class Forward:
         for term in self.terms:
             if not term.is_cost and not term.policy.is_ratio:
                 term.objective.weight = self.weight_of(term)
+
+    def _send(self, call: Call, told: Told) -> None:
+        """Begin to copy what says where targets are: later the host would wait for the forward's end."""
+        if torch.compiler.is_compiling() or not (self._places or self.view):
+            return
+        ids = any(placed.reads_ids for placed in self._places)
+        near = says_where(told.by_name(), of_decoder=self._encoder_decoder, ids=ids)
+        if not near.keys().isdisjoint(LABELS):  # else it generates, or nobody asks for a loss
+            call.ahead.send(near.values())
 
     def before_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Called before each step of an optimiser that holds trained parameters."""

@@ -64,7 +64,7 @@ def place(
     check_padding(call.told.module, told)
     of_decoder = call.of_decoder and not made.in_place
     given = {**given, **told, "input_ids": told.get("input_ids")}
-    if near := on_host(given, of_decoder=of_decoder, ids=made.reads_ids):
+    if near := on_host(given, call.ahead, of_decoder=of_decoder, ids=made.reads_ids):
         given, device = {**given, **near}, torch.device("cpu")
     layout = layout_of(hidden[0], given, of_decoder=of_decoder, device=device)
     if layout.documents is not None and made.dimensions == 1:
@@ -94,6 +94,11 @@ class PlacedCost:
         self._device: torch.device | None = None
         self._elsewhere: dict[torch.device, RunningCost] = {}
         self._told = False
+
+    @property
+    def reads_ids(self) -> bool:
+        """Whether the input ids say where targets are."""
+        return self._targets.reads_ids
 
     @property
     def cost(self) -> RunningCost:
@@ -158,8 +163,8 @@ class PlacedCost:
             return self._elsewhere[device]
 
 
-def on_host(told: Mapping[str, Any], *, of_decoder: bool, ids: bool) -> dict[str, Tensor]:
-    """What says where targets are, copied from a device for one wait; nothing where there is no need.
+def says_where(told: Mapping[str, Any], *, of_decoder: bool, ids: bool) -> dict[str, Tensor]:
+    """What says where targets are, by name; nothing where it is too large to be copied to the host.
 
     Args:
         told: what a model was called with, by name.
@@ -169,13 +174,24 @@ def on_host(told: Mapping[str, Any], *, of_decoder: bool, ids: bool) -> dict[str
     side = "decoder_" if of_decoder else ""
     mask = told.get(f"{side}attention_mask")
     if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
-        return {}  # of pairs: too large to be copied, and read where it is
+        return {}  # of pairs
     names = [f"{side}attention_mask", f"{side}position_ids", "cu_seq_lens_q", "seq_idx", *LABELS]
     names += ["input_ids"] if ids else []
-    near = {name: told[name] for name in names if isinstance(told.get(name), Tensor)}
+    return {name: told[name] for name in names if isinstance(told.get(name), Tensor)}
+
+
+def on_host(
+    told: Mapping[str, Any], ahead: transfer.Ahead, *, of_decoder: bool, ids: bool
+) -> dict[str, Tensor]:
+    """The same, copied from a device; nothing where there is no need.
+
+    Args:
+        ahead: what was sent before the forward: only for the rest the device's work is waited for.
+    """
+    near = says_where(told, of_decoder=of_decoder, ids=ids)
     if not any(transfer.is_remote(x.device) for x in near.values()):
         return {}
-    copies = transfer.to_host(list(near.values()))
+    copies = ahead.to_host(list(near.values()))
     return {name: copy for name, copy in zip(near, copies, strict=True) if copy is not None}
 
 

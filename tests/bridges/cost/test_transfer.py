@@ -95,3 +95,64 @@ def test_what_is_on_the_host_is_not_copied() -> None:
     given = several()
     assert all(mine is sent for mine, sent in zip(transfer.to_host(given), given, strict=True))
     assert all(mine is sent for mine, sent in zip(transfer.to_device(given, CPU), given, strict=True))
+
+
+def test_what_was_sent_ahead_is_not_copied_again(remote: list[int]) -> None:
+    given, ahead = several(), transfer.Ahead()
+    ahead.send(given[:3])
+    ahead.send(given[1:5])  # two of them are on their way
+    assert remote == [3, 2]
+    found = ahead.to_host([None, *given[:5]])
+    assert remote == [3, 2]
+    assert found[0] is None
+    for mine, sent in zip(found[1:], given, strict=False):
+        assert mine is not None
+        assert mine is not sent
+        assert (mine.dtype, mine.shape) == (sent.dtype, sent.shape)
+        assert torch.equal(mine, sent)
+
+
+def test_what_was_not_sent_is_copied_beside_it(remote: list[int]) -> None:
+    given, ahead = several(), transfer.Ahead()
+    ahead.send(given[:2])
+    for mine, sent in zip(ahead.to_host(given), given, strict=True):
+        assert mine is not None
+        assert torch.equal(mine, sent)
+    assert remote == [2, len(given) - 2]
+
+
+def test_what_was_written_to_since_is_copied_anew(remote: list[int]) -> None:
+    numbers, others, ahead = torch.arange(6), torch.ones(3), transfer.Ahead()
+    ahead.send([numbers, others])
+    numbers[2] = 9
+    found = ahead.to_host([numbers, others])
+    assert found[0] is not None
+    assert found[0].tolist() == [0, 1, 9, 3, 4, 5]
+    ahead.send([numbers])
+    assert remote == [2, 1]
+    found = ahead.to_host([numbers])
+    assert found[0] is not None
+    assert found[0].tolist() == [0, 1, 9, 3, 4, 5]
+    assert remote == [2, 1]
+
+
+def test_an_equal_tensor_is_another_one(remote: list[int]) -> None:
+    ahead = transfer.Ahead()
+    ahead.send([torch.arange(6)])
+    ahead.to_host([torch.arange(6), torch.arange(6)])
+    assert remote == [1, 2]
+
+
+def test_what_cannot_tell_that_it_was_written_to_is_not_sent(remote: list[int]) -> None:
+    with torch.inference_mode():
+        numbers = torch.arange(6)
+    ahead = transfer.Ahead()
+    ahead.send([numbers])
+    assert not remote
+    assert ahead.to_host([numbers])[0] is not None
+
+
+def test_nothing_is_sent_from_the_host() -> None:
+    given, ahead = several(), transfer.Ahead()
+    ahead.send(given)
+    assert all(mine is sent for mine, sent in zip(ahead.to_host(given), given, strict=True))

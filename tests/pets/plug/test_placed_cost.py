@@ -6,17 +6,21 @@ There is no device here: the CPU is said to be one, so that everything is copied
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
+from peft import get_peft_model
 from plug_cases import build, gradients, make_batch
+from tiny import tiny_model
 from torch import Tensor, nn
 
 import pets
 from bridges import BadInput, LabelEnds, RunningCost
 from bridges.cost import groups, transfer
+from pets.plug.forward import Forward
 from pets.plug.labels import TokenTargets
 from pets.plug.loss_scale import LossScale
 
@@ -66,6 +70,107 @@ def test_it_is_the_same_to_the_bit(case: str, request: pytest.FixtureRequest) ->
     found = outcome(model, copy.deepcopy(cost), make())
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
     assert copies  # it did go through a device
+
+
+def late_copies(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """What is copied to the host only after the forward, which it waits for then."""
+    late: list[Tensor] = []
+    own = transfer.to_host
+
+    def noted(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+        late.extend(x for x in tensors if x is not None)
+        return own(tensors)
+
+    monkeypatch.setattr(transfer, "to_host", noted)  # not that of `locate`, which is on the host by then
+    return late
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.usefixtures("remote")
+def test_the_host_waits_for_nothing_that_the_forward_does(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels, mask and positions are sent before it."""
+    kind, make = CASES[case]
+    model, _, cost = build(kind)
+    late, batch = late_copies(monkeypatch), make()
+    outcome(model, cost, batch)
+    assert late == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "pet"),
+    [
+        *itertools.product(("bert", "llama"), ("prompt", "prefix", "lora")),
+        ("t5", "prompt"),
+        ("t5", "lora"),
+    ],
+)
+@pytest.mark.usefixtures("remote")
+def test_what_a_pet_makes_of_labels_and_mask_is_sent_too(
+    kind: str, pet: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plm = tiny_model(kind)
+    cost = RunningCost.for_model(plm)
+    model = get_peft_model(plm, pets.get(pet, model=plm)).train()
+    late, batch = late_copies(monkeypatch), make_batch()
+    with pets.regularize(model, cost, 0.5):
+        model(**batch).loss.backward()
+    assert late == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("remote")
+def test_nor_where_the_model_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _, cost = build("bert-lora")
+    late, batch = late_copies(monkeypatch), make_batch()
+    with pets.regularize(model, cost, 0.5):
+        torch.compile(model, backend="eager")(**batch).loss.backward()
+    torch.compiler.reset()
+    assert late == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("bridge", ["brownian", "posterior"])
+def test_on_a_device_nothing_waits_for_it_behind_the_model(
+    bridge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plm = tiny_model("llama").cuda()
+    cost = RunningCost.for_model(plm, bridge, map="lens")
+    model = get_peft_model(plm, pets.get("lora", model=plm)).train()
+    own, watched = Forward._add, [False]
+
+    def add(*args: Any) -> Any:
+        torch.cuda.set_sync_debug_mode("error" if watched[0] else "default")
+        return own(*args)
+
+    monkeypatch.setattr(Forward, "_add", add)
+    batch = {name: value.cuda() for name, value in make_batch().items()}
+    with pets.regularize(model, cost, 0.5):
+        for step in range(6):
+            watched[0] = step > 4  # by then the cost is replayed
+            try:
+                model(**batch).loss.backward()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.usefixtures("remote")
+def test_labels_that_a_model_writes_to_are_read_as_it_left_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, plm, cost = build("bert-lora")
+    batch = make_batch()
+    spared = batch["labels"] != -100
+    spared[1:] = False
+
+    def drop_the_first_row(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        batch["labels"][spared] = -100
+
+    plm.base_model.register_forward_pre_hook(drop_the_first_row, with_kwargs=True)
+    late = late_copies(monkeypatch)
+    with pets.regularize(model, cost, 0.5):
+        found = model(**batch).running_cost
+        assert any(x is batch["labels"] for x in late)
+        assert torch.equal(found, model(**batch).running_cost)
 
 
 @pytest.mark.parametrize("case", CASES)

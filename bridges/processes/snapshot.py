@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
-_PLAIN = (str, bool, int, float, type(None))
+_SURE = (str, type(None))
+_NUMBERS = (bool, int, float)
 
 
 class _Unknown(Exception):
@@ -69,7 +70,7 @@ def _of_module(module: nn.Module) -> Hashable:
     for name, value in vars(module).items():
         if name not in _OF_EVERY_MODULE:
             told.append(name)
-            told.append(value if isinstance(value, _PLAIN) else _of_value(value))
+            told.append(value if isinstance(value, _SURE) else _of_value(value))
     for tensors in (module._parameters, module._buffers):
         for name, tensor in tensors.items():
             told.append(name)
@@ -81,8 +82,10 @@ def _of_module(module: nn.Module) -> Hashable:
 
 
 def _of_value(value: Any) -> Hashable:
-    if isinstance(value, _PLAIN):
+    if isinstance(value, _SURE):
         return value
+    if isinstance(value, _NUMBERS):
+        return type(value), value  # 1, 1.0 and True are equal
     if isinstance(value, (tuple, list)):
         return (type(value), *map(_of_value, value))
     state = tensor_state(value) if isinstance(value, Tensor) else None

@@ -37,6 +37,8 @@ def swap_data(part: Part) -> None:
         lambda part: setattr(part, "word", "b"),
         lambda part: setattr(part, "other", 1),
         lambda part: part.numbers.append(3),
+        lambda part: part.numbers.__setitem__(0, 1),
+        lambda part: part.numbers.__setitem__(0, True),
         lambda part: part.train(not part.training),
         lambda part: part.table.add_(1),
         lambda part: part.plain.mul_(2),

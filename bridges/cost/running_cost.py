@@ -15,6 +15,7 @@ from bridges.cost.documents import Layout
 from bridges.cost.graphed import replayed
 from bridges.cost.parts import CostParts
 from bridges.cost.targets import gather, read
+from bridges.cost.transfer import to_host
 from bridges.errors import BadInput
 from bridges.fitting.adapting import adapt
 from bridges.fitting.arguments import takes_settings
@@ -285,8 +286,10 @@ class RunningCost(CostParts):
 
     def positions(self, targets: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and columns [N] of a batch whose states are the targets' trajectories, in their order."""
-        shape = (len(targets), targets.shape[1])
-        where = read(self.spec, targets, Layout.of(shape, attention_mask, device=targets.device))
+        found, mask = to_host([targets, attention_mask])  # for one wait, where each look would be one
+        assert found is not None
+        layout = Layout.of((len(found), found.shape[1]), mask, device=found.device)
+        where = read(self.spec, found, layout).to(targets.device)
         return where.rows, where.columns
 
     @takes_settings

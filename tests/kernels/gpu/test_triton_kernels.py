@@ -20,12 +20,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kernels import bridge_nll as operations
-from kernels import oracle
+from kernels import deferred, oracle
 from kernels.gpu import launch as triton_launch
 from kernels.gpu import pooling
 from kernels.gpu.linear import linear, linear_backward, weight_gradient
 from kernels.gpu.pooling import pool_trajectory, target_states
 from kernels.lens import lens_nll, lens_project
+from kernels.pooling import pool_trajectory as pool_public
 
 pytestmark = pytest.mark.slow
 
@@ -387,6 +388,30 @@ def check_pooling(hidden: Sequence[Tensor], *where: Tensor, in_order: bool = Fal
     assert torch.equal(states.double(), true_states)
     assert relative_rms(context, true[0]) <= 1e-6  # sums in float32, for every dtype
     assert max(map(relative_rms, grads, true[1:]), default=0.0) <= BOUND[dtype]
+
+
+@pytest.mark.parametrize("dtype", BOUND, ids=str)
+@pytest.mark.parametrize("context", [True, False])
+def test_gradients_that_wait_for_the_models_are_the_oracles(
+    context: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of states that a model computed; what arrives there beside the cost's is 1."""
+    monkeypatch.setattr(deferred, "LEAST_BYTES", 0)
+    hidden, mask, *_ = pooled(3, 3, 17, 20, 0, dtype=dtype)
+    rng = torch.Generator().manual_seed(2)
+    where = mask, *(torch.rand(mask.shape, generator=rng) < 0.3).nonzero().T.to(DEVICE)
+    computed, exact = [2 * h for h in hidden], [2 * h.detach().double() for h in hidden]
+    exact = [h.requires_grad_() for h in exact]
+    mine = pool_public(computed, *where, context=context, in_order=True, backend="triton")
+    values = []
+    for states, mean in (mine, oracle.pool_trajectory(exact, *where)):
+        value = states.double().square().sum()
+        values.append(value + mean.double().square().sum() if context and mean is not None else value)
+    (values[0] + torch.stack([h.double().sum() for h in computed]).sum()).backward()
+    true = torch.autograd.grad(values[1], exact)
+    for leaf, grad in zip(hidden, true, strict=True):
+        assert leaf.grad is not None
+        assert relative_rms(leaf.grad, 2 * (1 + grad)) <= BOUND[dtype]
 
 
 @pytest.mark.parametrize("dtype", BOUND, ids=str)

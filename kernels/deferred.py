@@ -4,11 +4,13 @@ A running cost reads all L+1 hidden states, and its gradient to them is known be
 reached the last of them. Given to autograd as it is, the gradients of all layers would lie side by side
 until their turn, as large together as the states. So autograd is given a placeholder, 0 at every element
 and without memory, and a hook on each state adds its layer's share when the model's gradient is there.
+Hooks of others on the states see the whole; one on the pooling's own node sees the placeholders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,23 +19,29 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kernels.first_order import marked
-from kernels.pytorch_pooling import Shares
+from kernels.pytorch_pooling import Shares, mean_weights
 
 LEAST_BYTES = 2**26
-"""Of all states, on a CUDA device: below it one launch for all layers beats a hook for each."""
+"""Of the gradients, unless on a CPU: below it one launch for all layers beats a hook for each."""
+
+MOST_TARGETS = 0.25
+"""Of all positions. What a backward pass has found for a target it keeps until the turn of the layer."""
 
 
-def may_defer(hidden_states: Sequence[Tensor]) -> bool:
-    """Whether there are gradients that can wait for a model's, and that are large enough for it."""
+def may_defer(hidden_states: Sequence[Tensor], targets: int) -> bool:
+    """Whether gradients can wait for a model's, and memory is saved by it.
+
+    Args:
+        hidden_states: L+1 tensors [B, S, H].
+        targets: how many.
+    """
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return False
-    if _is_launched_on(hidden_states[0]) and sum(h.nbytes for h in hidden_states) < LEAST_BYTES:
+    first = hidden_states[0]
+    if targets > MOST_TARGETS * first.shape[0] * first.shape[1]:
         return False
-    return any(map(_waits, hidden_states))
-
-
-def _is_launched_on(hidden: Tensor) -> bool:
-    return hidden.is_cuda
+    waiting = sum(h.nbytes for h in hidden_states if _waits(h))
+    return waiting > 0 and (first.device.type == "cpu" or waiting >= LEAST_BYTES)
 
 
 def pool_deferred(
@@ -69,32 +77,38 @@ def _hook_first(hidden: Tensor, hook: Callable[[Tensor], Tensor | None]) -> None
         hooks.update({handle.id: hook, **others})
 
 
+@dataclass
+class _Found:
+    """What one backward pass has found, for so many layers still."""
+
+    shares: Shares
+    placeholder: Tensor
+    layers: int
+
+
 class _Later:
-    """What a backward pass has found for the states, until the turn of each comes."""
+    """What backward passes have found for the states, until the turn of each comes."""
 
     def __init__(self) -> None:
-        self._shares: Shares | None = None
-        self._placeholder: Tensor | None = None
-        self._left, self._task = 0, -1
+        self._found: dict[int, _Found] = {}  # by pass: one may run within another, or in another thread
 
-    def put(self, shares: Shares, placeholder: Tensor, layers: int) -> None:
-        """From the backward pass that is running; so many layers wait."""
-        self._shares, self._placeholder, self._left = shares, placeholder, layers
-        self._task = torch._C._current_graph_task_id()
+    def put(self, found: _Found) -> None:
+        """From the pass that is running."""
+        self._found[torch._C._current_graph_task_id()] = found
 
     def add(self, layer: int, grad: Tensor) -> Tensor | None:
         """Called with the gradient that has arrived at a state."""
-        # Another pass, which the cost is no part of, may go over a graph that was kept.
-        shares, placeholder = self._shares, self._placeholder
-        if shares is None or placeholder is None or self._task != torch._C._current_graph_task_id():
+        task = torch._C._current_graph_task_id()
+        found = self._found.get(task)
+        if found is None:  # the cost is no part of this pass
             return None
-        self._left -= 1
-        if not self._left:  # whoever keeps the loss keeps the graph, and this
-            self._shares = self._placeholder = None
+        found.layers -= 1
+        if not found.layers:  # whoever keeps the loss keeps the graph, and this
+            del self._found[task]
         # The placeholder alone is every state's. A sum with the model's is the engine's own.
-        if grad.data_ptr() == placeholder.data_ptr():
-            return shares.of_layer(layer)
-        return shares.add(layer, grad)
+        if grad.data_ptr() == found.placeholder.data_ptr():
+            return found.shares.of_layer(layer)
+        return found.shares.add(layer, grad)
 
 
 class _Pool(torch.autograd.Function):
@@ -111,7 +125,9 @@ class _Pool(torch.autograd.Function):
         columns: Tensor,
         *hidden_states: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
-        ctx.save_for_backward(mask, rows, columns)
+        # Not the mask, which may be the caller's, to be written to before the backward pass.
+        weights, scale = (None, None) if mask is None else mean_weights(mask, hidden_states[0].dtype)
+        ctx.save_for_backward(weights, scale, rows, columns)
         ctx.like = hidden_states[0].shape, hidden_states[0].dtype
         ctx.later, ctx.waits = later, [_waits(hidden) for hidden in hidden_states]
         if mask is None:
@@ -134,8 +150,7 @@ def _first_order(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
 
 
 def _gradients(ctx: Any, *grads: Any, wait: bool) -> tuple[Tensor | None, ...]:
-    mask, rows, columns = ctx.saved_tensors
-    shares = Shares(mask, rows, columns, *grads, like=ctx.like)
+    shares = Shares(*ctx.saved_tensors, *grads, like=ctx.like)
     shape, dtype = ctx.like
     placeholder = grads[0].new_zeros((), dtype=dtype).expand(shape)
     others = len(ctx.needs_input_grad) - len(ctx.waits)
@@ -148,5 +163,5 @@ def _gradients(ctx: Any, *grads: Any, wait: bool) -> tuple[Tensor | None, ...]:
         else:
             found.append(shares.of_layer(layer) if needed else None)
     if waiting:
-        ctx.later.put(shares, placeholder, waiting)
+        ctx.later.put(_Found(shares, placeholder, waiting))
     return tuple(found)

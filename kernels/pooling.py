@@ -23,6 +23,7 @@ def pool_trajectory(
     *,
     context: Literal[True] = True,
     in_order: bool = ...,
+    defer: bool = ...,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]: ...
 
@@ -36,6 +37,7 @@ def pool_trajectory(
     *,
     context: bool,
     in_order: bool = ...,
+    defer: bool = ...,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor | None]: ...
 
@@ -48,6 +50,7 @@ def pool_trajectory(
     *,
     context: bool = True,
     in_order: bool = False,
+    defer: bool = True,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """The states at the targets and the mean state of each sequence, for every layer.
@@ -63,6 +66,8 @@ def pool_trajectory(
             targets' is read then, and none but theirs has a gradient other than zero.
         in_order: rows and columns are those of a mask's `nonzero`: rising by row, then by column, each
             position once. They are not sorted for the gradient then, which is wrong if they are not.
+        defer: whether the gradient of a state that a model computed may wait for the model's own (see
+            `kernels.deferred`). Of no use where the states are copies of the model's.
         backend: the implementation, by name; by default `kernels.dispatch` chooses.
 
     Returns:
@@ -101,7 +106,7 @@ def pool_trajectory(
     kind = first.device.type
     with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
         chosen = choose(first, backend).backend.operations
-        if in_order and may_defer(hidden_states):
+        if in_order and defer and may_defer(hidden_states, len(rows)):
             read = mask if context else None
             return pool_deferred(chosen, hidden_states, read, rows, columns)
         if not context:

@@ -14,7 +14,8 @@ class Shares:
     """The gradient of pooled states, a layer at a time.
 
     Args:
-        mask, rows, columns: of the pooling; without a mask no mean was read.
+        weights, scale: see `mean_weights`; None where no mean was read.
+        rows, columns: of the targets.
         grad_states: [L+1, N, H].
         grad_context: [L+1, B, H], or None.
         like: a layer's shape [B, S, H] and dtype.
@@ -22,7 +23,8 @@ class Shares:
 
     def __init__(
         self,
-        mask: Tensor | None,
+        weights: Tensor | None,
+        scale: Tensor | None,
         rows: Tensor,
         columns: Tensor,
         grad_states: Tensor,
@@ -34,8 +36,7 @@ class Shares:
         self._positions = torch.add(columns, rows, alpha=self._shape[1])
         self._states = grad_states.to(dtype).unbind()
         self._weights: Tensor | None = None
-        if mask is not None and grad_context is not None:
-            weights, scale = _mean_weights(mask, dtype)
+        if weights is not None and scale is not None and grad_context is not None:
             self._weights = weights.transpose(1, 2)
             row = grad_context * scale.to(grad_context.dtype)
             self._context = row.to(dtype).unsqueeze(2).unbind()
@@ -48,7 +49,7 @@ class Shares:
         return self._add_states(layer, self._weights * self._context[layer])
 
     def add(self, layer: int, grad: Tensor) -> Tensor:
-        """The sum of a gradient [B, S, H] and a layer's; in its memory."""
+        """The sum of a gradient [B, S, H], which is written to, and a layer's."""
         if self._weights is not None:
             grad.addcmul_(self._weights, self._context[layer])
         return self._add_states(layer, grad)
@@ -59,7 +60,7 @@ class Shares:
         return grad
 
 
-def _mean_weights(mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def mean_weights(mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Weights [B, 1, S] whose product with the states, times the scale [B, 1], is the masked mean.
 
     The weights are a power of two near 1/count, so they are exact in half precision and the sum
@@ -84,14 +85,14 @@ class _Pool(torch.autograd.Function):
         states = first.new_empty(len(hidden_states), rows.numel(), width, dtype=dtype)
         for i, hidden in enumerate(hidden_states):
             states[i] = hidden[rows, columns]
-        context = None
+        context = weights = scale = None
         if mask is not None:
-            weights, scale = _mean_weights(mask, first.dtype)
+            weights, scale = mean_weights(mask, first.dtype)
             context = first.new_empty(len(hidden_states), batch, width, dtype=dtype)
             for i, hidden in enumerate(hidden_states):
                 context[i] = torch.bmm(weights, hidden).squeeze(1)
             context *= scale.to(dtype)
-        ctx.save_for_backward(mask, rows, columns)
+        ctx.save_for_backward(weights, scale, rows, columns)
         ctx.like = first.shape, first.dtype
         return states, context
 

@@ -138,7 +138,7 @@ class _Run:
         self._cost, self._labels = cost, labels
         rows, columns = where.rows[group.targets] - group.rows.start, where.columns[group.targets]
         context = None if where.context is None else where.context[group.rows]
-        self._where = Reading(rows, columns, answers, context)
+        self._where = Reading(rows, columns, answers, context, of_copies=True)
         self._generator = generator
         self._state = None if generator is None else generator.get_state()
         self._ran = False

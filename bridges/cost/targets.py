@@ -26,7 +26,8 @@ class Reading:
         targets: int64 [N], tokens or labels.
         context: bool [B, S], the positions whose mean state is the context of a sequence; None where it
             is not asked for.
-        documents: of a packed batch: its documents, which are the sequences then; else None.
+        documents: of a packed batch whose documents are the sequences then; else None.
+        of_copies: whether the states are read out of copies of the model's.
     """
 
     rows: Tensor
@@ -34,6 +35,7 @@ class Reading:
     targets: Tensor
     context: Tensor | None
     documents: Rows | None = None
+    of_copies: bool = False
 
     def to(self, device: torch.device) -> Reading:
         """On a device, without a wait."""
@@ -46,13 +48,16 @@ class Reading:
         places, *also = to_device(given, device)
         context = None if self.context is None else also.pop(0)
         rows, columns, targets = places.unbind()
-        return Reading(rows, columns, targets, context, Rows(*also) if also else None)
+        documents = Rows(*also) if also else None
+        return Reading(rows, columns, targets, context, documents, self.of_copies)
 
     def trajectory(self, hidden_states: Sequence[Tensor]) -> Trajectory:
         """Read out of L+1 states [B, S, H], with their context where it was asked for."""
         means = self.context is not None
         places = self.context, self.rows, self.columns
-        return Trajectory.gather(hidden_states, *places, context=means, in_order=True)
+        return Trajectory.gather(
+            hidden_states, *places, context=means, in_order=True, defer=not self.of_copies
+        )
 
 
 def read(
@@ -106,12 +111,16 @@ def read(
     if shifted:
         columns = columns - 1
     if not context:
-        return Reading(rows, columns, answers, None, documents)
+        if documents is not None:  # the positions say it all
+            places, order = documents.index[rows, columns].sort()
+            length = layout.mask.shape[1]
+            rows, columns, answers = places // length, places % length, answers[order]
+        return Reading(rows, columns, answers, None)
     if shifted:
         mask = mask & (is_target.cumsum(1) == 0)
     elif spec.decodes and not in_place:
         mask = mask & (is_target.cumsum(1) - is_target.long() == 0)
-    return Reading(rows, columns, answers, mask, documents)
+    return Reading(rows, columns, answers, mask, documents, of_copies=documents is not None)
 
 
 def locate(

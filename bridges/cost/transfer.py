@@ -28,13 +28,17 @@ class Ahead:
     """Copies to the host that are begun before a device is given other work, and read after it.
 
     Who reads one waits for what the device had to do before the copy, and for nothing that came later.
+    What is written to through ``.data`` meanwhile is not seen, as autograd does not see it.
     """
 
     def __init__(self) -> None:
         self._copies: list[_Copy] = []
 
     def send(self, tensors: Iterable[Tensor]) -> None:
-        """Begin to copy what is on a device, but for what is on its way already; nobody waits."""
+        """Begin to copy what is on a device, and not on its way already; nobody waits.
+
+        Nothing where they are on several: what is not sent, `to_host` copies.
+        """
         fresh = [x for x in tensors if is_remote(x.device) and self._find(x) is None]
         # Whether an inference tensor was written to since cannot be told.
         fresh = [x for x in fresh if not x.is_inference()]

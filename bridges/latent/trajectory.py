@@ -77,10 +77,11 @@ class Trajectory:
         *,
         context: bool = True,
         in_order: bool = False,
+        defer: bool = True,
     ) -> Trajectory:
         """Read a trajectory out of L+1 hidden states [B, S, H]; see `pool_trajectory`."""
         states, mean = pool_trajectory(
-            hidden_states, mask, rows, columns, context=context, in_order=in_order
+            hidden_states, mask, rows, columns, context=context, in_order=in_order, defer=defer
         )
         return cls(states, states[:, :0] if mean is None else mean, rows, hidden_states[0].dtype)
 

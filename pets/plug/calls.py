@@ -69,6 +69,7 @@ class Call:
     Args:
         owner: the `Forward` whose it is.
         keeps_states: whether who called asked for the hidden states.
+        ahead: of the call that asks for it.
 
     Attributes:
         hidden: L+1 hidden states [B, S, H], once they are there.
@@ -81,12 +82,12 @@ class Call:
         inner: what the language model was called with, where another module was called around it.
     """
 
-    def __init__(self, owner: object, *, keeps_states: bool = False) -> None:
+    def __init__(self, owner: object, *, keeps_states: bool = False, ahead: Ahead | None = None) -> None:
         self.owner, self.keeps_states = owner, keeps_states
         self.hidden: tuple[Tensor, ...] | None = None
         self.last: Tensor | None = None
         self.times = 0
-        self.ahead = Ahead()
+        self.ahead = Ahead() if ahead is None else ahead
         self.of_decoder = False
         self.told = self.inner = _NOTHING
 

@@ -257,9 +257,10 @@ class Forward:
 
     def _send(self, call: Call, told: Told) -> None:
         """Begin to copy what says where targets are: later the host would wait for the forward's end."""
-        if torch.compiler.is_compiling() or not (self._places or self.view):
+        if torch.compiler.is_compiling() or not self._reads_states:
             return
         ids = any(placed.reads_ids for placed in self._places)
+        ids = ids or (self.view is not None and self.view.reads_ids)
         near = says_where(told.by_name(), of_decoder=self._encoder_decoder, ids=ids)
         if not near.keys().isdisjoint(LABELS):  # else it generates, or nobody asks for a loss
             call.ahead.send(near.values())

@@ -204,7 +204,7 @@ class Running:
         )
 
     def _again(self) -> Pass:
-        call = Call(self._owner)
+        call = Call(self._owner, ahead=self._call.ahead)
         output = self._owner.again(call, self._module, self._forward, self._args, self._kwargs)
         return self._pass(call, output)
 
@@ -214,7 +214,7 @@ class Running:
             return view.head(states)
 
     def _frozen(self, view: View) -> Read:
-        call, module = Call(self._owner), self._module
+        call, module = Call(self._owner, ahead=self._call.ahead), self._module
         pets = [part for part in module.modules() if isinstance(part, PeftModel)]
         layers = [part for part in module.modules() if isinstance(part, BaseTunerLayer)]
         if not pets and not layers:

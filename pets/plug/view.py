@@ -42,6 +42,11 @@ class View:
         self._shifted = spec.causal and not is_classifier(plm)
         self._head: ModelHead | None = None
 
+    @property
+    def reads_ids(self) -> bool:
+        """Whether the input ids say where targets are."""
+        return self._made.reads_ids
+
     def scores(self, output: Any, given: Mapping[str, Any]) -> Tensor:
         """Log-probabilities [N, C]; see `target_scores`."""
         who = type(self._plm).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -86,7 +87,8 @@ def task_of(states: list[Tensor]) -> Tensor:
 
 @pytest.fixture(autouse=True)
 def _however_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deferred, "LEAST_BYTES", 0)
+    monkeypatch.setattr(deferred, "LEAST_BYTES", 1)
+    monkeypatch.setattr(deferred, "MOST_TARGETS", 1)
 
 
 @pytest.fixture
@@ -104,7 +106,7 @@ def added(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pooling, "may_defer", lambda hidden_states: False)
+    monkeypatch.setattr(pooling, "may_defer", lambda hidden_states, targets: False)
 
 
 models = st.lists(st.sampled_from(KINDS), min_size=1, max_size=4).map(tuple)
@@ -344,17 +346,82 @@ def test_targets_that_may_repeat_do_not_wait(added: list[int]) -> None:
     assert not added
 
 
-@pytest.mark.parametrize("launched", [False, True])
 @pytest.mark.parametrize("more", [0, 1])
-def test_small_gradients_wait_only_where_nothing_is_launched(
-    monkeypatch: pytest.MonkeyPatch, added: list[int], launched: bool, more: int
-) -> None:
-    monkeypatch.setattr(deferred, "_is_launched_on", lambda hidden: launched)
-    monkeypatch.setattr(deferred, "LEAST_BYTES", 2 * B * S * H * 8 + more)
-    model = Model(("plain",))
-    states = model()
-    model.gradients(cost_of(states) + task_of(states))
-    assert bool(added) == (not launched or not more)
+def test_on_a_device_only_large_gradients_wait(monkeypatch: pytest.MonkeyPatch, more: int) -> None:
+    """Those of two states, for a leaf and one without a gradient do not."""
+    monkeypatch.setattr(deferred, "LEAST_BYTES", 2 * B * S * H * 4 + more)
+    for device, expected in (("cpu", True), ("meta", not more)):
+        leaf = torch.zeros(B, S, H, device=device, requires_grad=True)
+        states = [leaf, leaf * 1, leaf.detach(), leaf * 2]
+        assert deferred.may_defer(states, 1) == expected
+        assert not deferred.may_defer(states[::2], 1)
+        with torch.no_grad():
+            assert not deferred.may_defer(states, 1)
+
+
+def test_of_many_targets_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found for them would be kept as long as what is saved."""
+    monkeypatch.setattr(deferred, "MOST_TARGETS", 0.25)
+    states = [torch.zeros(2, 8, H, requires_grad=True) * 1]
+    assert deferred.may_defer(states, 4)
+    assert not deferred.may_defer(states, 5)
+
+
+def test_a_pass_within_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each over the whole graph: the outer one's shares are its own."""
+    model = Model(("residual", "plain", "twice"))
+
+    def found() -> list[Tensor]:
+        model.zero_grad()
+        states, ran = model(), []
+        loss = cost_of(states) + task_of(states)
+
+        def again(grad: Tensor) -> None:
+            if not ran:
+                ran.append(1)
+                loss.backward(retain_graph=True)
+
+        states[1].register_hook(again)
+        return model.gradients(loss, retain_graph=True)
+
+    mine = found()
+    plainly(monkeypatch)
+    torch.testing.assert_close(mine, found(), **EXACT)
+
+
+def test_passes_in_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(("residual", "plain"))
+
+    def found() -> list[Tensor]:
+        model.zero_grad()
+        states, both = model(), threading.Barrier(2)
+        loss = cost_of(states) + task_of(states)
+        states[1].register_hook(lambda grad: both.wait(10) and None)
+        threads = [
+            threading.Thread(target=lambda: loss.backward(retain_graph=True), daemon=True)
+            for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        return [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+
+    mine = found()
+    plainly(monkeypatch)
+    torch.testing.assert_close(mine, found(), **EXACT)
+
+
+def test_a_mask_may_be_written_to_before_the_backward_pass() -> None:
+    """As by a loop that has one buffer for all batches."""
+    model, grads = Model(("plain",)), []
+    for overwritten in (False, True):
+        mask, rows, columns = positions()
+        read, mean = pool_trajectory(model(), mask, rows, columns, in_order=True)
+        if overwritten:
+            mask.fill_(True)
+        grads.append(model.gradients(read.square().sum() + mean.square().sum()))
+    torch.testing.assert_close(*grads, rtol=0, atol=0)
 
 
 def test_no_gradient_of_all_layers_is_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,7 +438,7 @@ def test_no_gradient_of_all_layers_is_held_at_once(monkeypatch: pytest.MonkeyPat
         read, _ = pool_trajectory(states, None, rows, rows, context=False, in_order=True)
         last = states.pop()
         del states
-        (last.sum() + read.sum()).backward()
+        (last.sum() + read.square().sum()).backward()
         leaf.grad = None
 
     step()

@@ -8,10 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import tiny_llama
 from torch import Tensor
 
 from bridges import BadInput
 from bridges.cost.documents import Layout, Rows
+from bridges.cost.targets import read
+from bridges.model.spec import ModelSpec
 
 LENGTHS = (3, 1, 4)  # of the documents in a row
 SHAPE = (1, sum(LENGTHS))
@@ -163,3 +166,25 @@ def test_rows_are_the_documents_in_their_order(lengths: list[list[int]], data: s
     found = rows.take(values, -1)
     assert [row[row >= 0].tolist() for row in found] == expected
     assert torch.equal(found >= 0, rows.valid)
+
+
+def test_without_a_context_targets_are_read_where_they_are() -> None:
+    """Not out of rows of their own: there is nothing else that these would be needed for."""
+    spec = ModelSpec.of(tiny_llama())
+    numbers = torch.tensor([[2, 2, 2, 0, 0, 1, 1, 1], [0, 0, 3, 3, 3, 3, 3, 1]])  # in no order
+    targets = torch.arange(16).view(2, 8) + 5
+    layout = Layout(torch.ones_like(numbers, dtype=torch.bool), numbers)
+    apart = read(spec, targets, layout)
+    assert apart.documents is not None
+    assert apart.of_copies
+    expected = apart.documents.index[apart.rows, apart.columns]
+    found = read(spec, targets, layout, context=False)
+    assert found.documents is None
+    assert not found.of_copies
+    places = found.rows * 8 + found.columns
+    assert (places.diff() > 0).all()
+    assert places.tolist() == sorted(expected.tolist())
+    assert torch.equal(found.targets, places + 1 + 5)  # the next token's
+    assert dict(zip(expected.tolist(), apart.targets.tolist(), strict=True)) == dict(
+        zip(places.tolist(), found.targets.tolist(), strict=True)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -150,3 +151,17 @@ def test_less_memory_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = peak_bytes(step, "cpu")
     monkeypatch.setattr(groups, "LIMIT", 1)
     assert peak_bytes(step, "cpu") < 0.7 * whole
+
+
+def test_packed_documents_are_copied_for_their_contexts_alone() -> None:
+    peaks = {}
+    for reader in ("mlp", "lens"):
+        cost = cost_of("llama", "brownian", reader).float()
+        hidden = [h.detach() for h in hidden_of(cost, torch.float32, 64)]
+        targets = torch.full((B, 64), -100)
+        targets[:, [5, 40]] = 7
+        layout = Layout.of((B, 64), position_ids=torch.arange(32).repeat(2).expand(B, -1))
+        peaks[reader] = peak_bytes(functools.partial(cost, hidden, targets, layout=layout), "cpu")
+    states = sum(h.nbytes for h in hidden)
+    assert peaks["mlp"] > states
+    assert peaks["lens"] < states / 2

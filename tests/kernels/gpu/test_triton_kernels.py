@@ -396,7 +396,8 @@ def test_gradients_that_wait_for_the_models_are_the_oracles(
     context: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of states that a model computed; what arrives there beside the cost's is 1."""
-    monkeypatch.setattr(deferred, "LEAST_BYTES", 0)
+    monkeypatch.setattr(deferred, "LEAST_BYTES", 1)
+    monkeypatch.setattr(deferred, "MOST_TARGETS", 1)
     hidden, mask, *_ = pooled(3, 3, 17, 20, 0, dtype=dtype)
     rng = torch.Generator().manual_seed(2)
     where = mask, *(torch.rand(mask.shape, generator=rng) < 0.3).nonzero().T.to(DEVICE)

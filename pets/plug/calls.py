@@ -69,7 +69,7 @@ class Call:
     Args:
         owner: the `Forward` whose it is.
         keeps_states: whether who called asked for the hidden states.
-        ahead: of the call that asks for it.
+        ahead: what another call of the same inputs has sent.
 
     Attributes:
         hidden: L+1 hidden states [B, S, H], once they are there.

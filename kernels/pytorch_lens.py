@@ -1,11 +1,13 @@
-"""The lens in PyTorch, a layer at a time: what normalises the states stays in the cache.
+"""The lens in PyTorch, a few layers at a time: what normalises the states stays in the cache.
 
-One batched product over all layers would write and read copies of all states, which takes longer.
+Of many tokens one batched product over all layers would write and read copies of all states, which takes
+longer; of few, a product for each layer takes as long to call as to do.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +15,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kernels.first_order import marked
+
+CACHE = 2**20
+"""Bytes of states that are read at once, unless one layer has more."""
+
+
+def _parts(states: Tensor, dtype: torch.dtype) -> Iterator[slice]:
+    """Layers of [L, N, H] that fit into the cache."""
+    size = max(1, CACHE // max(1, states[:1].numel() * dtype.itemsize))
+    for start in range(0, len(states), size):
+        yield slice(start, start + size)
 
 
 def _scaled(states: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -32,11 +44,11 @@ def _project(states: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tens
     layers, targets, width = states.shape
     latent = weight.new_empty(layers, targets, weight.shape[1])
     scale, root = (weight.new_empty(layers, targets, 1) for _ in range(2))
-    for i in range(layers):
-        scaled, scale[i] = _scaled(states[i], weight.dtype)
+    for part in _parts(states, weight.dtype):
+        scaled, scale[part] = _scaled(states[part], weight.dtype)
         norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
-        root[i] = torch.where(norm == 0, 0, math.sqrt(width) / norm)
-        torch.mm(scaled, weight[i].T, out=latent[i])
+        root[part] = torch.where(norm == 0, 0, math.sqrt(width) / norm)
+        torch.bmm(scaled, weight[part].mT, out=latent[part])
     return latent.mul_(root).add_(bias[:, None]), scale, root
 
 
@@ -57,9 +69,9 @@ def _to_states(
     grad = grad * root * scale
     along = (grad * (latent - bias[:, None])).sum(-1, keepdim=True) * root / -states.shape[-1]
     out = torch.empty_like(states)
-    for i, layer in enumerate(states):
-        scaled = layer.to(weight.dtype) * scale[i]
-        out[i] = scaled.mul_(along[i]).addmm_(grad[i], weight[i])
+    for part in _parts(states, weight.dtype):
+        scaled = states[part].to(weight.dtype) * scale[part]
+        out[part] = scaled.mul_(along[part]).baddbmm_(grad[part], weight[part])
     return out
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels import oracle
+from kernels import oracle, pytorch_lens
 from kernels.lens import lens_nll, lens_project
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -233,6 +233,20 @@ def test_a_state_that_is_not_finite_shows() -> None:
         value = lens_nll(*case()._replace(states=states))
         assert value[0, 0].isnan()
         assert value[0, 1:].isfinite().all()
+
+
+@each_operation
+@pytest.mark.parametrize("layers", [1, 3, 4, 7, 100])
+def test_however_many_layers_are_read_at_once(
+    mine: Any, true: Any, layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = case(layers=7)
+    monkeypatch.setattr(pytorch_lens, "CACHE", layers * 5 * 6 * 8)
+    assert (
+        max(part.stop - part.start for part in pytorch_lens._parts(inputs.states, torch.float64))
+        == layers
+    )
+    torch.testing.assert_close(found(mine, inputs), found(true, inputs), rtol=1e-10, atol=1e-10)
 
 
 @each_operation

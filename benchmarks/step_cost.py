@@ -79,19 +79,21 @@ class Workload:
     Attributes:
         plm: the model without LoRA, for a check and to make costs for.
         checkpointing: whether layers' values are computed once more in the backward pass.
+        masked: whether it is a masked LM.
     """
 
     def __init__(self, name: str, batch: int, length: int, checkpointing: bool = False) -> None:
         plm, tokenizer = load_plm(name)
         self.plm, self.checkpointing = plm, checkpointing
+        self.masked = tokenizer.mask_token_id is not None
         torch.manual_seed(0)
         ids = torch.randint(1000, plm.config.vocab_size, (batch, length))
         labels = torch.full_like(ids, -100)
-        if tokenizer.mask_token_id is None:
-            labels[:, -ANSWER:] = ids[:, -ANSWER:]
-        else:
+        if self.masked:
             ids[:, 1] = tokenizer.mask_token_id
             labels[:, 1] = torch.randint(len(WORDS), (batch,))
+        else:
+            labels[:, -ANSWER:] = ids[:, -ANSWER:]
         self.inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
     def check(self, cost: RunningCost) -> None:
@@ -117,8 +119,7 @@ class Arm:
         if work.checkpointing:
             model.enable_input_require_grads()
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        masked = bool((work.inputs["labels"][:, 1] != -100).any())
-        self.model: nn.Module = PromptClassifier(model, WORDS) if masked else model
+        self.model: nn.Module = PromptClassifier(model, WORDS) if work.masked else model
         self.model.train()
         self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
         self.plug = pets.regularize(self.model, cost, 0.5) if cost else None

@@ -12,8 +12,6 @@ from torch import Tensor
 from bridges.cost.documents import Layout
 from bridges.cost.groups import OfTrajectories, bytes_of_target, costs_by_groups, groups_of
 from bridges.cost.targets import Reading, locate
-from bridges.cost.transfer import to_device
-from bridges.latent.end_points import EndPoints
 from bridges.latent.label_ends import LabelEnds
 from bridges.latent.trajectory import Trajectory
 
@@ -58,7 +56,7 @@ def costs_and_first(
         )
         answers = held = where.targets
         if labels is None and cost.bridge.contrasts:
-            labels, held = _labels_of_batch(cost.end_points, near.targets)
+            labels, held = LabelEnds.of_batch(cost.end_points, near.targets)
             options["graph"] = False  # no later batch has these labels
         size = bytes_of_target(cost.latent_map, len(hidden_states), hidden_states[0])
         groups = groups_of(near.rows, len(hidden_states[0]), size)
@@ -78,13 +76,6 @@ def costs_and_first(
         return trajectory.states.sum((0, 2)), None  # [0], and part of the states' graph
     costs = cost.of_trajectory(trajectory, held, labels=labels, **options)
     return costs, _few(trajectory, answers, first) if first else None
-
-
-def _labels_of_batch(end_points: EndPoints, tokens: Tensor) -> tuple[LabelEnds, Tensor]:
-    """`LabelEnds.of_batch` of tokens on the host, where finding the words makes no device wait."""
-    found = tokens.unique(return_inverse=True)
-    words, answers = to_device(found, end_points.vectors.device)
-    return LabelEnds.of_tokens(end_points, words), answers
 
 
 @torch.no_grad()

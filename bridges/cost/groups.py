@@ -138,13 +138,14 @@ class _Run:
         self._cost, self._labels = cost, labels
         rows, columns = where.rows[group.targets] - group.rows.start, where.columns[group.targets]
         context = None if where.context is None else where.context[group.rows]
-        self._where = Reading(rows, columns, answers, context, of_copies=True)
+        self._where = Reading(rows, columns, answers, context)
         self._generator = generator
         self._state = None if generator is None else generator.get_state()
         self._ran = False
 
     def __call__(self, *hidden_states: Tensor) -> Tensor:
-        path, answers = self._where.trajectory(hidden_states), self._where.targets
+        # Of parts of the states, where no gradient of the model's arrives.
+        path, answers = self._where.trajectory(hidden_states, defer=False), self._where.targets
         if not len(answers):
             return path.states.sum((0, 2))
         generator = self._generator

@@ -14,8 +14,7 @@ from bridges.cost.batch import costs_and_first
 from bridges.cost.documents import Layout
 from bridges.cost.graphed import replayed
 from bridges.cost.parts import CostParts
-from bridges.cost.targets import gather, read
-from bridges.cost.transfer import to_host
+from bridges.cost.targets import gather, read_near
 from bridges.errors import BadInput
 from bridges.fitting.adapting import adapt
 from bridges.fitting.arguments import takes_settings
@@ -286,10 +285,9 @@ class RunningCost(CostParts):
 
     def positions(self, targets: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and columns [N] of a batch whose states are the targets' trajectories, in their order."""
-        found, mask = to_host([targets, attention_mask])  # for one wait, where each look would be one
-        assert found is not None
-        layout = Layout.of((len(found), found.shape[1]), mask, device=found.device)
-        where = read(self.spec, found, layout).to(targets.device)
+        shape = (len(targets), targets.shape[1])
+        layout = Layout.of(shape, attention_mask, device=targets.device)
+        where = read_near(self.spec, targets, layout).to(targets.device)
         return where.rows, where.columns
 
     @takes_settings

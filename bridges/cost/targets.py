@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bridges.cost.documents import Layout, Rows
-from bridges.cost.transfer import is_remote, to_device, to_host
 from bridges.errors import BadInput
 from bridges.latent.trajectory import Trajectory
 from bridges.model.positions import IGNORED
 from bridges.model.spec import ModelSpec
+from bridges.transfer import is_remote, to_device, to_host
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,6 @@ class Reading:
         context: bool [B, S], the positions whose mean state is the context of a sequence; None where it
             is not asked for.
         documents: of a packed batch whose documents are the sequences then; else None.
-        of_copies: whether the states are read out of copies of the model's.
     """
 
     rows: Tensor
@@ -35,7 +35,11 @@ class Reading:
     targets: Tensor
     context: Tensor | None
     documents: Rows | None = None
-    of_copies: bool = False
+
+    @property
+    def of_copies(self) -> bool:
+        """Whether the states are read out of copies of the model's: those of documents are."""
+        return self.documents is not None
 
     def to(self, device: torch.device) -> Reading:
         """On a device, without a wait."""
@@ -48,16 +52,19 @@ class Reading:
         places, *also = to_device(given, device)
         context = None if self.context is None else also.pop(0)
         rows, columns, targets = places.unbind()
-        documents = Rows(*also) if also else None
-        return Reading(rows, columns, targets, context, documents, self.of_copies)
+        return Reading(rows, columns, targets, context, Rows(*also) if also else None)
 
-    def trajectory(self, hidden_states: Sequence[Tensor]) -> Trajectory:
-        """Read out of L+1 states [B, S, H], with their context where it was asked for."""
+    def trajectory(self, hidden_states: Sequence[Tensor], *, defer: bool = True) -> Trajectory:
+        """Read out of L+1 states [B, S, H], with their context where it was asked for.
+
+        Args:
+            hidden_states: the model's, or a copy's.
+            defer: see `kernels.pooling.pool_trajectory`; never of copies.
+        """
         means = self.context is not None
         places = self.context, self.rows, self.columns
-        return Trajectory.gather(
-            hidden_states, *places, context=means, in_order=True, defer=not self.of_copies
-        )
+        defer = defer and not self.of_copies
+        return Trajectory.gather(hidden_states, *places, context=means, in_order=True, defer=defer)
 
 
 def read(
@@ -120,7 +127,18 @@ def read(
         mask = mask & (is_target.cumsum(1) == 0)
     elif spec.decodes and not in_place:
         mask = mask & (is_target.cumsum(1) - is_target.long() == 0)
-    return Reading(rows, columns, answers, mask, documents, of_copies=documents is not None)
+    return Reading(rows, columns, answers, mask, documents)
+
+
+def read_near(spec: ModelSpec, targets: Tensor, layout: Layout, **told: Any) -> Reading:
+    """`read` on the host, of what may be on a device.
+
+    That is one wait for it, where nonzero() and each look at a number would be one.
+    """
+    found, mask, documents = to_host([targets, layout.mask, layout.documents])
+    assert found is not None
+    assert mask is not None
+    return read(spec, found, Layout(mask, documents), **told)
 
 
 def locate(
@@ -161,13 +179,7 @@ def locate(
         layout = Layout.of((len(targets), targets.shape[1]), attention_mask, device=targets.device)
     device = hidden_states[0].device
     hidden_states = [h if h.device == device else h.to(device) for h in hidden_states]
-    # With one wait for a device, where nonzero() and each look at a number would be one.
-    found, mask, documents = to_host([targets, layout.mask, layout.documents])
-    assert found is not None
-    assert mask is not None
-    near = read(
-        spec, found, Layout(mask, documents), classes=classes, in_place=in_place, context=context
-    )
+    near = read_near(spec, targets, layout, classes=classes, in_place=in_place, context=context)
     where = near.to(device)
     if where.documents is not None:
         hidden_states = [where.documents.take(hidden) for hidden in hidden_states]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bridges.errors import BadInput
 from bridges.latent.end_points import EndPoints
+from bridges.transfer import to_device
 
 _CANCELLED = 1e-3
 """Length of a mean of unit vectors, or of a difference, below which it points nowhere."""
@@ -75,8 +76,12 @@ class LabelEnds:
 
     @classmethod
     def of_batch(cls, end_points: EndPoints, tokens: Tensor) -> tuple[LabelEnds, Tensor]:
-        """Each word among tokens [N] as a label of its own, and which of these each token is, [N]."""
-        words, answers = tokens.unique(return_inverse=True)
+        """Each word among tokens [N] as a label of its own, and which of these each token is, [N].
+
+        Where the end points are; of tokens on the host no device is waited for.
+        """
+        found = tokens.unique(return_inverse=True)
+        words, answers = to_device(found, end_points.vectors.device)
         return cls.of_tokens(end_points, words), answers
 
     def __len__(self) -> int:

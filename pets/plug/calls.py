@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bridges.cost.transfer import Ahead
+from bridges.transfer import Ahead
 
 # Of each thread its innermost call: replicas of a model run side by side in threads of one process.
 _threads = threading.local()

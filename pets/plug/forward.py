@@ -73,8 +73,10 @@ class Forward:
             if isinstance(term.what, RunningCost):
                 targets = label_targets(model, self._plm, term.what.spec, verbalizer, term.what)
                 term.placed = PlacedCost(term.what, targets)
-        self._places = [term.placed for term in self.terms if term.is_cost]
         self.view = view_of(model, self._plm, self.terms, verbalizer)
+        self._reads_ids = any(term.placed.reads_ids for term in self.terms if term.is_cost) or (
+            self.view is not None and self.view.reads_ids
+        )
         self._peft = [module for module in model.modules() if isinstance(module, PeftModel)]
         self._guard = GradientGuard(into_loss)
         self.scale = LossScale(self)
@@ -259,9 +261,7 @@ class Forward:
         """Begin to copy what says where targets are: later the host would wait for the forward's end."""
         if torch.compiler.is_compiling() or not self._reads_states:
             return
-        ids = any(placed.reads_ids for placed in self._places)
-        ids = ids or (self.view is not None and self.view.reads_ids)
-        near = says_where(told.by_name(), of_decoder=self._encoder_decoder, ids=ids)
+        near = says_where(told.by_name(), of_decoder=self._encoder_decoder, ids=self._reads_ids)
         if not near.keys().isdisjoint(LABELS):  # else it generates, or nobody asks for a loss
             call.ahead.send(near.values())
 

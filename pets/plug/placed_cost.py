@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bridges import ModelSpec, RunningCost
-from bridges.cost import transfer
+from bridges import ModelSpec, RunningCost, transfer
 from bridges.cost.batch import costs_and_first
 from bridges.cost.documents import Layout
 from bridges.errors import BadInput

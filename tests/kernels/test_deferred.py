@@ -322,10 +322,9 @@ def test_half_precision_is_rounded_as_a_sum_is(dtype: torch.dtype) -> None:
     hidden = torch.randn(B, S, H, generator=torch.Generator().manual_seed(0)).to(DEVICE, dtype)
     leaf = hidden.requires_grad_()
     mask, rows, columns = positions()
-    states, context = pool_trajectory([leaf * 1], mask, rows, columns, in_order=True)
-    left, right = torch.randn(states.shape).to(states), torch.randn(context.shape).to(context)
     both = leaf * 1
     states, context = pool_trajectory([both], mask, rows, columns, in_order=True)
+    left, right = torch.randn(states.shape).to(states), torch.randn(context.shape).to(context)
     model = torch.randn(B, S, H).to(DEVICE, dtype)
     loss = (both * model).sum() + ((states * left).sum() + (context * right).sum()).to(dtype)
     loss.backward()

@@ -18,8 +18,8 @@ from tiny import tiny_model
 from torch import Tensor, nn
 
 import pets
-from bridges import BadInput, LabelEnds, RunningCost
-from bridges.cost import groups, transfer
+from bridges import BadInput, LabelEnds, RunningCost, transfer
+from bridges.cost import groups
 from pets.plug.forward import Forward
 from pets.plug.labels import TokenTargets
 from pets.plug.loss_scale import LossScale

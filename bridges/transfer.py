@@ -74,6 +74,7 @@ class _Copy:
         # Pinned, else the copy waits.
         self._there = torch.empty_like(packed, device="cpu", pin_memory=device.type == "cuda")
         self._there.copy_(packed, non_blocking=True)
+        self._found: list[Tensor] | None = None
         self._arrived: torch.cuda.Event | None = None
         if device.type == "cuda":
             self._arrived = torch.cuda.Event()
@@ -81,10 +82,11 @@ class _Copy:
 
     def read(self, index: int) -> Tensor:
         """One of them, once it is there."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-            self._arrived = None
-        return _unpacked(self._there, [x for x, _ in self.given])[index]
+        if self._found is None:
+            if self._arrived is not None:
+                self._arrived.synchronize()
+            self._found = _unpacked(self._there, [x for x, _ in self.given])
+        return self._found[index]
 
 
 def to_device(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bridges.cost import transfer
+from bridges import transfer
 
 CPU = torch.device("cpu")
 
